@@ -1,0 +1,1 @@
+"""The metering sidecar: a proxy that decides, serves and writes down what is billed."""

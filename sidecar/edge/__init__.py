@@ -1,0 +1,1 @@
+"""Input and output: one technology a file; no file here knows another."""

@@ -1,0 +1,135 @@
+"""What the gateway needs of the world, as small Protocols. Edges implement them, decorators wrap them, `app` introduces them.
+
+Everything that may have to wait takes a callback, called once, at once where the answer is known: on the data path a
+callback costs a seventh of a coroutine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from sidecar.core.counter import Checks
+from sidecar.core.decision import Decision
+from sidecar.core.errors import StoreError, UpstreamError
+from sidecar.core.http import Problem, Request, ResponseHead
+from sidecar.core.identity import Identity
+
+
+class Clock(Protocol):
+    """`now_us`: wall time, µs since the Unix epoch. `mono_us`: µs that never step, for durations and deadlines."""
+
+    def now_us(self) -> int: ...
+    def mono_us(self) -> int: ...
+
+
+class Keys(Protocol):
+    """The registered API keys, found by the SHA-256 digest of the credential."""
+
+    def find(self, digest: bytes, done: Callable[[Identity | None | StoreError], None]) -> None:
+        """The identity, None where the key is unknown or revoked, StoreError where the store did not answer."""
+
+
+class Counters(Protocol):
+    """The counters, in memory or on Redis. All calls are idempotent by exchange id (26 ASCII bytes)."""
+
+    def reserve(self, id: bytes, checks: Checks, done: Callable[[Decision | StoreError], None]) -> None:  # noqa: A002
+        """Ask all of `checks`, all or none, in one step."""
+
+    def settle(self, id: bytes, checks: Checks, truth: Sequence[int]) -> None:  # noqa: A002
+        """Replace what was reserved by `truth[i]` units, in the windows that held it; free the slots. Never waits."""
+
+
+class Journal(Protocol):
+    """The durable log of this worker. `then(True)` is called once the entry is as safe as `durability` says."""
+
+    def accepting(self) -> bool:
+        """False where the journal is full or broken and `on_full: reject` says to refuse new requests."""
+
+    def open(self, id: bytes, body: bytes, then: Callable[[bool], None]) -> None:  # noqa: A002
+        """Write an OPEN entry: the exchange is about to reach the upstream. `body` is JSON."""
+
+    def close(self, stream: str, id: bytes, key: str, write: Callable[[str, int], bytes], then: Callable[[bool], None]) -> None:  # noqa: A002, E501
+        """Write the record that ends an exchange, or stands alone. `stream` is "records" or "denials"; `key` the
+        partition key; `write(source, sequence)` gives the record's bytes, with the next number of that stream."""
+
+
+class Probe(Protocol):
+    """Plain integers that a collector reads at scrape."""
+
+    def answered(self, route: str, status: int, total_us: int, upstream_us: int) -> None: ...
+    def denied(self, limit: str, *, shadow: bool) -> None: ...
+    def count(self, name: str) -> None: ...
+
+
+class Client(Protocol):
+    """The downstream side of one exchange, as the listener offers it. Writes after `gone` are no-ops."""
+
+    def interim(self, head: bytes) -> None:
+        """Pass a 1xx head on (nothing is sent to HTTP/1.0 clients)."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of the answer: a whole head, or framed body."""
+
+    def finish(self, *, close: bool) -> None:
+        """The answer is complete; take the next request, or close once all is flushed."""
+
+    def cut(self) -> None:
+        """The answer cannot be completed: abort the connection, never end it cleanly."""
+
+    def tunnel(self) -> None:
+        """A 101 was sent: from now on bytes pass raw through `Exchange.on_body`."""
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
+class Exchange(Protocol):
+    """What the listener tells the gateway about one request, after `Gateway.serve` made it."""
+
+    def on_body(self, data: bytes) -> None: ...
+    def on_body_end(self, trailers: Sequence[tuple[bytes, bytes]]) -> None: ...
+    def on_body_broken(self, problem: Problem) -> None:
+        """The body's framing was wrong, too long or too slow: refuse if nothing was answered yet, else cut."""
+
+    def on_client_gone(self) -> None: ...
+    def on_client_paused(self) -> None: ...
+    def on_client_resumed(self) -> None: ...
+
+
+class Leg(Protocol):
+    """The upstream side of one exchange: one request on one upstream connection (or its one safe retry)."""
+
+    def write(self, data: bytes) -> None:
+        """Body bytes, unframed; the leg frames them (length or chunks)."""
+
+    def end(self, trailers: Sequence[tuple[bytes, bytes]]) -> None: ...
+    def cancel(self) -> None:
+        """The client is gone or the answer was refused: close the connection, call nothing any more."""
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
+class Caller(Protocol):
+    """What a leg tells the exchange."""
+
+    def on_interim(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None: ...
+    def on_response(self, head: ResponseHead) -> None: ...
+    def on_response_body(self, data: bytes) -> None: ...
+    def on_response_end(self, trailers: Sequence[tuple[bytes, bytes]]) -> None: ...
+    def on_upstream_failed(self, error: UpstreamError) -> None:
+        """Final: before the head, 502, 503 or 504 is to be answered; after it, the client's connection is cut."""
+
+    def on_upstream_paused(self) -> None: ...
+    def on_upstream_resumed(self) -> None: ...
+
+
+class Upstream(Protocol):
+    """A named API behind us: several addresses, pooled connections."""
+
+    def send(self, request: Request, head: bytes, caller: Caller) -> Leg:
+        """Start the exchange with the rebuilt request head. Never blocks; everything comes back through `caller`."""
+
+
+Json = dict[str, Any]
