@@ -40,6 +40,14 @@ class Counters(Protocol):
         """Replace what was reserved by `truth[i]` units, in the windows that held it; free the slots. Never waits."""
 
 
+class Commands(Protocol):
+    """Raw Redis commands. `packed` is one RESP command, sent to the node that owns `slot_key`'s slot; replies come in
+    order, commands of one loop tick leave in one write. An error that the server answers is a StoreError whose `detail`
+    starts with its code ("NOSCRIPT …"); a timeout or a lost connection is one with `maybe_applied=True`."""
+
+    def send(self, slot_key: str, packed: bytes, done: Callable[[Any | StoreError], None]) -> None: ...
+
+
 class Journal(Protocol):
     """The durable log of this worker. `then(True)` is called once the entry is as safe as `durability` says."""
 
