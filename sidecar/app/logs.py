@@ -1,0 +1,74 @@
+"""Logs: one line of JSON per event on stderr, or a plain line on a terminal. No credential ever stands in one.
+
+The fields are a fixed list (time, level, logger, message, process, request, and what a caller passes as `fields`);
+whatever looks like a credential is masked last of all, in the finished line, wherever it came from.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+import orjson
+
+LEVELS = ("debug", "info", "warning", "error")
+LEVEL_VARIABLE = "SIDECAR_LOG_LEVEL"
+
+# What a scheme carries after its name, what a URL carries before its host, and the headers and queries that hold keys.
+SECRETS = re.compile(
+    r"(?i)(?P<scheme>\b(?:bearer|basic)\s+)[^\s\"',;]+"
+    r"|(?P<url>[a-z][a-z0-9+.-]*://)[^\s/@\"']*@"
+    r"|(?P<name>\b(?:x-api-key|api[_-]?key|password|secret|sasl_plain_password)\b[\"']?\s*[:=]\s*[\"']?)[^\s\"',;&]+"
+    r"|\b(?P<made>[a-z]{2,8}_)[0-9a-z]{30,}\b"
+)
+
+
+def masked(text: str) -> str:
+    """Replace everything that looks like a credential by `***`; what led to it stays."""
+    return SECRETS.sub(_mask, text)
+
+
+def _mask(match: re.Match[str]) -> str:
+    kind = match.lastgroup or ""
+    return f"{match[kind]}***{'@' if kind == 'url' else ''}"
+
+
+class Formatter(logging.Formatter):
+    """JSON for machines; for people `time level process message`, on a terminal."""
+
+    def __init__(self, process: str, *, human: bool) -> None:
+        super().__init__()
+        self.process = process
+        self.human = human
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render one event as one line."""
+        message = record.getMessage()
+        if record.exc_info:
+            message = f"{message}\n{self.formatException(record.exc_info)}"
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        more: dict[str, Any] = getattr(record, "fields", {})
+        if self.human:
+            said = " ".join(f"{name}={value}" for name, value in more.items())
+            return masked(f"{when[11:23]} {record.levelname.lower():7} {self.process}: {message} {said}".rstrip())
+        line = {"time": when, "level": record.levelname.lower(), "logger": record.name, "process": self.process}
+        if request := getattr(record, "request", ""):
+            line["request"] = request
+        return masked(orjson.dumps(line | {"message": message} | more, default=str).decode())
+
+
+def setup(process: str, stream: TextIO | None = None) -> None:
+    """Send all logs of this process to stderr, named `process`; the level comes from SIDECAR_LOG_LEVEL."""
+    stream = stream or sys.stderr
+    level = os.environ.get(LEVEL_VARIABLE, "info").lower()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(Formatter(process, human=stream.isatty()))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper() if level in LEVELS else "INFO")
+    for chatty in ("aiohttp.access", "aiokafka", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)

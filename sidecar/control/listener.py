@@ -1,0 +1,88 @@
+"""The control listener: /livez, /readyz, /metrics, /status. It shows and never changes; no client of the API gets here.
+
+It asks the house at each request and keeps nothing. /livez asks nobody: it answers as long as the supervisor lives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
+from prometheus_client.exposition import choose_encoder
+
+from sidecar.control.metrics import collect
+from sidecar.control.stats import House, HouseView
+
+HOUSE = web.AppKey("house", House)
+
+
+class _Once:
+    """One scrape: a collector over one view of the house."""
+
+    def __init__(self, view: HouseView) -> None:
+        self._view = view
+
+    def collect(self) -> Iterator[Metric]:
+        return collect(self._view)
+
+
+def application(house: House) -> web.Application:
+    """Build the control application over `house`."""
+    app = web.Application()
+    app[HOUSE] = house
+    for path, handler in (("/livez", livez), ("/readyz", readyz), ("/metrics", metrics), ("/status", status)):
+        app.router.add_get(path, handler)
+    return app
+
+
+async def livez(_request: web.Request) -> web.Response:
+    """200 as long as the supervisor's loop turns."""
+    return _json(200, {"status": "alive"})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """200 when every worker accepts and has met its store and sink; 503 with the reasons otherwise."""
+    view = await request.app[HOUSE].view()
+    reasons = view.reasons()
+    body: dict[str, Any] = {"status": "not ready" if reasons else "ready", "reasons": reasons}
+    if degraded := view.degraded():
+        body["degraded"] = degraded
+    return _json(503 if reasons else 200, body)
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """Everything in docs/metrics.md, in the format that the scraper asks for."""
+    registry = CollectorRegistry()
+    registry.register(_Once(await request.app[HOUSE].view()))
+    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    return web.Response(body=encode(registry), headers={"Content-Type": content_type})
+
+
+async def status(request: web.Request) -> web.Response:
+    """All that the house knows, as JSON, for people and for the command line."""
+    view = await request.app[HOUSE].view()
+    return _json(200, {"ready": not view.reasons(), "reasons": view.reasons()} | asdict(view))
+
+
+def _json(code: int, body: dict[str, Any]) -> web.Response:
+    return web.Response(
+        status=code,
+        body=orjson.dumps(body, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE),
+        content_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+async def serve(house: House, host: str, port: int) -> tuple[web.AppRunner, str]:
+    """Start listening; the runner to clean up, and "host:port" as bound."""
+    runner = web.AppRunner(application(house), access_log=None, handle_signals=False)
+    await runner.setup()
+    site = web.TCPSite(runner, host, port)
+    await site.start()
+    bound = runner.addresses[0]
+    return runner, f"{bound[0]}:{bound[1]}"
