@@ -1,0 +1,123 @@
+"""Addresses that operators write, taken apart once. What is not understood whole is refused, with an example."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, unquote, urlsplit
+
+
+class Address(NamedTuple):
+    """A TCP address to listen on. Port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Url(NamedTuple):
+    """An upstream's address."""
+
+    tls: bool
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{'https' if self.tls else 'http'}://{Address(self.host, self.port)}"
+
+
+class RedisEndpoint(NamedTuple):
+    """`mode` is single, sentinel or cluster; `hosts` are the servers, or the sentinels that know `service`."""
+
+    mode: str
+    tls: bool
+    hosts: tuple[Address, ...]
+    db: int = 0
+    username: str | None = None
+    password: str | None = None
+    service: str = ""
+
+
+_REDIS_FORMS = "redis://host:6379/0, rediss:// with TLS, redis+sentinel://a:26379,b:26379/service/0 or redis+cluster://a:6379,b:6379"
+
+
+def parse_address(value: Any) -> Any:
+    """`host:port`, `[v6]:port` or `:port` (every address). ValueError says what would be right."""
+    if not isinstance(value, str):
+        return value if isinstance(value, Address) else _refuse_address(value)
+    host, colon, port = value.rpartition(":")
+    if not colon or (":" in host and not host.startswith("[")):
+        return _refuse_address(value)
+    return Address(host.strip("[]") or "0.0.0.0", _port(port, value))
+
+
+def parse_url(value: Any) -> Any:
+    """`http://host[:port]` or `https://…`: an address and no more, since the path is the client's."""
+    if not isinstance(value, str):
+        return value
+    parts = _split(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"'{value}' is not an upstream's address: write http://host:port or https://host:port")
+    if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
+        raise ValueError(
+            f"'{value}' has more than an address: write {parts.scheme}://{parts.hostname}:port, no path or user"
+        )
+    default = 443 if parts.scheme == "https" else 80
+    return Url(parts.scheme == "https", parts.hostname, parts.port or default)
+
+
+def parse_redis_url(value: str) -> RedisEndpoint:
+    """A Redis URL, its mode in the scheme. ValueError never repeats the URL: it may hold a password."""
+    scheme, _, rest = value.partition("://")
+    base, _, mode = scheme.partition("+")
+    if base not in ("redis", "rediss") or mode not in ("", "sentinel", "cluster") or not rest:
+        raise ValueError(f"is not a Redis URL: write {_REDIS_FORMS}")
+    authority, _, path = rest.partition("/")
+    user_info, _, hosts = authority.rpartition("@")
+    username, _, password = user_info.partition(":")
+    service, db = _path(path, mode)
+    default = 26379 if mode == "sentinel" else 6379
+    addresses = tuple(_redis_host(host, default) for host in hosts.split(","))
+    if not mode and len(addresses) > 1:
+        raise ValueError("names several hosts: say redis+sentinel:// or redis+cluster://")
+    return RedisEndpoint(
+        mode or "single", base == "rediss", addresses, db, unquote(username) or None, unquote(password) or None, service
+    )
+
+
+def _path(path: str, mode: str) -> tuple[str, int]:
+    service, _, db = path.partition("/") if mode == "sentinel" else ("", "", path)
+    if mode == "sentinel" and not service:
+        raise ValueError("names no service: write redis+sentinel://a:26379,b:26379/service/0")
+    if db and not (db.isascii() and db.isdigit()):
+        raise ValueError(f"ends in '{db}', which is no database number: write {_REDIS_FORMS}")
+    if mode == "cluster" and db not in ("", "0"):
+        raise ValueError("names a database: a cluster has only 0")
+    return service, int(db or 0)
+
+
+def _redis_host(text: str, default: int) -> Address:
+    parts = _split(f"//{text}")
+    if not parts.hostname:
+        raise ValueError(f"names no host: write {_REDIS_FORMS}")
+    return Address(parts.hostname, parts.port or default)
+
+
+def _split(value: str) -> SplitResult:
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"is not an address: {error}") from None
+    return parts
+
+
+def _port(text: str, value: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) < 65_536):
+        raise ValueError(f"'{value}' has no port from 0 to 65535: write 127.0.0.1:8080")
+    return int(text)
+
+
+def _refuse_address(value: Any) -> Any:
+    raise ValueError(f"'{value}' is not an address: write host:port, for example 127.0.0.1:8080")

@@ -1,0 +1,340 @@
+"""Settings come from one file, then from the environment, which wins; what is in neither has a safe default.
+
+Without a file everything is embedded: counters in memory, keys from a file, records to a JSON-lines file. Relative
+paths are relative to the file (to the working directory where there is none). Names carry their units; a
+document may write `timeout: 50ms` for `timeout_ms: 50`.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, StringConstraints, ValidationInfo
+
+from sidecar.config.addresses import Address, RedisEndpoint, Url, parse_address, parse_redis_url, parse_url
+from sidecar.config.document import Document, Loc, Model, Place, did_you_mean, read, validate
+from sidecar.core.errors import Fault, PolicyError
+
+PREFIX: Final = "SIDECAR_"
+
+# Kubernetes puts the address of every Service into the environment; one named `sidecar` must not break the start.
+_SERVICE_LINKS: Final = re.compile(
+    r"SIDECAR(_[A-Z0-9_]+)?_(SERVICE_(HOST|PORT(_.+)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_.+)?)?)"
+)
+_NOT_SETTINGS: Final = frozenset({"SIDECAR_CONFIG"})  # the path of the file itself, read by the command line
+
+
+def _absolute(path: Path, info: ValidationInfo) -> Path:
+    base = (info.context or {}).get("base")
+    return path if base is None else base / path
+
+
+def _listed(value: Any) -> Any:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+LocalPath = Annotated[Path, AfterValidator(_absolute)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Listen = Annotated[Address, BeforeValidator(parse_address, json_schema_input_type=str)]
+UpstreamUrl = Annotated[Url, BeforeValidator(parse_url, json_schema_input_type=str)]
+Positive = Annotated[int, Field(gt=0, le=2**53 - 1)]
+NotNegative = Annotated[int, Field(ge=0, le=2**53 - 1)]
+
+
+class ServerTls(Model):
+    """The listener's certificate chain and private key, PEM."""
+
+    cert: LocalPath
+    key: LocalPath
+
+
+class ClientTls(Model):
+    """How we trust a server: `ca` instead of the system's (PEM); `verify: false` trusts anyone; our own certificate."""
+
+    ca: LocalPath | None = None
+    verify: bool = True
+    cert: LocalPath | None = None
+    key: LocalPath | None = None
+
+
+class Timeouts(Model):
+    """Of one exchange with an upstream. `total_ms` 0 is no bound (streams)."""
+
+    connect_ms: Positive = 2_000
+    first_byte_ms: Positive = 60_000
+    between_bytes_ms: Positive = 60_000
+    total_ms: NotNegative = 0
+
+
+class Pool(Model):
+    """Connections kept to each address, per worker. `idle_ms`: below the 5 s of common servers."""
+
+    size: Annotated[int, Field(ge=1, le=65_536)] = 256
+    idle_ms: Positive = 4_000
+
+
+class Upstream(Model):
+    """A named API behind us: one or several addresses that are alike."""
+
+    urls: Annotated[tuple[UpstreamUrl, ...], BeforeValidator(_listed), Field(min_length=1)]
+    timeouts: Timeouts = Timeouts()
+    pool: Pool = Pool()
+    tls: ClientTls = ClientTls()
+
+
+class Control(Model):
+    """The second listener: health, metrics, admin."""
+
+    listen: Listen = Address("127.0.0.1", 8081)
+
+
+class Keys(Model):
+    """Where API keys are registered (a file, or `redis: true`), and the bounded cache before it."""
+
+    file: LocalPath | None = None
+    redis: bool = False
+    pepper: SecretStr | None = None
+    cache_size: Positive = 100_000
+    cache_ttl_ms: Positive = 30_000
+    unknown_ttl_ms: Positive = 5_000
+
+
+class Redis(Model):
+    """The counters' store. `endpoint` is the parsed `url`; the breaker opens after so many failures in a row."""
+
+    url: Annotated[str, Field(repr=False)]
+    timeout_ms: Positive = 50
+    connect_timeout_ms: Positive = 1_000
+    breaker_failures: Positive = 5
+    breaker_open_ms: Positive = 1_000
+    prefix: Annotated[str, StringConstraints(pattern=r"^[^{}\s]*$")] = "sidecar:"
+    tls: ClientTls = ClientTls()
+
+    @property
+    def endpoint(self) -> RedisEndpoint:
+        """Mode, hosts, database and credentials."""
+        return parse_redis_url(self.url)
+
+
+class Topics(Model):
+    """Kafka topics: usage records, denials, and the shipper's positions."""
+
+    records: Name = "usage.records"
+    denials: Name = "usage.denials"
+    positions: Name = "usage.positions"
+
+
+class Security(Model):
+    """How to talk to the brokers. `ca`, `cert` and `key` are PEM files."""
+
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    username: str | None = None
+    password: SecretStr | None = None
+    ca: LocalPath | None = None
+    cert: LocalPath | None = None
+    key: LocalPath | None = None
+
+
+def _joined(value: Any) -> Any:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+class Kafka(Model):
+    """The stream of records. `bootstrap_servers` is `host:port`, several with commas or as a list."""
+
+    bootstrap_servers: Annotated[
+        str, BeforeValidator(_joined), StringConstraints(pattern=r"^[^\s,]+:\d+(,\s*[^\s,]+:\d+)*$")
+    ]
+    topics: Topics = Topics()
+    security: Security = Security()
+    transactional_id_prefix: Name = "sidecar"
+
+
+class Journal(Model):
+    """The durable log: where, how safe, how large a segment and the whole may grow, and what to do when it is full."""
+
+    dir: LocalPath = Path("data/journal")
+    durability: Literal["os", "interval", "always"] = "os"
+    interval_ms: Positive = 100
+    segment_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 32)] = 64 << 20
+    cap_bytes: Positive = 4 << 30
+    on_full: Literal["reject", "serve"] = "reject"
+
+
+class Sink(Model):
+    """Where records go without Kafka: a JSON-lines file, or standard output."""
+
+    file: LocalPath | None = Path("data/records.jsonl")
+    stdout: bool = False
+
+
+class Http(Model):
+    """What a client may send, and how slowly: after the grace a body comes at the rate or is refused."""
+
+    head_bytes: Positive = 32 << 10
+    fields: Positive = 100
+    field_bytes: Positive = 8 << 10
+    url_bytes: Positive = 8 << 10
+    body_max_bytes: NotNegative = 0  # 0: no bound; a route may set one
+    head_timeout_ms: Positive = 10_000
+    idle_timeout_ms: Positive = 60_000
+    body_grace_ms: Positive = 10_000
+    body_bytes_per_second: NotNegative = 256
+
+
+class Log(Model):
+    """Logging of the processes themselves; never of exchanges."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+def _newcomers_upstream() -> dict[str, Upstream]:
+    return {"default": Upstream(urls=(Url(tls=False, host="127.0.0.1", port=9000),))}
+
+
+class Settings(Model):
+    """Everything an operator can set."""
+
+    listen: Listen = Address("127.0.0.1", 8080)
+    tls: ServerTls | None = None
+    control: Control = Control()
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    upstreams: Annotated[dict[Name, Upstream], Field(min_length=1)] = Field(default_factory=_newcomers_upstream)
+    policies: LocalPath = Path("policies")
+    keys: Keys = Keys()
+    redis: Redis | None = None
+    kafka: Kafka | None = None
+    journal: Journal = Journal()
+    sink: Sink = Sink()
+    http: Http = Http()
+    node: Name = Field(
+        default_factory=lambda: re.sub(r"[^A-Za-z0-9._-]", "-", platform.node())[:63].lstrip("._-") or "node"
+    )
+    region: Name = "local"
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], BeforeValidator(_listed)] = ()
+    ratelimit_headers: bool = True
+    x_ratelimit_headers: bool = False
+    drain_seconds: NotNegative = 30
+    checkpoint_seconds: Positive = 5
+    log: Log = Log()
+
+
+def load_settings(path: Path | None, env: Mapping[str, str]) -> Settings:
+    """The settings of the file at `path` (None: none), overridden by `env`. PolicyError carries every fault."""
+    document = Document("settings", {}, {}) if path is None else read(path)
+    if not isinstance(document.data, dict):
+        raise PolicyError([document.fault((), "is not a mapping: write `listen: 127.0.0.1:8080` and so on")])
+    faults = _apply_environment(document, env)
+    base = Path.cwd() if path is None else path.parent.absolute()
+    try:
+        settings = validate(Settings, document, {"base": base})
+    except PolicyError as error:
+        raise PolicyError(faults + error.faults) from None
+    faults += [document.fault(loc, what) for loc, what in _cross_faults(settings)]
+    if faults:
+        raise PolicyError(faults)
+    if settings.keys.file is None and not settings.keys.redis:
+        return settings.model_copy(update={"keys": settings.keys.model_copy(update={"file": base / "keys.yaml"})})
+    return settings
+
+
+def settings_schema() -> dict[str, Any]:
+    """The JSON Schema of the settings file."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Settings.model_json_schema()}
+
+
+def _apply_environment(document: Document, env: Mapping[str, str]) -> list[Fault]:
+    """Write every `SIDECAR_A__B` over `a.b`, remembering where it came from."""
+    faults = []
+    for name, value in sorted(env.items()):
+        if not name.startswith(PREFIX) or name in _NOT_SETTINGS or _SERVICE_LINKS.fullmatch(name):
+            continue
+        loc = tuple(name.removeprefix(PREFIX).lower().split("__"))
+        if not _top_level(loc[0]):
+            hint = did_you_mean(loc[0], Settings.model_fields)
+            faults.append(Fault(name, 0, "", f"no setting has this name; {hint} ({PREFIX}REDIS__URL sets redis.url)"))
+        else:
+            _put(document, loc, name, value)
+    return faults
+
+
+def _top_level(name: str) -> bool:
+    return any(field in (name, f"{name}_seconds") for field in Settings.model_fields)
+
+
+def _put(document: Document, loc: Loc, variable: str, value: str) -> None:
+    """Set one value; lists and mappings are written in YAML's flow form, everything else is the text itself."""
+    inside: dict[str | int, Any] = document.data
+    for part in loc[:-1]:
+        if not isinstance(inside.get(part), dict):
+            inside[part] = {}
+        inside = inside[part]
+    inside[loc[-1]] = read(Path(variable), value).data if value[:1] in ("[", "{") else value
+    for known in [known for known in document.places if known[: len(loc)] == loc]:
+        del document.places[known]
+    for end in range(1, len(loc) + 1):
+        document.places.setdefault(loc[:end], Place(variable, 0))
+
+
+def _cross_faults(settings: Settings) -> list[tuple[Loc, str]]:
+    """What is wrong between settings that are each right by themselves."""
+    tls = settings.kafka.security if settings.kafka else None
+    checks: list[tuple[bool, Loc, str]] = [
+        (
+            settings.workers > 1 and settings.redis is None,
+            ("workers",),
+            f"{settings.workers} workers have in-memory counters that they cannot share: set redis.url or workers: 1",
+        ),
+        (
+            settings.keys.redis and settings.redis is None,
+            ("keys", "redis"),
+            "needs redis.url, or set keys.file instead",
+        ),
+        (
+            settings.keys.redis and settings.keys.file is not None,
+            ("keys", "file"),
+            "is one of two: keep file, or redis: true",
+        ),
+        (
+            settings.kafka is None and settings.sink.file is None and not settings.sink.stdout,
+            ("sink",),
+            "records would go nowhere: set sink.file, sink.stdout: true or kafka.bootstrap_servers",
+        ),
+        (
+            settings.control.listen == settings.listen and settings.listen.port != 0,
+            ("control", "listen"),
+            f"is the address of `listen` ({settings.listen}): give the control listener another port",
+        ),
+        (
+            settings.journal.cap_bytes < 2 * settings.journal.segment_bytes,
+            ("journal", "cap_bytes"),
+            "is less than two segments: raise cap, or lower segment",
+        ),
+        (
+            tls is not None and tls.protocol.startswith("SASL") and (tls.username is None or tls.password is None),
+            ("kafka", "security", "protocol"),
+            "needs kafka.security.username and kafka.security.password",
+        ),
+    ]
+    checks += [
+        (given.tls.cert is None and given.tls.key is not None, (*loc, "tls", "key"), "needs tls.cert beside it")
+        for loc, given in _with_client_tls(settings)
+    ]
+    faults = [(loc, what) for wrong, loc, what in checks if wrong]
+    if settings.redis is not None:
+        try:
+            _ = settings.redis.endpoint
+        except ValueError as error:
+            faults.append((("redis", "url"), str(error)))
+    return faults
+
+
+def _with_client_tls(settings: Settings) -> list[tuple[Loc, Upstream | Redis]]:
+    found: list[tuple[Loc, Upstream | Redis]] = [(("upstreams", name), up) for name, up in settings.upstreams.items()]
+    return found if settings.redis is None else [*found, (("redis",), settings.redis)]
