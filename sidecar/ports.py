@@ -1,4 +1,6 @@
-"""What the gateway needs of the world, as small Protocols. Edges implement them, decorators wrap them, `app` introduces them.
+"""What the gateway needs of the world, as small Protocols.
+
+Edges implement them, decorators wrap them, `app` introduces them.
 
 Everything that may have to wait takes a callback, called once, at once where the answer is known: on the data path a
 callback costs a seventh of a coroutine.
@@ -26,24 +28,26 @@ class Clock(Protocol):
 class Keys(Protocol):
     """The registered API keys, found by the SHA-256 digest of the credential."""
 
-    def find(self, digest: bytes, done: Callable[[Identity | None | StoreError], None]) -> None:
+    def find(self, digest: bytes, done: Callable[[Identity | StoreError | None], None]) -> None:
         """The identity, None where the key is unknown or revoked, StoreError where the store did not answer."""
 
 
 class Counters(Protocol):
     """The counters, in memory or on Redis. All calls are idempotent by exchange id (26 ASCII bytes)."""
 
-    def reserve(self, id: bytes, checks: Checks, done: Callable[[Decision | StoreError], None]) -> None:  # noqa: A002
+    def reserve(self, id: bytes, checks: Checks, done: Callable[[Decision | StoreError], None]) -> None:
         """Ask all of `checks`, all or none, in one step."""
 
-    def settle(self, id: bytes, checks: Checks, truth: Sequence[int]) -> None:  # noqa: A002
+    def settle(self, id: bytes, checks: Checks, truth: Sequence[int]) -> None:
         """Replace what was reserved by `truth[i]` units, in the windows that held it; free the slots. Never waits."""
 
 
 class Commands(Protocol):
-    """Raw Redis commands. `packed` is one RESP command, sent to the node that owns `slot_key`'s slot; replies come in
-    order, commands of one loop tick leave in one write. An error that the server answers is a StoreError whose `detail`
-    starts with its code ("NOSCRIPT …"); a timeout or a lost connection is one with `maybe_applied=True`."""
+    """Raw Redis commands, in order.
+
+    `packed` is one RESP command, sent to the node that owns `slot_key`'s slot; replies come in order, commands of one loop tick leave in one write. An error that the server answers is a StoreError whose `detail`
+    starts with its code ("NOSCRIPT …"); a timeout or a lost connection is one with `maybe_applied=True`.
+    """
 
     def send(self, slot_key: str, packed: bytes, done: Callable[[Any | StoreError], None]) -> None: ...
 
@@ -54,12 +58,17 @@ class Journal(Protocol):
     def accepting(self) -> bool:
         """False where the journal is full or broken and `on_full: reject` says to refuse new requests."""
 
-    def open(self, id: bytes, body: bytes, then: Callable[[bool], None]) -> None:  # noqa: A002
+    def open(self, id: bytes, body: bytes, then: Callable[[bool], None]) -> None:
         """Write an OPEN entry: the exchange is about to reach the upstream. `body` is JSON."""
 
-    def close(self, stream: str, id: bytes, key: str, write: Callable[[str, int], bytes], then: Callable[[bool], None]) -> None:  # noqa: A002, E501
-        """Write the record that ends an exchange, or stands alone. `stream` is "records" or "denials"; `key` the
-        partition key; `write(source, sequence)` gives the record's bytes, with the next number of that stream."""
+    def close(
+        self, stream: str, id: bytes, key: str, write: Callable[[str, int], bytes], then: Callable[[bool], None]
+    ) -> None:
+        """Write the record that ends an exchange, or stands alone.
+
+        `stream` is "records" or "denials"; `key` the partition key; `write(source, sequence)` gives the record's
+        bytes, with the next number of that stream.
+        """
 
 
 class Probe(Protocol):
@@ -71,16 +80,16 @@ class Probe(Protocol):
 
 
 class Client(Protocol):
-    """The downstream side of one exchange, as the listener offers it. Writes after `gone` are no-ops."""
+    """The downstream side of one exchange, as the listener offers it. Writes after the client is gone are no-ops."""
 
     def interim(self, head: bytes) -> None:
-        """Pass a 1xx head on (nothing is sent to HTTP/1.0 clients)."""
+        """Pass a 1xx head on. Nothing is sent to HTTP/1.0 clients."""
 
     def write(self, data: bytes) -> None:
-        """Send bytes of the answer: a whole head, or framed body."""
+        """Send bytes of the answer as they are: heads and framing are the gateway's."""
 
     def finish(self, *, close: bool) -> None:
-        """The answer is complete; take the next request, or close once all is flushed."""
+        """The answer is complete: take the next request, or close once all is flushed."""
 
     def cut(self) -> None:
         """The answer cannot be completed: abort the connection, never end it cleanly."""
@@ -93,10 +102,10 @@ class Client(Protocol):
 
 
 class Exchange(Protocol):
-    """What the listener tells the gateway about one request, after `Gateway.serve` made it."""
+    """What the listener tells the gateway about one request, after `serve` made it."""
 
     def on_body(self, data: bytes) -> None: ...
-    def on_body_end(self, trailers: Sequence[tuple[bytes, bytes]]) -> None: ...
+    def on_body_end(self, trailers: list[tuple[bytes, bytes]]) -> None: ...
     def on_body_broken(self, problem: Problem) -> None:
         """The body's framing was wrong, too long or too slow: refuse if nothing was answered yet, else cut."""
 
@@ -106,12 +115,12 @@ class Exchange(Protocol):
 
 
 class Leg(Protocol):
-    """The upstream side of one exchange: one request on one upstream connection (or its one safe retry)."""
+    """One request on one upstream connection."""
 
     def write(self, data: bytes) -> None:
-        """Body bytes, unframed; the leg frames them (length or chunks)."""
+        """Body bytes, unframed; the leg frames them by length or in chunks."""
 
-    def end(self, trailers: Sequence[tuple[bytes, bytes]]) -> None: ...
+    def end(self, trailers: list[tuple[bytes, bytes]]) -> None: ...
     def cancel(self) -> None:
         """The client is gone or the answer was refused: close the connection, call nothing any more."""
 
@@ -120,24 +129,37 @@ class Leg(Protocol):
 
 
 class Caller(Protocol):
-    """What a leg tells the exchange."""
+    """What the upstream tells the exchange."""
 
-    def on_interim(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None: ...
-    def on_response(self, head: ResponseHead) -> None: ...
-    def on_response_body(self, data: bytes) -> None: ...
-    def on_response_end(self, trailers: Sequence[tuple[bytes, bytes]]) -> None: ...
+    def replayable(self) -> bool:
+        """True while every body byte handed on so far is still held, so that a safe retry can send it again."""
+
+    def on_leg(self, leg: Leg) -> None:
+        """A connection carries the head now; write the body from its start. Called again for a retry."""
+
+    def on_interim(self, head: ResponseHead) -> None: ...
+    def on_response(self, head: ResponseHead) -> None:
+        """The final head; `on_response_body` always follows in the same turn, if only with b""."""
+
+    def on_response_body(self, data: bytes, done: bool) -> None: ...
+    def on_response_trailers(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        """Trailers, told before the `done` of the body they end."""
+
     def on_upstream_failed(self, error: UpstreamError) -> None:
-        """Final: before the head, 502, 503 or 504 is to be answered; after it, the client's connection is cut."""
+        """Final: before the head, the error's status is to be answered; after it, the client's connection is cut."""
 
     def on_upstream_paused(self) -> None: ...
     def on_upstream_resumed(self) -> None: ...
 
 
 class Upstream(Protocol):
-    """A named API behind us: several addresses, pooled connections."""
+    """A named API behind us: several addresses, pooled connections, one safe retry."""
 
-    def send(self, request: Request, head: bytes, caller: Caller) -> Leg:
+    def send(self, request: Request, head: bytes, caller: Caller) -> None:
         """Start the exchange with the rebuilt request head. Never blocks; everything comes back through `caller`."""
+
+    def forget(self, caller: Caller) -> None:
+        """The caller wants nothing any more, and has no leg yet."""
 
 
 Json = dict[str, Any]

@@ -1,0 +1,107 @@
+"""Heads rebuilt for the next hop: hop-by-hop fields go, one canonical framing is set, and who we are is added.
+
+RFC 9110 §7.6.1 (Connection), §7.6.3 (Via), RFC 7239 in its older spelling X-Forwarded-*.
+"""
+
+from __future__ import annotations
+
+from sidecar.core.http.problem import phrase
+from sidecar.core.http.request import CHUNKED, Request
+from sidecar.core.http.response import UNTIL_CLOSE, ResponseHead
+
+HOP_BY_HOP = frozenset({
+    b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
+    b"transfer-encoding", b"upgrade", b"http2-settings",
+})  # fmt: skip
+# What we set ourselves on the way up: a client's own value is kept only where it is a named proxy.
+_OURS_UP = HOP_BY_HOP | {
+    b"host", b"content-length", b"expect", b"via", b"forwarded", b"x-forwarded-for", b"x-forwarded-proto",
+    b"x-forwarded-host", b"x-forwarded-port", b"x-real-ip", b"x-request-id",
+    b"x-sidecar-customer", b"x-sidecar-subject", b"x-sidecar-key-id", b"x-sidecar-plan",
+}  # fmt: skip
+_OURS_DOWN = HOP_BY_HOP | {b"content-length", b"via"}
+_NOT_IN_TRAILERS = HOP_BY_HOP | {
+    b"host", b"content-length", b"content-encoding", b"content-type", b"content-range", b"authorization", b"set-cookie",
+    b"cache-control", b"expect", b"max-forwards", b"range", b"age", b"date", b"location", b"retry-after", b"vary",
+}  # fmt: skip
+
+
+def dropped_with(credential: bytes) -> frozenset[bytes]:
+    """The names dropped on the way up when the credential stood in this header; made once per route."""
+    return _OURS_UP | {credential} if credential else _OURS_UP
+
+
+def request_head(request: Request, query: str, dropped: frozenset[bytes], via: bytes, extra: bytes) -> bytes:
+    """The request head for the upstream. `via` and `extra` are whole field lines."""
+    if request.nominated:
+        dropped = dropped | request.nominated
+    target = f"{request.path}?{query}" if query else request.path
+    kept = [
+        b"%b: %b\r\n" % field for field, name in zip(request.headers, request.names, strict=True) if name not in dropped
+    ]
+    length = request.length
+    if length > 0 or b"content-length" in request.fields:
+        framing = b"Content-Length: %d\r\n" % length
+    elif length == CHUNKED:
+        framing = b"Transfer-Encoding: chunked\r\n"
+    elif request.upgrade:
+        framing = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % request.upgrade
+    else:
+        framing = b""
+    line = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (request.method.encode(), target.encode(), request.host)
+    return b"".join([line, *kept, framing, via, extra, b"\r\n"])
+
+
+def response_head(head: ResponseHead, minor: int, *, close: bool, via: bytes, extra: bytes) -> tuple[bytes, bool]:
+    """The answer's head for a client of HTTP/1.`minor`, and whether its body is to be chunked."""
+    dropped = _OURS_DOWN
+    nominated = head.fields.get(b"connection")
+    if nominated is not None and nominated.lower() not in {b"keep-alive", b"close"}:
+        dropped = dropped | {t.strip(b" \t").lower() for t in nominated.split(b",")}
+    kept = [b"%b: %b\r\n" % field for field, name in zip(head.headers, head.names, strict=True) if name not in dropped]
+    chunked = False
+    if head.bodyless:
+        length = head.fields.get(b"content-length")
+        framing = (
+            b"Content-Length: %d\r\n" % int(length) if length and head.status >= 200 and head.status != 204 else b""
+        )
+    elif head.length >= 0:
+        framing = b"Content-Length: %d\r\n" % head.length
+    else:
+        chunked = minor == 1
+        framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
+    if close or (minor == 0 and head.length < 0):
+        connection = b"Connection: close\r\n"
+    else:
+        connection = b"" if minor else b"Connection: keep-alive\r\n"
+    line = b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason or phrase(head.status))
+    return b"".join([line, *kept, framing, connection, via, extra, b"\r\n"]), chunked
+
+
+def switching_head(head: ResponseHead, upgrade: bytes, via: bytes, extra: bytes) -> bytes:
+    """A 101 passed on: the one answer whose Connection and Upgrade belong to both hops."""
+    kept = [
+        b"%b: %b\r\n" % field for field, name in zip(head.headers, head.names, strict=True) if name not in _OURS_DOWN
+    ]
+    protocol = head.fields.get(b"upgrade", upgrade)
+    line = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %b\r\n" % protocol
+    return b"".join([line, *kept, via, extra, b"\r\n"])
+
+
+def interim_head(head: ResponseHead) -> bytes:
+    """A 1xx other than 101 passed on."""
+    kept = [
+        b"%b: %b\r\n" % field for field, name in zip(head.headers, head.names, strict=True) if name not in HOP_BY_HOP
+    ]
+    return b"".join([b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason or phrase(head.status)), *kept, b"\r\n"])
+
+
+def trailers_allowed(trailers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Only fields that cannot change framing, routing or identity may come late (RFC 9110 §6.5.1)."""
+    return [field for field in trailers if field[0].lower() not in _NOT_IN_TRAILERS]
+
+
+__all__ = [
+    "HOP_BY_HOP", "UNTIL_CLOSE", "dropped_with", "interim_head", "request_head", "response_head", "switching_head",
+    "trailers_allowed",
+]  # fmt: skip

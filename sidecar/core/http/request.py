@@ -1,0 +1,246 @@
+"""A request head that can be read in one way only, or the problem that says why not.
+
+The parser (llhttp, strict) has seen the head before us; what it lets through and a second parser could read
+differently is refused here, and nothing of the head is passed on but what this module named. RFC 9112 §3, §5, §6.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from sidecar.core.http.path import NoNormalForm, read_target
+from sidecar.core.http.problem import Problem
+
+CHUNKED = -1
+
+_LINE = re.compile(rb"([A-Z]+(?:-[A-Z]+)*) ([!-~]+) HTTP/1\.([01])\r\n")
+_VERSION = re.compile(rb" HTTP/\d+\.\d+\r\n")
+_OTHER_PROTOCOL = re.compile(rb"[!-~]+ [!-~]+ (?!HTTP/)[A-Z]+/\d\.\d\r\n")
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=-]+|%[0-9A-Fa-f]{2}|\[[0-9A-Fa-f:.]+\])+(?::\d{1,5})?")
+_TOKENS = re.compile(rb"[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*(?:,[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*)*")
+_KEEP_ALIVE = frozenset({b"keep-alive"})
+_NOTHING: frozenset[bytes] = frozenset()
+_NEVER_NOMINATED = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"cache-control"})
+# One of these, twice, means two things to two servers.
+_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"content-type"})
+_REFUSED_METHODS = frozenset({"CONNECT", "TRACE"})
+
+
+class HeadLimits(NamedTuple):
+    """Bounds of a request head, in bytes and fields. `protected`: header names that carry credentials."""
+
+    head_bytes: int = 32 * 1024
+    target_bytes: int = 8 * 1024
+    field_bytes: int = 8 * 1024
+    fields: int = 100
+    underscores: bool = False
+    protected: frozenset[bytes] = frozenset({b"x-api-key"})
+
+
+class Request:
+    """A request head that can be read in one way only.
+
+    `path` is the normal form, percent-encoded, matched and forwarded alike; `query` comes without its `?`.
+    `headers` are as received, `names` their names in lower case, in step; `fields` finds the first value by lower-case
+    name; `repeated` names those that came twice; `nominated` those that Connection makes hop-by-hop.
+    `length` is the body's length in bytes, or CHUNKED. `peer` and `tls` are the connection's, set by the listener.
+    """
+
+    __slots__ = (
+        "expect", "fields", "headers", "host", "keep_alive", "length", "method", "minor", "names", "nominated", "path",
+        "peer", "query", "repeated", "tls", "upgrade", "wants_trailers",
+    )  # fmt: skip
+
+    def __init__(self, method: str, minor: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.method = method
+        self.minor = minor
+        self.headers = headers
+        self.names: list[bytes] = []
+        self.fields: dict[bytes, bytes] = {}
+        self.repeated = _NOTHING
+        self.nominated = _NOTHING
+        self.path = ""
+        self.query = ""
+        self.host = b""
+        self.length = 0
+        self.keep_alive = minor == 1
+        self.expect = False
+        self.upgrade = b""
+        self.wants_trailers = False
+        self.peer = ""
+        self.tls = False
+
+
+def bad(detail: str, *, status: int = 400, slug: str = "malformed-request") -> Problem:
+    """A refusal of the request as such."""
+    return Problem(status, slug, detail)
+
+
+def read_line(head: bytes, limits: HeadLimits) -> tuple[str, bytes, int] | Problem:
+    """Read the request line strictly: (method, target, minor version)."""
+    found = _LINE.match(head)
+    if found is None:
+        return _line_problem(head, limits)
+    if found.end(2) - found.start(2) > limits.target_bytes:
+        return _too_long(limits)
+    return found[1].decode("ascii"), found[2], 1 if found[3] == b"1" else 0
+
+
+def _line_problem(head: bytes, limits: HeadLimits) -> Problem:
+    line = head[: head.find(b"\r\n") + 2]
+    if len(line) > limits.target_bytes + 64:
+        return _too_long(limits)
+    if _VERSION.search(line):
+        if b" HTTP/1.0\r\n" in line or b" HTTP/1.1\r\n" in line:
+            return bad("the request line is not `METHOD target HTTP/1.1` with single spaces")
+        return bad("only HTTP/1.0 and HTTP/1.1 are spoken here", status=505, slug="version-not-supported")
+    if _OTHER_PROTOCOL.fullmatch(line):
+        return bad("only HTTP/1.0 and HTTP/1.1 are spoken here", status=505, slug="version-not-supported")
+    return bad("the request line is not `METHOD target HTTP/1.1` with single spaces")
+
+
+def _too_long(limits: HeadLimits) -> Problem:
+    detail = f"the target is longer than {limits.target_bytes} bytes; the operator can raise `http.target_bytes`"
+    return bad(detail, status=414, slug="target-too-long")
+
+
+def read_request(
+    line: tuple[str, bytes, int], headers: list[tuple[bytes, bytes]], limits: HeadLimits
+) -> Request | Problem:
+    """Judge a parsed head: framing, host, path, connection, expectation, upgrade."""
+    method, target, minor = line
+    if method in _REFUSED_METHODS:
+        return Problem(
+            405,
+            "method-refused",
+            f"{method} is not served here",
+            headers=((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),),
+        )
+    if len(headers) > limits.fields:
+        return _too_many(f"more than {limits.fields} header fields; the operator can raise `http.fields`")
+    request = Request(method, minor, headers)
+    fault = _index(request, limits)
+    if fault is None:
+        fault = _framing(request) or _place(request, target)
+    if fault is None and b"connection" in request.fields:
+        fault = _connection(request, limits)
+    if fault is None and (b"expect" in request.fields or b"upgrade" in request.fields or b"te" in request.fields):
+        fault = _expect(request) or _upgrade(request)
+    return fault or request
+
+
+def _too_many(detail: str) -> Problem:
+    return bad(detail, status=431, slug="header-too-large")
+
+
+def _index(request: Request, limits: HeadLimits) -> Problem | None:
+    fields = request.fields
+    names = request.names
+    repeated: set[bytes] | None = None
+    for name, value in request.headers:
+        key = name.lower()
+        names.append(key)
+        if key in fields:
+            repeated = repeated or set()
+            repeated.add(key)
+        else:
+            fields[key] = value
+        if len(value) > limits.field_bytes or len(name) > 256:
+            return _too_many(f"a header field is longer than {limits.field_bytes} bytes; see `http.field_bytes`")
+        if b"_" in key and not _underscore_allowed(key, limits):
+            return bad("a header name holds an underscore, which some servers read as a dash; see `http.underscores`")
+    if repeated:
+        request.repeated = frozenset(repeated)
+        if repeated & _ONCE:
+            return bad("a header field that must be single came more than once")
+    return None
+
+
+def _underscore_allowed(key: bytes, limits: HeadLimits) -> bool:
+    """Even where underscores are allowed, a twin of a field that we read ourselves is not."""
+    twin = key.replace(b"_", b"-")
+    return limits.underscores and twin not in _NEVER_NOMINATED and twin not in limits.protected
+
+
+def _framing(request: Request) -> Problem | None:
+    """RFC 9112 §6.3, without its leniencies: one framing, spelled one way."""
+    fields = request.fields
+    coding = fields.get(b"transfer-encoding")
+    length = fields.get(b"content-length")
+    if coding is not None:
+        if length is not None:
+            return bad("both Content-Length and Transfer-Encoding say how long the body is")
+        if request.minor == 0:
+            return bad("Transfer-Encoding does not exist in HTTP/1.0")
+        if coding.lower() != b"chunked":
+            if _TOKENS.fullmatch(coding) and coding.lower().rstrip(b" \t").endswith(b"chunked"):
+                return bad("no transfer coding but chunked is known here", status=501, slug="coding-not-implemented")
+            return bad("Transfer-Encoding is not exactly `chunked`")
+        request.length = CHUNKED
+    elif length is not None:
+        if not length.isdigit() or len(length) > 15:
+            return bad("Content-Length is not a plain decimal number of at most 15 digits")
+        request.length = int(length)
+    return None
+
+
+@lru_cache(maxsize=1024)
+def _good_host(host: bytes) -> bool:
+    return len(host) <= 260 and _HOST.fullmatch(host) is not None
+
+
+def _place(request: Request, target: bytes) -> Problem | None:
+    host = request.fields.get(b"host")
+    if host is None:
+        if request.minor:
+            return bad("a request must have a Host field (RFC 9112 §3.2)")
+        host = b""
+    elif not _good_host(host):
+        return bad("the Host field is not a host name with an optional port")
+    try:
+        request.path, request.query, authority = read_target(target)
+    except NoNormalForm as fault:
+        return bad(str(fault), slug="ambiguous-path")
+    if authority and authority.lower() != host.lower():
+        return bad("the Host field is not the host of the target")
+    request.host = host
+    return None
+
+
+def _connection(request: Request, limits: HeadLimits) -> Problem | None:
+    if b"connection" in request.repeated:
+        value = b",".join([v for k, (_, v) in zip(request.names, request.headers, strict=True) if k == b"connection"])
+    else:
+        value = request.fields[b"connection"]
+    tokens = _KEEP_ALIVE if value == b"keep-alive" else frozenset([t.strip(b" \t").lower() for t in value.split(b",")])
+    if tokens & _NEVER_NOMINATED or tokens & limits.protected:
+        return bad("Connection names a field that is not hop-by-hop")
+    request.nominated = tokens
+    request.keep_alive = b"close" not in tokens and (request.minor == 1 or b"keep-alive" in tokens)
+    return None
+
+
+def _expect(request: Request) -> Problem | None:
+    expect = request.fields.get(b"expect")
+    if expect is not None and request.minor:
+        if expect.lower() != b"100-continue":
+            return bad("the only expectation is 100-continue", status=417, slug="expectation-failed")
+        request.expect = request.length != 0
+    tokens = request.fields.get(b"te", b"").lower().split(b",")
+    request.wants_trailers = b"te" in request.nominated and any(t.strip(b" \t") == b"trailers" for t in tokens)
+    return None
+
+
+def _upgrade(request: Request) -> Problem | None:
+    """An upgrade is offered upstream only where it is whole; h2c is dropped, as RFC 9110 §7.8 lets us ignore any."""
+    value = request.fields.get(b"upgrade")
+    if value is None or b"upgrade" not in request.nominated or not request.minor:
+        return None
+    if any(t.strip(b" \t").lower().startswith(b"h2c") for t in value.split(b",")):
+        return None
+    if request.length:
+        return bad("an upgrade with a body can be framed in two ways")
+    request.upgrade = value
+    return None

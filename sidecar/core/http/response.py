@@ -1,0 +1,86 @@
+"""An upstream's answer, read as strictly as a request: an answer with two lengths is not passed on. RFC 9112 §4, §6."""
+
+from __future__ import annotations
+
+import re
+
+CHUNKED = -1
+UNTIL_CLOSE = -2
+MAX_HEAD_BYTES = 64 * 1024
+
+_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
+
+
+class BadAnswer(ValueError):  # noqa: N818 - a finding about the upstream, not a failure of ours
+    """The upstream's answer could be read in two ways. The message says how."""
+
+
+class ResponseHead:
+    """An upstream's answer up to its body.
+
+    `length` is the body's length in bytes, or CHUNKED, or UNTIL_CLOSE; 0 for HEAD, 1xx, 204 and 304 whatever the
+    fields say (RFC 9110 §6.4.1). `keep_alive`: the upstream's connection may serve again.
+    """
+
+    __slots__ = ("bodyless", "fields", "headers", "keep_alive", "length", "minor", "names", "reason", "status")
+
+    def __init__(self, status: int, reason: bytes, minor: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.status = status
+        self.reason = reason
+        self.minor = minor
+        self.headers = headers
+        self.names: list[bytes] = []
+        self.fields: dict[bytes, bytes] = {}
+        self.length = UNTIL_CLOSE
+        self.bodyless = False
+        self.keep_alive = minor == 1
+
+
+def read_status_line(head: bytes) -> tuple[int, bytes, int]:
+    """(status, reason, minor version). Raises BadAnswer."""
+    found = _LINE.match(head)
+    if found is None:
+        raise BadAnswer("the status line is not HTTP/1.x")
+    return int(found[2]), found[3] or b"", 1 if found[1] == b"1" else 0
+
+
+def read_response(line: tuple[int, bytes, int], headers: list[tuple[bytes, bytes]], method: str) -> ResponseHead:
+    """Judge a parsed answer to `method`. Raises BadAnswer."""
+    status, reason, minor = line
+    head = ResponseHead(status, reason, minor, headers)
+    fields = head.fields
+    names = head.names
+    for name, value in headers:
+        key = name.lower()
+        names.append(key)
+        if fields.setdefault(key, value) is not value and _contradicts(key, fields[key], value):
+            raise BadAnswer(f"two fields {key.decode('latin-1')} in one answer")
+    head.bodyless = method == "HEAD" or status in {204, 304} or status < 200
+    head.length = _framed(fields, minor)
+    if head.bodyless:
+        head.length = 0
+    connection = fields.get(b"connection")
+    if connection is not None:
+        tokens = connection.lower()
+        head.keep_alive = b"close" not in tokens and (minor == 1 or b"keep-alive" in tokens)
+    return head
+
+
+def _contradicts(key: bytes, first: bytes, second: bytes) -> bool:
+    return key == b"transfer-encoding" or (key == b"content-length" and first != second)
+
+
+def _framed(fields: dict[bytes, bytes], minor: int) -> int:
+    length = fields.get(b"content-length")
+    coding = fields.get(b"transfer-encoding")
+    if coding is None:
+        if length is None:
+            return UNTIL_CLOSE
+        if not length.isdigit() or len(length) > 15:
+            raise BadAnswer("Content-Length is not a plain decimal number")
+        return int(length)
+    if length is not None:
+        raise BadAnswer("both Content-Length and Transfer-Encoding say how long the body is")
+    if minor == 0 or coding.lower() != b"chunked":
+        raise BadAnswer("Transfer-Encoding is not exactly `chunked`")
+    return CHUNKED
