@@ -1,0 +1,102 @@
+"""Mirrors sidecar/core/price.py."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.core.price import Price, Tier, rate
+
+QUANTITY = st.integers(0, 10**15)
+NANOS = st.integers(0, 10**12)
+PER = st.sampled_from([1, 2, 3, 1000, 10**6, 10**9])
+
+
+@st.composite
+def tiers(draw) -> tuple[Tier, ...]:
+    bounds = sorted(draw(st.sets(st.integers(1, 10**6), max_size=5)))
+    return tuple(Tier(bound, draw(NANOS)) for bound in [*bounds, None])
+
+
+def exact(price: Price, quantity: int) -> Fraction:
+    """The charge by the book, one unit of each tier at a time, in fractions."""
+    below, total = 0, Fraction(0)
+    for tier in price.tiers:
+        top = quantity if tier.up_to is None else tier.up_to
+        inside = max(0, min(quantity, top) - below)
+        total += Fraction(inside * tier.nanos, price.per)
+        below = top
+    return total
+
+
+# Fails if the rounding is down: off by up to a nano.
+@given(NANOS, PER, QUANTITY)
+def test_a_unit_price_is_exact_to_half_a_nano(nanos, per, quantity):
+    assert abs(rate(Price("per_unit", nanos, per), quantity) - Fraction(quantity * nanos, per)) <= Fraction(1, 2)
+
+
+def test_half_a_nano_is_rounded_up():
+    assert [rate(Price("per_unit", 1, 2), quantity) for quantity in range(4)] == [0, 1, 1, 2]
+
+
+# Nango #6523: fractions rounded, the cap drifted from the bill.
+@given(NANOS, st.lists(QUANTITY, max_size=6))
+def test_a_unit_price_adds_up_over_any_split(nanos, parts):
+    price = Price("per_unit", nanos)
+    assert sum(rate(price, part) for part in parts) == rate(price, sum(parts))
+
+
+# Fails if `below` is not carried from tier to tier.
+@given(tiers(), PER, QUANTITY)
+def test_a_graduated_price_is_each_unit_in_its_tier(tiers_, per, quantity):
+    price = Price("graduated", per=per, tiers=tiers_)
+    assert abs(rate(price, quantity) - exact(price, quantity)) <= Fraction(1, 2)
+
+
+@given(tiers(), st.integers(1, 2 * 10**6))
+def test_a_volume_price_is_all_units_in_one_tier(tiers_, quantity):
+    nanos = next(tier.nanos for tier in tiers_ if tier.up_to is None or quantity <= tier.up_to)
+    assert rate(Price("volume", tiers=tiers_), quantity) == quantity * nanos
+
+
+@pytest.mark.parametrize(("quantity", "charge"), [(0, 0), (1, 7), (1000, 7), (1001, 14), (2000, 14)])
+def test_a_begun_package_is_a_package(quantity, charge):
+    assert rate(Price("package", 7, 1000), quantity) == charge
+
+
+# Fails if _package floors, or a tier's bound is taken as exclusive in one place.
+@given(st.sampled_from(["per_unit", "graduated", "package"]), tiers(), NANOS, PER, QUANTITY, QUANTITY)
+def test_more_never_costs_less(kind, tiers_, nanos, per, one, other):
+    price = Price(kind, per=per, tiers=tiers_) if kind == "graduated" else Price(kind, nanos, per)
+    assert rate(price, min(one, other)) <= rate(price, max(one, other))
+
+
+def test_a_tier_includes_its_bound():
+    steps = (Tier(10, 5), Tier(20, 3), Tier(None, 1))
+    assert [rate(Price("graduated", tiers=steps), q) for q in (10, 11, 20, 21)] == [50, 53, 80, 81]
+    assert [rate(Price("volume", tiers=steps), q) for q in (10, 11, 20, 21)] == [50, 33, 60, 21]
+
+
+@pytest.mark.parametrize("kind", ["per_unit", "graduated", "volume", "package"])
+def test_nothing_used_costs_nothing_and_less_is_refused(kind):
+    price = Price(kind, tiers=(Tier(None, 9),)) if kind in {"graduated", "volume"} else Price(kind, 9)
+    assert rate(price, 0) == 0
+    with pytest.raises(ValueError, match="never negative"):
+        rate(price, -1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "flat"}, {"kind": "per_unit", "nanos": -1}, {"kind": "package", "per": 0},
+        {"kind": "graduated"}, {"kind": "per_unit", "tiers": (Tier(None, 1),)},
+        {"kind": "volume", "nanos": 1, "tiers": (Tier(None, 1),)}, {"kind": "volume", "tiers": (Tier(None, -1),)},
+        {"kind": "volume", "tiers": (Tier(5, 1),)}, {"kind": "volume", "tiers": (Tier(None, 1), Tier(5, 1))},
+        {"kind": "volume", "tiers": (Tier(5, 1), Tier(5, 2), Tier(None, 1))},
+        {"kind": "volume", "tiers": (Tier(0, 1), Tier(None, 1))},
+    ],
+)  # fmt: skip
+def test_a_price_that_cannot_be_rated_is_not_made(wrong):
+    with pytest.raises(ValueError, match=r"price|kind|tiers"):
+        Price(**wrong)
