@@ -1,0 +1,79 @@
+"""What a proxy adds to the upstream's latency at a constant, moderate rate; never at saturation, where latency only
+shows the length of the queue that the load generator made.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.peers import Peer, start_upstream
+from benchmarks.stage import API_KEY, LOAD_CORE, RunFailed, Stage
+
+QUANTILES = {"p50": 5000, "p99": 9900, "p99.9": 9990}  # of 10,000
+CONNECTIONS = 64
+SCRIPT = Path(__file__).with_name("openloop.py")
+
+
+@dataclass
+class Latencies:
+    """µs at each quantile, over all rounds together; `noise_us` is the least and the greatest p99 of a round."""
+
+    rate: int
+    titles: dict[str, str]
+    quantiles_us: dict[str, dict[str, int]] = field(default_factory=dict)
+    noise_us: dict[str, tuple[int, int]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def quantile(ordered: Sequence[int], ten_thousandths: int) -> int:
+    """The smallest value that this share of the values does not exceed."""
+    return ordered[max(-(-len(ordered) * ten_thousandths // 10_000) - 1, 0)]
+
+
+def _open_loop(port: int, rate: int, seconds: int) -> list[int]:
+    argv = [sys.executable, str(SCRIPT), *map(str, (port, rate, seconds, CONNECTIONS)), API_KEY]
+    done = subprocess.run(
+        ["taskset", "-c", str(LOAD_CORE), *argv], capture_output=True, text=True, check=False, timeout=seconds + 30
+    )
+    if done.returncode:
+        raise RunFailed(f"the open loop at {rate} requests/s: {done.stderr.strip()}")
+    return sorted(json.loads(done.stdout))
+
+
+def _once(peer: Peer | None, rate: int, seconds: int, answer_bytes: int) -> list[int]:
+    with Stage() as stage:
+        upstream = start_upstream(stage, answer_bytes, LOAD_CORE)
+        port = peer.start(stage, upstream).port if peer else upstream
+        return _open_loop(port, rate, seconds)
+
+
+def measure_latency(peers: Sequence[Peer], shape: tuple[int, int, int, int], say: Callable[[str], None]) -> Latencies:
+    """Interleaved rounds over the bare upstream and every peer. `shape`: rate, rounds, seconds, answer's bytes."""
+    rate, rounds, seconds, answer_bytes = shape
+    forms: list[tuple[str, Peer | None]] = [("upstream", None), *((p.name, p) for p in peers)]
+    result = Latencies(rate, {"upstream": "the upstream itself", **{p.name: p.title for p in peers}})
+    result.left_out = {p.name: why for p in peers if (why := p.missing())}
+    seen: dict[str, list[list[int]]] = {}
+    for number in range(rounds):
+        turn = number % len(forms)
+        for name, peer in (*forms[turn:], *forms[:turn]):
+            if name in result.left_out:
+                continue
+            say(f"round {number + 1} of {rounds}: {result.titles[name]} at {rate} requests/s")
+            try:
+                seen.setdefault(name, []).append(_once(peer, rate, seconds, answer_bytes))
+            except RunFailed as failure:
+                result.left_out[name] = str(failure)
+                seen.pop(name, None)
+    for name, _ in forms:
+        if name in seen:
+            whole = sorted(us for one in seen[name] for us in one)
+            result.quantiles_us[name] = {label: quantile(whole, q) for label, q in QUANTILES.items()}
+            p99 = [quantile(one, QUANTILES["p99"]) for one in seen[name]]
+            result.noise_us[name] = (min(p99), max(p99))
+    return result

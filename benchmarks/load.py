@@ -1,0 +1,52 @@
+"""Load, bounded in time and connections. wrk, a closed loop, counts what was served; what is no 2xx fails the run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+from benchmarks.stage import API_KEY, LOAD_CORE, RunFailed, Stage
+
+CONNECTIONS = 64
+HEADERS = {"X-Api-Key": API_KEY, "User-Agent": "bench", "Accept": "*/*"}
+
+# wrk's own summary rounds the time; this prints integers. Without `response` it costs nothing per request.
+REPORT = """
+done = function(s, latency)
+  local e = s.errors
+  io.write(string.format('\\n{"requests":%d,"us":%d,"status":%d,"socket":%d}\\n',
+    s.requests, s.duration, e.status, e.connect + e.read + e.write + e.timeout))
+end
+"""
+
+
+@dataclass(frozen=True)
+class Served:
+    requests: int
+    duration_us: int
+
+
+def missing() -> str:
+    return "" if shutil.which("wrk") else "not on this machine: apt-get install wrk"
+
+
+def wrk(stage: Stage, port: int, seconds: int) -> Served:
+    """`seconds` of requests on CONNECTIONS keep-alive connections, each sending its next when the last is answered."""
+    script = stage.write("report.lua", REPORT)
+    headers = [part for name, value in HEADERS.items() for part in ("-H", f"{name}: {value}")]
+    argv = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "5s", "-s", str(script), *headers]
+    done = subprocess.run(
+        ["taskset", "-c", str(LOAD_CORE), *argv, f"http://127.0.0.1:{port}/bench"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds + 20,
+    )
+    if done.returncode:
+        raise RunFailed(f"wrk ended with exit code {done.returncode}: {done.stderr.strip()}")
+    said = json.loads(done.stdout.strip().splitlines()[-1])
+    if said["status"] or said["socket"] or not said["requests"]:
+        raise RunFailed(f"of {said['requests']} requests {said['status']} had no 2xx; {said['socket']} socket errors")
+    return Served(said["requests"], said["us"])

@@ -1,0 +1,107 @@
+"""CPU per request, side by side: every round runs every form once, each round begins with another, and each form is
+compared with the nginx of its own round. A run that lost a request, or did not do the same work, gives no number.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from benchmarks import load
+from benchmarks.peers import Peer, requests_seen, start_upstream
+from benchmarks.stage import LOAD_CORE, RunFailed, Stage, cpu_by_part
+
+BASELINE = "nginx"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is asked for: rounds, seconds of a run and of its warm-up, bytes of an answer."""
+
+    rounds: int = 5
+    seconds: int = 5
+    warmup: int = 1
+    answer_bytes: int = 120
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run: requests served, and the CPU in µs that each part spent on them."""
+
+    requests: int
+    duration_us: int
+    cpu_us: dict[str, int]
+    facts: dict[str, int]
+
+    def per_request_ns(self, part: str) -> int | None:
+        return self.cpu_us[part] * 1000 // self.requests if part in self.cpu_us else None
+
+
+@dataclass
+class Results:
+    """Samples by form and round. A form that failed, or is not here, has its reason in `left_out`."""
+
+    shape: Shape
+    titles: dict[str, str]
+    samples: dict[str, dict[int, Sample]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def cpu_ns(self, name: str, part: str = "proxy") -> list[int]:
+        return [ns for s in self.samples.get(name, {}).values() if (ns := s.per_request_ns(part)) is not None]
+
+    def ratios(self, name: str) -> list[float]:
+        """The form's CPU per request over that of nginx in the same round."""
+        base = self.samples.get(BASELINE, {})
+        pairs = [(s.per_request_ns("proxy"), base[i].per_request_ns("proxy")) for i, s in self._of(name) if i in base]
+        return [form / nginx for form, nginx in pairs if form and nginx]
+
+    def _of(self, name: str) -> list[tuple[int, Sample]]:
+        return sorted(self.samples.get(name, {}).items())
+
+    def rates(self, name: str) -> list[int]:
+        """Requests per second, by round."""
+        return [s.requests * 1_000_000 // s.duration_us for _, s in self._of(name)]
+
+    def facts(self, name: str) -> dict[str, float]:
+        """The median of each fact that the runs of this form reported."""
+        samples = [s for _, s in self._of(name)]
+        return {key: statistics.median(s.facts[key] for s in samples) for key in (samples[0].facts if samples else ())}
+
+
+def measure(peer: Peer, shape: Shape) -> Sample:
+    """One run of one form on a stage of its own."""
+    with Stage() as stage:
+        upstream = start_upstream(stage, shape.answer_bytes, LOAD_CORE)
+        started = peer.start(stage, upstream)
+        warm = load.wrk(stage, started.port, shape.warmup) if shape.warmup else load.Served(0, 0)
+        parts = started.parts()
+        before = cpu_by_part(parts)
+        served = load.wrk(stage, started.port, shape.seconds)
+        after = cpu_by_part(parts)
+        stage.check_alive()
+        if (seen := requests_seen(upstream)) < warm.requests + served.requests:
+            raise RunFailed(f"{served.requests + warm.requests} requests were answered; the upstream saw {seen}")
+        # wrk leaves up to one request a connection behind when its time is up, in each of the two loads
+        facts = started.verify(warm.requests + served.requests, 2 * load.CONNECTIONS)
+    return Sample(served.requests, served.duration_us, {part: after[part] - before[part] for part in parts}, facts)
+
+
+def measure_all(peers: Sequence[Peer], shape: Shape, say: Callable[[str], None]) -> Results:
+    """All rounds. `say` hears of each run; what fails once is left out from then on, with the reason."""
+    results = Results(shape, {p.name: p.title for p in peers})
+    for peer in peers:
+        if why := peer.missing():
+            results.left_out[peer.name] = why
+    for number in range(shape.rounds):
+        turn = number % len(peers)
+        for peer in (*peers[turn:], *peers[:turn]):
+            if peer.name in results.left_out:
+                continue
+            say(f"round {number + 1} of {shape.rounds}: {peer.title}")
+            try:
+                results.samples.setdefault(peer.name, {})[number] = measure(peer, shape)
+            except RunFailed as failure:
+                results.left_out[peer.name] = str(failure)
+                results.samples.pop(peer.name, None)
+    return results

@@ -1,0 +1,126 @@
+"""How results are shown: a table on the terminal, JSON for programs, Markdown for RESULTS.md. Every figure comes with
+its spread (min - max over the rounds), and what was left out is said in the same place.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.latency import Latencies
+from benchmarks.measure import Results
+from benchmarks.stage import LOAD_CORE, PROXY_CORE
+
+COLUMNS = ("form", "CPU per request", "nginx = 1", "requests/s", "shipper", "Redis", "Redis calls")
+NOTHING = "-"
+
+
+def machine() -> str:
+    """The processor, its cores, memory and kernel, and where the parts were pinned."""
+    names = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    memory_kib = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
+    virtual = " (virtual)" if any("hypervisor" in line for line in _lines("/proc/cpuinfo")) else ""
+    return (
+        f"{len(names)} x {names[0] if names else platform.machine()}{virtual}, {memory_kib // 1024 // 1024} GiB, "
+        f"{platform.system()} {platform.release()}; proxy on core {PROXY_CORE}, "
+        f"load, upstream and Redis on core {LOAD_CORE}"
+    )
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _spread(values: Sequence[float], unit: float, digits: int, suffix: str = "") -> str:
+    """The median and, where there were several rounds, min - max."""
+    if not values:
+        return NOTHING
+    scaled = [v / unit for v in values]
+    middle = f"{statistics.median(scaled):,.{digits}f}{suffix}"
+    return f"{middle} ({min(scaled):,.{digits}f} - {max(scaled):,.{digits}f})" if len(scaled) > 1 else middle
+
+
+def rows(results: Results) -> list[tuple[str, ...]]:
+    """One row a form that was measured, in the columns of COLUMNS."""
+    found: list[tuple[str, ...]] = []
+    for name, title in results.titles.items():
+        if name not in results.samples:
+            continue
+        calls = results.facts(name).get("redis_calls_per_1000_requests")
+        found.append(
+            (
+                title,
+                _spread(results.cpu_ns(name), 1000, 1, " µs"),
+                _spread(results.ratios(name), 1, 2),
+                f"{statistics.median(results.rates(name)):,.0f}",
+                _spread(results.cpu_ns(name, "shipper"), 1000, 1, " µs"),
+                _spread(results.cpu_ns(name, "redis"), 1000, 1, " µs"),
+                NOTHING if calls is None else f"{calls / 1000:.3f}",
+            )
+        )
+    return found
+
+
+def left_out(results: Results) -> list[str]:
+    return [f"{results.titles[name]}: {why}" for name, why in results.left_out.items()]
+
+
+def latency_rows(found: Latencies) -> list[tuple[str, ...]]:
+    """One row a form: its p50, p99 and p99.9, and what it adds to the bare upstream at each."""
+    base = found.quantiles_us.get("upstream", {})
+    return [
+        (
+            found.titles[name],
+            *(f"{us:,} µs" for us in quantiles.values()),
+            *(f"{us - base[q]:+,} µs" if base and name != "upstream" else NOTHING for q, us in quantiles.items()),
+            f"{found.noise_us[name][0]:,} - {found.noise_us[name][1]:,} µs",
+        )
+        for name, quantiles in found.quantiles_us.items()
+    ]
+
+
+LATENCY_COLUMNS = ("form", "p50", "p99", "p99.9", "adds at p50", "at p99", "at p99.9", "p99 over the rounds")
+
+
+def table(title: str, columns: Iterable[str], lines: Iterable[tuple[str, ...]]) -> Table:
+    made = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        made.add_column(column, justify="right" if number else "left", min_width=0 if number else 24)
+    for line in lines:
+        made.add_row(*line)
+    return made
+
+
+def markdown_table(columns: Sequence[str], lines: Iterable[tuple[str, ...]]) -> str:
+    head = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
+    return "\n".join(head + ["| " + " | ".join(line) + " |" for line in lines])
+
+
+def as_json(results: Results) -> dict[str, Any]:
+    """Raw samples and medians; CPU in ns per request."""
+    return {
+        "shape": vars(results.shape),
+        "forms": {
+            name: {
+                "title": results.titles[name],
+                "cpu_ns_per_request": {
+                    part: results.cpu_ns(name, part) for part in next(iter(samples.values())).cpu_us
+                },
+                "median_cpu_ns_per_request": statistics.median(results.cpu_ns(name)),
+                "ratio_to_nginx": results.ratios(name),
+                "median_ratio_to_nginx": statistics.median(results.ratios(name)) if results.ratios(name) else None,
+                "requests_per_second": results.rates(name),
+                "facts": results.facts(name),
+            }
+            for name, samples in results.samples.items()
+        },
+        "left_out": results.left_out,
+    }

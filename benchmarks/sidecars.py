@@ -1,0 +1,164 @@
+"""The sidecar's own forms, run as an operator runs it: `sidecar run -c`, one worker, nothing switched off.
+
+After each load the sidecar is drained, and its records are counted against what the load generator saw: the same work,
+honestly done, or no number. What Redis counted has to be what the records bill, to the unit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import redis
+
+from benchmarks.peers import ROOT, Peer, Started, first_line, on_path
+from benchmarks.stage import API_KEY, LOAD_CORE, PROXY_CORE, Parts, RunFailed, Stage, command_line, free_port, tree
+
+STOPPED_SECONDS = 20  # a shipper that is stopped for longer is killed by its supervisor as stuck
+SHIPPER = re.compile(r"\bship")
+USAGE = "sidecar.usage.v1"
+
+CONFIG = """
+listen: 127.0.0.1:{port}
+control: {{ listen: 127.0.0.1:{control} }}
+workers: 1
+upstreams:
+  default: {{ urls: ["http://127.0.0.1:{upstream}"] }}
+policies: policies/
+keys: {{ file: keys.yaml }}
+journal: {{ dir: journal, durability: os }}
+sink: {{ file: records.jsonl }}
+"""
+REDIS = """
+redis: {{ url: "redis://127.0.0.1:{redis}/0" }}
+"""
+KEYS = """
+keys:
+  - {{ id: k_bench, hash: "sha256:{hash}", customer: cust-bench, subject: app-bench, plan: bench }}
+"""
+POLICY = """
+meters:
+  requests: {{ count: 1 }}
+routes:
+  - {{ id: all, match: {{ path: "/**" }}, upstream: default }}
+plans:
+  bench: {{ limits: [{limits}] }}
+"""
+# Never reached, so every request is admitted and every request pays for both.
+LIMITS = """
+    { id: burst, meter: requests, rate: 1000000/s, burst: 1000000, scope: key },
+    { id: monthly, meter: requests, quota: 1000000000/month, scope: customer } """
+
+
+@dataclass(frozen=True)
+class Form:
+    """limits: two of them, or none. redis: real counters. shipping: the shipper runs during the load."""
+
+    limits: bool
+    redis: bool
+    shipping: bool
+
+    def start(self, stage: Stage, upstream: int) -> Started:
+        """Write the documents, start Redis and the sidecar, and wait for its first 200."""
+        ports = {"port": free_port(), "control": free_port(), "upstream": upstream, "redis": free_port()}
+        stage.write("policies/bench.yaml", POLICY.format(limits=LIMITS if self.limits else ""))
+        stage.write("keys.yaml", KEYS.format(hash=hashlib.sha256(API_KEY.encode()).hexdigest()))
+        stage.write("sidecar.yaml", (CONFIG + (REDIS if self.redis else "")).format(**ports))
+        store = _redis(stage, ports["redis"]) if self.redis else None
+        argv = [sys.executable, "-m", "sidecar", "run", "-c", "sidecar.yaml"]
+        pid = stage.start("sidecar", argv, PROXY_CORE, {"PYTHONPATH": str(ROOT)})
+        stage.until_answers("the sidecar", ports["port"])
+        return Started(ports["port"], self._parts(pid, store), self._verify(stage, store, ports["redis"]))
+
+    def _parts(self, pid: int, store: int | None) -> Callable[[], Parts]:
+        def split() -> Parts:
+            family = tree(pid)
+            shippers = [one for one in family if SHIPPER.search(command_line(one))]
+            if not shippers:
+                raise RunFailed("no process of the sidecar is a shipper: " + "; ".join(map(command_line, family)))
+            if not self.shipping:
+                for one in shippers:
+                    os.kill(one, signal.SIGSTOP)
+            parts = {"proxy": [one for one in family if one not in shippers], "shipper": shippers}
+            return parts | ({"redis": [store]} if store else {})
+
+        return split
+
+    def _verify(self, stage: Stage, store: int | None, port: int) -> Callable[[int, int], dict[str, int]]:
+        def count(answered: int, abandoned: int) -> dict[str, int]:
+            stage.drain("sidecar")
+            records, billed = _read(stage.dir / "records.jsonl")
+            # one more at the least for the first 200; and a probe that came too early
+            if not answered < records <= answered + abandoned + 100:
+                raise RunFailed(f"{answered} requests were answered, and {records} records were written")
+            facts = {"records": records}
+            return facts | (_counted(port, billed, records) if store else {})
+
+        return count
+
+
+def _redis(stage: Stage, port: int) -> int:
+    flags = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(stage.dir)]
+    pid = stage.start("redis", ["redis-server", *flags], LOAD_CORE)
+
+    def answers() -> bool:
+        try:
+            with redis.Redis(port=port) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    stage.until("Redis to answer", answers)
+    return pid
+
+
+def _read(path: Path) -> tuple[int, int]:
+    """Records of usage in the sink, and the requests that they bill."""
+    records = billed = 0
+    with path.open("rb") as lines:
+        for line in lines:
+            record = orjson.loads(line)
+            if record["type"] == USAGE:
+                records += 1
+                billed += record["data"]["usage"].get("requests", 0)
+    return records, billed
+
+
+def _counted(port: int, billed: int, records: int) -> dict[str, int]:
+    """Hold the quota's counter to the bill; the calls that it took."""
+    with redis.Redis(port=port, decode_responses=True) as client:
+        keys = list(client.scan_iter("*monthly*"))
+        used = sum(int(client.get(key) or 0) for key in keys if client.type(key) == "string")
+        calls = sum(
+            figures["calls"]
+            for name, figures in client.info("commandstats").items()
+            if name.removeprefix("cmdstat_") in {"eval", "evalsha", "fcall"}
+        )
+    if used != billed:
+        raise RunFailed(f"Redis counted {used} requests, the records bill {billed}")
+    return {"redis_calls_per_1000_requests": calls * 1000 // records}
+
+
+def _missing(form: Form) -> Callable[[], str]:
+    return on_path("redis-server", "redis-server") if form.redis else lambda: ""
+
+
+def _peer(name: str, title: str, form: Form) -> Peer:
+    version = first_line(sys.executable, "-m", "sidecar", "--version")
+    return Peer(name, title, _missing(form), version, form.start)
+
+
+# Leased forms come here when leases are switched on by a setting.
+FORMS = (
+    _peer("bare", "sidecar, embedded, no limits", Form(limits=False, redis=False, shipping=True)),
+    _peer("embedded", "sidecar, embedded: key, 2 limits, record", Form(limits=True, redis=False, shipping=True)),
+    _peer("redis", "sidecar, Redis: key, 2 exact limits, record", Form(limits=True, redis=True, shipping=False)),
+    _peer("shipped", "the same, the shipper running", Form(limits=True, redis=True, shipping=True)),
+)

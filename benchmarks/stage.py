@@ -1,0 +1,173 @@
+"""One run's stage: every process on it is started pinned, found by its pid, and gone when the stage is left.
+
+CPU is what the kernel charged to the whole process tree (user + system, threads and reaped children included), never
+what a process says of itself. Nothing here knows what is measured.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
+PROXY_CORE = 0
+LOAD_CORE = 1 if (os.cpu_count() or 1) > 1 else 0
+API_KEY = "bench-4f9c2a7d1e8b6350"
+
+Parts = dict[str, list[int]]  # part of the work -> the pids that do it
+
+
+class RunFailed(Exception):  # noqa: N818 - a sentence for the person at the terminal
+    """This run gave no number that could be trusted; the message says why."""
+
+
+def free_port() -> int:
+    """A loopback port that the OS has just picked; free until somebody takes it."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def _stat(pid: int) -> list[str] | None:
+    try:
+        raw = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return raw[raw.rindex(")") + 2 :].split()  # the command may hold spaces and brackets: proc(5)
+
+
+def tree(pid: int) -> list[int]:
+    """`pid` and all its descendants that are alive."""
+    parents = {int(p.name): s for p in Path("/proc").iterdir() if p.name.isdigit() and (s := _stat(int(p.name)))}
+    found = [pid]
+    for one in found:
+        found += [child for child, s in parents.items() if int(s[1]) == one]
+    return found
+
+
+def cpu_us(pids: Iterable[int]) -> int:
+    """User + system time of these processes and of their reaped children, in µs, as exact as the kernel's tick."""
+    stats = [s for pid in pids if (s := _stat(pid))]
+    return sum(int(field) for s in stats for field in s[11:15]) * TICK_US
+
+
+def cpu_by_part(parts: Parts) -> dict[str, int]:
+    return {part: cpu_us(pids) for part, pids in parts.items()}
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+class Stage:
+    """Processes, ports and a temporary folder of one run. Leaving it stops and removes all of them."""
+
+    def __init__(self) -> None:
+        self.dir = Path(tempfile.mkdtemp(prefix="bench-"))
+        self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for _, process in reversed(self._running):
+            stop(process)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.dir / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def start(self, name: str, argv: list[str], core: int, env: Mapping[str, str] | None = None) -> int:
+        """Start `argv` pinned to `core` (children inherit it); the pid."""
+        with (self.dir / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                ["taskset", "-c", str(core), *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.dir,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,  # ^C at the terminal reaches the harness alone, which then stops each by pid
+            )
+        self._running.append((name, process))
+        return process.pid
+
+    def drain(self, name: str, seconds: int = 60) -> None:
+        """SIGTERM to `name`, and wait for its clean end: exit code 0, all of its work done."""
+        process = next(process for known, process in self._running if known == name)
+        process.terminate()
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise RunFailed(f"{name} did not end within {seconds} s of SIGTERM:\n{self.log(name)}") from None
+        if code:
+            raise RunFailed(f"{name} drained with exit code {code}:\n{self.log(name)}")
+
+    def check_alive(self) -> None:
+        for name, process in self._running:
+            if process.poll() is not None:
+                raise RunFailed(f"{name} ended with exit code {process.returncode}:\n{self.log(name)}")
+
+    def log(self, name: str) -> str:
+        return "\n".join((self.dir / f"{name}.log").read_text(errors="replace").splitlines()[-15:])
+
+    def until(self, what: str, ready: Callable[[], bool], seconds: int = 15) -> None:
+        """Wait until `ready()`; a process that ended, or the deadline, fails the run with its log."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            self.check_alive()
+            if time.monotonic() > deadline:
+                logs = "\n".join(f"--- {name}\n{self.log(name)}" for name, _ in self._running)
+                raise RunFailed(f"waited {seconds} s for: {what}\n{logs}")
+            time.sleep(0.02)
+
+    def until_answers(self, name: str, port: int) -> None:
+        self.until(f"{name} to answer 200 on port {port}", lambda: get(port)[0] == 200)
+
+
+def stop(process: subprocess.Popen[bytes], seconds: int = 10) -> None:
+    """SIGTERM to the process, and after its end, or `seconds`, SIGKILL to whatever of its tree is left."""
+    family = {pid: _born(pid) for pid in tree(process.pid)}
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for pid, born in family.items():
+        if pid != process.pid and born and _born(pid) == born:  # the same process, not a later one with its number
+            os.kill(pid, signal.SIGKILL)
+
+
+def _born(pid: int) -> str:
+    stat = _stat(pid)
+    return stat[19] if stat else ""
+
+
+def get(port: int, path: str = "/bench") -> tuple[int, bytes]:
+    """One request on a connection of its own: status (0 where nobody answered) and body."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", path, headers={"X-Api-Key": API_KEY})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except (OSError, http.client.HTTPException):
+        return 0, b""
+    finally:
+        connection.close()
