@@ -1,0 +1,341 @@
+"""Redis commands on one raw connection: what one loop tick sends is one write, and a reply belongs to its position.
+
+redis-py makes the connection (TLS, AUTH, SELECT) and hands its transport over. `send` answers every `done` exactly
+once and never waits for a connection: without one the answer is a StoreError at once. A command is never sent twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import re
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+
+from sidecar.core.errors import StoreError
+
+if TYPE_CHECKING:
+    from redis.asyncio.connection import AbstractConnection
+
+    from sidecar.ports import Clock
+
+Done = Callable[[Any], None]
+Connect = Callable[[], Awaitable["AbstractConnection"]]
+
+LATENCY_BOUNDS_US = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000)
+
+_log = logging.getLogger(__name__)
+_MORE = object()
+# Raised inside a script, Redis 6 wraps the code: "ERR Error running script …: -READONLY You can't write …"
+_FAILED_OVER = re.compile(r"(?:^|-)(READONLY|MASTERDOWN)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class WireOptions:
+    """Bounds of one connection.
+
+    `timeout_us`: a reply later than this is a StoreError; `late_us`: a reply later than this ends the connection;
+    `backlog`: commands that may await replies at once, timed-out ones included; `backoff_us`, `backoff_cap_us`:
+    the first and the longest pause between attempts to connect, jittered down to half.
+    """
+
+    timeout_us: int = 50_000
+    late_us: int = 1_000_000
+    backlog: int = 8_192
+    backoff_us: int = 20_000
+    backoff_cap_us: int = 2_000_000
+
+
+class WireStats:
+    """Plain integers for the collector; one object may serve every connection of a topology.
+
+    `connected` is a gauge, `latency_buckets[i]` counts replies within LATENCY_BOUNDS_US[i] (the last: beyond all).
+    """
+
+    __slots__ = (
+        "commands", "connected", "connects", "errors", "latency_buckets", "latency_sum_us", "losses", "refused",
+        "timeouts",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.commands = self.connected = self.connects = self.errors = self.latency_sum_us = 0
+        self.losses = self.refused = self.timeouts = 0
+        self.latency_buckets = [0] * (len(LATENCY_BOUNDS_US) + 1)
+
+    def observe(self, replies: int, latency_us: int) -> None:
+        self.latency_buckets[bisect_left(LATENCY_BOUNDS_US, latency_us)] += replies
+        self.latency_sum_us += replies * latency_us
+
+
+class RedisWire:
+    """The `Commands` port on one server, reconnecting by itself. `connect` finds the server anew each time."""
+
+    def __init__(
+        self, connect: Connect, clock: Clock, options: WireOptions | None = None, stats: WireStats | None = None
+    ) -> None:
+        self._connect = connect
+        self._clock = clock
+        self._options = options or WireOptions()
+        self.stats = stats or WireStats()
+        self._line: _Line | None = None
+        self._away = StoreError("redis: not connected yet")
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Connected, and no reply is overdue."""
+        return self._line is not None and not self._line.overdue
+
+    @property
+    def away(self) -> str:
+        """Why there is no connection; the last reason, if there is one."""
+        return self._away.detail
+
+    def start(self) -> None:
+        """Connect in the background, and again after every loss, until `aclose`."""
+        self._task = asyncio.get_running_loop().create_task(self._keep(), name="redis wire")
+
+    def send(self, slot_key: str, packed: bytes, done: Done) -> None:
+        """Send one packed RESP command with the tick's others; `done` gets the reply, or a StoreError."""
+        line = self._line
+        if line is None:
+            self.stats.refused += 1
+            done(self._away)
+        else:
+            line.send(packed, done)
+
+    async def aclose(self) -> None:
+        """Refuse what is new, wait for the replies on their way (at most `timeout_us`), close."""
+        line, self._line, self._away = self._line, None, StoreError("redis: closed")
+        if line is not None:
+            await line.drain()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+        if line is not None:
+            line.end("redis: closed")
+            await line.gone()
+
+    async def _keep(self) -> None:
+        pause_us = self._options.backoff_us
+        while True:
+            try:
+                connection = await self._connect()
+            except Exception as error:  # noqa: BLE001 - whatever redis-py raises, the next attempt may succeed
+                self._note_away(f"redis: cannot connect: {error}")
+            else:
+                line = self._take_over(connection)
+                await line.lost.wait()
+                if line.answered:
+                    pause_us = self._options.backoff_us
+            await asyncio.sleep(pause_us * random.uniform(0.5, 1.0) / 1e6)  # noqa: S311 - spreads reconnects
+            pause_us = min(pause_us * 2, self._options.backoff_cap_us)
+
+    def _take_over(self, connection: AbstractConnection) -> _Line:
+        """redis-py keeps no hold of the transport; its writer is kept alive, since its finaliser would close it."""
+        writer, connection._writer, connection._reader = connection._writer, None, None
+        assert writer is not None  # noqa: S101 - connect() returned
+        line = _Line(writer, self._clock, self._options, self.stats, self._on_lost)
+        writer.transport.set_protocol(line)
+        self._line = line
+        self.stats.connects += 1
+        self.stats.connected += 1
+        _log.info("redis: connected")
+        return line
+
+    def _on_lost(self, line: _Line, reason: str) -> None:
+        self.stats.losses += 1
+        self.stats.connected -= 1
+        if self._line is line:
+            self._line = None
+            self._note_away(reason)
+
+    def _note_away(self, reason: str) -> None:
+        if reason != self._away.detail:
+            _log.warning("%s", reason)
+            self._away = StoreError(reason)
+
+
+class _Line(asyncio.Protocol):
+    """One connection, from the hand-over to its loss.
+
+    `_waiting` are the callers whose replies have yet to come, oldest first. A batch is what one tick sent:
+    [sent at, replies outstanding]. Batches that timed out move from `_batches` to `_late`, and their callers are told;
+    as they are always the oldest, the next replies to come are theirs, and are thrown away: no one gets another's.
+    """
+
+    def __init__(
+        self,
+        writer: asyncio.StreamWriter,
+        clock: Clock,
+        options: WireOptions,
+        stats: WireStats,
+        on_lost: Callable[[_Line, str], None],
+    ) -> None:
+        self._writer = writer
+        self._transport = writer.transport
+        self._mono_us = clock.mono_us
+        self._options = options
+        self._stats = stats
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader(replyError=StoreError, notEnoughData=_MORE)
+        self._out: list[bytes] = []
+        self._waiting: deque[Done] = deque()
+        self._batches: deque[list[int]] = deque()
+        self._late: deque[list[int]] = deque()
+        self._late_replies = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._drained: asyncio.Event | None = None
+        self._closed = asyncio.Event()
+        self._failed_over = ""
+        self.lost = asyncio.Event()
+        self.answered = False
+        self._timed_out = StoreError(f"redis: no reply within {options.timeout_us} µs", maybe_applied=True)
+        self._full = StoreError(f"redis: {options.backlog} commands await replies already")
+
+    @property
+    def overdue(self) -> bool:
+        return bool(self._late)
+
+    def send(self, packed: bytes, done: Done) -> None:
+        if len(self._waiting) + self._late_replies >= self._options.backlog:
+            self._stats.refused += 1
+            done(self._full)
+            return
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(packed)
+        self._waiting.append(done)
+
+    def _flush(self) -> None:
+        out = self._out
+        if not out:  # lost between the send and its tick: its callers were told
+            return
+        if self._transport.is_closing():  # uvloop raises on a write to a closed handle
+            self.end("redis: connection closed")
+            return
+        self._out = []
+        self._stats.commands += len(out)
+        self._batches.append([self._mono_us(), len(out)])
+        self._transport.write(b"".join(out))
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._options.timeout_us / 1e6, self._on_timer)
+
+    def data_received(self, data: bytes) -> None:
+        now_us = self._mono_us()
+        try:
+            self._reader.feed(data)
+            replies = self._replies()
+        except (hiredis.HiredisError, IndexError) as error:
+            self.end(f"redis: protocol error: {error}")
+            return
+        self._account(replies, now_us)
+        if self._failed_over:
+            self.end(f"redis: {self._failed_over}")
+        self._note_drained()
+
+    def _replies(self) -> int:
+        """Hand out every whole reply; how many were on time. IndexError: a reply that nobody asked for."""
+        gets, waiting, replies = self._reader.gets, self._waiting, 0
+        while (reply := gets()) is not _MORE:
+            if self._late:
+                self._discard()
+                continue
+            done = waiting.popleft()
+            replies += 1
+            if type(reply) is StoreError:
+                self._note_error(reply)
+            self._tell(done, reply)
+        return replies
+
+    def _tell(self, done: Done, reply: Any) -> None:
+        try:
+            done(reply)
+        except Exception as error:  # noqa: BLE001 - one caller's bug must not shift everyone else's replies
+            self._loop.call_exception_handler({"message": "redis: a reply's callback failed", "exception": error})
+
+    def _note_error(self, error: StoreError) -> None:
+        self._stats.errors += 1
+        if found := _FAILED_OVER.search(error.detail):
+            self._failed_over = f"{found[1]}: not the master any more"
+
+    def _discard(self) -> None:
+        batch = self._late[0]
+        batch[1] -= 1
+        self._late_replies -= 1
+        if not batch[1]:
+            self._late.popleft()
+
+    def _account(self, replies: int, now_us: int) -> None:
+        if replies and not self._failed_over:
+            self.answered = True
+        while replies and self._batches:
+            batch = self._batches[0]
+            taken = min(replies, batch[1])
+            self._stats.observe(taken, now_us - batch[0])
+            replies -= taken
+            batch[1] -= taken
+            if not batch[1]:
+                self._batches.popleft()
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        now_us, options = self._mono_us(), self._options
+        while self._batches and now_us - self._batches[0][0] >= options.timeout_us:
+            self._expire(self._batches.popleft())
+        if self._late and now_us - self._late[0][0] >= options.late_us:
+            self.end(f"redis: no reply for {options.late_us} µs")
+        elif self._late or self._batches:
+            due_us = [queue[0][0] + bound for queue, bound in
+                      ((self._batches, options.timeout_us), (self._late, options.late_us)) if queue]  # fmt: skip
+            self._timer = self._loop.call_later(max(min(due_us) - now_us, 1_000) / 1e6, self._on_timer)
+        self._note_drained()
+
+    def _expire(self, batch: list[int]) -> None:
+        self._late.append(batch)
+        self._late_replies += batch[1]
+        self._stats.timeouts += batch[1]
+        for _ in range(batch[1]):
+            self._tell(self._waiting.popleft(), self._timed_out)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closed.set()
+        self.end(f"redis: connection lost: {exc or 'closed by the server'}")
+
+    def end(self, reason: str) -> None:
+        """Cut the connection and tell everyone who waits; only what was never written is surely not applied."""
+        if self.lost.is_set():
+            return
+        self.lost.set()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._transport.abort()
+        self._on_lost(self, reason)
+        unsent, self._out = len(self._out), []
+        maybe, surely = StoreError(reason, maybe_applied=True), StoreError(reason)
+        while self._waiting:
+            self._tell(self._waiting.popleft(), maybe if len(self._waiting) >= unsent else surely)
+        self._note_drained()
+
+    async def drain(self) -> None:
+        """Until nobody waits: the timer bounds it."""
+        self._drained = asyncio.Event()
+        self._note_drained()
+        await self._drained.wait()
+
+    async def gone(self) -> None:
+        """Until the transport is closed, or a second has passed (uvloop #552: some losses are never told)."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._closed.wait(), 1)
+
+    def _note_drained(self) -> None:
+        if self._drained is not None and not self._waiting:
+            self._drained.set()

@@ -1,0 +1,1 @@
+"""Real servers for the tests, started here on ports that the system picks, and a proxy that spoils what passes it."""
