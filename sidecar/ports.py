@@ -38,15 +38,28 @@ class Counters(Protocol):
     def reserve(self, id: bytes, checks: Checks, done: Callable[[Decision | StoreError], None]) -> None:
         """Ask all of `checks`, all or none, in one step."""
 
-    def settle(self, id: bytes, checks: Checks, truth: Sequence[int]) -> None:
-        """Replace what was reserved by `truth[i]` units, in the windows that held it; free the slots. Never waits."""
+    def force(self, id: bytes, checks: Checks, done: Callable[[Decision | StoreError], None]) -> None:
+        """Reserve without asking: for what was let through while the store was away. Counted past the limit as well."""
+
+    def settle(
+        self,
+        id: bytes,
+        checks: Checks,
+        truth: Sequence[int],
+        failed: Callable[[StoreError], None] | None = None,
+    ) -> None:
+        """Replace what was reserved by `truth[i]` units, in the windows that held it; free the slots. Never waits.
+
+        `failed` is called where the store did not take it; asking again is safe.
+        """
 
 
 class Commands(Protocol):
     """Raw Redis commands, in order.
 
-    `packed` is one RESP command, sent to the node that owns `slot_key`'s slot; replies come in order, commands of one loop tick leave in one write. An error that the server answers is a StoreError whose `detail`
-    starts with its code ("NOSCRIPT …"); a timeout or a lost connection is one with `maybe_applied=True`.
+    `packed` is one RESP command, sent to the node that owns `slot_key`'s slot; replies come in order, commands of one
+    loop tick leave in one write. An error that the server answers is a StoreError whose `detail` starts with its code
+    ("NOSCRIPT …"); a timeout or a lost connection is one with `maybe_applied=True`.
     """
 
     def send(self, slot_key: str, packed: bytes, done: Callable[[Any | StoreError], None]) -> None: ...
