@@ -179,7 +179,8 @@ class Http(Model):
     head_bytes: Positive = 32 << 10
     fields: Positive = 100
     field_bytes: Positive = 8 << 10
-    url_bytes: Positive = 8 << 10
+    target_bytes: Positive = 8 << 10
+    underscores: bool = False  # other names than the framing's may hold them
     body_max_bytes: NotNegative = 0  # 0: no bound; a route may set one
     head_timeout_ms: Positive = 10_000
     idle_timeout_ms: Positive = 60_000
