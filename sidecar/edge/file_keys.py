@@ -7,6 +7,7 @@ the wrong place must not reach a log. An edit keeps all else, and is read back b
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import tempfile
 from contextlib import contextmanager
@@ -230,5 +231,5 @@ def _end(node: Any) -> int:
 
 
 def _flow(record: KeyRecord) -> str:
-    flow = yaml.safe_dump(record.stored(), default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True)
-    return "{ " + flow.strip()[1:-1] + " }"
+    """The entry on one line; JSON's scalars are YAML's."""
+    return "{ " + ", ".join(f"{name}: {json.dumps(value)}" for name, value in record.stored().items()) + " }"

@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity, KeyRecord, read_record
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from redis.asyncio import Redis, RedisCluster
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from sidecar.ports import Clock
 
     Done = Callable[[Identity | StoreError | None], None]
 
-KEY = "sc:key:"  # + hex digest → the KeyRecord as JSON; the truth
-INDEX = "sc:keys"  # hash: key id → hex digest
-CHANGED = "sc:keys:changed"  # channel: the hex digest of a key that was written
+# Behind the prefix of the installation:
+KEY = "key:"  # + hex digest → the KeyRecord as JSON; the truth
+INDEX = "keys"  # hash: key id → hex digest
+CHANGED = "keys:changed"  # channel: the hex digest of a key that was written
 
 TIMEOUT_S = 0.05
 _BATCH = 512
@@ -36,15 +39,58 @@ _REST_S = 1.0
 _SILENCE_S = 2.0  # without a message, the channel is asked whether it still lives
 
 
+class Endpoint(Protocol):
+    """A Redis: `mode` is single, sentinel or cluster; `hosts` the servers, or the sentinels that know `service`."""
+
+    @property
+    def mode(self) -> str: ...
+    @property
+    def tls(self) -> bool: ...
+    @property
+    def hosts(self) -> Sequence[tuple[str, int]]: ...
+    @property
+    def db(self) -> int: ...
+    @property
+    def username(self) -> str | None: ...
+    @property
+    def password(self) -> str | None: ...
+    @property
+    def service(self) -> str: ...
+
+
+def connect(endpoint: Endpoint, timeout_s: float, ssl: Mapping[str, Any] | None = None) -> Redis | RedisCluster:
+    """A redis-py client with its retries off. `ssl` are redis-py's own `ssl_…` arguments. Connects on first use."""
+    options: dict[str, Any] = {
+        "username": endpoint.username, "password": endpoint.password, "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": timeout_s, "socket_connect_timeout": timeout_s,
+    }  # fmt: skip
+    if endpoint.tls:
+        options |= {"ssl": True, **(ssl or {})}
+    if endpoint.mode == "cluster":
+        return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in endpoint.hosts], **options)
+    options["db"] = endpoint.db
+    if endpoint.mode == "sentinel":
+        make: Any = Sentinel  # untyped in redis-py
+        found: Redis = make(list(endpoint.hosts), sentinel_kwargs={"socket_timeout": timeout_s}, **options).master_for(
+            endpoint.service
+        )
+        return found
+    host, port = endpoint.hosts[0]
+    return Redis(host=host, port=port, **options)
+
+
 class RedisKeys:
     """The keys of one Redis (single, TLS, Sentinel's master or Cluster: as the client was made). Is `ports.Keys`.
 
     The client's retries are to be off. `watch` runs until it is cancelled; the rest needs no task of its own.
     """
 
-    def __init__(self, redis: Redis | RedisCluster, clock: Clock, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, redis: Redis | RedisCluster, clock: Clock, prefix: str, timeout_s: float = TIMEOUT_S) -> None:
         self._redis: Any = redis
         self._clock = clock
+        self._key = prefix + KEY
+        self._index = prefix + INDEX
+        self._changed = prefix + CHANGED
         self._timeout_s = timeout_s
         self._waiting: dict[bytes, list[Done]] = {}
         self._asking: asyncio.Task[None] | None = None
@@ -85,7 +131,7 @@ class RedisKeys:
             async with asyncio.timeout(self._timeout_s):
                 pipeline = self._redis.pipeline(transaction=False)
                 for digest in batch:
-                    pipeline.get(KEY + digest.hex())
+                    pipeline.get(self._key + digest.hex())
                 found = await pipeline.execute(raise_on_error=False)
         except (RedisError, OSError, TimeoutError) as error:
             self._rest_after_failure()
@@ -140,7 +186,7 @@ class RedisKeys:
 
     async def _listen(self, changed: Callable[[bytes | None], None]) -> None:
         async with self._redis.pubsub() as channel:
-            await channel.subscribe(CHANGED)
+            await channel.subscribe(self._changed)
             pinged = False
             while True:
                 message = await channel.get_message(timeout=_SILENCE_S)
@@ -164,17 +210,17 @@ class RedisKeys:
         try:
             for record in records:
                 name = record.digest.hex()
-                await self._redis.set(KEY + name, json.dumps(record.stored()))
-                await self._redis.hset(INDEX, record.id, name)
-                await self._redis.publish(CHANGED, name)
+                await self._redis.set(self._key + name, json.dumps(record.stored()))
+                await self._redis.hset(self._index, record.id, name)
+                await self._redis.publish(self._changed, name)
         except (RedisError, OSError) as error:
             raise _no_answer(error, maybe_applied=True) from None
 
     async def records(self) -> AsyncIterator[KeyRecord]:
         """All keys, in no order. StoreError: it did not answer."""
         try:
-            async for _, name in self._redis.hscan_iter(INDEX, count=_BATCH):
-                raw = await self._redis.get(KEY + _text(name))
+            async for _, name in self._redis.hscan_iter(self._index, count=_BATCH):
+                raw = await self._redis.get(self._key + _text(name))
                 record = _record(raw) if raw is not None else None
                 if record is not None:
                     yield record
@@ -184,8 +230,8 @@ class RedisKeys:
     async def record(self, id: str) -> KeyRecord | None:
         """The key of this id. StoreError: it did not answer."""
         try:
-            name = await self._redis.hget(INDEX, id)
-            raw = await self._redis.get(KEY + _text(name)) if name is not None else None
+            name = await self._redis.hget(self._index, id)
+            raw = await self._redis.get(self._key + _text(name)) if name is not None else None
         except (RedisError, OSError) as error:
             raise _no_answer(error) from None
         return _record(raw) if raw is not None else None
