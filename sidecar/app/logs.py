@@ -7,7 +7,6 @@ whatever looks like a credential is masked last of all, in the finished line, wh
 from __future__ import annotations
 
 import logging
-import os
 import re
 import sys
 from datetime import UTC, datetime
@@ -15,14 +14,11 @@ from typing import Any, TextIO
 
 import orjson
 
-LEVELS = ("debug", "info", "warning", "error")
-LEVEL_VARIABLE = "SIDECAR_LOG_LEVEL"
-
 # What a scheme carries after its name, what a URL carries before its host, and the headers and queries that hold keys.
 SECRETS = re.compile(
-    r"(?i)(?P<scheme>\b(?:bearer|basic)\s+)[^\s\"',;]+"
+    r"(?i)(?P<scheme>\b(?:bearer|basic)\s+)[^\s\\\"',;]+"
     r"|(?P<url>[a-z][a-z0-9+.-]*://)[^\s/@\"']*@"
-    r"|(?P<name>\b(?:x-api-key|api[_-]?key|password|secret|sasl_plain_password)\b[\"']?\s*[:=]\s*[\"']?)[^\s\"',;&]+"
+    r"|(?P<name>\b(?:x-api-key|api[_-]?key|password|secret|sasl_plain_password)\b[\\\"']*\s*[:=]\s*[\\\"']*)[^\s\\\"',;&]+"
     r"|\b(?P<made>[a-z]{2,8}_)[0-9a-z]{30,}\b"
 )
 
@@ -61,14 +57,13 @@ class Formatter(logging.Formatter):
         return masked(orjson.dumps(line | {"message": message} | more, default=str).decode())
 
 
-def setup(process: str, stream: TextIO | None = None) -> None:
-    """Send all logs of this process to stderr, named `process`; the level comes from SIDECAR_LOG_LEVEL."""
+def setup(process: str, level: str = "info", *, text: bool = True, stream: TextIO | None = None) -> None:
+    """Send all logs of this process to stderr, named `process`. `text`: for people, where stderr is a terminal."""
     stream = stream or sys.stderr
-    level = os.environ.get(LEVEL_VARIABLE, "info").lower()
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(Formatter(process, human=stream.isatty()))
+    handler.setFormatter(Formatter(process, human=text and stream.isatty()))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper() if level in LEVELS else "INFO")
+    root.setLevel(level.upper())
     for chatty in ("aiohttp.access", "aiokafka", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -81,10 +81,7 @@ class Supervisor:
         self._announced = False
 
     async def run(self) -> int:
-        """Load, start, keep, drain; the exit status: 0 drained, 1 a child had to be killed, 2 it could never start."""
-        await self._load()
-        if self.policy.faults:
-            return EXIT_WRONG
+        """Start, keep, drain; the exit status: 0 drained, 1 a child had to be killed, 2 it could never start."""
         async with asyncio.TaskGroup() as tasks:
             keepers = {post: tasks.create_task(self._keep(post)) for post in self.posts}
             beat = tasks.create_task(self._beat())
@@ -119,15 +116,24 @@ class Supervisor:
         for child in self._living():
             child.tell({"do": "hurry"})
 
+    async def load(self) -> None:
+        """Validate policies and keys before anything starts. PolicyError: what is wrong with them."""
+        now_us = self.house.now_us()
+        self.policy = PolicyView(await asyncio.to_thread(self.house.load), loaded_us=now_us, tried_us=now_us)
+
     async def reload(self) -> PolicyView:
         """Validate policies and keys; where they are right, tell every worker to take them. One at a time."""
         async with self._reloading:
-            if not await self._load():
-                return self.policy
+            self.policy.tried_us = self.house.now_us()
+            try:
+                self.policy.version = await asyncio.to_thread(self.house.load)
+            except PolicyError as error:
+                return self._refused([str(fault) for fault in error.faults])
+            self.policy.loaded_us, self.policy.faults = self.policy.tried_us, []
             asked = await asyncio.gather(*(child.ask("reload", RELOAD_SECONDS) for child in self._living()))
             faults = [fault for answer in asked if answer for fault in answer["reload"]["faults"]]
             if faults:
-                self._refused(faults)
+                return self._refused(faults)
             log.info("policies loaded", extra={"fields": {"version": self.policy.version}})
             return self.policy
 
@@ -143,22 +149,12 @@ class Supervisor:
             totals=self._left.plus(child.standing.stats for child in self._living()),
         )
 
-    async def _load(self) -> bool:
-        self.policy.tried_us = self.house.now_us()
-        try:
-            version = await asyncio.to_thread(self.house.load)
-        except PolicyError as error:
-            self._refused([str(fault) for fault in error.faults])
-            return False
-        self.policy.version, self.policy.loaded_us = version, self.policy.tried_us
-        self.policy.faults = []
-        return True
-
-    def _refused(self, faults: list[str]) -> None:
+    def _refused(self, faults: list[str]) -> PolicyView:
         self.policy.faults = faults
         self.policy.failed_reloads += 1
         for fault in faults:
             log.error("policies refused, the old ones stay: %s", fault)
+        return self.policy
 
     async def _keep(self, post: Post) -> None:
         deaths = 0

@@ -57,10 +57,16 @@ async def readyz(request: web.Request) -> web.Response:
 
 async def metrics(request: web.Request) -> web.Response:
     """Everything in docs/metrics.md, in the format that the scraper asks for."""
+    body, content_type = scrape(await request.app[HOUSE].view(), request.headers.get("Accept", ""))
+    return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+def scrape(view: HouseView, accept: str) -> tuple[bytes, str]:
+    """One exposition of `view`, and its content type, as `accept` prefers."""
     registry = CollectorRegistry()
-    registry.register(_Once(await request.app[HOUSE].view()))
-    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-    return web.Response(body=encode(registry), headers={"Content-Type": content_type})
+    registry.register(_Once(view))
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
 
 
 async def status(request: web.Request) -> web.Response:

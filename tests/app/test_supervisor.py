@@ -109,9 +109,8 @@ async def test_a_house_with_wrong_policies_does_not_start():
     def load():
         raise PolicyError([Fault("p.yaml", 1, "plans", "wrong")])
 
-    supervisor = Supervisor(house(("good", 0), load=load))
-    assert await supervisor.run() == 2
-    assert supervisor.posts[0].child is None
+    with pytest.raises(PolicyError, match=r"p\.yaml:1: plans: wrong"):
+        await Supervisor(house(("good", 0), load=load)).load()
 
 
 async def test_a_drain_ends_workers_before_the_shipper(capfd):
@@ -178,6 +177,7 @@ async def test_a_wrong_policy_changes_nothing_and_is_reported():
         raise PolicyError([Fault("p.yaml", 7, "plans.free", "no such meter")])
 
     async with running(house(("good", 0), load=load)) as (supervisor, _):
+        await supervisor.load()
         await until_ready(supervisor)
         policy = await supervisor.reload()
         assert (policy.version, policy.failed_reloads) == ("v1", 1)

@@ -1,0 +1,138 @@
+"""Who runs in which process: the supervisor with the control listener, its workers, the shipper.
+
+A child gets its settings from the supervisor, not from the file: one that starts again runs what the house runs, even
+where the file was edited since. A child's exit status 2 means that it can never start as configured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import errno
+import logging
+import pickle
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+
+import uvloop
+
+from sidecar.app import logs
+from sidecar.app.children import Json, Link
+from sidecar.app.snapshot import Snapshot
+from sidecar.app.supervisor import EXIT_WRONG, House, Role, Supervisor
+from sidecar.config.addresses import Address
+from sidecar.config.settings import Settings
+from sidecar.control.listener import serve
+from sidecar.core.errors import PolicyError, SidecarError
+
+PACKAGE = "metering-sidecar"
+LET_GO_SECONDS = 2
+log = logging.getLogger("sidecar.processes")
+Work = Callable[[Settings, Link], Awaitable[None]]
+
+
+def run_house(settings: Settings, load: Callable[[Settings], str]) -> int:
+    """Run until a signal ends it; the exit status. `load` validates policies and keys and says their version."""
+    logs.setup("supervisor", settings.log.level, text=settings.log.format == "text")
+    try:
+        snapshot = Snapshot(settings, load)
+    except OSError as error:
+        raise SidecarError(f"journal.dir: {settings.journal.dir} cannot be written: {error.strerror}") from None
+    house = House(
+        version=version(PACKAGE),
+        roles=roles(settings),
+        start=_packed(snapshot.settings),
+        drain_seconds=settings.drain_seconds,
+        load=snapshot.take,
+        announce=_announce,
+    )
+    try:
+        return uvloop.run(_run_house(settings, house))
+    finally:
+        snapshot.drop()
+
+
+async def _run_house(settings: Settings, house: House) -> int:
+    supervisor = Supervisor(house)
+    await supervisor.load()
+    await _free(settings.listen)
+    control = settings.control.listen
+    try:
+        runner, where = await serve(supervisor, control.host, control.port)
+    except OSError as error:
+        raise SidecarError(f"control.listen: {control} cannot be bound: {error.strerror}") from None
+    _announce(f"control on http://{where}")
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            supervisor.listen_to_signals(tasks)
+            return await supervisor.run()
+    finally:
+        await runner.cleanup()
+
+
+async def _free(listen: Address) -> None:
+    """Raise where somebody listens there already: with SO_REUSEPORT two houses would share the port in silence.
+
+    A house that was just killed needs a moment to let go.
+    """
+    deadline = asyncio.get_running_loop().time() + LET_GO_SECONDS
+    while True:
+        try:
+            with socket.create_server((listen.host, listen.port), family=_family(listen.host)):
+                return
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or asyncio.get_running_loop().time() > deadline:
+                raise SidecarError(f"listen: {listen} cannot be bound: {error.strerror}") from None
+        await asyncio.sleep(0.1)
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def roles(settings: Settings) -> list[Role]:
+    """The children of a house: its workers, drained first, then the shipper."""
+    python = (sys.executable, "-m", "sidecar")
+    workers = [Role(f"worker-{i}", (*python, "_worker", "--index", str(i))) for i in range(settings.workers)]
+    return [*workers, Role("shipper", (*python, "_shipper"), stage=1)]
+
+
+def run_child(name: str, fd: int, work: Work) -> int:
+    """Run one child's `work` until it is drained; the exit status."""
+    return uvloop.run(_run_child(name, fd, work))
+
+
+async def _run_child(name: str, fd: int, work: Work) -> int:
+    link = await Link.open(fd)
+    settings = _unpacked(link.start)
+    logs.setup(name, settings.log.level, text=settings.log.format == "text")
+    try:
+        await work(settings, link)
+    except PolicyError as error:
+        for fault in error.faults:
+            log.error("%s", fault)  # noqa: TRY400 - the operator's mistake, not ours: no stack
+        return EXIT_WRONG
+    except (SidecarError, OSError) as error:
+        log.error("%s", error)  # noqa: TRY400 - said by the error; a stack adds nothing
+        return 1
+    finally:
+        await link.close()
+    return 0
+
+
+def _announce(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - what listens where is the command's output, not a log
+
+
+def _packed(settings: Settings) -> Json:
+    return {"settings": base64.b64encode(pickle.dumps(settings)).decode()}
+
+
+def _unpacked(start: Json) -> Settings:
+    # Passwords are masked in every textual form of settings, so the pipe carries the object. Only our parent has the
+    # other end of a socket pair that no path leads to.
+    settings = pickle.loads(base64.b64decode(start["settings"]))  # noqa: S301 - see above
+    assert isinstance(settings, Settings)  # noqa: S101 - narrows what pickle cannot
+    return settings

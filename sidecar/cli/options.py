@@ -1,0 +1,42 @@
+"""Options that several commands share, and how they read a configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import orjson
+
+from sidecar.config.settings import Settings, load_settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def config_option(function: F) -> F:
+    """Add `-c/--config`, also from SIDECAR_CONFIG; without it the embedded defaults and the environment hold."""
+    return click.option(
+        "-c",
+        "--config",
+        "config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        envvar="SIDECAR_CONFIG",
+        help="The settings file, sidecar.yaml. Every setting can also come from the environment: SIDECAR_REDIS__URL.",
+    )(function)
+
+
+def json_option(function: F) -> F:
+    """Add `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")(function)
+
+
+def settings_of(config: Path | None) -> Settings:
+    """The settings of the file and the environment. PolicyError: everything that is wrong with them."""
+    return load_settings(config, os.environ)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode())

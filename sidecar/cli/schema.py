@@ -1,0 +1,26 @@
+"""`sidecar schema`: what a record, a policy and a configuration look like, for editors, validators and consumers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import click
+
+from sidecar.cli.options import print_json
+
+SCHEMAS = {
+    "record": "sidecar.app.record_schema:record_schema",
+    "policy": "sidecar.config.document_schema:policy_schema",
+    "config": "sidecar.config.settings:settings_schema",
+}
+
+
+@click.command()
+@click.argument("what", type=click.Choice(list(SCHEMAS)))
+def schema(what: str) -> None:
+    """Print the JSON Schema of WHAT. Next: point your editor at it, or hold your own documents to it in CI."""
+    module, _, name = SCHEMAS[what].partition(":")
+    make: Callable[[], dict[str, Any]] = getattr(import_module(module), name)
+    print_json(make())

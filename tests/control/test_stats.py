@@ -1,0 +1,37 @@
+from sidecar.control.stats import BOUNDS_US, ChildView, HouseView, PolicyView, Totals, empty_histogram, observe
+
+
+def house(*children, draining=False):
+    return HouseView("t", 1, draining, list(children), PolicyView(), Totals())
+
+
+def test_a_value_falls_into_the_first_bucket_whose_bound_is_not_below_it():
+    # Fails if bisect_right is used: Prometheus buckets hold `value <= bound`.
+    histogram = empty_histogram()
+    for value in (0, BOUNDS_US[0], BOUNDS_US[0] + 1, BOUNDS_US[-1] + 1):
+        observe(histogram, value)
+    assert histogram["buckets"][:2] == [2, 1]
+    assert histogram["buckets"][-1] == 1
+    assert histogram["sum_us"] == 2 * BOUNDS_US[0] + 1 + BOUNDS_US[-1] + 1
+
+
+def test_totals_add_what_the_dead_and_the_living_told_and_stay_as_they_were():
+    left = Totals()
+    left.add({"requests": {"r|2xx": 2}, "counts": {"records": 5}})
+    histogram = empty_histogram()
+    observe(histogram, 30)
+    sums = left.plus([{"requests": {"r|2xx": 1, "r|4xx": 1}, "denials": {"burst|enforce": 1}, "added_us": histogram}])
+    assert sums.requests == {"r|2xx": 3, "r|4xx": 1}
+    assert sums.denials == {"burst|enforce": 1}
+    assert sums.counts == {"records": 5}
+    assert sums.added_us["buckets"][1] == 1
+    assert left.requests == {"r|2xx": 2}
+    assert sum(left.added_us["buckets"]) == 0
+
+
+def test_a_house_is_not_ready_for_every_reason_that_a_child_has():
+    good = ChildView("worker-0", 1, ready=True, reasons=[], away={}, restarts=0)
+    bad = ChildView("worker-1", 2, ready=False, reasons=["starting", "no redis"], away={}, restarts=0)
+    assert house(good).reasons() == []
+    assert house(good, bad).reasons() == ["worker-1: starting", "worker-1: no redis"]
+    assert house(good, draining=True).reasons() == ["draining"]
