@@ -1,4 +1,4 @@
-"""`python -m benchmarks.run`: CPU per request beside what people would use instead, repeatable by anyone.
+"""`python -m benchmarks`: CPU per request beside what people would use instead, repeatable by anyone.
 
 Everything that is started is stopped by its pid; loads are bounded in time and connections; what is not on the machine
 is named and left out, never guessed.
@@ -43,7 +43,7 @@ def versions(results: Results) -> list[str]:
 @click.command(context_settings={"show_default": True})
 @click.option("--forms", default="", help="Only these, by name, separated by commas. nginx is always the baseline.")
 @click.option("--rounds", default=5, type=click.IntRange(1, 100), help="Interleaved rounds.")
-@click.option("--seconds", default=5, type=click.IntRange(1, 300), help="Seconds of a run.")
+@click.option("--seconds", default=5, type=click.IntRange(1, sidecars.STOPPED_SECONDS), help="Seconds of a run.")
 @click.option("--warmup", default=1, type=click.IntRange(0, 60), help="Seconds before them that are not counted.")
 @click.option("--answer-bytes", default=120, type=click.IntRange(1, 4000), help="Bytes of the upstream's answer.")
 @click.option("--latency", is_flag=True, help="Latency added at a constant rate (an open loop), instead of CPU.")
@@ -148,7 +148,7 @@ Open loop: a latency counts from the moment the request was due. All rounds toge
 def _page(results: Results, timing: Latencies) -> str:
     late = [f"{timing.titles[name]}: {why}" for name, why in timing.left_out.items()]
     return PAGE.format(
-        command=shlex.join(["python", "-m", "benchmarks.run", *sys.argv[1:]]),
+        command=shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
         day=dt.datetime.now(dt.UTC).date(),  # noqa: TID251 - the date of a report, not a clock
         machine=report.machine(),
         versions=", ".join(versions(results)),

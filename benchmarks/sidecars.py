@@ -22,7 +22,7 @@ from benchmarks.peers import ROOT, Peer, Started, first_line, on_path
 from benchmarks.stage import API_KEY, LOAD_CORE, PROXY_CORE, Parts, RunFailed, Stage, command_line, free_port, tree
 
 STOPPED_SECONDS = 20  # a shipper that is stopped for longer is killed by its supervisor as stuck
-SHIPPER = re.compile(r"\bship")
+SHIPPER = re.compile(r"-m sidecar _shipper\b")
 USAGE = "sidecar.usage.v1"
 
 CONFIG = """

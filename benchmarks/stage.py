@@ -102,7 +102,7 @@ class Stage:
                 stdout=log,
                 stderr=log,
                 cwd=self.dir,
-                env={**os.environ, **(env or {})},
+                env={**{k: v for k, v in os.environ.items() if not k.startswith("SIDECAR_")}, **(env or {})},
                 start_new_session=True,  # ^C at the terminal reaches the harness alone, which then stops each by pid
             )
         self._running.append((name, process))

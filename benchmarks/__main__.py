@@ -1,0 +1,5 @@
+"""`python -m benchmarks`; `make bench` calls it."""
+
+from benchmarks.run import main
+
+main(prog_name="python -m benchmarks")
