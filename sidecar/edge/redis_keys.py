@@ -14,7 +14,7 @@ from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity, KeyRecord, read_record
@@ -39,6 +39,9 @@ _REST_S = 1.0
 _SILENCE_S = 2.0  # without a message, the channel is asked whether it still lives
 
 
+_NO_ANSWER = (RedisError, RedisClusterException, OSError, TimeoutError)
+
+
 class Endpoint(Protocol):
     """A Redis: `mode` is single, sentinel or cluster; `hosts` the servers, or the sentinels that know `service`."""
 
@@ -61,22 +64,27 @@ class Endpoint(Protocol):
 def connect(endpoint: Endpoint, timeout_s: float, ssl: Mapping[str, Any] | None = None) -> Redis | RedisCluster:
     """A redis-py client with its retries off. `ssl` are redis-py's own `ssl_…` arguments. Connects on first use."""
     options: dict[str, Any] = {
-        "username": endpoint.username, "password": endpoint.password, "retry": Retry(NoBackoff(), 0),
-        "socket_timeout": timeout_s, "socket_connect_timeout": timeout_s,
+        "retry": Retry(NoBackoff(), 0), "socket_timeout": timeout_s, "socket_connect_timeout": timeout_s,
+        **({"ssl": True, **(ssl or {})} if endpoint.tls else {}),
     }  # fmt: skip
-    if endpoint.tls:
-        options |= {"ssl": True, **(ssl or {})}
+    user = {"username": endpoint.username, "password": endpoint.password}
     if endpoint.mode == "cluster":
-        return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in endpoint.hosts], **options)
-    options["db"] = endpoint.db
+        return RedisCluster(startup_nodes=[ClusterNode(*host) for host in endpoint.hosts], **user, **options)
     if endpoint.mode == "sentinel":
         make: Any = Sentinel  # untyped in redis-py
-        found: Redis = make(list(endpoint.hosts), sentinel_kwargs={"socket_timeout": timeout_s}, **options).master_for(
-            endpoint.service
-        )
-        return found
+        sentinel = make(list(endpoint.hosts), sentinel_kwargs=options, db=endpoint.db, **user, **options)
+        master: Redis = sentinel.master_for(endpoint.service)
+        return master
     host, port = endpoint.hosts[0]
-    return Redis(host=host, port=port, **options)
+    return Redis(host=host, port=port, db=endpoint.db, **user, **options)
+
+
+async def disconnect(redis: Redis | RedisCluster) -> None:
+    """Close all that `connect` opened; a client of Sentinel's master leaves the sentinels' own connections open."""
+    await redis.aclose()
+    manager = getattr(getattr(redis, "connection_pool", None), "sentinel_manager", None)
+    for sentinel in manager.sentinels if manager is not None else ():
+        await sentinel.aclose()
 
 
 class RedisKeys:
@@ -133,7 +141,7 @@ class RedisKeys:
                 for digest in batch:
                     pipeline.get(self._key + digest.hex())
                 found = await pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 - redis-py raises KeyError for lost slots; nobody may be left waiting
             self._rest_after_failure()
             # Those who came meanwhile have waited too; they are not made to wait for another timeout.
             waiting, self._waiting = self._waiting, {}
@@ -181,10 +189,11 @@ class RedisKeys:
         while True:
             try:
                 await self._listen(changed)
-            except (RedisError, OSError, TimeoutError):
+            except _NO_ANSWER:
                 await asyncio.sleep(_REST_S / 4)
 
     async def _listen(self, changed: Callable[[bytes | None], None]) -> None:
+        await self._redis.initialize()  # a cluster's channel does not learn the slots by itself
         async with self._redis.pubsub() as channel:
             await channel.subscribe(self._changed)
             pinged = False
@@ -213,7 +222,7 @@ class RedisKeys:
                 await self._redis.set(self._key + name, json.dumps(record.stored()))
                 await self._redis.hset(self._index, record.id, name)
                 await self._redis.publish(self._changed, name)
-        except (RedisError, OSError) as error:
+        except _NO_ANSWER as error:
             raise _no_answer(error, maybe_applied=True) from None
 
     async def records(self) -> AsyncIterator[KeyRecord]:
@@ -224,7 +233,7 @@ class RedisKeys:
                 record = _record(raw) if raw is not None else None
                 if record is not None:
                     yield record
-        except (RedisError, OSError) as error:
+        except _NO_ANSWER as error:
             raise _no_answer(error) from None
 
     async def record(self, id: str) -> KeyRecord | None:
@@ -232,7 +241,7 @@ class RedisKeys:
         try:
             name = await self._redis.hget(self._index, id)
             raw = await self._redis.get(self._key + _text(name)) if name is not None else None
-        except (RedisError, OSError) as error:
+        except _NO_ANSWER as error:
             raise _no_answer(error) from None
         return _record(raw) if raw is not None else None
 
