@@ -16,6 +16,7 @@ from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError, UpstreamError
 from sidecar.core.http import Problem, Request, ResponseHead
 from sidecar.core.identity import Identity
+from sidecar.core.policy import Policy, Route, Terms
 
 
 class Clock(Protocol):
@@ -39,7 +40,10 @@ class Counters(Protocol):
         """Ask all of `checks`, all or none, in one step."""
 
     def force(self, id: bytes, checks: Checks, done: Callable[[Decision | StoreError], None]) -> None:
-        """Reserve without asking: for what was let through while the store was away. Counted past the limit as well."""
+        """Reserve without asking: for what was let through while the store was away. Counted past the limit as well.
+
+        A rate is filled to its burst and no further: what would have leaked away since then is not owed.
+        """
 
     def settle(
         self,
@@ -87,7 +91,7 @@ class Journal(Protocol):
 class Probe(Protocol):
     """Plain integers that a collector reads at scrape."""
 
-    def answered(self, route: str, status: int, total_us: int, upstream_us: int) -> None: ...
+    def answered(self, route: str, status: int, added_us: int) -> None: ...
     def denied(self, limit: str, *, shadow: bool) -> None: ...
     def count(self, name: str) -> None: ...
 
@@ -175,4 +179,37 @@ class Upstream(Protocol):
         """The caller wants nothing any more, and has no leg yet."""
 
 
-Json = dict[str, Any]
+class House(Protocol):
+    """What all exchanges of a worker share: the ports, the policy in force, and what is prepared once for many."""
+
+    clock: Clock
+    keys: Keys
+    counters: Counters
+    journal: Journal
+    probe: Probe
+    policy: Policy
+    pepper: bytes
+
+    def mint(self) -> bytes:
+        """A new id: of the request, the reservation and the record."""
+
+    def checks(self, identity: Identity, terms: Terms, request: Request) -> Checks:
+        """What this request asks of the counters; the same object for all of a window."""
+
+    def upstream(self, route: Route) -> Upstream: ...
+    def is_loop(self, request: Request) -> bool: ...
+    def head_up(self, exchange: Any) -> bytes:
+        """The head for the upstream: without the credential, with who we are."""
+
+    def head_down(self, exchange: Any, head: ResponseHead) -> bytes:
+        """The head for the client; decides `exchange.chunked` and `exchange.close_after`."""
+
+    def limit_fields(self, decision: Decision) -> bytes:
+        """The RateLimit field lines, b"" where they are off."""
+
+    def shadowed(self, decision: Decision) -> None:
+        """Count what would have been denied."""
+
+    def started(self) -> None: ...
+    def finished(self, exchange: Any) -> None:
+        """Called once per exchange, when nothing of it is open any more."""

@@ -1,0 +1,80 @@
+"""A cache of denials: who is over a limit is told so again without asking the store, for a second at most.
+
+It is a `Counters` port itself. It only ever repeats an exact denial by an enforced limit, for the same counters, at no
+less than the refused cost; it never allows anything. A top-up or a new plan is felt within `HOLD_US`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sidecar.core.decision import Decision
+
+if TYPE_CHECKING:
+    from sidecar.core.counter import Checks
+    from sidecar.core.errors import StoreError
+    from sidecar.ports import Clock, Counters
+
+HOLD_US = 1_000_000
+CAP = 65_536
+
+_Done = Callable[["Decision | StoreError"], None]
+_Keys = tuple[tuple[str, ...], ...]
+
+
+class Denials:
+    """Remembers up to CAP denials by the counters asked together, the oldest forgotten first. `hits` counts repeats.
+
+    Other counters asked with the same exhausted one are another question: their figures are in the answer, so the
+    store is asked. A slot may come free at any moment, so a concurrency limit's denial is not kept.
+    """
+
+    def __init__(self, inner: Counters, clock: Clock) -> None:
+        self._inner = inner
+        self._mono_us = clock.mono_us
+        self._denied: dict[_Keys, tuple[int, int, Decision]] = {}  # until, seen at (mono µs), what was said
+        self.hits = 0
+        self.force = inner.force
+        self.settle = inner.settle
+
+    def reserve(self, id: bytes, checks: Checks, done: _Done) -> None:
+        if self._denied and (again := self._again(checks)):
+            self.hits += 1
+            done(again)
+        else:
+            self._inner.reserve(id, checks, partial(self._decided, done))
+
+    def _again(self, checks: Checks) -> Decision | None:
+        entry = self._denied.get(checks.keys)
+        if entry is None:
+            return None
+        until_us, seen_us, said = entry
+        now_us = self._mono_us()
+        if now_us >= until_us:
+            del self._denied[checks.keys]
+            return None
+        if checks.costs[said.violated] < said.checks.costs[said.violated]:
+            return None
+        passed_us = now_us - seen_us
+        resets = [max(reset_us - passed_us, 0) for reset_us in said.reset_us]
+        return Decision(
+            checks, said.now_us + passed_us, said.remaining, resets, said.violated, said.shadowed, said.mode
+        )
+
+    def _decided(self, done: _Done, outcome: Decision | StoreError) -> None:
+        if type(outcome) is Decision and not outcome.allowed and outcome.mode == "exact":
+            self._remember(outcome)
+        done(outcome)
+
+    def _remember(self, said: Decision) -> None:
+        checks = said.checks
+        if checks.limits[said.violated].kind == "concurrency":
+            return
+        now_us = self._mono_us()
+        hold_us = min(said.reset_us[said.violated], HOLD_US)
+        self._denied.pop(checks.keys, None)  # to the end of the line
+        if len(self._denied) >= CAP:
+            del self._denied[next(iter(self._denied))]
+        self._denied[checks.keys] = now_us + hold_us, now_us, said
