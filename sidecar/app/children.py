@@ -1,6 +1,6 @@
 """The child protocol: JSON lines on a socket pair between the supervisor and each of its children.
 
-The pipe is the only voice that a child hears: it ignores the signals that are meant for the house, and takes an end of
+The pipe is the only voice that a child hears: it ignores the signals that are meant for the node, and takes an end of
 file as the supervisor's death: drain, then leave. Nothing of the data path passes here.
 
     supervisor → child   {"do": "start", …} once, first · {"do": "stats" | "reload", "n": id}
@@ -111,7 +111,7 @@ class Link:
                 await self._obey(orjson.loads(line))
         if not self.draining.is_set():
             log.warning("the supervisor is gone: draining")
-        # A stuck child must not outlive its house: SIGALRM's default action ends the process, whatever the loop does.
+        # A stuck child must not outlive its node: SIGALRM's default action ends the process, whatever the loop does.
         signal.alarm(self.drain_seconds + ORPHAN_SECONDS)
         self.draining.set()
 

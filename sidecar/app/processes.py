@@ -1,6 +1,6 @@
 """Who runs in which process: the supervisor with the control listener, its workers, the shipper.
 
-A child gets its settings from the supervisor, not from the file: one that starts again runs what the house runs, even
+A child gets its settings from the supervisor, not from the file: one that starts again runs what the node runs, even
 where the file was edited since. A child's exit status 2 means that it can never start as configured.
 """
 
@@ -21,7 +21,7 @@ import uvloop
 from sidecar.app import logs
 from sidecar.app.children import Json, Link
 from sidecar.app.snapshot import Snapshot
-from sidecar.app.supervisor import EXIT_WRONG, House, Role, Supervisor
+from sidecar.app.supervisor import EXIT_WRONG, Role, Setup, Supervisor
 from sidecar.config.addresses import Address
 from sidecar.config.settings import Settings
 from sidecar.control.listener import serve
@@ -33,14 +33,14 @@ log = logging.getLogger("sidecar.processes")
 Work = Callable[[Settings, Link], Awaitable[None]]
 
 
-def run_house(settings: Settings, load: Callable[[Settings], str]) -> int:
+def run_node(settings: Settings, load: Callable[[Settings], str]) -> int:
     """Run until a signal ends it; the exit status. `load` validates policies and keys and says their version."""
     logs.setup("supervisor", settings.log.level, text=settings.log.format == "text")
     try:
         snapshot = Snapshot(settings, load)
     except OSError as error:
         raise SidecarError(f"journal.dir: {settings.journal.dir} cannot be written: {error.strerror}") from None
-    house = House(
+    setup = Setup(
         version=version(PACKAGE),
         roles=roles(settings),
         start=_packed(snapshot.settings),
@@ -49,13 +49,13 @@ def run_house(settings: Settings, load: Callable[[Settings], str]) -> int:
         announce=_announce,
     )
     try:
-        return uvloop.run(_run_house(settings, house))
+        return uvloop.run(_run_node(settings, setup))
     finally:
         snapshot.drop()
 
 
-async def _run_house(settings: Settings, house: House) -> int:
-    supervisor = Supervisor(house)
+async def _run_node(settings: Settings, setup: Setup) -> int:
+    supervisor = Supervisor(setup)
     await supervisor.load()
     await _free(settings.listen)
     control = settings.control.listen
@@ -73,9 +73,9 @@ async def _run_house(settings: Settings, house: House) -> int:
 
 
 async def _free(listen: Address) -> None:
-    """Raise where somebody listens there already: with SO_REUSEPORT two houses would share the port in silence.
+    """Raise where somebody listens there already: with SO_REUSEPORT two nodes would share the port in silence.
 
-    A house that was just killed needs a moment to let go.
+    A node that was just killed needs a moment to let go.
     """
     deadline = asyncio.get_running_loop().time() + LET_GO_SECONDS
     while True:
@@ -93,7 +93,7 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def roles(settings: Settings) -> list[Role]:
-    """The children of a house: its workers, drained first, then the shipper."""
+    """The children of a node: its workers, drained first, then the shipper."""
     python = (sys.executable, "-m", "sidecar")
     workers = [Role(f"worker-{i}", (*python, "_worker", "--index", str(i))) for i in range(settings.workers)]
     return [*workers, Role("shipper", (*python, "_shipper"), stage=1)]

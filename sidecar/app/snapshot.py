@@ -14,7 +14,7 @@ from pathlib import Path
 from sidecar.config.settings import Settings
 from sidecar.core.errors import Fault, PolicyError
 
-PREFIX = ".house-"
+PREFIX = ".policies-"
 Load = Callable[[Settings], str]
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sidecar.app.children import Child, Json, cpu_and_memory
-from sidecar.control.stats import ChildView, HouseView, PolicyView, Totals
+from sidecar.control.stats import ChildView, NodeView, PolicyView, Totals
 from sidecar.core.errors import PolicyError
 
 EXIT_WRONG = 2  # what a child answers when its configuration can never work: starting it again would not help
@@ -50,7 +50,7 @@ class Post:
 
 
 @dataclass(slots=True)
-class House:
+class Setup:
     """What the supervisor is to run. `load` validates policies and keys, keeps them for the children, says the version.
 
     `announce` is called once for each line that an operator wants to see: what listens where.
@@ -66,13 +66,13 @@ class House:
 
 
 class Supervisor:
-    """Runs a house until it is told to stop. `view` is what the control listener shows."""
+    """Runs a node until it is told to stop. `view` is what the control listener shows."""
 
-    def __init__(self, house: House) -> None:
-        self.house = house
-        self.posts = [Post(role) for role in house.roles]
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.posts = [Post(role) for role in setup.roles]
         self.policy = PolicyView()
-        self.started_us = house.now_us()
+        self.started_us = setup.now_us()
         self.stopping = asyncio.Event()
         self.hurried = asyncio.Event()
         self.wrong = False
@@ -108,7 +108,7 @@ class Supervisor:
     def stop(self) -> None:
         """Drain; called again: hurry."""
         if not self.stopping.is_set():
-            log.info("draining", extra={"fields": {"seconds": self.house.drain_seconds}})
+            log.info("draining", extra={"fields": {"seconds": self.setup.drain_seconds}})
             self.stopping.set()
             return
         log.warning("hurrying: what is under way is cut, the journal keeps it")
@@ -118,15 +118,15 @@ class Supervisor:
 
     async def load(self) -> None:
         """Validate policies and keys before anything starts. PolicyError: what is wrong with them."""
-        now_us = self.house.now_us()
-        self.policy = PolicyView(await asyncio.to_thread(self.house.load), loaded_us=now_us, tried_us=now_us)
+        now_us = self.setup.now_us()
+        self.policy = PolicyView(await asyncio.to_thread(self.setup.load), loaded_us=now_us, tried_us=now_us)
 
     async def reload(self) -> PolicyView:
         """Validate policies and keys; where they are right, tell every worker to take them. One at a time."""
         async with self._reloading:
-            self.policy.tried_us = self.house.now_us()
+            self.policy.tried_us = self.setup.now_us()
             try:
-                self.policy.version = await asyncio.to_thread(self.house.load)
+                self.policy.version = await asyncio.to_thread(self.setup.load)
             except PolicyError as error:
                 return self._refused([str(fault) for fault in error.faults])
             self.policy.loaded_us, self.policy.faults = self.policy.tried_us, []
@@ -137,11 +137,11 @@ class Supervisor:
             log.info("policies loaded", extra={"fields": {"version": self.policy.version}})
             return self.policy
 
-    async def view(self) -> HouseView:
+    async def view(self) -> NodeView:
         """Ask every child for its figures, within a bound."""
         await asyncio.gather(*(child.look(LOOK_SECONDS) for child in self._living()))
-        return HouseView(
-            version=self.house.version,
+        return NodeView(
+            version=self.setup.version,
             started_us=self.started_us,
             draining=self.stopping.is_set(),
             children=[_shown(post) for post in self.posts],
@@ -181,7 +181,7 @@ class Supervisor:
                 await asyncio.wait_for(self.stopping.wait(), pause)
 
     async def _live(self, post: Post) -> int:
-        start = self.house.start | {"drain_seconds": self.house.drain_seconds}
+        start = self.setup.start | {"drain_seconds": self.setup.drain_seconds}
         child = await Child.spawn(post.role.name, post.role.command, start)
         child.heard = self._heard
         post.child = child
@@ -202,7 +202,7 @@ class Supervisor:
             return
         self._announced = True
         for where in sorted({post.child.standing.listening for post in self.posts if post.child} - {""}):
-            self.house.announce(f"listening on http://{where}")
+            self.setup.announce(f"listening on http://{where}")
 
     async def _beat(self) -> None:
         while True:
@@ -219,11 +219,11 @@ class Supervisor:
         """Drain the posts of one stage; False where a child had to be killed."""
         for post, _ in posts:
             if post.child:
-                post.child.tell({"do": "drain", "seconds": self.house.drain_seconds})
+                post.child.tell({"do": "drain", "seconds": self.setup.drain_seconds})
                 if self.hurried.is_set():
                     post.child.tell({"do": "hurry"})
         keepers = [keeper for _, keeper in posts]
-        if await self._ended(keepers, self.house.drain_seconds + GRACE_SECONDS):
+        if await self._ended(keepers, self.setup.drain_seconds + GRACE_SECONDS):
             return True
         for post, keeper in posts:
             if post.child and not keeper.done():

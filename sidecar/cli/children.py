@@ -20,5 +20,5 @@ def worker(index: int, fd: int) -> int:
 @click.command(hidden=True)
 @click.option("--fd", type=int, required=True)
 def shipper(fd: int) -> int:
-    """Ship what the workers of this house write."""
+    """Ship what the workers of this node write."""
     return run_child("shipper", fd, run_shipper)

@@ -1,4 +1,4 @@
-"""`sidecar run`: the house, until a signal ends it."""
+"""`sidecar run`: the node, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from sidecar.app.loading import load
-from sidecar.app.processes import run_house
+from sidecar.app.processes import run_node
 from sidecar.cli.options import config_option, settings_of
 
 
@@ -19,4 +19,4 @@ def run(config: Path | None) -> int:
     SIGTERM drains (a second one hurries), SIGHUP reloads policies and keys. /livez, /readyz, /metrics and /status are
     on the control listener. Next: `curl -H 'X-Api-Key: …' http://127.0.0.1:8080/`, and `sidecar records tail`.
     """
-    return run_house(settings_of(config), load)
+    return run_node(settings_of(config), load)

@@ -1,6 +1,6 @@
 """The control listener: /livez, /readyz, /metrics, /status. It shows and never changes; no client of the API gets here.
 
-It asks the house at each request and keeps nothing. /livez asks nobody: it answers as long as the supervisor lives.
+It asks the node at each request and keeps nothing. /livez asks nobody: it answers as long as the supervisor lives.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 
 from sidecar.control.metrics import collect
-from sidecar.control.stats import House, HouseView
+from sidecar.control.stats import Node, NodeView
 
-HOUSE = web.AppKey("house", House)
+NODE = web.AppKey("node", Node)
 
 
 class _Once:
-    """One scrape: a collector over one view of the house."""
+    """One scrape: a collector over one view of the node."""
 
-    def __init__(self, view: HouseView) -> None:
+    def __init__(self, view: NodeView) -> None:
         self._view = view
 
     def collect(self) -> Iterator[Metric]:
         return collect(self._view)
 
 
-def application(house: House) -> web.Application:
-    """Build the control application over `house`."""
+def application(node: Node) -> web.Application:
+    """Build the control application over `node`."""
     app = web.Application()
-    app[HOUSE] = house
+    app[NODE] = node
     for path, handler in (("/livez", livez), ("/readyz", readyz), ("/metrics", metrics), ("/status", status)):
         app.router.add_get(path, handler)
     return app
@@ -47,7 +47,7 @@ async def livez(_request: web.Request) -> web.Response:
 
 async def readyz(request: web.Request) -> web.Response:
     """200 when every worker accepts and has met its store and sink; 503 with the reasons otherwise."""
-    view = await request.app[HOUSE].view()
+    view = await request.app[NODE].view()
     reasons = view.reasons()
     body: dict[str, Any] = {"status": "not ready" if reasons else "ready", "reasons": reasons}
     if degraded := view.degraded():
@@ -57,11 +57,11 @@ async def readyz(request: web.Request) -> web.Response:
 
 async def metrics(request: web.Request) -> web.Response:
     """Everything in docs/metrics.md, in the format that the scraper asks for."""
-    body, content_type = scrape(await request.app[HOUSE].view(), request.headers.get("Accept", ""))
+    body, content_type = scrape(await request.app[NODE].view(), request.headers.get("Accept", ""))
     return web.Response(body=body, headers={"Content-Type": content_type})
 
 
-def scrape(view: HouseView, accept: str) -> tuple[bytes, str]:
+def scrape(view: NodeView, accept: str) -> tuple[bytes, str]:
     """One exposition of `view`, and its content type, as `accept` prefers."""
     registry = CollectorRegistry()
     registry.register(_Once(view))
@@ -70,8 +70,8 @@ def scrape(view: HouseView, accept: str) -> tuple[bytes, str]:
 
 
 async def status(request: web.Request) -> web.Response:
-    """All that the house knows, as JSON, for people and for the command line."""
-    view = await request.app[HOUSE].view()
+    """All that the node knows, as JSON, for people and for the command line."""
+    view = await request.app[NODE].view()
     return _json(200, {"ready": not view.reasons(), "reasons": view.reasons()} | asdict(view))
 
 
@@ -84,9 +84,9 @@ def _json(code: int, body: dict[str, Any]) -> web.Response:
     )
 
 
-async def serve(house: House, host: str, port: int) -> tuple[web.AppRunner, str]:
+async def serve(node: Node, host: str, port: int) -> tuple[web.AppRunner, str]:
     """Start listening; the runner to clean up, and "host:port" as bound."""
-    runner = web.AppRunner(application(house), access_log=None, handle_signals=False)
+    runner = web.AppRunner(application(node), access_log=None, handle_signals=False)
     await runner.setup()
     site = web.TCPSite(runner, host, port)
     await site.start()

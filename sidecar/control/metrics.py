@@ -1,4 +1,4 @@
-"""Every metric that the house exports, as one table, and the collector that reads it. docs/metrics.md holds the same.
+"""Every metric that the node exports, as one table, and the collector that reads it. docs/metrics.md holds the same.
 
 Figures are made of plain integers at scrape; the data path knows nothing of Prometheus. Microseconds become seconds
 here and nowhere else. A count whose name is not in the table is shown under `sidecar_events_total`: nothing is quiet.
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from sidecar.control.stats import BOUNDS_US, Histogram, HouseView
+from sidecar.control.stats import BOUNDS_US, Histogram, NodeView
 
 US = 1_000_000
 
@@ -79,8 +79,8 @@ TYPES: dict[str, tuple[Row, ...]] = {
 Samples = list[tuple[tuple[str, ...], int]]
 
 
-def collect(view: HouseView) -> Iterator[Metric]:
-    """Turn what the house knows into metric families."""
+def collect(view: NodeView) -> Iterator[Metric]:
+    """Turn what the node knows into metric families."""
     totals = view.totals
     yield _counter(REQUESTS, [(_split(key), value) for key, value in totals.requests.items()])
     yield _counter(DENIALS, [(_split(key), value) for key, value in totals.denials.items()])
@@ -96,7 +96,7 @@ def collect(view: HouseView) -> Iterator[Metric]:
     yield _gauge(BUILD, [((view.version,), 1)])
 
 
-def _moments(view: HouseView) -> Iterator[Metric]:
+def _moments(view: NodeView) -> Iterator[Metric]:
     told = [child.stats for child in view.children]
     for name, row in GAUGES.items():
         yield _gauge(row, [((), sum(stats.get("gauges", {}).get(name, 0) for stats in told))])
@@ -104,7 +104,7 @@ def _moments(view: HouseView) -> Iterator[Metric]:
         yield _gauge(row, [((), max((stats.get("ages_us", {}).get(name, 0) for stats in told), default=0))])
 
 
-def _policy(view: HouseView) -> Iterator[Metric]:
+def _policy(view: NodeView) -> Iterator[Metric]:
     policy = view.policy
     yield _gauge(POLICY, [((policy.version,), 1)])
     yield _gauge(RELOADED, [((), int(not policy.faults))])
@@ -112,7 +112,7 @@ def _policy(view: HouseView) -> Iterator[Metric]:
     yield _counter(RELOAD_FAULTS, [((), policy.failed_reloads)])
 
 
-def _children(view: HouseView) -> Iterator[Metric]:
+def _children(view: NodeView) -> Iterator[Metric]:
     children = view.children
     yield _counter(RESTARTS, [((child.name,), child.restarts) for child in children])
     yield _gauge(READY, [((child.name,), int(child.ready)) for child in children])

@@ -1,4 +1,4 @@
-"""What a child tells of itself when asked, and what the house shows of all children together.
+"""What a child tells of itself when asked, and what the node shows of all children together.
 
 Figures are plain integers with their unit in the name; a histogram is a list of counts per bucket, not cumulative, one
 more than `BOUNDS_US` has (the last is everything above). Every part is optional: a child tells what it knows.
@@ -132,7 +132,7 @@ class PolicyView:
 
 
 @dataclass(slots=True)
-class HouseView:
+class NodeView:
     """Everything that the control listener knows, at one moment."""
 
     version: str
@@ -143,18 +143,18 @@ class HouseView:
     totals: Totals
 
     def reasons(self) -> list[str]:
-        """Say why the house is not ready; nothing where it is."""
+        """Say why the node is not ready; nothing where it is."""
         if self.draining:
             return ["draining"]
         return [f"{child.name}: {reason}" for child in self.children for reason in child.reasons]
 
     def degraded(self) -> dict[str, str]:
-        """Say what is away although the house serves: {"worker-0 redis": why}."""
+        """Say what is away although the node serves: {"worker-0 redis": why}."""
         return {f"{child.name} {what}": why for child in self.children for what, why in child.away.items()}
 
 
-class House(Protocol):
+class Node(Protocol):
     """What the control listener asks of the supervisor."""
 
-    async def view(self) -> HouseView:
+    async def view(self) -> NodeView:
         """Ask every child, within a bound; one that does not answer shows its last figures and a reason."""

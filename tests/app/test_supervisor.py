@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 
 from sidecar.app import supervisor as module
-from sidecar.app.supervisor import House, Role, Supervisor
+from sidecar.app.supervisor import Role, Setup, Supervisor
 from sidecar.core.errors import Fault, PolicyError
 
 STAND_IN = str(Path(__file__).with_name("stand_in.py"))
 
 
-def house(*hows, drain_seconds=5, **more):
+def node(*hows, drain_seconds=5, **more):
     roles = [Role(f"{how}-{i}", (sys.executable, STAND_IN, how), stage) for i, (how, stage) in enumerate(hows)]
-    return House(version="t", roles=roles, start={"hello": 1}, drain_seconds=drain_seconds, **more)
+    return Setup(version="t", roles=roles, start={"hello": 1}, drain_seconds=drain_seconds, **more)
 
 
 @contextlib.asynccontextmanager
-async def running(the_house):
-    supervisor = Supervisor(the_house)
+async def running(the_node):
+    supervisor = Supervisor(the_node)
     task = asyncio.get_running_loop().create_task(supervisor.run())
     try:
         yield supervisor, task
@@ -51,16 +51,16 @@ async def until_ready(supervisor):
         await asyncio.sleep(0.01)
 
 
-async def test_a_house_is_ready_when_every_child_has_said_so_and_announces_where_it_listens():
+async def test_a_node_is_ready_when_every_child_has_said_so_and_announces_where_it_listens():
     lines = []
-    async with running(house(("good", 0), ("good", 0), announce=lines.append)) as (supervisor, _):
+    async with running(node(("good", 0), ("good", 0), announce=lines.append)) as (supervisor, _):
         assert supervisor.stopping.is_set() is False
         await until_ready(supervisor)
         assert lines == ["listening on http://127.0.0.1:1234"]
 
 
 async def test_figures_of_all_children_are_added_up():
-    async with running(house(("good", 0), ("good", 0))) as (supervisor, _):
+    async with running(node(("good", 0), ("good", 0))) as (supervisor, _):
         await until_ready(supervisor)
         view = await supervisor.view()
         assert view.totals.requests == {"r|2xx": 6}
@@ -69,7 +69,7 @@ async def test_figures_of_all_children_are_added_up():
 
 async def test_a_killed_child_is_started_again_and_what_it_had_counted_stays_counted():
     # Fails if _live forgets to add the last figures to what is left.
-    async with running(house(("good", 0))) as (supervisor, _):
+    async with running(node(("good", 0))) as (supervisor, _):
         await until_ready(supervisor)
         await supervisor.view()
         first = supervisor.posts[0].child.process.pid
@@ -83,7 +83,7 @@ async def test_a_killed_child_is_started_again_and_what_it_had_counted_stays_cou
 
 
 async def test_a_crash_loop_leaves_the_other_child_alone_and_says_how_it_ended():
-    async with running(house(("dies", 0), ("good", 0))) as (supervisor, _):
+    async with running(node(("dies", 0), ("good", 0))) as (supervisor, _):
         await until(lambda: supervisor.posts[0].restarts >= 2)
         view = await supervisor.view()
         assert supervisor.posts[0].last_words == "ended with SIGKILL, is started again"
@@ -94,28 +94,28 @@ async def test_a_crash_loop_leaves_the_other_child_alone_and_says_how_it_ended()
 
 async def test_pauses_between_restarts_grow_and_are_capped():
     assert sorted(module.PAUSES_SECONDS) == list(module.PAUSES_SECONDS)
-    async with running(house(("dies", 0))) as (supervisor, _):
+    async with running(node(("dies", 0))) as (supervisor, _):
         began = time.monotonic()
         await until(lambda: supervisor.posts[0].restarts >= 3)
         assert time.monotonic() - began > sum(module.PAUSES_SECONDS[:2])
 
 
-async def test_a_child_that_can_never_start_ends_the_house_with_status_2():
-    supervisor = Supervisor(house(("wrong", 0), ("good", 0)))
+async def test_a_child_that_can_never_start_ends_the_node_with_status_2():
+    supervisor = Supervisor(node(("wrong", 0), ("good", 0)))
     assert await asyncio.wait_for(supervisor.run(), 20) == 2
 
 
-async def test_a_house_with_wrong_policies_does_not_start():
+async def test_a_node_with_wrong_policies_does_not_start():
     def load():
         raise PolicyError([Fault("p.yaml", 1, "plans", "wrong")])
 
     with pytest.raises(PolicyError, match=r"p\.yaml:1: plans: wrong"):
-        await Supervisor(house(("good", 0), load=load)).load()
+        await Supervisor(node(("good", 0), load=load)).load()
 
 
 async def test_a_drain_ends_workers_before_the_shipper(capfd):
     # Fails if _drain asks all stages at once.
-    supervisor = Supervisor(house(("good", 1), ("slow", 0), drain_seconds=1))
+    supervisor = Supervisor(node(("good", 1), ("slow", 0), drain_seconds=1))
     task = asyncio.get_running_loop().create_task(supervisor.run())
     await until_ready(supervisor)
     supervisor.stop()
@@ -127,7 +127,7 @@ async def test_a_drain_ends_workers_before_the_shipper(capfd):
 
 
 async def test_a_second_signal_hurries(capfd):
-    supervisor = Supervisor(house(("slow", 0), drain_seconds=60))
+    supervisor = Supervisor(node(("slow", 0), drain_seconds=60))
     task = asyncio.get_running_loop().create_task(supervisor.run())
     await until_ready(supervisor)
     supervisor.stop()
@@ -138,7 +138,7 @@ async def test_a_second_signal_hurries(capfd):
 
 async def test_a_child_that_does_not_end_in_time_is_killed_and_the_status_says_so(monkeypatch):
     monkeypatch.setattr(module, "GRACE_SECONDS", 0)
-    supervisor = Supervisor(house(("deaf", 0), drain_seconds=1))
+    supervisor = Supervisor(node(("deaf", 0), drain_seconds=1))
     task = asyncio.get_running_loop().create_task(supervisor.run())
     await until_ready(supervisor)
     supervisor.stop()
@@ -149,14 +149,14 @@ async def test_a_stuck_child_is_not_ready_and_is_killed_in_the_end(monkeypatch):
     monkeypatch.setattr(module, "BEAT_SECONDS", 0.05)
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(module, "MISSED_BEATS", 4)
-    async with running(house(("hangs", 0))) as (supervisor, _):
+    async with running(node(("hangs", 0))) as (supervisor, _):
         await until(lambda: supervisor.posts[0].child and supervisor.posts[0].child.standing.missed > 1)
         assert "does not answer" in supervisor.posts[0].child.standing.reasons()[0]
         await until(lambda: supervisor.posts[0].restarts == 1)
 
 
 async def test_a_dependency_that_never_answered_is_a_reason_and_one_that_is_away_later_is_not():
-    async with running(house(("lonely", 0))) as (supervisor, _):
+    async with running(node(("lonely", 0))) as (supervisor, _):
         await until(lambda: supervisor.posts[0].child and supervisor.posts[0].child.standing.served)
         view = await supervisor.view()
         assert view.reasons() == ["lonely-0: redis has not answered yet: refused"]
@@ -176,7 +176,7 @@ async def test_a_wrong_policy_changes_nothing_and_is_reported():
             return version
         raise PolicyError([Fault("p.yaml", 7, "plans.free", "no such meter")])
 
-    async with running(house(("good", 0), load=load)) as (supervisor, _):
+    async with running(node(("good", 0), load=load)) as (supervisor, _):
         await supervisor.load()
         await until_ready(supervisor)
         policy = await supervisor.reload()
@@ -185,7 +185,7 @@ async def test_a_wrong_policy_changes_nothing_and_is_reported():
 
 
 async def test_a_child_that_refuses_a_reload_is_reported():
-    async with running(house(("refuses", 0))) as (supervisor, _):
+    async with running(node(("refuses", 0))) as (supervisor, _):
         await until_ready(supervisor)
         policy = await supervisor.reload()
         assert policy.faults == ["p.yaml:3: plans: no such plan"]
@@ -198,7 +198,7 @@ async def test_children_of_a_killed_supervisor_drain_and_end(tmp_path):
         "from sidecar.app.supervisor import *\n"
         "def tell(line): print(s.posts[0].child.process.pid, flush=True)\n"
         f"role = Role('w', (sys.executable, {STAND_IN!r}, 'good'))\n"
-        "s = Supervisor(House('t', [role], {}, 1, announce=tell))\n"
+        "s = Supervisor(Setup('t', [role], {}, 1, announce=tell))\n"
         "asyncio.run(s.run())\n"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
@@ -212,7 +212,7 @@ async def test_children_of_a_killed_supervisor_drain_and_end(tmp_path):
 
 @pytest.mark.parametrize("how", ["slow", "good"])
 async def test_signals_to_the_whole_group_reach_children_only_through_the_supervisor(how):
-    async with running(house((how, 0))) as (supervisor, _):
+    async with running(node((how, 0))) as (supervisor, _):
         await until_ready(supervisor)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(supervisor.posts[0].child.process.pid, number)

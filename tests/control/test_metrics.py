@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.control.listener import scrape
 from sidecar.control.metrics import COUNTS, TYPES
-from sidecar.control.stats import ChildView, HouseView, PolicyView, Totals, empty_histogram, observe
+from sidecar.control.stats import ChildView, NodeView, PolicyView, Totals, empty_histogram, observe
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -23,7 +23,7 @@ def view():
     )
     worker = ChildView("worker-0", 1, True, [], {}, 2, {"gauges": {"connections": 3}}, "", 2_500_000, 4096)
     shipper = ChildView("shipper", 2, False, ["starting"], {}, 0, {"ages_us": {"journal_oldest": 250_000}})
-    return HouseView(
+    return NodeView(
         "1.0", 1_000_000, False, [worker, shipper], PolicyView("p7", 3_000_000, 4_000_000, 1, ["x"]), totals
     )
 

@@ -1,8 +1,8 @@
-from sidecar.control.stats import BOUNDS_US, ChildView, HouseView, PolicyView, Totals, empty_histogram, observe
+from sidecar.control.stats import BOUNDS_US, ChildView, NodeView, PolicyView, Totals, empty_histogram, observe
 
 
-def house(*children, draining=False):
-    return HouseView("t", 1, draining, list(children), PolicyView(), Totals())
+def node(*children, draining=False):
+    return NodeView("t", 1, draining, list(children), PolicyView(), Totals())
 
 
 def test_a_value_falls_into_the_first_bucket_whose_bound_is_not_below_it():
@@ -29,9 +29,9 @@ def test_totals_add_what_the_dead_and_the_living_told_and_stay_as_they_were():
     assert sum(left.added_us["buckets"]) == 0
 
 
-def test_a_house_is_not_ready_for_every_reason_that_a_child_has():
+def test_a_node_is_not_ready_for_every_reason_that_a_child_has():
     good = ChildView("worker-0", 1, ready=True, reasons=[], away={}, restarts=0)
     bad = ChildView("worker-1", 2, ready=False, reasons=["starting", "no redis"], away={}, restarts=0)
-    assert house(good).reasons() == []
-    assert house(good, bad).reasons() == ["worker-1: starting", "worker-1: no redis"]
-    assert house(good, draining=True).reasons() == ["draining"]
+    assert node(good).reasons() == []
+    assert node(good, bad).reasons() == ["worker-1: starting", "worker-1: no redis"]
+    assert node(good, draining=True).reasons() == ["draining"]

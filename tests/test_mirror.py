@@ -1,0 +1,45 @@
+"""Tests mirror sources, so that whoever changes a module knows where its promises are held."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Modules without a test file of their own, and where what they promise is held instead.
+ELSEWHERE = {
+    "sidecar/__main__.py": "one line; tests/cli start the command through it",
+    "sidecar/ports.py": "Protocols; mypy and the edges' own tests hold them",
+    "sidecar/cli/options.py": "shared options; tests/cli/test_cli.py meets them in every command",
+    "sidecar/cli/children.py": "two hidden commands; tests/cli/test_run.py runs them as a house does",
+    "sidecar/core/errors.py": "types and their text; every test of a fault reads them",
+}
+
+
+def sources():
+    return sorted(
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "sidecar").rglob("*.py")
+        if path.name != "__init__.py" or len(path.read_text().splitlines()) > 30
+    )
+
+
+def mirror(source):
+    path = Path(source)
+    folder = Path("tests", *path.parts[1:-1])
+    if path.name == "__init__.py":
+        return folder / f"test_{path.parent.name}.py"
+    return folder / f"test_{path.name}"
+
+
+@pytest.mark.parametrize("source", sources())
+def test_every_module_has_its_test(source):
+    assert (ROOT / mirror(source)).exists() or source in ELSEWHERE, f"write {mirror(source)}"
+
+
+def test_no_module_that_has_its_test_is_excused():
+    assert [source for source in ELSEWHERE if (ROOT / mirror(source)).exists()] == []
+
+
+def test_every_excuse_is_for_a_module_that_is_there():
+    assert [source for source in ELSEWHERE if not (ROOT / source).exists()] == []
