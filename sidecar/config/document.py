@@ -11,7 +11,7 @@ import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
@@ -236,8 +236,11 @@ def _spellings(loc: Loc) -> Iterable[Loc]:
 
 def _fault(model: type[BaseModel], document: Document, detail: ErrorDetails) -> Fault:
     loc, kind, context = detail["loc"], detail["type"], detail.get("ctx", {})
-    loc = tuple(part for part in loc if part != "[key]")
+    loc = tuple(part for part in loc if not str(part).startswith(("[key]", "<")))  # nothing that was written
     if kind == "extra_forbidden":
+        later = getattr(_model_at(model, loc[:-1]), "later", {})
+        if loc[-1] in later:
+            return document.fault(loc, f"is not available yet: {later[loc[-1]]}")
         return document.fault(loc, f"is not known here; {did_you_mean(str(loc[-1]), _fields_at(model, loc[:-1]))}")
     if kind == "missing":
         return document.fault(loc, "is missing")
@@ -249,18 +252,25 @@ def _fault(model: type[BaseModel], document: Document, detail: ErrorDetails) -> 
 
 def _fields_at(model: Any, loc: Loc) -> list[str]:
     """The names that may stand at `loc`, with units left out as people write them."""
-    for part in loc:
-        model = _step(_present(model), part)
-    model = _present(model)
+    model = _model_at(model, loc)
     names = model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else ()
     return [name.removesuffix(units.suffix_of(name) or "") for name in names]
 
 
+def _model_at(model: Any, loc: Loc) -> Any:
+    for part in loc:
+        model = _step(_present(model), part)
+    return _present(model)
+
+
 def _present(model: Any) -> Any:
-    """`X` of `X | None`."""
+    """What is written as a mapping or list in `X | None` or `str | X`, without its annotations."""
+    if get_origin(model) is Annotated:
+        return _present(get_args(model)[0])
     if get_origin(model) not in (Union, types.UnionType):
         return model
-    return next(option for option in get_args(model) if option is not type(None))
+    options = [_present(option) for option in get_args(model)]
+    return next((option for option in options if option not in (type(None), str, int)), None)
 
 
 def _step(model: Any, part: str | int) -> Any:

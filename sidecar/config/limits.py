@@ -1,0 +1,158 @@
+"""A limit as people write it (`rate: 5/s`) becomes a Limit of the core, or is refused with what would be right.
+
+A calendar unit is never a length: `10000/month` is a quota, `100/60s` a window, and one is not taken for the other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from sidecar.config import units
+from sidecar.config.document import did_you_mean
+from sidecar.config.policies import MAX_UNITS, LimitDoc
+from sidecar.core.policy import Limit
+
+CALENDAR: Final = ("hour", "day", "week", "month", "year")
+KINDS: Final = ("rate", "quota", "window", "concurrency")
+SLOT_EXPIRY_US: Final = 600_000_000  # a replica that was killed gives its slots back after ten minutes
+
+_LENGTHS_US: Final = {
+    "s": 1_000_000,
+    "second": 1_000_000,
+    "min": 60_000_000,
+    "minute": 60_000_000,
+    "h": 3_600_000_000,
+    "hour": 3_600_000_000,
+    "d": 86_400_000_000,
+    "day": 86_400_000_000,
+}
+_MAX_PERIOD_US: Final = 366 * _LENGTHS_US["day"]
+_FORM: Final = re.compile(r"\s*([0-9][0-9_]*)\s*([A-Za-z]*)\s*/\s*(.+?)\s*")
+
+# Fields that mean something with one kind only.
+_ONLY_WITH: Final = {
+    "burst": ("rate",),
+    "anchor": ("quota",),
+    "zone": ("quota",),
+    "fixed": ("window",),
+    "expiry_us": ("concurrency",),
+    "meter": ("rate", "quota", "window"),
+    "reserve": ("rate", "quota", "window"),
+}
+
+Wrong = tuple[str, str]
+"""A field, and what is wrong with it."""
+
+
+def kind_of(doc: LimitDoc) -> str | None:
+    """The one kind that a limit names; None for none or several."""
+    named = [kind for kind in KINDS if getattr(doc, kind) is not None]
+    return named[0] if len(named) == 1 else None
+
+
+def faults_of(doc: LimitDoc, *, sized: bool) -> Iterator[Wrong]:
+    """All that is wrong with a limit by itself. `sized`: its meter counts bytes, so `10GiB/month` makes sense."""
+    kind = kind_of(doc)
+    if kind is None:
+        yield "", f"needs exactly one of {', '.join(KINDS)}"
+        return
+    for field, kinds in _ONLY_WITH.items():
+        if getattr(doc, field) is not None and kind not in kinds:
+            yield field, f"means nothing with {kind}, only with {', '.join(kinds)}: leave it out"
+    if kind != "concurrency":
+        try:
+            shape(doc, sized=sized)
+        except ValueError as error:
+            yield kind, str(error)
+    if doc.zone is not None and doc.zone != "customer" and not _is_zone(doc.zone):
+        yield "zone", f"'{doc.zone}' is no time zone: write an IANA name such as Europe/Berlin, or customer"
+
+
+def shape(doc: LimitDoc, *, sized: bool = True) -> dict[str, Any]:
+    """The fields of Limit that a rate, quota or window spells out. ValueError says what would be right."""
+    kind = kind_of(doc) or ""
+    text: str = getattr(doc, kind)
+    match = _FORM.fullmatch(text)
+    example = {"rate": "5/s or 100/10s", "quota": "10000/month", "window": "100/60s"}[kind]
+    if match is None:
+        raise ValueError(f"'{text}' is not an amount per period: write for example {example}")
+    amount = _amount(match[1], match[2], sized=sized)
+    if kind == "quota":
+        return {"amount": amount, "calendar": _calendar(match[3])}
+    period_us = _period_us(kind, match[3], example)
+    if kind == "rate":
+        return {"amount": doc.burst or amount, "per": amount, "period_us": period_us}
+    return {"amount": amount, "period_us": period_us, "fixed": bool(doc.fixed)}
+
+
+def compiled(doc: LimitDoc) -> Limit:
+    """The limit, of a document without faults."""
+    kind = kind_of(doc) or ""
+    shaped: dict[str, Any] = {"amount": doc.concurrency, "period_us": doc.expiry_us or SLOT_EXPIRY_US, "meter": ""}
+    if kind != "concurrency":
+        shaped = {"meter": doc.meter or "requests", "reserve": doc.reserve or 1, **shape(doc)}
+    return Limit(
+        id=doc.id,
+        kind=kind,
+        scope=doc.scope or ("customer" if kind == "quota" else "key"),
+        zone=doc.zone or "UTC",
+        anchored=doc.anchor is not None,
+        over=doc.over,
+        stage=doc.stage,
+        on_store_failure=doc.on_store_failure,
+        routes=frozenset(doc.routes or ()),
+        **shaped,
+    )
+
+
+def identity_of(limit: Limit) -> dict[str, object]:
+    """What must be alike wherever a limit's id is used, because the id is the counter."""
+    alike: dict[str, object] = {"kind": limit.kind, "scope": limit.scope, "meter": limit.meter}
+    if limit.kind == "quota":
+        alike["calendar"] = limit.calendar
+    if limit.kind == "window":
+        alike |= {"period": f"{limit.period_us} µs", "fixed": limit.fixed}
+    return alike
+
+
+def _amount(digits: str, unit: str, *, sized: bool) -> int:
+    if unit and not sized:
+        raise ValueError(f"'{digits}{unit}' is a size, but the meter does not count bytes: write a plain number")
+    amount = units.parse(digits + unit, "_bytes") if unit else int(digits.replace("_", ""))
+    if not 1 <= amount <= MAX_UNITS:
+        raise ValueError(f"{amount} is not from 1 to 2^53 - 1, which is what every store counts exactly")
+    return amount
+
+
+def _calendar(text: str) -> str:
+    if text not in CALENDAR:
+        near = next((unit for unit in CALENDAR if unit.startswith(text[:1]) and text[:1] != "m"), "")
+        hint = did_you_mean(near or text, CALENDAR)
+        raise ValueError(f"'{text}' is no calendar unit; {hint} (a length such as 60s is a `window`)")
+    return text
+
+
+def _period_us(kind: str, text: str, example: str) -> int:
+    if text in _LENGTHS_US:
+        return _LENGTHS_US[text]
+    if text in ("week", "month", "year"):
+        raise ValueError(f"a {text} has no fixed length, so no {kind} has it: write `quota: …/{text}`")
+    if text in ("m", "M"):
+        raise ValueError("'m' could be a minute or a month: write min, or `quota: …/month`")
+    try:
+        period_us = units.parse(text, "_us")
+    except ValueError:
+        raise ValueError(f"'{text}' is no period: write for example {example}") from None
+    if not 1_000 <= period_us <= _MAX_PERIOD_US:
+        raise ValueError(f"'{text}' is not from 1ms to 366d")
+    return period_us
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        return bool(ZoneInfo(name).key)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False

@@ -1,0 +1,182 @@
+"""The parts of the settings: what may be set, its unit, its bounds and its safe default. Nothing reads files here.
+
+A field's name carries its unit; a document may write `timeout: 50ms` for `timeout_ms: 50`. Relative paths are resolved
+against the `base` of the validation's context.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints, ValidationInfo
+
+from sidecar.config.addresses import Address, RedisEndpoint, Url, parse_address, parse_redis_url, parse_url
+from sidecar.config.document import Model
+
+
+def _absolute(path: Path, info: ValidationInfo) -> Path:
+    base = (info.context or {}).get("base")
+    return path if base is None else base / path
+
+
+def listed(value: Any) -> Any:
+    """A list may be written as one text with commas, as the environment does."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+LocalPath = Annotated[Path, AfterValidator(_absolute)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Listen = Annotated[Address, BeforeValidator(parse_address, json_schema_input_type=str)]
+UpstreamUrl = Annotated[Url, BeforeValidator(parse_url, json_schema_input_type=str)]
+Positive = Annotated[int, Field(gt=0, le=2**53 - 1)]
+NotNegative = Annotated[int, Field(ge=0, le=2**53 - 1)]
+
+
+class ServerTls(Model):
+    """The listener's certificate chain and private key, PEM."""
+
+    cert: LocalPath
+    key: LocalPath
+
+
+class ClientTls(Model):
+    """How we trust a server: `ca` instead of the system's (PEM); `verify: false` trusts anyone; our own certificate."""
+
+    ca: LocalPath | None = None
+    verify: bool = True
+    cert: LocalPath | None = None
+    key: LocalPath | None = None
+
+
+class Timeouts(Model):
+    """Of one exchange with an upstream. `total_ms` 0 is no bound (streams)."""
+
+    connect_ms: Positive = 2_000
+    first_byte_ms: Positive = 60_000
+    between_bytes_ms: Positive = 60_000
+    total_ms: NotNegative = 0
+
+
+class Pool(Model):
+    """Connections kept to each address, per worker. `idle_ms`: below the 5 s of common servers."""
+
+    size: Annotated[int, Field(ge=1, le=65_536)] = 256
+    idle_ms: Positive = 4_000
+
+
+class Upstream(Model):
+    """A named API behind us: one or several addresses that are alike."""
+
+    urls: Annotated[tuple[UpstreamUrl, ...], BeforeValidator(listed), Field(min_length=1)]
+    timeouts: Timeouts = Timeouts()
+    pool: Pool = Pool()
+    tls: ClientTls = ClientTls()
+
+
+class Control(Model):
+    """The second listener: health, metrics, admin."""
+
+    listen: Listen = Address("127.0.0.1", 8081)
+
+
+class Keys(Model):
+    """Where API keys are registered (a file, or `redis: true`), and the bounded cache before it."""
+
+    file: LocalPath | None = None
+    redis: bool = False
+    pepper: SecretStr | None = None
+    cache_size: Positive = 100_000
+    cache_ttl_ms: Positive = 30_000
+    unknown_ttl_ms: Positive = 5_000
+
+
+class Redis(Model):
+    """The counters' store. `endpoint` is the parsed `url`; the breaker opens after so many failures in a row."""
+
+    url: Annotated[str, Field(repr=False)]
+    timeout_ms: Positive = 50
+    connect_timeout_ms: Positive = 1_000
+    breaker_failures: Positive = 5
+    breaker_open_ms: Positive = 1_000
+    tls: ClientTls = ClientTls()
+
+    @property
+    def endpoint(self) -> RedisEndpoint:
+        """Mode, hosts, database and credentials."""
+        return parse_redis_url(self.url)
+
+
+class Topics(Model):
+    """Kafka topics: usage records, denials, and the shipper's positions."""
+
+    records: Name = "usage.records"
+    denials: Name = "usage.denials"
+    positions: Name = "usage.positions"
+
+
+class Security(Model):
+    """How to talk to the brokers. `ca`, `cert` and `key` are PEM files."""
+
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    username: str | None = None
+    password: SecretStr | None = None
+    ca: LocalPath | None = None
+    cert: LocalPath | None = None
+    key: LocalPath | None = None
+
+
+def _joined(value: Any) -> Any:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+class Kafka(Model):
+    """The stream of records. `bootstrap_servers` is `host:port`, several with commas or as a list."""
+
+    bootstrap_servers: Annotated[
+        str, BeforeValidator(_joined), StringConstraints(pattern=r"^[^\s,]+:\d+(,\s*[^\s,]+:\d+)*$")
+    ]
+    topics: Topics = Topics()
+    security: Security = Security()
+    transactional_id_prefix: Name = "sidecar"
+
+
+class Journal(Model):
+    """The durable log: where, how safe, how large a segment and the whole may grow, and what to do when it is full."""
+
+    dir: LocalPath = Path("data/journal")
+    durability: Literal["os", "interval", "always"] = "os"
+    interval_ms: Positive = 100
+    segment_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 32)] = 64 << 20
+    cap_bytes: Positive = 4 << 30
+    on_full: Literal["reject", "serve"] = "reject"
+
+
+class Sink(Model):
+    """Where records go without Kafka: a JSON-lines file, or standard output."""
+
+    file: LocalPath | None = Path("data/records.jsonl")
+    stdout: bool = False
+
+
+class Http(Model):
+    """What a client may send, and how slowly: after the grace a body comes at the rate or is refused."""
+
+    head_bytes: Positive = 32 << 10
+    fields: Positive = 100
+    field_bytes: Positive = 8 << 10
+    target_bytes: Positive = 8 << 10
+    underscores: bool = False  # other names than the framing's may hold them
+    body_max_bytes: NotNegative = 0  # 0: no bound; a route may set one
+    head_timeout_ms: Positive = 10_000
+    idle_timeout_ms: Positive = 60_000
+    body_grace_ms: Positive = 10_000
+    body_bytes_per_second: NotNegative = 256
+
+
+class Log(Model):
+    """Logging of the processes themselves; never of exchanges."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
