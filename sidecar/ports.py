@@ -8,7 +8,7 @@ callback costs a seventh of a coroutine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from sidecar.core.counter import Checks
@@ -213,3 +213,39 @@ class House(Protocol):
     def started(self) -> None: ...
     def finished(self, exchange: Any) -> None:
         """Called once per exchange, when nothing of it is open any more."""
+
+
+class Entry(Protocol):
+    """One frame read back from a journal. `id` and `key` are ASCII; `str(position_after)` is where to read on."""
+
+    @property
+    def type(self) -> int: ...
+    @property
+    def stream(self) -> str: ...
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def id(self) -> bytes: ...
+    @property
+    def key(self) -> bytes: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def position_after(self) -> Any: ...
+
+
+class RecordSink(Protocol):
+    """Where records go, together with how far each worker's journal has been carried there: both or neither.
+
+    Every method raises SinkError where the sink failed; after it nothing is known, and the caller opens again and goes
+    by the positions that `open` gives. A position is an opaque string.
+    """
+
+    async def open(self) -> Mapping[str, str]:
+        """Become the only writer, and tell the committed position of each worker."""
+
+    async def commit(self, entries: Sequence[Entry], positions: Mapping[str, str]) -> None:
+        """Write `entries` and `positions` (by worker) as one. RefusedError names entries that can never be taken."""
+
+    async def close(self) -> None:
+        """Let go within a few seconds, whatever state the sink is in. Never fails."""

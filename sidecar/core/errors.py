@@ -12,7 +12,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 
 class SidecarError(Exception):
@@ -51,6 +52,15 @@ class StoreError(SidecarError):
 
 class SinkError(SidecarError):
     """The journal or a sink of records failed."""
+
+
+class RefusedError(SinkError):
+    """A sink will never take these entries (ports.Entry); nothing of the call that held them was committed."""
+
+    def __init__(self, entries: Sequence[Any], reason: str) -> None:
+        super().__init__(reason)
+        self.entries = entries
+        self.reason = reason
 
 
 class Fault(NamedTuple):
