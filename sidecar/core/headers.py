@@ -1,0 +1,151 @@
+"""What a client is told of its limits: RateLimit fields (draft-ietf-httpapi-ratelimit-headers-10) and denials.
+
+Never more generous than the truth: `r` is not below zero and not above what is left, `t` and Retry-After round up.
+Shadow limits are not spoken of. Runs on every response, so all that holds for a window is rendered once per Checks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.core.http.problem import Problem
+
+if TYPE_CHECKING:
+    from sidecar.core.counter import Checks
+    from sidecar.core.decision import Decision
+    from sidecar.core.policy import Limit
+
+_SECOND_US = 1_000_000
+_INTEGER_MAX = 999_999_999_999_999  # RFC 9651 §3.3.1: fifteen digits
+
+
+class _Fields:
+    """The lines of one Checks. `shown`: the indexes of the limits that clients hear of; `line` takes their r and t."""
+
+    __slots__ = ("line", "shown")
+
+    def __init__(self, checks: Checks) -> None:
+        self.shown = tuple(i for i, limit in enumerate(checks.limits) if limit.stage != "shadow")
+        items = [_policy_item(checks, i) for i in self.shown]
+        policy = b"RateLimit-Policy: %b\r\n" % b", ".join(items)
+        states = [_literal(_string(checks.limits[i].id)) + b";r=%d;t=%d" for i in self.shown]
+        self.line = _literal(policy) + b"RateLimit: %b\r\n" % b", ".join(states)
+
+
+def ratelimit_fields(decision: Decision) -> bytes:
+    """The RateLimit-Policy and RateLimit lines of a response, each ended by CRLF; b"" where no limit was asked."""
+    checks = decision.checks
+    fields: _Fields = checks.fields or _rendered(checks)
+    remaining, reset_us = decision.remaining, decision.reset_us
+    figures: list[int] = []
+    for i in fields.shown:
+        left = remaining[i]
+        figures += (0 if left < 0 else min(left, _INTEGER_MAX), -(-reset_us[i] // _SECOND_US))
+    return fields.line % tuple(figures) if figures else b""
+
+
+def x_ratelimit_fields(decision: Decision) -> bytes:
+    """The X-RateLimit-Limit, -Remaining and -Reset (seconds from now) of the limit nearest to its end; b"" for none."""
+    checks = decision.checks
+    fields: _Fields = checks.fields or _rendered(checks)
+    if not fields.shown:
+        return b""
+    remaining = decision.remaining
+    tightest = decision.violated
+    if tightest < 0:
+        tightest = min(fields.shown, key=lambda i: remaining[i] / checks.limits[i].amount)
+    return b"X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %d\r\n" % (
+        checks.limits[tightest].amount,
+        max(remaining[tightest], 0),
+        -(-decision.reset_us[tightest] // _SECOND_US),
+    )
+
+
+def retry_after(decision: Decision) -> int:
+    """Whole seconds until asking again makes sense, at least 1: not before the limit that denied has reset."""
+    return max(1, -(-decision.reset_us[decision.violated] // _SECOND_US))
+
+
+def denial_problem(decision: Decision) -> Problem:
+    """The answer to a denied request: 402 for an exhausted balance ("top up"), else 429 ("slow down", "used up")."""
+    limit = decision.checks.limits[decision.violated]
+    status, slug, title, detail = _DENIALS.get(limit.kind, _QUOTA)
+    cost = decision.checks.costs[decision.violated]
+    if cost > limit.amount:
+        detail = "this request asks for {cost} units; limit {id} never holds more than {amount}"
+    return Problem(
+        status,
+        slug,
+        detail.format(id=limit.id, amount=limit.amount, meter=limit.meter, cost=cost),
+        title=title,
+        extra={"violated-policies": [limit.id]},
+        headers=((b"Retry-After", b"%d" % retry_after(decision)),) if status == 429 else (),
+    )
+
+
+_QUOTA = (
+    429,
+    "quota-exceeded",
+    "Request cannot be satisfied as assigned quota has been exceeded",
+    "limit {id} of {amount} {meter} is used up for now",
+)
+_DENIALS = {
+    "concurrency": (
+        429,
+        "temporary-reduced-capacity",
+        "Request cannot be satisfied due to temporary server capacity constraints",
+        "limit {id} of {amount} exchanges at once is reached",
+    ),
+    "balance": (402, "balance-exhausted", "Balance exhausted", "the balance {id} is used up: top it up to go on"),
+}
+
+
+def _rendered(checks: Checks) -> _Fields:
+    fields = checks.fields = _Fields(checks)
+    return fields
+
+
+def _policy_item(checks: Checks, index: int) -> bytes:
+    limit = checks.limits[index]
+    unit = _unit(limit)
+    window = _window_seconds(limit, checks.starts_us[index], checks.ends_us[index])
+    return b"".join(
+        (
+            b"%b;q=%d" % (_string(limit.id), min(limit.amount, _INTEGER_MAX)),
+            b";w=%d" % window if window else b"",
+            b";qu=%b" % _string(unit) if unit else b"",
+        )
+    )
+
+
+def _unit(limit: Limit) -> str:
+    """The draft's word for the unit, "" for its default, `request`.
+
+    A unit of our own goes by its meter's name: left out, it would be taken for requests.
+    """
+    if limit.kind == "concurrency":
+        return "concurrent-requests"
+    if limit.meter.endswith("_bytes"):
+        return "content-bytes"
+    return "" if limit.meter == "requests" else limit.meter
+
+
+def _window_seconds(limit: Limit, start_us: int, end_us: int) -> int:
+    """The window in whole seconds, rounded up; a rate's is the time in which its whole burst comes back."""
+    if limit.kind == "rate":
+        return -(-limit.amount * limit.period_us // (limit.per * _SECOND_US))
+    return -(-(end_us - start_us) // _SECOND_US)
+
+
+def _literal(text: bytes) -> bytes:
+    """`text` as a part of a format that yields it."""
+    return text.replace(b"%", b"%%")
+
+
+def _string(value: str) -> bytes:
+    r"""A String of RFC 9651 §3.3.3: quoted, with \ before " and \; what is not printable ASCII is percent-encoded."""
+    plain = "".join(
+        char if " " <= char <= "~" else "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogatepass"))
+        for char in value
+    )
+    return b'"%b"' % plain.replace("\\", "\\\\").replace('"', '\\"').encode("ascii")

@@ -1,0 +1,205 @@
+"""The counters on Redis: one script call per decision, prepared once per window and sent as one join of bytes.
+
+The scripts are the rule of core/decision.py, held to it by a test; nothing is decided here. A command is repeated only
+where the server said that it did nothing: NOSCRIPT, or a window that is not that of its clock, which is the only one.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from hashlib import sha1
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sidecar.core.counter import COUNT_MAX, expiry_us, id_us, pace_of, previous_ceiling, shift_of
+from sidecar.core.decision import MARK_LIFE_US, Decision, changes_nothing, shadowed_of
+from sidecar.core.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sidecar.core.counter import Checks
+    from sidecar.core.policy import Limit
+    from sidecar.ports import Clock, Commands
+
+    Done = Callable[[Decision | StoreError], None]
+
+_STALE = -1
+_COUNT_ROLE = {("deny", "enforce"): 0, ("deny", "shadow"): 2}  # any other may pass
+
+
+class _Script:
+    """A Lua file beside this one, by its digest; in full where a server does not know it."""
+
+    def __init__(self, name: str) -> None:
+        source = Path(__file__).with_name(name).read_bytes()
+        self.words = _bulks("EVALSHA", sha1(source).hexdigest())  # noqa: S324 - Redis's own name for a script
+        self._full = _bulks("EVAL", source.decode())
+
+    def in_full(self, packed: bytes) -> bytes:
+        """The same command with the script's text in place of its digest."""
+        return packed.replace(self.words, self._full, 1)
+
+
+class _Wire:
+    """The commands of one Checks, cut where the id goes: its bucket in the name of the marks, and all of it later.
+
+    `instead` is the same question in the windows of Redis's clock, where that is not ours.
+    """
+
+    __slots__ = ("forced", "head", "instead", "settle_head", "settle_keys", "slot_key", "tail")
+
+    def __init__(self, checks: Checks) -> None:
+        by_kind = [(limit.kind == "concurrency", keys) for limit, keys in zip(checks.limits, checks.keys, strict=True)]
+        counters = [key for is_slot, keys in by_kind if not is_slot for key in keys]
+        keys = _bulks(*counters, *(keys[0] for is_slot, keys in by_kind if is_slot))
+        words = [word for index in range(len(checks.limits)) for word in _asked(checks, index)]
+        slots = sum(is_slot for is_slot, _ in by_kind)
+        self.slot_key = checks.marks
+        self.head = _head(_RESERVE, checks, 1 + len(counters) + slots, 3 + len(words))
+        self.tail = b"\r\n" + keys + _bulks(0, len(counters), *words) + b"$26\r\n"
+        self.forced = b"\r\n" + keys + _bulks(1, len(counters), *words) + b"$26\r\n"
+        settled = sum(_SETTLE_WORDS[limit.kind] for limit in checks.limits)
+        self.settle_head = _head(_SETTLE, checks, 1 + len(checks.limits), 2 + settled)
+        self.settle_keys = b"\r\n" + _bulks(*(keys[0] for keys in checks.keys)) + b"$26\r\n"
+        self.instead: Checks | None = None
+
+
+class RedisCounters:
+    """`Counters` on Redis. `clock` tells how old an id is and nothing else: the time that decides is Redis's.
+
+    `unsettled` counts settles that the store did not take.
+    """
+
+    def __init__(self, commands: Commands, clock: Clock) -> None:
+        self._send = commands.send
+        self._now_us = clock.now_us
+        self.unsettled = 0
+
+    def reserve(self, id: bytes, checks: Checks, done: Done) -> None:
+        """Ask all of `checks`, all or none, in one step. The decision's checks are in the windows of Redis's clock."""
+        wire = checks.wire or _wired(checks)
+        sent = checks
+        if wire.instead is not None:
+            sent = wire.instead
+            wire = sent.wire or _wired(sent)
+        packed = b"".join((wire.head, id[:7], wire.tail, id, b"\r\n"))
+        self._send(wire.slot_key, packed, partial(self._replied, packed, checks, sent, done))
+
+    def force(self, id: bytes, checks: Checks, done: Done) -> None:
+        """Reserve without asking, in the windows of `checks` even if they have passed. Once for an id, as ever."""
+        wire = checks.wire or _wired(checks)
+        packed = b"".join((wire.head, id[:7], wire.forced, id, b"\r\n"))
+        self._send(wire.slot_key, packed, partial(self._replied, packed, checks, checks, done))
+
+    def settle(
+        self, id: bytes, checks: Checks, truth: Sequence[int], failed: Callable[[StoreError], None] | None = None
+    ) -> None:
+        """Replace what was reserved by `truth[i]` units. Where it changes nothing, nothing is sent."""
+        if changes_nothing(checks, truth):
+            return
+        wire = checks.wire or _wired(checks)
+        age_us = self._now_us() - id_us(id)
+        words = [word for index in range(len(checks.limits)) for word in _owed(checks, index, truth[index], age_us)]
+        tail = _bulks(int(age_us > MARK_LIFE_US), *words)
+        packed = b"".join((wire.settle_head, id[:7], wire.settle_keys, id, b"\r\n", tail))
+        self._send(wire.slot_key, packed, partial(self._settled, packed, wire.slot_key, failed))
+
+    def _replied(self, packed: bytes, asked: Checks, sent: Checks, done: Done, reply: Any) -> None:
+        if type(reply) is StoreError:
+            if reply.detail.startswith("NOSCRIPT"):
+                again = _RESERVE.in_full(packed)
+                self._send(asked.marks, again, partial(self._replied, again, asked, sent, done))
+            else:
+                done(reply)
+        elif reply[0] == _STALE:
+            self._in_its_window(packed, asked, reply[1], done)
+        else:
+            done(_decision(sent, reply))
+
+    def _in_its_window(self, packed: bytes, asked: Checks, now_us: int, done: Done) -> None:
+        """Ask again, once, in the windows of Redis's clock; later callers with these checks start from there."""
+        checks = asked.wire.instead = asked.at(now_us)
+        wire = checks.wire or _wired(checks)
+        id_ = packed[-28:-2]
+        again = b"".join((wire.head, id_[:7], wire.tail, id_, b"\r\n"))
+        self._send(wire.slot_key, again, partial(self._replied_again, checks, done))
+
+    @staticmethod
+    def _replied_again(checks: Checks, done: Done, reply: Any) -> None:
+        if type(reply) is StoreError:
+            done(reply)
+        elif reply[0] == _STALE:
+            done(StoreError("redis: its clock left two windows within one decision"))
+        else:
+            done(_decision(checks, reply))
+
+    def _settled(self, packed: bytes, slot_key: str, failed: Callable[[StoreError], None] | None, reply: Any) -> None:
+        if type(reply) is not StoreError:
+            return
+        if reply.detail.startswith("NOSCRIPT"):
+            again = _SETTLE.in_full(packed)
+            self._send(slot_key, again, partial(self._settled, again, slot_key, failed))
+            return
+        self.unsettled += 1
+        if failed is not None:
+            failed(reply)
+
+
+def _decision(checks: Checks, reply: list[int]) -> Decision:
+    mask = reply[2]
+    return Decision(checks, reply[1], reply[3::2], reply[4::2], reply[0] - 1, shadowed_of(mask) if mask else ())
+
+
+def _wired(checks: Checks) -> _Wire:
+    wire = checks.wire = _Wire(checks)
+    return wire
+
+
+def _asked(checks: Checks, index: int) -> list[str | int]:
+    """What reserve.lua is told of one limit."""
+    limit, cost = checks.limits[index], checks.costs[index]
+    first: list[str | int] = [_letter(limit), _COUNT_ROLE.get((limit.over, limit.stage), 1), cost, limit.amount]
+    if limit.kind == "rate":
+        pace = pace_of(limit, cost)
+        return [*first, *pace.cost, *pace.burst, pace.step, pace.parts, pace.ceiling_us]
+    if limit.kind == "concurrency":
+        return [*first, limit.period_us]
+    start_us, end_us = checks.starts_us[index], checks.ends_us[index]
+    window = [start_us, end_us, expiry_us(limit, start_us, end_us) // 1000]
+    return [*first, *window, *([limit.period_us // 1000, previous_ceiling(limit)] if first[0] == "w" else ())]
+
+
+def _letter(limit: Limit) -> str:
+    return "q" if limit.kind == "window" and limit.fixed else _LETTERS[limit.kind]
+
+
+_LETTERS = {"rate": "r", "window": "w", "quota": "q", "concurrency": "c"}
+_SETTLE_WORDS = {"rate": 5, "window": 3, "quota": 3, "concurrency": 1}
+
+
+def _owed(checks: Checks, index: int, truth: int, age_us: int) -> tuple[str | int, ...]:
+    """What settle.lua is told of one limit."""
+    limit, cost = checks.limits[index], checks.costs[index]
+    owed = min(truth, COUNT_MAX) - cost
+    if limit.kind == "concurrency":
+        return ("c",)
+    if limit.kind == "rate":
+        pace = pace_of(limit, cost)
+        return ("r", *shift_of(limit, cost, owed, age_us), pace.parts, pace.ceiling_us)
+    return "q", owed, expiry_us(limit, checks.starts_us[index], checks.ends_us[index]) // 1000
+
+
+def _head(script: _Script, checks: Checks, keys: int, words: int) -> bytes:
+    """A command up to where the bucket of the id completes the first key's name."""
+    name = checks.marks.encode("ascii")
+    return b"*%d\r\n%b%b$%d\r\n%b" % (3 + keys + words, script.words, _bulks(keys), len(name) + 7, name)
+
+
+def _bulks(*words: str | int) -> bytes:
+    packed = [str(word).encode() for word in words]
+    return b"\r\n".join([*[b"$%d\r\n%b" % (len(word), word) for word in packed], b""])
+
+
+_RESERVE = _Script("reserve.lua")
+_SETTLE = _Script("settle.lua")
