@@ -1,3 +1,3 @@
 """Fixtures that every test may ask for; each lives with the server it starts."""
 
-pytest_plugins = ["tests.servers.redis"]
+pytest_plugins = ["tests.servers.kafka", "tests.servers.redis"]
