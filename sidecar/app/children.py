@@ -43,6 +43,7 @@ class Link:
         self._reader = reader
         self._writer = writer
         self._listener: asyncio.Task[None] | None = None
+        self._said: dict[str, Json] = {}
         self.start: Json = {}
         self.on_stats: Callable[[], WorkerStats] = WorkerStats
         self.on_reload: Callable[[], Awaitable[str]] | None = None
@@ -65,19 +66,19 @@ class Link:
 
     def ready(self, listening: str = "") -> None:
         """Say that the child does its work; `listening` is "host:port" where it accepts connections."""
-        self._say({"ready": listening})
+        self._say_once("ready", {"ready": listening})
 
     def not_ready(self, why: str) -> None:
         """Say that the child refuses work for now; `ready` ends it."""
-        self._say({"not_ready": why})
+        self._say_once("ready", {"not_ready": why})
 
     def away(self, what: str, why: str) -> None:
         """Say that a dependency ("redis", "kafka") does not answer. The child goes on as its policies say."""
-        self._say({"away": what, "why": why})
+        self._say_once(what, {"away": what, "why": why})
 
     def back(self, what: str) -> None:
         """Say that a dependency answers; also the first time, which is what readiness at start waits for."""
-        self._say({"back": what})
+        self._say_once(what, {"back": what})
 
     async def within_drain(self, work: Awaitable[object]) -> bool:
         """Wait for `work` until it is done (True), the drain's time is over, or a second signal hurries (False)."""
@@ -100,6 +101,12 @@ class Link:
         with contextlib.suppress(ConnectionError):
             await self._writer.drain()
         self._writer.close()
+
+    def _say_once(self, about: str, message: Json) -> None:
+        """Say what is new: callers look once a second, and an outage is two lines in the log."""
+        if self._said.get(about) != message:
+            self._said[about] = message
+            self._say(message)
 
     def _say(self, message: Json) -> None:
         if not self._writer.is_closing():
@@ -142,12 +149,12 @@ class Link:
 
 @dataclass(slots=True)
 class Standing:
-    """What a child has said of itself. `met` are the dependencies that have answered at least once."""
+    """What a child has said of itself. `needs` are the dependencies that have not answered yet, since it started."""
 
+    needs: set[str] = field(default_factory=set)
     listening: str = ""
     not_ready: str = "starting"
     away: dict[str, str] = field(default_factory=dict)
-    met: set[str] = field(default_factory=set)
     stats: WorkerStats = field(default_factory=WorkerStats)
     missed: int = 0
     served: bool = False
@@ -164,7 +171,7 @@ class Standing:
                 self.away[what] = why
             case {"back": str(what)}:
                 self.away.pop(what, None)
-                self.met.add(what)
+                self.needs.discard(what)
 
     def reasons(self) -> list[str]:
         """Say why the child is not ready: its own word, silence, or a dependency that has never answered.
@@ -174,7 +181,10 @@ class Standing:
         found = [self.not_ready] if self.not_ready else []
         if self.missed > 1:
             found.append("does not answer")
-        found += [f"{what} has not answered yet: {why}" for what, why in self.away.items() if what not in self.met]
+        found += [
+            f"{what} has not answered yet{': ' if what in self.away else ''}{self.away.get(what, '')}"
+            for what in sorted(self.needs)
+        ]
         return found
 
 

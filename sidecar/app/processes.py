@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
+from pathlib import Path
 
 import uvloop
 
@@ -26,9 +27,11 @@ from sidecar.config.addresses import Address
 from sidecar.config.settings import Settings
 from sidecar.control.listener import serve
 from sidecar.core.errors import PolicyError, SidecarError
+from sidecar.edge.watch import Watch
 
 PACKAGE = "metering-sidecar"
 LET_GO_SECONDS = 2
+WATCH_SECONDS = 0.25  # a revoked key in the file is felt within twice that
 log = logging.getLogger("sidecar.processes")
 Work = Callable[[Settings, Link], Awaitable[None]]
 
@@ -66,10 +69,18 @@ async def _run_node(settings: Settings, setup: Setup) -> int:
     _announce(f"control on http://{where}")
     try:
         async with asyncio.TaskGroup() as tasks:
-            supervisor.listen_to_signals(tasks)
-            return await supervisor.run()
+            reload = supervisor.listen_to_signals(tasks)
+            watch = Watch(_watched(settings), reload, WATCH_SECONDS)
+            watch.start()
+            status = await supervisor.run()
+            watch.stop()
+            return status
     finally:
         await runner.cleanup()
+
+
+def _watched(settings: Settings) -> list[Path]:
+    return [settings.policies] if settings.keys.file is None else [settings.policies, settings.keys.file]
 
 
 async def _free(listen: Address) -> None:
@@ -95,8 +106,12 @@ def _family(host: str) -> socket.AddressFamily:
 def roles(settings: Settings) -> list[Role]:
     """The children of a node: its workers, drained first, then the shipper."""
     python = (sys.executable, "-m", "sidecar")
-    workers = [Role(f"worker-{i}", (*python, "_worker", "--index", str(i))) for i in range(settings.workers)]
-    return [*workers, Role("shipper", (*python, "_shipper"), stage=1)]
+    store = ("redis",) if settings.redis is not None else ()
+    sink = ("kafka",) if settings.kafka is not None else ()
+    workers = [
+        Role(f"worker-{i}", (*python, "_worker", "--index", str(i)), needs=store) for i in range(settings.workers)
+    ]
+    return [*workers, Role("shipper", (*python, "_shipper"), stage=1, needs=sink)]
 
 
 def run_child(name: str, fd: int, work: Work) -> int:

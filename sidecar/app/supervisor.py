@@ -32,11 +32,15 @@ log = logging.getLogger("sidecar.supervisor")
 
 
 class Role(NamedTuple):
-    """What to start and keep: `command` gets `--fd N` appended; roles of a lower `stage` are drained first."""
+    """What to start and keep: `command` gets `--fd N` appended; roles of a lower `stage` are drained first.
+
+    `needs` names the dependencies that must have answered the child once before it counts as ready.
+    """
 
     name: str
     command: Sequence[str]
     stage: int = 0
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -94,8 +98,8 @@ class Supervisor:
             return EXIT_WRONG
         return 0 if clean else 1
 
-    def listen_to_signals(self, tasks: asyncio.TaskGroup) -> None:
-        """SIGTERM and SIGINT drain, a second one hurries; SIGHUP reloads."""
+    def listen_to_signals(self, tasks: asyncio.TaskGroup) -> Callable[[], None]:
+        """SIGTERM and SIGINT drain, a second one hurries; SIGHUP calls what is returned: reload, in `tasks`."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -104,6 +108,7 @@ class Supervisor:
             tasks.create_task(self.reload())
 
         loop.add_signal_handler(signal.SIGHUP, reload)
+        return reload
 
     def stop(self) -> None:
         """Drain; called again: hurry."""
@@ -129,6 +134,8 @@ class Supervisor:
                 self.policy.version = await asyncio.to_thread(self.setup.load)
             except PolicyError as error:
                 return self._refused([str(fault) for fault in error.faults])
+            except OSError as error:  # the copies could not be written
+                return self._refused([str(error)])
             self.policy.loaded_us, self.policy.faults = self.policy.tried_us, []
             asked = await asyncio.gather(*(child.ask("reload", RELOAD_SECONDS) for child in self._living()))
             faults = [fault for answer in asked if answer for fault in answer["reload"]["faults"]]
@@ -183,6 +190,7 @@ class Supervisor:
     async def _live(self, post: Post) -> int:
         start = self.setup.start | {"drain_seconds": self.setup.drain_seconds}
         child = await Child.spawn(post.role.name, post.role.command, start)
+        child.standing.needs = set(post.role.needs)
         child.heard = self._heard
         post.child = child
         try:

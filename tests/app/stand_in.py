@@ -29,6 +29,7 @@ async def main(how: str, fd: int) -> int:
     link.on_reload = reload
     if how == "lonely":
         link.away("redis", "refused")
+        link.away("redis", "refused")
     link.ready("127.0.0.1:1234")
     await link.draining.wait()
     print(json.dumps({"drain": how, "start": link.start}), flush=True)

@@ -17,7 +17,10 @@ STAND_IN = str(Path(__file__).with_name("stand_in.py"))
 
 
 def node(*hows, drain_seconds=5, **more):
-    roles = [Role(f"{how}-{i}", (sys.executable, STAND_IN, how), stage) for i, (how, stage) in enumerate(hows)]
+    roles = [
+        Role(f"{how}-{i}", (sys.executable, STAND_IN, how), stage, ("redis",) if how == "lonely" else ())
+        for i, (how, stage) in enumerate(hows)
+    ]
     return Setup(version="t", roles=roles, start={"hello": 1}, drain_seconds=drain_seconds, **more)
 
 
