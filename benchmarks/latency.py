@@ -16,18 +16,26 @@ from benchmarks.stage import API_KEY, LOAD_CORE, RunFailed, Stage
 
 QUANTILES = {"p50": 5000, "p99": 9900, "p99.9": 9990}  # of 10,000
 CONNECTIONS = 64
+UPSTREAM = "upstream"
 SCRIPT = Path(__file__).with_name("openloop.py")
 
 
 @dataclass
 class Latencies:
-    """µs at each quantile, over all rounds together; `noise_us` is the least and the greatest p99 of a round."""
+    """µs at each quantile, by form and round. A form that failed, or is not here, has its reason in `left_out`."""
 
     rate: int
     titles: dict[str, str]
-    quantiles_us: dict[str, dict[str, int]] = field(default_factory=dict)
-    noise_us: dict[str, tuple[int, int]] = field(default_factory=dict)
+    rounds_us: dict[str, list[dict[str, int]]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+
+    def at(self, name: str, quantile: str) -> list[int]:
+        return [one[quantile] for one in self.rounds_us[name]]
+
+    def added(self, name: str, quantile: str) -> list[int]:
+        """What the form adds to the upstream of the same round."""
+        pairs = zip(self.at(name, quantile), self.at(UPSTREAM, quantile), strict=True)
+        return [form - upstream for form, upstream in pairs]
 
 
 def quantile(ordered: Sequence[int], ten_thousandths: int) -> int:
@@ -55,10 +63,9 @@ def _once(peer: Peer | None, rate: int, seconds: int, answer_bytes: int) -> list
 def measure_latency(peers: Sequence[Peer], shape: tuple[int, int, int, int], say: Callable[[str], None]) -> Latencies:
     """Interleaved rounds over the bare upstream and every peer. `shape`: rate, rounds, seconds, answer's bytes."""
     rate, rounds, seconds, answer_bytes = shape
-    forms: list[tuple[str, Peer | None]] = [("upstream", None), *((p.name, p) for p in peers)]
-    result = Latencies(rate, {"upstream": "the upstream itself", **{p.name: p.title for p in peers}})
+    forms: list[tuple[str, Peer | None]] = [(UPSTREAM, None), *((p.name, p) for p in peers)]
+    result = Latencies(rate, {UPSTREAM: "the upstream itself", **{p.name: p.title for p in peers}})
     result.left_out = {p.name: why for p in peers if (why := p.missing())}
-    seen: dict[str, list[list[int]]] = {}
     for number in range(rounds):
         turn = number % len(forms)
         for name, peer in (*forms[turn:], *forms[:turn]):
@@ -66,14 +73,10 @@ def measure_latency(peers: Sequence[Peer], shape: tuple[int, int, int, int], say
                 continue
             say(f"round {number + 1} of {rounds}: {result.titles[name]} at {rate} requests/s")
             try:
-                seen.setdefault(name, []).append(_once(peer, rate, seconds, answer_bytes))
+                ordered = _once(peer, rate, seconds, answer_bytes)
+                figures = {label: quantile(ordered, share) for label, share in QUANTILES.items()}
+                result.rounds_us.setdefault(name, []).append(figures)
             except RunFailed as failure:
                 result.left_out[name] = str(failure)
-                seen.pop(name, None)
-    for name, _ in forms:
-        if name in seen:
-            whole = sorted(us for one in seen[name] for us in one)
-            result.quantiles_us[name] = {label: quantile(whole, q) for label, q in QUANTILES.items()}
-            p99 = [quantile(one, QUANTILES["p99"]) for one in seen[name]]
-            result.noise_us[name] = (min(p99), max(p99))
+                result.rounds_us.pop(name, None)
     return result

@@ -1,5 +1,5 @@
 """How results are shown: a table on the terminal, JSON for programs, Markdown for RESULTS.md. Every figure comes with
-its spread (min - max over the rounds), and what was left out is said in the same place.
+its spread (min … max over the rounds), and what was left out is said in the same place.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.latency import Latencies
+from benchmarks.latency import QUANTILES, UPSTREAM, Latencies
 from benchmarks.measure import Results
 from benchmarks.stage import LOAD_CORE, PROXY_CORE
 
@@ -40,12 +40,12 @@ def _lines(path: str) -> list[str]:
 
 
 def _spread(values: Sequence[float], unit: float, digits: int, suffix: str = "") -> str:
-    """The median and, where there were several rounds, min - max."""
+    """The median and, where there were several rounds, min … max."""
     if not values:
         return NOTHING
     scaled = [v / unit for v in values]
     middle = f"{statistics.median(scaled):,.{digits}f}{suffix}"
-    return f"{middle} ({min(scaled):,.{digits}f} - {max(scaled):,.{digits}f})" if len(scaled) > 1 else middle
+    return f"{middle} ({min(scaled):,.{digits}f} … {max(scaled):,.{digits}f})" if len(scaled) > 1 else middle
 
 
 def rows(results: Results) -> list[tuple[str, ...]]:
@@ -73,21 +73,19 @@ def left_out(results: Results) -> list[str]:
     return [f"{results.titles[name]}: {why}" for name, why in results.left_out.items()]
 
 
+LATENCY_COLUMNS = ("form", "p50", "p99", "p99.9", "adds at p50", "adds at p99", "adds at p99.9")
+
+
 def latency_rows(found: Latencies) -> list[tuple[str, ...]]:
-    """One row a form: its p50, p99 and p99.9, and what it adds to the bare upstream at each."""
-    base = found.quantiles_us.get("upstream", {})
-    return [
-        (
-            found.titles[name],
-            *(f"{us:,} µs" for us in quantiles.values()),
-            *(f"{us - base[q]:+,} µs" if base and name != "upstream" else NOTHING for q, us in quantiles.items()),
-            f"{found.noise_us[name][0]:,} - {found.noise_us[name][1]:,} µs",
-        )
-        for name, quantiles in found.quantiles_us.items()
-    ]
-
-
-LATENCY_COLUMNS = ("form", "p50", "p99", "p99.9", "adds at p50", "at p99", "at p99.9", "p99 over the rounds")
+    """One row a form: its quantiles, and what it adds to the upstream of the same round at each."""
+    lines: list[tuple[str, ...]] = []
+    for name, title in found.titles.items():
+        if name in found.rounds_us:
+            compared = name != UPSTREAM and UPSTREAM in found.rounds_us
+            own = [_spread(found.at(name, q), 1, 0, " µs") for q in QUANTILES]
+            added = [_spread(found.added(name, q), 1, 0, " µs") if compared else NOTHING for q in QUANTILES]
+            lines.append((title, *own, *added))
+    return lines
 
 
 def table(title: str, columns: Iterable[str], lines: Iterable[tuple[str, ...]]) -> Table:

@@ -24,7 +24,7 @@ from benchmarks.stage import RunFailed
 RESULTS = Path(__file__).with_name("RESULTS.md")
 FORMS: dict[str, Peer] = {p.name: p for p in (*PEERS, *sidecars.FORMS)}
 LATENCY_FORMS = (BASELINE, "embedded", "redis")
-OUT = Console(width=None if sys.stdout.isatty() else 140)
+OUT = Console(width=None if sys.stdout.isatty() else 180)
 TELL = Console(stderr=True)
 
 
@@ -98,7 +98,7 @@ def _show(results: Results, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"machine": report.machine(), "versions": versions(results), **report.as_json(results)}))
         return
-    OUT.print(report.table("CPU per request: median (min - max)", report.COLUMNS, report.rows(results)))
+    OUT.print(report.table("CPU per request: median (min … max)", report.COLUMNS, report.rows(results)))
     for line in (report.machine(), *(f"left out: {one}" for one in report.left_out(results))):
         OUT.print(line, highlight=False, markup=False)
 
@@ -128,7 +128,7 @@ Written by `{command}` on {day}; [docs/benchmarks.md](../docs/benchmarks.md) say
 - Machine: {machine}
 - Versions: {versions}
 - {shape.rounds} interleaved rounds of {shape.seconds} s after {shape.warmup} s of warm-up, {connections} keep-alive \
-connections, answers of {shape.answer_bytes} bytes; median (min - max)
+connections, answers of {shape.answer_bytes} bytes; median (min … max)
 
 ## CPU per request
 
@@ -141,7 +141,8 @@ in the first figure.
 
 {latency}
 
-Open loop: a latency counts from the moment the request was due. All rounds together.
+Open loop: a latency counts from the moment the request was due. What a form adds is taken within its
+round; p99.9 stands on a handful of requests in a round: read it with its spread.
 {latency_left_out}"""
 
 

@@ -125,7 +125,7 @@ class Stage:
                 raise RunFailed(f"{name} ended with exit code {process.returncode}:\n{self.log(name)}")
 
     def log(self, name: str) -> str:
-        return "\n".join((self.dir / f"{name}.log").read_text(errors="replace").splitlines()[-15:])
+        return "\n".join((self.dir / f"{name}.log").read_text(errors="replace").splitlines()[-8:])
 
     def until(self, what: str, ready: Callable[[], bool], seconds: int = 15) -> None:
         """Wait until `ready()`; a process that ended, or the deadline, fails the run with its log."""
