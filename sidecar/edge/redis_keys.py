@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 
     Done = Callable[[Identity | StoreError | None], None]
 
-# Behind the prefix of the installation:
-KEY = "key:"  # + hex digest → the KeyRecord as JSON; the truth
-INDEX = "keys"  # hash: key id → hex digest
-CHANGED = "keys:changed"  # channel: the hex digest of a key that was written
+KEY = "sc:key:"  # + hex digest → the KeyRecord as JSON; the truth
+INDEX = "sc:keys"  # hash: key id → hex digest
+CHANGED = "sc:keys:changed"  # channel: the hex digest of a key that was written
 
 TIMEOUT_S = 0.05
 _BATCH = 512
@@ -67,7 +66,7 @@ def connect(endpoint: Endpoint, timeout_s: float, ssl: Mapping[str, Any] | None 
         "retry": Retry(NoBackoff(), 0), "socket_timeout": timeout_s, "socket_connect_timeout": timeout_s,
         **({"ssl": True, **(ssl or {})} if endpoint.tls else {}),
     }  # fmt: skip
-    user = {"username": endpoint.username, "password": endpoint.password}
+    user: dict[str, Any] = {"username": endpoint.username, "password": endpoint.password}
     if endpoint.mode == "cluster":
         return RedisCluster(startup_nodes=[ClusterNode(*host) for host in endpoint.hosts], **user, **options)
     if endpoint.mode == "sentinel":
@@ -93,12 +92,9 @@ class RedisKeys:
     The client's retries are to be off. `watch` runs until it is cancelled; the rest needs no task of its own.
     """
 
-    def __init__(self, redis: Redis | RedisCluster, clock: Clock, prefix: str, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, redis: Redis | RedisCluster, clock: Clock, timeout_s: float = TIMEOUT_S) -> None:
         self._redis: Any = redis
         self._clock = clock
-        self._key = prefix + KEY
-        self._index = prefix + INDEX
-        self._changed = prefix + CHANGED
         self._timeout_s = timeout_s
         self._waiting: dict[bytes, list[Done]] = {}
         self._asking: asyncio.Task[None] | None = None
@@ -139,7 +135,7 @@ class RedisKeys:
             async with asyncio.timeout(self._timeout_s):
                 pipeline = self._redis.pipeline(transaction=False)
                 for digest in batch:
-                    pipeline.get(self._key + digest.hex())
+                    pipeline.get(KEY + digest.hex())
                 found = await pipeline.execute(raise_on_error=False)
         except Exception as error:  # noqa: BLE001 - redis-py raises KeyError for lost slots; nobody may be left waiting
             self._rest_after_failure()
@@ -195,7 +191,7 @@ class RedisKeys:
     async def _listen(self, changed: Callable[[bytes | None], None]) -> None:
         await self._redis.initialize()  # a cluster's channel does not learn the slots by itself
         async with self._redis.pubsub() as channel:
-            await channel.subscribe(self._changed)
+            await channel.subscribe(CHANGED)
             pinged = False
             while True:
                 message = await channel.get_message(timeout=_SILENCE_S)
@@ -219,17 +215,17 @@ class RedisKeys:
         try:
             for record in records:
                 name = record.digest.hex()
-                await self._redis.set(self._key + name, json.dumps(record.stored()))
-                await self._redis.hset(self._index, record.id, name)
-                await self._redis.publish(self._changed, name)
+                await self._redis.set(KEY + name, json.dumps(record.stored()))
+                await self._redis.hset(INDEX, record.id, name)
+                await self._redis.publish(CHANGED, name)
         except _NO_ANSWER as error:
             raise _no_answer(error, maybe_applied=True) from None
 
     async def records(self) -> AsyncIterator[KeyRecord]:
         """All keys, in no order. StoreError: it did not answer."""
         try:
-            async for _, name in self._redis.hscan_iter(self._index, count=_BATCH):
-                raw = await self._redis.get(self._key + _text(name))
+            async for _, name in self._redis.hscan_iter(INDEX, count=_BATCH):
+                raw = await self._redis.get(KEY + _text(name))
                 record = _record(raw) if raw is not None else None
                 if record is not None:
                     yield record
@@ -239,8 +235,8 @@ class RedisKeys:
     async def record(self, id: str) -> KeyRecord | None:
         """The key of this id. StoreError: it did not answer."""
         try:
-            name = await self._redis.hget(self._index, id)
-            raw = await self._redis.get(self._key + _text(name)) if name is not None else None
+            name = await self._redis.hget(INDEX, id)
+            raw = await self._redis.get(KEY + _text(name)) if name is not None else None
         except _NO_ANSWER as error:
             raise _no_answer(error) from None
         return _record(raw) if raw is not None else None

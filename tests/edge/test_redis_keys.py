@@ -65,7 +65,7 @@ async def until(condition, seconds: float = 5.0) -> float:
 @contextlib.asynccontextmanager
 async def opened(endpoint: Endpoint, timeout_s: float = 2.0, ssl=None):
     client = connect(endpoint, timeout_s, ssl)
-    keys = RedisKeys(client, Clock(), PREFIX, timeout_s)
+    keys = RedisKeys(client, Clock(), timeout_s)
     try:
         yield keys
     finally:
@@ -273,7 +273,7 @@ async def test_a_redis_that_comes_back_is_asked_and_watched_again(make_redis):
 async def test_closing_answers_those_who_wait(make_redis):
     server = make_redis()
     client = connect(Endpoint("single", (("127.0.0.1", server.port),)), 5.0)
-    keys = RedisKeys(client, Clock(), PREFIX, 5.0)
+    keys = RedisKeys(client, Clock(), 5.0)
     server.pause()
     waiting = asyncio.gather(found(keys, "one"), found(keys, "two"))
     await asyncio.sleep(0)

@@ -1,0 +1,222 @@
+"""Verified JWTs as credentials: a signature by a known key, by an algorithm that is allowed and that fits the key.
+
+The token chooses nothing: not the algorithm (RFC 8725 §3.1), not the key's kind (no HMAC under a public key), not where
+keys come from. No error repeats the token, its claims or a key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import OrderedDict
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import jwt
+
+from sidecar.core.errors import Fault, PolicyError, StoreError
+from sidecar.core.identity import Identity
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from sidecar.ports import Clock
+
+    Done = Callable[[Identity | StoreError | None], None]
+    Fetch = Callable[[str], Awaitable[bytes]]
+
+# Which algorithms a key of this kind (JWK `kty`, `crv`) can stand behind.
+_FITS = {
+    ("oct", ""): ("HS256", "HS384", "HS512"),
+    ("RSA", ""): ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    ("EC", "P-256"): ("ES256",),
+    ("EC", "P-384"): ("ES384",),
+    ("EC", "P-521"): ("ES512",),
+    ("OKP", "Ed25519"): ("EdDSA",),
+}
+ALGORITHMS = tuple(name for names in _FITS.values() for name in names)
+_REFETCH_US = 10_000_000  # a key that is not known is looked for at most this often
+_GOOD, _BAD = 50_000, 10_000  # tokens whose verdict is kept, bounded apart
+_BAD_TTL_US = 5_000_000
+_WAITING = 10_000
+_LAST_S = 1 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class JwtRules:
+    """What makes a token good, and which claims name whom. `leeway_s` forgives clocks that differ.
+
+    `algorithms` are those allowed, of ALGORITHMS; `audience` and `issuer` are required of the token when set.
+    `plan` is the plan where the token has no `plan_claim`; a token without subject or customer is none.
+    """
+
+    algorithms: tuple[str, ...]
+    audience: str = ""
+    issuer: str = ""
+    subject_claim: str = "sub"
+    customer_claim: str = "customer"
+    plan_claim: str = "plan"
+    plan: str = ""
+    leeway_s: int = 30
+    keys_ttl_s: int = 600
+
+    def __post_init__(self) -> None:
+        if not self.algorithms or any(name not in ALGORITHMS for name in self.algorithms):
+            raise ValueError(f"algorithms are some of {', '.join(ALGORITHMS)}")
+
+
+class _Key:
+    """A key and the algorithms that are allowed with it."""
+
+    __slots__ = ("algorithms", "id", "key")
+
+    def __init__(self, raw: Mapping[str, Any], allowed: Sequence[str]) -> None:
+        fits = _FITS.get((raw.get("kty", ""), raw.get("crv", "")), ())
+        own = raw.get("alg")
+        self.algorithms = tuple(name for name in fits if name in allowed and own in (None, name))
+        self.id = raw.get("kid")
+        self.key: Any = jwt.PyJWK(dict(raw), self.algorithms[0]).key if self.algorithms else None
+
+
+def read_jwks(text: bytes, file: str, allowed: Sequence[str]) -> list[_Key]:
+    """The keys of a JWK Set (RFC 7517 §5) that can stand behind an allowed algorithm. PolicyError: none can."""
+    try:
+        made = [_Key(raw, allowed) for raw in json.loads(text)["keys"] if raw.get("use", "sig") == "sig"]
+    except (AttributeError, KeyError, TypeError, ValueError, jwt.PyJWTError):
+        raise PolicyError([Fault(file, 0, "keys", 'is not a JWK Set: write {"keys": [{"kty": …}]}')]) from None
+    usable = [key for key in made if key.algorithms]
+    if not usable:
+        raise PolicyError([Fault(file, 0, "keys", f"has no key for {', '.join(allowed)}")])
+    return usable
+
+
+class JwtKeys:
+    """Finds identities by verified tokens. `keys` is a JWK Set's text; or `url`, from which `fetch` brings one.
+
+    A fetched set is kept for `keys_ttl_s`, and longer where a new one cannot be had. PolicyError: `keys` is wrong.
+    """
+
+    def __init__(
+        self, rules: JwtRules, clock: Clock, *, keys: bytes = b"", url: str = "", fetch: Fetch | None = None
+    ) -> None:
+        if bool(keys) is (fetch is not None and bool(url)):
+            raise ValueError("JWTs need keys, or a url and what fetches it")
+        self._rules = rules
+        self._clock = clock
+        self._url = url
+        self._fetch = fetch
+        self._keys = read_jwks(keys, "keys", rules.algorithms) if keys else []
+        self._fetched_us = self._tried_us = -(1 << 60)
+        self._fetching: asyncio.Task[None] | None = None
+        self._waiting: list[tuple[bytes, Done]] = []
+        self._good: OrderedDict[bytes, tuple[Identity, int]] = OrderedDict()
+        self._bad: OrderedDict[bytes, int] = OrderedDict()
+
+    def find_token(self, token: bytes, done: Done) -> None:
+        """The identity, None where the token is not good; StoreError where there are no keys to tell by."""
+        digest, now_us = sha256(token).digest(), self._clock.now_us()
+        good = self._good.get(digest)
+        if good is not None and now_us < good[1]:
+            done(good[0])
+        elif now_us < self._bad.get(digest, 0):
+            done(None)
+        else:
+            self._look(token, done)
+
+    def _look(self, token: bytes, done: Done) -> None:
+        """Verify by the keys at hand; only where none of them can be the token's, wait for new ones."""
+        lacking = self._fetch is not None and not self._candidates(token)
+        if self._fetch is not None and self._due(lacking=lacking):
+            self._tried_us = self._clock.mono_us()
+            self._fetching = asyncio.get_running_loop().create_task(self._refresh(self._fetch))
+        if not lacking or self._fetching is None:
+            done(self._verified(token))
+        elif len(self._waiting) >= _WAITING:
+            done(StoreError("too many tokens wait for keys"))
+        else:
+            self._waiting.append((token, done))
+
+    def _due(self, *, lacking: bool) -> bool:
+        now_us = self._clock.mono_us()
+        old = now_us - self._fetched_us >= self._rules.keys_ttl_s * 1_000_000
+        return self._fetching is None and (old or lacking) and now_us - self._tried_us >= _REFETCH_US
+
+    async def close(self) -> None:
+        """Stop fetching; whoever still waits is answered."""
+        if self._fetching is not None:
+            self._fetching.cancel()
+            await asyncio.gather(self._fetching, return_exceptions=True)
+
+    async def _refresh(self, fetch: Fetch) -> None:
+        try:
+            self._keys = read_jwks(await fetch(self._url), self._url, self._rules.algorithms)
+            self._fetched_us = self._clock.mono_us()
+        except (OSError, TimeoutError, PolicyError, StoreError):
+            pass  # the keys of before hold; without any, the answer is a StoreError
+        finally:
+            self._fetching = None
+            waiting, self._waiting = self._waiting, []
+            for token, done in waiting:
+                asyncio.get_running_loop().call_soon(done, self._verified(token))
+
+    def _verified(self, token: bytes) -> Identity | StoreError | None:
+        """The verdict, which is kept; not longer than fetched keys are, so that a withdrawn key ends its tokens."""
+        if not self._keys:
+            return StoreError("there are no keys to verify tokens by")
+        digest, now_us = sha256(token).digest(), self._clock.now_us()
+        identity = next((found for key in self._candidates(token) if (found := self._checked(token, key))), None)
+        if identity is None:
+            self._bad[digest] = now_us + _BAD_TTL_US
+            if len(self._bad) > _BAD:
+                self._bad.popitem(last=False)
+            return None
+        before = self._good.pop(digest, None)
+        if before is not None and before[0].same_as(identity):
+            identity = before[0]
+        ttl_us = self._rules.keys_ttl_s * 1_000_000 if self._fetch is not None else 1 << 60
+        self._good[digest] = identity, min(identity.expires_us, now_us + ttl_us)
+        if len(self._good) > _GOOD:
+            self._good.popitem(last=False)
+        return identity
+
+    def _candidates(self, token: bytes) -> list[_Key]:
+        """The keys that may have signed it: that of its `kid`, else all; none where its `alg` is not allowed."""
+        try:
+            header = jwt.get_unverified_header(token)
+        except jwt.PyJWTError:
+            return []
+        name, algorithm = header.get("kid"), header.get("alg")
+        return [key for key in self._keys if algorithm in key.algorithms and (name is None or key.id in (None, name))]
+
+    def _checked(self, token: bytes, key: _Key) -> Identity | None:
+        rules = self._rules
+        required = ["exp", rules.subject_claim, rules.customer_claim]
+        required += ["aud"] * bool(rules.audience) + ["iss"] * bool(rules.issuer)
+        try:
+            claims = jwt.decode(
+                token, key.key, algorithms=key.algorithms, audience=rules.audience or None, issuer=rules.issuer or None,
+                options={"require": required, "verify_aud": bool(rules.audience), "verify_exp": False,
+                         "verify_nbf": False, "verify_iat": False},
+            )  # fmt: skip
+        except jwt.PyJWTError:
+            return None
+        return self._identity(claims)
+
+    def _identity(self, claims: Mapping[str, Any]) -> Identity | None:
+        """Whom the claims name, while they hold by our clock; PyJWT would ask the system's."""
+        rules = self._rules
+        exp, nbf = claims["exp"], claims.get("nbf", 0)
+        names = claims[rules.subject_claim], claims[rules.customer_claim], claims.get(rules.plan_claim, rules.plan)
+        if any(isinstance(moment, bool) or not isinstance(moment, int | float) for moment in (exp, nbf)):
+            return None
+        if not (abs(exp) < _LAST_S and abs(nbf) < _LAST_S):  # NaN is below nothing
+            return None
+        if not all(isinstance(name, str) and 0 < len(name) <= 256 and name.isprintable() for name in names):
+            return None
+        now_us, leeway_us = self._clock.now_us(), rules.leeway_s * 1_000_000
+        expires_us = int(exp) * 1_000_000 + leeway_us
+        if not int(nbf) * 1_000_000 - leeway_us <= now_us < expires_us:
+            return None
+        subject, customer, plan = names
+        return Identity(f"jwt:{customer}:{subject}", subject, customer, plan, expires_us=expires_us)

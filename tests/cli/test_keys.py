@@ -1,0 +1,227 @@
+"""Mirrors sidecar/cli/keys.py, through the command line as people use it."""
+
+import io
+import json
+import logging
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import yaml
+
+from sidecar.core.identity import digest, looks_made, make_key, stored
+
+pytest_plugins = ["tests.servers.redis"]
+
+ONE = ("new", "--customer", "cust-1", "--subject", "app-1", "--plan", "free", "--id", "k_1")
+
+
+class Desk:
+    """Runs `sidecar keys …` in this process, with a settings file of its own."""
+
+    def __init__(self, folder, settings: str, monkeypatch, capsys) -> None:
+        self.file = folder / "keys.yaml"
+        self.config = folder / "sidecar.yaml"
+        self.config.write_text(settings)
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, command: str, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
+        from sidecar.cli import main  # noqa: PLC0415 - a broken import is this test's failure, not the collection's
+
+        self._monkeypatch.setattr(sys, "argv", ["sidecar", "keys", command, "-c", str(self.config), *arguments])
+        self._monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        with pytest.raises(SystemExit) as left:
+            main()
+        told = self._capsys.readouterr()
+        return int(left.value.code or 0), told.out, told.err
+
+    def listed(self) -> list[dict]:
+        code, out, _ = self("list", "--json")
+        assert code == 0
+        return json.loads(out)
+
+
+@pytest.fixture
+def file_desk(tmp_path, monkeypatch, capsys):
+    return Desk(tmp_path, "keys: { file: keys.yaml }\n", monkeypatch, capsys)
+
+
+@pytest.fixture(params=["file", "redis"])
+def desk(request, tmp_path, monkeypatch, capsys):
+    """The same commands over both kinds of register."""
+    if request.param == "file":
+        return Desk(tmp_path, "keys: { file: keys.yaml, pepper: salt }\n", monkeypatch, capsys)
+    url = request.getfixturevalue("redis_clean").url
+    settings = f"keys: {{ redis: true, pepper: salt }}\nredis: {{ url: '{url}' }}\n"
+    return Desk(tmp_path, settings, monkeypatch, capsys)
+
+
+def test_a_new_key_is_printed_once_alone_on_standard_output(desk):
+    code, out, err = desk(*ONE)
+    assert code == 0
+    assert re.fullmatch(r"msk_[0-9A-Za-z]{33}\n", out)
+    assert looks_made(out.strip().encode())
+    assert "id k_1, customer cust-1, subject app-1, plan free" in err
+    assert out.strip() not in err + str(desk("list")) + str(desk.listed())
+
+
+# Fails if the file holds the credential, or the hash without the pepper.
+def test_only_the_peppered_hash_is_stored(tmp_path, monkeypatch, capsys):
+    desk = Desk(tmp_path, "keys: { file: keys.yaml, pepper: salt }\n", monkeypatch, capsys)
+    _, out, _ = desk(*ONE)
+    (entry,) = yaml.safe_load(desk.file.read_text())["keys"]
+    assert entry["hash"] == stored(digest(out.strip().encode(), b"salt"))
+    assert out.strip() not in desk.file.read_text()
+
+
+def test_a_key_in_json_carries_its_fields(desk):
+    _, out, _ = desk(*ONE, "--json", "--test", "--zone", "Asia/Tokyo", "--anchor", "2026-01-31", "--name", "a note")
+    told = json.loads(out)
+    assert told.pop("key").startswith("msk_test_")
+    assert told == {
+        "id": "k_1", "customer": "cust-1", "subject": "app-1", "plan": "free", "status": "active", "zone": "Asia/Tokyo",
+        "anchor": "2026-01-31", "expires": "", "name": "a note", "test": True,
+    }  # fmt: skip
+    assert desk.listed() == [told]
+
+
+def test_a_key_made_elsewhere_is_registered_from_standard_input_and_not_repeated(desk):
+    code, out, err = desk(*ONE, "--stdin", stdin="theirs-0123456789\n")
+    assert code == 0
+    assert "theirs" not in out + err
+    assert desk.listed()[0]["id"] == "k_1"
+    assert desk(*ONE[:-1], "k_2", "--stdin", stdin="\n")[0] == 2
+
+
+def test_an_id_that_is_taken_is_refused(desk):
+    desk(*ONE)
+    code, out, err = desk(*ONE)
+    assert (code, out) == (1, "")
+    assert "a key has the id k_1 already" in err
+
+
+def test_a_revoked_key_is_listed_as_revoked(desk):
+    desk(*ONE)
+    desk(*ONE[:-1], "k_2")
+    assert desk("revoke", "k_1")[0] == 0
+    assert {one["id"]: one["status"] for one in desk.listed()} == {"k_1": "revoked", "k_2": "active"}
+    assert desk("revoke", "k_1")[0] == 0
+
+
+# Fails if keys are revoked one by one.
+def test_an_unknown_id_revokes_nothing(desk):
+    desk(*ONE)
+    code, _, err = desk("revoke", "k_1", "k_9")
+    assert code == 1
+    assert err == "sidecar: no key has the id k_9; `sidecar keys list` shows them\n"
+    assert desk.listed()[0]["status"] == "active"
+
+
+def test_rotation_makes_a_key_for_the_same_identity_and_lets_the_old_one_end(desk):
+    _, before, _ = desk(*ONE, "--zone", "Asia/Tokyo")
+    code, out, _ = desk("rotate", "k_1", "--grace", "2h", "--id", "k_2")
+    assert code == 0
+    assert out != before
+    old, new = sorted(desk.listed(), key=lambda one: one["id"])
+    assert {**new, "id": "k_1", "expires": ""} == {**old, "expires": ""}
+    left = datetime.fromisoformat(old["expires"]) - datetime.now(UTC)  # noqa: TID251 - held against the real clock
+    assert timedelta(hours=1, minutes=59) < left <= timedelta(hours=2)
+    assert new["expires"] == ""
+
+
+def test_rotation_without_grace_ends_the_old_key_at_once(desk):
+    desk(*ONE)
+    assert desk("rotate", "k_1", "--grace", "0s")[0] == 0
+    assert sorted(one["status"] for one in desk.listed()) == ["active", "expired"]
+
+
+# Fails if the grace is taken even where the key ends before it.
+def test_rotation_never_lengthens_a_key(desk):
+    soon = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)  # noqa: TID251 - held against the real clock
+    desk(*ONE, "--expires", soon.isoformat())
+    assert desk("rotate", "k_1", "--grace", "7d", "--id", "k_2")[0] == 0
+    assert {datetime.fromisoformat(one["expires"]) for one in desk.listed()} == {soon}
+
+
+def test_a_key_that_has_ended_is_not_rotated(desk):
+    desk(*ONE)
+    desk("revoke", "k_1")
+    assert desk("rotate", "k_1")[::2] == (1, "sidecar: the key k_1 is revoked; make a new one\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("new",), "Missing option '--customer'"),
+        ((*ONE, "--zone", "Mars/Base"), "--zone is an IANA time zone, as in Europe/Berlin"),
+        ((*ONE, "--expires", "soon"), "--expires is a moment with its offset"),
+        (("new", "--customer", "a\nb", "--plan", "p"), "--customer is 1 to 256 printable"),
+        (("rotate", "k_1", "--grace", "1 moon"), "--grace: '1 moon' is not a quantity with a unit"),
+        (("rotate", "k_1", "--grace", "99999999999d"), "--grace: "),
+        (("revoke",), "Missing argument 'IDS...'"),
+    ],
+)
+def test_wrong_usage_is_status_2_and_says_what(file_desk, arguments, what):
+    code, out, err = file_desk(*arguments)
+    assert (code, out) == (2, "")
+    assert what in err
+
+
+def test_a_wrong_key_file_is_status_2_and_says_where(file_desk):
+    file_desk.file.write_text("keys:\n  - { id: a }\n")
+    code, _, err = file_desk("list")
+    assert code == 2
+    assert f"{file_desk.file}:2: keys[0].hash: is missing" in err
+    assert file_desk(*ONE)[0] == 2
+    assert file_desk.file.read_text() == "keys:\n  - { id: a }\n"
+
+
+def test_a_redis_that_is_away_is_status_1_in_one_line(tmp_path, monkeypatch, capsys, make_redis):
+    server = make_redis()
+    desk = Desk(tmp_path, f"keys: {{ redis: true }}\nredis: {{ url: '{server.url}' }}\n", monkeypatch, capsys)
+    server.kill()
+    for arguments in (("list",), ONE, ("revoke", "k_1"), ("rotate", "k_1")):
+        assert desk(*arguments) == (1, "", "sidecar: the key store did not answer: ConnectionError\n")
+
+
+def test_a_list_for_a_pipe_is_tab_separated_and_whole(file_desk):
+    file_desk(*ONE, "--name", "x" * 200)
+    _, out, _ = file_desk("list")
+    assert out == f"k_1\tcust-1\tapp-1\tfree\tactive\t\t{'x' * 200}\n"
+
+
+def test_other_entries_and_comments_stay_as_they_are(file_desk):
+    entry = f"id: mine\n    hash: '{stored(bytes(32))}'\n    customer: c\n    subject: s\n    plan: p\n"
+    ours = f"# by hand\nkeys:\n  # ours\n  - {entry}"
+    file_desk.file.write_text(ours)
+    file_desk(*ONE)
+    file_desk("revoke", "k_1")
+    assert file_desk.file.read_text().startswith(ours)
+
+
+# Fails if a message repeats what it was given.
+def test_no_message_repeats_a_credential_or_a_hash(desk, caplog):
+    caplog.set_level(logging.DEBUG)
+    canary = make_key(b"canary canary canary"[:20])
+    told = [
+        desk(*ONE, "--stdin", stdin=canary),
+        desk(*ONE, "--stdin", stdin=canary),
+        desk(*ONE[:-1], canary),
+        desk(*ONE, "--name", canary),
+        desk("list"),
+        desk("list", "--json"),
+        desk("rotate", "k_1"),
+        desk("revoke", "k_1"),
+    ]
+    text = str(told) + caplog.text
+    assert canary not in text
+    assert digest(canary.encode(), b"salt").hex()[:12] not in text
+
+
+def test_the_installed_command_works(tmp_path):
+    command = [sys.executable, "-m", "sidecar", "keys", *ONE, "-c", str(tmp_path / "sidecar.yaml")]
+    (tmp_path / "sidecar.yaml").write_text("keys: { file: keys.yaml }\n")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, len(done.stdout)) == (0, 38), done.stderr
