@@ -294,8 +294,9 @@ class _Line(asyncio.Protocol):
         if self._late and now_us - self._late[0][0] >= options.late_us:
             self.end(f"redis: no reply for {options.late_us} µs")
         elif self._late or self._batches:
-            due_us = [queue[0][0] + bound for queue, bound in
-                      ((self._batches, options.timeout_us), (self._late, options.late_us)) if queue]  # fmt: skip
+            due_us = [now_us + options.timeout_us]  # at the latest: it must be armed for what is sent until then
+            due_us += [self._batches[0][0] + options.timeout_us] if self._batches else []
+            due_us += [self._late[0][0] + options.late_us] if self._late else []
             self._timer = self._loop.call_later(max(min(due_us) - now_us, 1_000) / 1e6, self._on_timer)
         self._note_drained()
 

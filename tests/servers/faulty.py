@@ -20,7 +20,7 @@ class FaultyProxy:
 
     `delay_us` holds each answer back; `stalled` lets no byte through, either way, until it is set False again;
     `lose_replies` swallows that many answers, each with a cut (-1: all); `refuse` cuts new connections at once.
-    `accepted` counts connections made, `open` those that are open now.
+    `accepted` counts connections made, `open` those that are open now, `writes` the chunks read from clients.
     """
 
     def __init__(self, upstream_port: int, upstream_host: str = "127.0.0.1") -> None:
@@ -34,6 +34,7 @@ class FaultyProxy:
         self.lose_replies = 0
         self.refuse = False
         self.accepted = 0
+        self.writes = 0
 
     @property
     def open(self) -> int:
@@ -95,6 +96,7 @@ class FaultyProxy:
 
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(_CHUNK_BYTES):
+            self.writes += 1
             await self._moving.wait()
             writer.write(data)
             await writer.drain()

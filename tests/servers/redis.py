@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,7 +170,8 @@ class SentinelSet:
     def failover(self) -> None:
         """Ask for one and wait until the sentinels say that the replica is the master."""
         old = self.master_port()
-        self.sentinels[0].cli.execute_command("SENTINEL", "FAILOVER", self.service)
+        ask = partial(self.sentinels[0].cli.execute_command, "SENTINEL", "FAILOVER", self.service)
+        wait_until(ask, "the failover's start")  # NOGOODSLAVE until the replica has been seen well
         wait_until(lambda: self.master_port() != old, "the failover")
 
     def close(self) -> None:

@@ -1,0 +1,215 @@
+"""Where Redis is, against real sentinels and a real cluster: found again after every move, without a hand."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import pytest
+from redis.crc import key_slot
+
+from sidecar.core.errors import StoreError
+from sidecar.edge.redis_topology import parse
+from tests.servers.redis import RedisCluster, RedisServer, SentinelSet, wait_until
+from tests.servers.talk import ask, connected, make, until
+
+# URLs.
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "hosts", "plain"),
+    [
+        ("redis://h:1/2", "", (), "redis://h:1/2"),
+        ("unix:///run/r.sock?db=3", "", (), "unix:///run/r.sock?db=3"),
+        ("redis+sentinel://a,b:27/m", "sentinel", (("a", 26379), ("b", 27)), "redis://a:26379/?"),
+        ("rediss+sentinel://u:p%40@a/m/4?ssl_check_hostname=no", "sentinel", (("a", 26379),),
+         "rediss://u:p%40@a:26379/4?ssl_check_hostname=no"),
+        ("redis+cluster://[::1]:7000,b", "cluster", (("::1", 7000), ("b", 6379)), "redis://[::1]:7000/?"),
+    ],
+)  # fmt: skip
+def test_a_url_says_where_and_how(url, kind, hosts, plain):
+    address = parse(url)
+    assert (address.kind, address.hosts, address.url) == (kind, hosts, plain)
+
+
+def test_sentinels_have_a_login_of_their_own():
+    address = parse("redis+sentinel://u:p@a/m/0?sentinel_username=s&sentinel_password=t&protocol=3")
+    assert dict(address.sentinel_auth) == {"username": "s", "password": "t"}
+    assert "sentinel" not in address.url
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("localhost:6379", "starts with redis://"),
+        ("http://a", "starts with redis://"),
+        ("redis+nothing://a", "starts with redis://"),
+        ("unix+cluster://a", "starts with redis://"),
+        ("redis://", "starts with redis://"),
+        ("redis+sentinel://a:1", "names the master"),
+        ("redis+cluster://a/3", "database 0 only"),
+        ("redis+cluster://a,,b", "no host"),
+        ("redis://a:port/0", "[Pp]ort"),
+        ("redis://a/0?socket_timeout=soon", "socket_timeout"),
+    ],
+)
+def test_a_wrong_url_is_told_with_what_would_be_right(url, hint):
+    with pytest.raises(ValueError, match=hint):
+        parse(url)
+
+
+# Sentinel.
+
+
+@pytest.mark.redis
+@pytest.mark.slow  # a sentinel looks at the replica every ten seconds, and promotes none that it has not seen
+async def test_a_failover_is_followed_through_the_sentinels(make_sentinels):
+    servers: SentinelSet = make_sentinels(1)
+    async with connected(servers.url) as store:
+        assert await ask(store, "SET", "a", "before") == b"OK"
+        await asyncio.to_thread(servers.failover)
+
+        async def written() -> bool:
+            return not isinstance(await ask(store, "SET", "a", "after"), StoreError)
+
+        for _ in range(2000):
+            if await written() and await asyncio.to_thread(servers.replica.clients, "sidecar"):
+                break
+            await asyncio.sleep(0.01)
+        # Fails if READONLY does not end the connection: the old master goes on answering it.
+        assert servers.replica.cli.get("a") == b"after"
+        await until(lambda: servers.master.clients("sidecar") == 0, "the end of the connection to the old master")
+        assert servers.replica.clients("sidecar") == 1
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("sentinels", [1, 3])
+async def test_a_killed_master_is_replaced_and_nobody_waits_meanwhile(make_sentinels, sentinels):
+    servers: SentinelSet = make_sentinels(sentinels)
+    async with connected(servers.url) as store:
+        loop = asyncio.get_running_loop()
+        servers.master.kill()
+        deadline = loop.time() + 20
+        slowest, outcome = 0.0, None
+        while outcome != b"OK":
+            assert loop.time() < deadline
+            start = loop.time()
+            outcome = await ask(store, "SET", "a", "1")
+            slowest = max(slowest, loop.time() - start)
+            await asyncio.sleep(0.005)
+        assert slowest < 0.3
+        assert servers.replica.clients("sidecar") == 1
+
+
+@pytest.mark.redis
+async def test_without_a_sentinel_that_answers_the_reason_says_so():
+    store, made = make("redis+sentinel://127.0.0.1:1/counters/0")
+    store.start()
+    try:
+        await until(lambda: "No master found for 'counters'" in made[0].away, "the reason")
+    finally:
+        await store.aclose()
+
+
+# Cluster.
+
+
+def _key_of(slots: range) -> str:
+    return next(key for i in range(100_000) if key_slot((key := f"{{c{i}}}").encode()) in slots)
+
+
+@pytest.mark.redis
+async def test_each_command_goes_to_the_owner_of_its_slot(redis_cluster: RedisCluster):
+    async with connected(redis_cluster.url) as store:
+        for i in range(60):
+            assert await ask(store, "SET", f"{{k{i}}}:n", i, key=f"{{k{i}}}") == b"OK"
+        assert sum(node.cli.dbsize() for node in redis_cluster.nodes) == 60
+        assert all(node.cli.dbsize() for node in redis_cluster.nodes)
+        # Fails if slots are not those of the hash tag: every second command would be followed.
+        assert [sum_of_moved(node) for node in redis_cluster.nodes] == [0, 0, 0]
+
+
+def sum_of_moved(node: Any) -> int:
+    return int(node.cli.info("errorstats").get("errorstat_MOVED", {"count": 0})["count"])
+
+
+@pytest.mark.redis
+async def test_a_moved_slot_is_followed_at_once_and_remembered(redis_cluster: RedisCluster):
+    key = _key_of(range(5461))
+    async with connected(redis_cluster.url) as store:
+        assert await ask(store, "GET", key, key=key) is None
+        await asyncio.to_thread(redis_cluster.moved, key_slot(key.encode()), 2)
+        assert await ask(store, "SET", key, "1", key=key) == b"OK"  # Fails if MOVED is not followed.
+        assert await ask(store, "GET", key, key=key) == b"1"
+        assert redis_cluster.nodes[2].cli.dbsize() == 1
+        assert sum_of_moved(redis_cluster.nodes[0]) == 1
+
+
+@pytest.mark.redis
+async def test_a_slot_on_the_move_is_asked_for_at_its_new_node(redis_cluster: RedisCluster):
+    key = _key_of(range(5461))
+    async with connected(redis_cluster.url) as store:
+        await asyncio.to_thread(redis_cluster.migrating, key_slot(key.encode()), 1)
+        outcomes = await asyncio.gather(*(ask(store, "INCR", key, key=key) for _ in range(20)))
+        assert outcomes == list(range(1, 21))  # Fails if ASKING is not right before each command.
+
+
+@pytest.mark.redis
+async def test_keys_of_one_slot_on_two_nodes_are_told_as_tryagain(redis_cluster: RedisCluster):
+    key = _key_of(range(5461))
+    async with connected(redis_cluster.url) as store:
+        assert await ask(store, "SET", f"{key}old", "1", key=key) == b"OK"
+        await asyncio.to_thread(redis_cluster.migrating, key_slot(key.encode()), 1)
+        outcome = await ask(store, "MGET", f"{key}old", f"{key}new", key=key)
+        assert isinstance(outcome, StoreError)
+        assert outcome.detail.startswith("TRYAGAIN")
+
+
+@pytest.mark.redis
+async def test_a_slot_that_nobody_serves_is_told_and_felt_again_when_it_is(redis_cluster: RedisCluster):
+    key = _key_of(range(5461))
+    slot = key_slot(key.encode())
+    async with connected(redis_cluster.url) as store:
+        for node in redis_cluster.nodes:
+            node.cli.execute_command("CLUSTER", "DELSLOTS", slot)
+        outcome = await ask(store, "GET", key, key=key)
+        assert isinstance(outcome, StoreError)
+        assert "CLUSTERDOWN" in outcome.detail
+        await until(lambda: not store.ready, "the map with a hole")
+        redis_cluster.nodes[2].cli.execute_command("CLUSTER", "ADDSLOTS", slot)
+
+        async def served() -> bool:
+            return not isinstance(await ask(store, "GET", key, key=key), StoreError)
+
+        for _ in range(1000):
+            if await served() and store.ready:
+                break
+            await asyncio.sleep(0.01)
+        assert await served()
+        assert store.ready
+
+
+@pytest.mark.redis
+async def test_one_dead_node_leaves_the_others_slots_and_nobody_waits(redis_cluster: RedisCluster):
+    for node in redis_cluster.nodes:
+        node.cli.config_set("cluster-require-full-coverage", "no")
+    near, far = _key_of(range(5461)), _key_of(range(10923, 16384))
+    async with connected(redis_cluster.url) as store:
+        redis_cluster.nodes[0].kill()
+        assert isinstance(await ask(store, "GET", near, key=near), StoreError)
+        answers: list[Any] = []
+        await until(lambda: not store.ready, "the loss")
+        store.send(near, b"*1\r\n$4\r\nPING\r\n", answers.append)
+        assert len(answers) == 1
+        assert await ask(store, "SET", far, "1", key=far) == b"OK"
+        redis_cluster.nodes[0].start()
+        await until(lambda: store.ready, "the node's return")
+        wait_until(lambda: redis_cluster.nodes[0].cli.get(near) is None, "the node in the cluster")
+        assert await ask(store, "GET", near, key=near) is None
+    for node in redis_cluster.nodes:
+        wait_until(partial(_unused, node), "no connection after the close")
+
+
+def _unused(node: RedisServer) -> bool:
+    return node.clients("sidecar") == 0
