@@ -206,10 +206,11 @@ class Supervisor:
             child.name,
             " ".join(f"{key} {value}".strip() for key, value in message.items()),
         )
-        if self._announced or any(not post.child or post.child.standing.not_ready for post in self.posts):
+        serving = [post.child for post in self.posts if post.role.stage == 0]
+        if self._announced or any(child is None or child.standing.not_ready for child in serving):
             return
         self._announced = True
-        for where in sorted({post.child.standing.listening for post in self.posts if post.child} - {""}):
+        for where in sorted({child.standing.listening for child in serving if child} - {""}):
             self.setup.announce(f"listening on http://{where}")
 
     async def _beat(self) -> None:

@@ -1,0 +1,45 @@
+"""`sidecar kafka`: the topics."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sidecar.app.kafka import connection, plans
+from sidecar.cli.options import config_option, settings_of
+from sidecar.edge.kafka_topics import TopicPlan, ensure_topics, topic_faults
+
+
+@click.group()
+def kafka() -> None:
+    """Prepare the topics."""
+
+
+@kafka.command()
+@config_option
+@click.option("--partitions", type=click.IntRange(1), default=12, show_default=True, help="Of the records' topics.")
+@click.option("--replicas", type=click.IntRange(1), default=3, show_default=True, help="Brokers that hold each record.")
+def init(config: Path | None, partitions: int, replicas: int) -> int:
+    """Make the topics that are missing, and say what those that are there lack. Nothing is altered.
+
+    Records bear Kafka's append time, so that a retention cannot delete late ones. Next: `sidecar run -c sidecar.yaml`.
+    """
+    settings = settings_of(config)
+    if settings.kafka is None:
+        raise click.UsageError("kafka.bootstrap_servers is not set: without it records go to sink.file")
+    return asyncio.run(_init(connection(settings.kafka), plans(settings.kafka, partitions, replicas)))
+
+
+async def _init(to: dict[str, Any], wanted: tuple[TopicPlan, ...]) -> int:
+    made = await ensure_topics(to, wanted)
+    for name in made:
+        click.echo(f"made {name}")
+    faults = await topic_faults(to, wanted)
+    for fault in faults:
+        click.echo(f"{'wrong' if fault.grave else 'warning'}: {fault}", err=True)
+    if not made and not faults:
+        click.echo("all topics are there, and as they must be")
+    return 1 if any(fault.grave for fault in faults) else 0
