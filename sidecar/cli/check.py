@@ -19,6 +19,7 @@ def check(config: Path | None, as_json: bool) -> int:
     """Validate settings, policies and keys; print routes, plans, limits and by how much each may be missed.
 
     Every fault is one line, `file:line: where: what would be right`, and the exit status is 2. Warnings leave it 0.
+
     Next: `sidecar run -c sidecar.yaml`; while it runs, SIGHUP puts an edited policy into force.
     """
     found = asyncio.run(findings(settings_of(config)))

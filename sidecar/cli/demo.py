@@ -26,7 +26,9 @@ def demo(as_json: bool) -> int:
     """Meter a small API for some seconds: a free-tier key, traffic, 429s, records; then compare the books.
 
     Needs neither Redis nor Kafka nor a file of yours, and leaves nothing behind. Exit status 0 only where what was
-    served is what was recorded. Next: write a sidecar.yaml and run `sidecar check -c sidecar.yaml`.
+    served is what was recorded.
+
+    Next: write a sidecar.yaml and run `sidecar check -c sidecar.yaml`.
     """
     console = Console()
     with tempfile.TemporaryDirectory(prefix="sidecar-demo-") as folder, _stage(console, as_json) as show:

@@ -25,7 +25,9 @@ def kafka() -> None:
 def init(config: Path | None, partitions: int, replicas: int) -> int:
     """Make the topics that are missing, and say what those that are there lack. Nothing is altered.
 
-    Records bear Kafka's append time, so that a retention cannot delete late ones. Next: `sidecar run -c sidecar.yaml`.
+    Records bear Kafka's append time, so that a retention cannot delete late ones.
+
+    Next: `sidecar run -c sidecar.yaml`.
     """
     settings = settings_of(config)
     if settings.kafka is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import click
 import orjson
 
 from sidecar.config.settings import Settings, load_settings
+
+logging.getLogger("aiokafka").addHandler(logging.NullHandler())  # what it has to say, our errors say in one line
 
 F = TypeVar("F", bound=Callable[..., Any])
 

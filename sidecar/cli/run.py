@@ -17,6 +17,8 @@ def run(config: Path | None) -> int:
     """Serve until a signal ends it.
 
     SIGTERM drains (a second one hurries), SIGHUP reloads policies and keys. /livez, /readyz, /metrics and /status are
-    on the control listener. Next: `curl -H 'X-Api-Key: …' http://127.0.0.1:8080/`, and `sidecar records tail`.
+    on the control listener.
+
+    Next: `curl -H 'X-Api-Key: …' http://127.0.0.1:8080/`, and `sidecar records tail`.
     """
     return run_node(settings_of(config), load)

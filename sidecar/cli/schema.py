@@ -12,7 +12,7 @@ from sidecar.cli.options import print_json
 
 SCHEMAS = {
     "record": "sidecar.app.record_schema:record_schema",
-    "policy": "sidecar.config.document_schema:policy_schema",
+    "policy": "sidecar.config.policies:policy_schema",
     "config": "sidecar.config.settings:settings_schema",
 }
 
@@ -20,7 +20,10 @@ SCHEMAS = {
 @click.command()
 @click.argument("what", type=click.Choice(list(SCHEMAS)))
 def schema(what: str) -> None:
-    """Print the JSON Schema of WHAT. Next: point your editor at it, or hold your own documents to it in CI."""
+    """Print the JSON Schema of WHAT.
+
+    Next: point your editor at it, or hold your own documents to it in CI.
+    """
     module, _, name = SCHEMAS[what].partition(":")
     make: Callable[[], dict[str, Any]] = getattr(import_module(module), name)
     print_json(make())

@@ -1,0 +1,78 @@
+import pytest
+
+from sidecar.cli import COMMANDS, HIDDEN
+
+
+def test_help_names_every_command_and_says_what_to_do_next(sidecar):
+    status, out, _ = sidecar("--help")
+    assert status == 0
+    assert all(f"  {name} " in out for name in COMMANDS)
+    assert not any(name in out for name in HIDDEN)
+    assert "sidecar demo" in out
+
+
+def test_help_imports_nothing_that_it_does_not_use(sidecar, monkeypatch):
+    # Fails if a command's module is imported at the head of sidecar.cli.
+    _, _, imported = sidecar("--help", PYTHONPROFILEIMPORTTIME="1")
+    assert "click" in imported
+    for heavy in ("aiohttp", "pydantic", "aiokafka", "redis", "rich.console", "uvloop"):
+        assert f" {heavy}\n" not in imported
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_each_command_says_what_to_do_next(sidecar, name):
+    status, out, _ = sidecar(name, "--help")
+    assert status == 0
+    assert out.startswith(f"Usage: sidecar {name}")
+    assert "Next: " in out or "Commands:" in out
+
+
+def test_the_version_names_the_parser_that_reads_what_clients_send(sidecar):
+    status, out, _ = sidecar("--version")
+    assert status == 0
+    assert out.startswith("sidecar 0.")
+    assert "httptools 0." in out
+    assert "llhttp" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["frob"], "No such command 'frob'"),
+        (["check", "--frob"], "No such option '--frob'"),
+        (["schema", "nothing"], "'nothing' is not one of"),
+        (["kafka", "init"], "kafka.bootstrap_servers is not set"),
+        (["check", "-c", "nowhere.yaml"], "nowhere.yaml: cannot be read: No such file or directory"),
+    ],
+)
+def test_wrong_usage_is_status_2_and_says_what(sidecar, arguments, complaint):
+    status, out, err = sidecar(*arguments)
+    assert (status, out) == (2, "")
+    assert complaint in err
+
+
+@pytest.mark.parametrize("name", ["check", "run"])
+def test_a_wrong_setting_is_one_line_with_its_place(sidecar, folder, name):
+    with (folder / "sidecar.yaml").open("a") as file:
+        file.write("workerz: 2\ndrain_seconds: -1\n")
+    status, out, err = sidecar(name, "-c", "sidecar.yaml")
+    assert (status, out) == (2, "")
+    lines = err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith(f"{'sidecar.yaml'}:7: workerz: ") or "sidecar.yaml:7" in lines[0]
+    assert "sidecar.yaml:8" in lines[1]
+
+
+def test_a_wrong_value_from_the_environment_names_the_variable(sidecar, folder):
+    status, _, err = sidecar("check", "-c", "sidecar.yaml", SIDECAR_WORKERS="none")
+    assert status == 2
+    assert err.startswith("SIDECAR_WORKERS: workers: ")
+
+
+def test_all_faults_of_policies_and_keys_come_at_once(sidecar, folder):
+    (folder / "p.yaml").write_text("plans: { free: { limits: [{ id: a, rate: 5/fortnight }] } }\n")
+    (folder / "keys.yaml").write_text("keys:\n  - { id: k }\n")
+    status, _, err = sidecar("check", "-c", "sidecar.yaml")
+    assert status == 2
+    assert "p.yaml:1: plans.free.limits[0]" in err
+    assert "keys.yaml:2: " in err
