@@ -69,7 +69,7 @@ class KafkaOptions:
     max_batch_bytes: int = 900_000
     request_timeout_us: int = 10_000_000
     commit_timeout_us: int = 30_000_000
-    transaction_timeout_us: int = 60_000_000
+    transaction_timeout_us: int = 45_000_000  # above commit_timeout_us; a dead node holds readers up for so long
     # aiokafka wraps a partition's sequence wrongly at 2^31; a new producer starts at 0.
     producer_records: int = 1 << 30
 
@@ -80,7 +80,7 @@ class KafkaOptions:
 
     def position_key(self, worker: str) -> bytes:
         """The key of a worker's position: `node/worker`, and the journal's name where it has one."""
-        return "/".join(filter(None, (self.node, worker, self.journal))).encode()
+        return "/".join(part for part in (self.node, worker, self.journal) if part).encode()
 
 
 Batches = dict[TopicPartition, list[list[Entry]]]
@@ -289,10 +289,13 @@ class KafkaSink:
         return self._ours(found)
 
     def _ours(self, found: Mapping[bytes, bytes | None]) -> dict[str, str]:
+        """Of `found` what is this node's and this journal's; a worker's name has no slash."""
+        before, after = f"{self._options.node}/", f"/{self._options.journal}" if self._options.journal else ""
         ours = {}
         for key, value in found.items():
-            worker = key.decode().removeprefix(f"{self._options.node}/").removesuffix(f"/{self._options.journal}")
-            if value is not None and self._options.position_key(worker) == key:
+            name = key.decode()
+            worker = name.removeprefix(before).removesuffix(after)
+            if value is not None and "/" not in worker and name == before + worker + after:
                 ours[worker] = value.decode()
         return ours
 
@@ -328,21 +331,20 @@ def _in_rounds(batches: Batches) -> list[tuple[TopicPartition, list[Entry]]]:
 async def _drop(producer: Any) -> None:
     """End a producer that may be stuck, and all its tasks.
 
-    `stop()` waits for batches that a dead broker will never acknowledge (aiokafka #1101, #1039), so its parts are
-    taken down one by one; they are private, which is why the version is pinned below 0.15.
+    `stop()` waits for batches that a dead broker will never acknowledge (aiokafka #1101, #1039), and a cancelled sender
+    waits for its tasks; so all of them are cancelled one by one. They are private, which is why the version is pinned.
     """
     producer._closed = True
-    producer._message_accumulator.fail_all(errors.ProducerClosed())
-    client, sender = producer.client, producer._sender.sender_task
-    if client._md_update_fut is not None:
-        client._md_update_fut.cancel()  # its tasks wait for metadata without a bound
+    tasks = [task for task in asyncio.all_tasks() if _owner(task) is producer._sender]
+    for task in tasks:
+        task.cancel()
     with suppress(TimeoutError, OSError, errors.KafkaError):
         async with asyncio.timeout(_CLOSE_SECONDS):
-            await client.close()
-    for _ in range(10):
-        if sender is None or sender.done():
-            break
-        sender.cancel()  # a first cancel waits for its tasks, each further one cancels one of them
-        await asyncio.wait([sender], timeout=0.1)
-    if sender is not None and sender.done() and not sender.cancelled():
-        sender.exception()  # seen, so that asyncio does not report it
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await producer.client.close()
+
+
+def _owner(task: asyncio.Task[Any]) -> object:
+    """The `self` of the method that the task runs."""
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    return None if frame is None else frame.f_locals.get("self")
