@@ -152,7 +152,8 @@ def _limit_faults(at: At, limit: LimitDoc, names: Names) -> Iterator[Fault]:
     if limit.concurrency is None and meter != REQUESTS.id:
         yield from _unknown(at, meter, [*names.meters, REQUESTS.id], "meter")
     value = names.meters[meter][1].value if meter in names.meters else None
-    for field, what in limits.faults_of(limit, sized=isinstance(value, str) and value.endswith("bytes")):
+    wrong = list(limits.faults_of(limit, sized=isinstance(value, str) and value.endswith("bytes")))
+    for field, what in wrong or limits.inexact(limit):
         yield at.fault(what, *((field,) if field else ()))
     for index, route in enumerate(limit.routes or ()):
         yield from _unknown(at, route, names.routes or [DEFAULT_ROUTE.id], "routes", index)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sidecar.config import units
+from sidecar.config.patterns import RIGHT
 from sidecar.core.errors import Fault, PolicyError
 
 if TYPE_CHECKING:
@@ -244,6 +245,8 @@ def _fault(model: type[BaseModel], document: Document, detail: ErrorDetails) -> 
         return document.fault(loc, f"is not known here; {did_you_mean(str(loc[-1]), _fields_at(model, loc[:-1]))}")
     if kind == "missing":
         return document.fault(loc, "is missing")
+    if context.get("pattern") in RIGHT:
+        return document.fault(loc, f"'{detail['input']}' is not right: write {RIGHT[context['pattern']]}")
     if kind == "value_error":
         return document.fault(loc, str(context.get("error", detail["msg"])))
     said = f", not {detail['input']!r}" if isinstance(detail["input"], str | int | float | None) else ""

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from sidecar.config import units
 from sidecar.config.document import did_you_mean
 from sidecar.config.policies import MAX_UNITS, LimitDoc
+from sidecar.core.counter import bounds_fault
 from sidecar.core.policy import Limit
 
 CALENDAR: Final = ("hour", "day", "week", "month", "year")
@@ -106,6 +107,13 @@ def compiled(doc: LimitDoc) -> Limit:
         routes=frozenset(doc.routes or ()),
         **shaped,
     )
+
+
+def inexact(doc: LimitDoc) -> Iterator[Wrong]:
+    """What would not be counted exactly by every store, in a document without other faults."""
+    what = bounds_fault(compiled(doc))
+    if what is not None:
+        yield kind_of(doc) or "", what
 
 
 def identity_of(limit: Limit) -> dict[str, object]:

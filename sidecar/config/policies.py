@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from sidecar.config.document import Model, did_you_mean
+from sidecar.config.patterns import HeaderName, HeaderValue, Method, Name
 
 MAX_UNITS: Final = 2**53 - 1
 
@@ -44,20 +45,30 @@ def _table_or_text(value: Any) -> str:
 
 
 _SCHEMES: Final = ("bearer", "basic")
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
-HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$")]
-Method = Annotated[str, StringConstraints(pattern=r"^[A-Z]+(-[A-Z]+)*$")]
-Units = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=MAX_UNITS)]
-Amount = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MAX_UNITS)]
+Units = Annotated[int, Field(ge=0, le=MAX_UNITS), BeforeValidator(_whole)]
+Amount = Annotated[int, Field(ge=1, le=MAX_UNITS), BeforeValidator(_whole)]
 AmountPerPeriod = Annotated[str, BeforeValidator(_spelled_out)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(_listed), Field(min_length=1)]
-Methods = Annotated[tuple[Method, ...], BeforeValidator(_listed), Field(min_length=1)]
-HeaderValues = Annotated[
-    tuple[Annotated[str, StringConstraints(pattern=r"^[!-~]([ -~]*[!-~])?$")], ...],
-    BeforeValidator(_listed),
-    Field(min_length=1),
+Status = str | int
+
+# One may be written for a list of one.
+Names = Annotated[
+    tuple[Name, ...], Field(min_length=1), BeforeValidator(_listed, json_schema_input_type=Name | tuple[Name, ...])
 ]
-Statuses = Annotated[tuple[str | int, ...], BeforeValidator(_listed), Field(min_length=1)]
+Methods = Annotated[
+    tuple[Method, ...],
+    Field(min_length=1),
+    BeforeValidator(_listed, json_schema_input_type=Method | tuple[Method, ...]),
+]
+HeaderValues = Annotated[
+    tuple[HeaderValue, ...],
+    Field(min_length=1),
+    BeforeValidator(_listed, json_schema_input_type=HeaderValue | tuple[HeaderValue, ...]),
+]
+Statuses = Annotated[
+    tuple[Status, ...],
+    Field(min_length=1),
+    BeforeValidator(_listed, json_schema_input_type=Status | tuple[Status, ...]),
+]
 
 _ADAPTERS: Final = "usage read from AI answers (`usage:`) comes with a later version"
 _BODIES: Final = "conditions on the body come with a later version"

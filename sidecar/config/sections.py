@@ -9,10 +9,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    ValidationInfo,
+)
 
 from sidecar.config.addresses import Address, RedisEndpoint, Url, parse_address, parse_redis_url, parse_url
 from sidecar.config.document import Model
+from sidecar.config.patterns import Name, Servers
 
 
 def _absolute(path: Path, info: ValidationInfo) -> Path:
@@ -26,9 +34,12 @@ def listed(value: Any) -> Any:
 
 
 LocalPath = Annotated[Path, AfterValidator(_absolute)]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
-Listen = Annotated[Address, BeforeValidator(parse_address, json_schema_input_type=str)]
-UpstreamUrl = Annotated[Url, BeforeValidator(parse_url, json_schema_input_type=str)]
+Listen = Annotated[
+    Address, BeforeValidator(parse_address, json_schema_input_type=str), PlainSerializer(str, return_type=str)
+]
+UpstreamUrl = Annotated[
+    Url, BeforeValidator(parse_url, json_schema_input_type=str), PlainSerializer(str, return_type=str)
+]
 Positive = Annotated[int, Field(gt=0, le=2**53 - 1)]
 NotNegative = Annotated[int, Field(ge=0, le=2**53 - 1)]
 
@@ -68,7 +79,11 @@ class Pool(Model):
 class Upstream(Model):
     """A named API behind us: one or several addresses that are alike."""
 
-    urls: Annotated[tuple[UpstreamUrl, ...], BeforeValidator(listed), Field(min_length=1)]
+    urls: Annotated[
+        tuple[UpstreamUrl, ...],
+        Field(min_length=1),
+        BeforeValidator(listed, json_schema_input_type=UpstreamUrl | tuple[UpstreamUrl, ...]),
+    ]
     timeouts: Timeouts = Timeouts()
     pool: Pool = Pool()
     tls: ClientTls = ClientTls()
@@ -135,7 +150,7 @@ class Kafka(Model):
     """The stream of records. `bootstrap_servers` is `host:port`, several with commas or as a list."""
 
     bootstrap_servers: Annotated[
-        str, BeforeValidator(_joined), StringConstraints(pattern=r"^[^\s,]+:\d+(,\s*[^\s,]+:\d+)*$")
+        Servers, BeforeValidator(_joined, json_schema_input_type=Servers | tuple[Servers, ...])
     ]
     topics: Topics = Topics()
     security: Security = Security()

@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, IPvAnyNetwork
 
 from sidecar.config.addresses import Address, Url
 from sidecar.config.document import Document, Loc, Model, Place, did_you_mean, read, validate
+from sidecar.config.patterns import Name
 from sidecar.config.sections import (
     Control,
     Http,
@@ -26,7 +27,6 @@ from sidecar.config.sections import (
     Listen,
     LocalPath,
     Log,
-    Name,
     NotNegative,
     Positive,
     Redis,

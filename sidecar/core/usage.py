@@ -95,13 +95,16 @@ def meter_for(rule: MeterRule, route_id: str) -> Meter | None:
     )
 
 
-def billing(plan: str, *, status: int, test: bool = False, outcome: str = "completed") -> tuple[bool, str]:
+def billing(plan: str, *, status: int, test: bool = False, outcome: str = "ok") -> tuple[bool, str]:
     """Whether an exchange is billable, and why. `plan` is the plan's id, "" for nobody's; `status` what was answered.
 
-    `outcome` is "completed", "client_gone" (what was consumed is billed), "upstream_failed", "upstream_truncated" or
-    "aborted" (found open after a crash).
+    What failed at the upstream (`upstream_…`) or was found open after a crash is not billed, and the outcome is the
+    reason; what a client did not wait for (`client_gone`) was consumed all the same.
     """
     return _billing(plan, status >= 500, test, outcome)
+
+
+_UNBILLED: Final = frozenset({"aborted", "crashed", "bad_upstream_answer"})
 
 
 @lru_cache(maxsize=4096)
@@ -109,9 +112,8 @@ def _billing(plan: str, failed: bool, test: bool, outcome: str) -> tuple[bool, s
     reasons = (
         (not plan, "unattributed"),
         (test, "test_key"),
-        (outcome == "aborted", "aborted"),
-        (outcome == "upstream_truncated", "upstream_truncated"),
-        (failed or outcome == "upstream_failed", "upstream_5xx"),
+        (outcome in _UNBILLED or outcome.startswith("upstream_"), outcome),
+        (failed, "upstream_5xx"),
     )
     return next(((False, reason) for holds, reason in reasons if holds), (True, f"plan:{plan}"))
 

@@ -16,7 +16,7 @@ INTERVAL_S = 1.0
 MAX_FILES = 1_000  # of one directory: more are not looked at
 
 Seen = tuple[tuple[str, int, int, int, int], ...]
-"""Name, device, inode, size and mtime in ns; zeros where there is nothing."""
+"""Name, device, inode, size and ctime in ns (which also moves where a copy keeps its mtime); zeros for nothing."""
 
 
 class Watch:
@@ -67,7 +67,7 @@ def _names(path: Path) -> list[str]:
         inside = sorted(entry for entry in os.listdir(path) if entry[0] != ".")  # noqa: PTH208 - a Path for each costs ten times as much
     except OSError:  # a file, or nothing
         return [str(path)]
-    return [str(path), *(f"{path}/{entry}" for entry in inside[:MAX_FILES])]
+    return [f"{path}/{entry}" for entry in inside[:MAX_FILES]]
 
 
 def _stat(name: str) -> tuple[str, int, int, int, int]:
@@ -75,4 +75,4 @@ def _stat(name: str) -> tuple[str, int, int, int, int]:
         found = os.stat(name)  # noqa: PTH116 - as above; follows links, so a swapped target has another inode
     except OSError:
         return name, 0, 0, 0, 0
-    return name, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return name, found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns
