@@ -1,0 +1,141 @@
+"""The journal's bytes: frames in segments. A frame is whole and right by its CRC, or it is none.
+
+What is no frame is told apart: torn where nothing right follows, corrupt where something does. Magic, version, CRC
+and length stay where they are in every version to come, so that a frame from the future is refused by name, and never
+taken for damage. docs/journal.md has the layout.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from struct import Struct
+from typing import Final, NamedTuple, Self
+from zlib import crc32
+
+from sidecar.core.errors import SinkError
+
+MAGIC: Final = b"\xf5SJ"  # 0xf5 stands in no UTF-8, so no id, key or body can hold it
+VERSION: Final = 1
+HEADER_BYTES: Final = 50
+PAYLOAD_MAX: Final = 1 << 20  # a record is a few hundred bytes, its path at most 8 KiB
+
+HEAD, OPEN, PROGRESS, CLOSE, RECORD = 1, 2, 3, 4, 5  # from CLOSE on: records
+STREAMS: Final = ("", "records", "denials")
+NO_ID: Final = b"0" * 26
+
+_LEAD = Struct("<4sI")  # magic and version, CRC-32 of all but itself
+_REST = Struct("<BBHIQ26s")  # type, stream, bytes of key, bytes of id + key + body, sequence, id
+_ALL = Struct("<4sIBBHIQ26s")
+_MAGIC_NOW = MAGIC + bytes((VERSION,))
+_SEED = crc32(_MAGIC_NOW)
+_STREAM_NUMBERS = {name: number for number, name in enumerate(STREAMS)}
+_SEGMENT = re.compile(r"(\d{8,})-(\d{8,})\.seg")
+
+
+class NewerVersionError(SinkError):
+    """A frame of a version that this code does not know. `version` is its number."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(
+            f"journal version {version}; this sidecar reads version {VERSION}: start the newer one again to ship it"
+        )
+        self.version = version
+
+
+class Frame(NamedTuple):
+    """`sequence` numbers a stream's records from 1 without gaps; HEAD, OPEN and PROGRESS have no stream and 0."""
+
+    type: int
+    stream: str
+    sequence: int
+    id: bytes
+    key: bytes
+    body: bytes
+
+
+class Bad(NamedTuple):
+    """Bytes `start` to `end` are no frame. `torn`: nothing right follows in the buffer; else they are corrupt."""
+
+    start: int
+    end: int
+    torn: bool
+
+
+class Position(NamedTuple):
+    """A place in one worker's journal, after which to read on. Ordered; `str` and `parse` are inverse."""
+
+    epoch: int
+    segment: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.segment}.{self.offset}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """SinkError where `text` is not three whole numbers: epoch, segment, offset."""
+        if re.fullmatch(r"\d+\.\d+\.\d+", text, re.ASCII) is None:
+            raise SinkError(f"journal position {text!r}: should be epoch.segment.offset, as in 7.1.4711")
+        return cls(*map(int, text.split(".")))
+
+
+def encode_frame(type_: int, stream: str, sequence: int, id_: bytes, key: bytes, body: bytes) -> bytes:
+    """The bytes of a frame. `id_` has 26. SinkError: key and body are longer than a reader would believe."""
+    length = 26 + len(key) + len(body)
+    if length > PAYLOAD_MAX or len(id_) != 26:
+        raise SinkError(f"journal: an entry of {length} bytes, id {id_!r}: at most {PAYLOAD_MAX}, and an id has 26")
+    rest = _REST.pack(type_, _STREAM_NUMBERS[stream], len(key), length, sequence, id_) + key + body
+    return _LEAD.pack(_MAGIC_NOW, crc32(rest, _SEED)) + rest
+
+
+def frame_at(buffer: bytes, offset: int) -> tuple[int, Frame] | None:
+    """The frame that starts at `offset`, and where it ends; None where there is no whole one.
+
+    NewerVersionError: a whole frame, of a version from the future.
+    """
+    if len(buffer) - offset < HEADER_BYTES:
+        return None
+    magic, crc, type_, stream, key_bytes, length, sequence, id_ = _ALL.unpack_from(buffer, offset)
+    end = offset + 24 + length
+    if magic != _MAGIC_NOW:
+        if magic[:3] == MAGIC and magic[3] > VERSION and crc32(buffer[offset + 8 : end], crc32(magic)) == crc:
+            raise NewerVersionError(magic[3])
+        return None
+    if length > PAYLOAD_MAX or end > len(buffer) or crc32(buffer[offset + 8 : end], _SEED) != crc:
+        return None
+    body = offset + HEADER_BYTES + key_bytes
+    return end, Frame(type_, STREAMS[stream], sequence, id_, buffer[offset + HEADER_BYTES : body], buffer[body:end])
+
+
+def next_frame(buffer: bytes, offset: int) -> int:
+    """Where the first whole frame at or after `offset` starts; -1: there is none."""
+    found = buffer.find(MAGIC, offset)
+    while found >= 0 and frame_at(buffer, found) is None:
+        found = buffer.find(MAGIC, found + 1)
+    return found
+
+
+def scan(buffer: bytes, offset: int = 0) -> Iterator[tuple[int, Frame | Bad]]:
+    """Everything in `buffer` from `offset` on, in order, each with the offset of its end."""
+    size = len(buffer)
+    while offset < size:
+        found = frame_at(buffer, offset)
+        if found is None:
+            start, after = offset, next_frame(buffer, offset + 1)
+            offset = size if after < 0 else after
+            yield offset, Bad(start, offset, torn=after < 0)
+        else:
+            offset = found[0]
+            yield found
+
+
+def segment_name(epoch: int, segment: int) -> str:
+    """The file name of a segment; names sort as segments do."""
+    return f"{epoch:08d}-{segment:08d}.seg"
+
+
+def segment_of(name: str) -> tuple[int, int] | None:
+    """Epoch and number of the segment with that file name, or None for other files."""
+    found = _SEGMENT.fullmatch(name)
+    return (int(found[1]), int(found[2])) if found else None

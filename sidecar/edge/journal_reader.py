@@ -1,0 +1,280 @@
+"""Reads a worker's journal while it is being written: each record once, in order, through rotation, epochs and damage.
+
+It never writes but to delete, and it deletes a segment only when all in it lies before the committed position and every
+exchange opened in it has its record committed as well. What it skips it counts; it never stops for damage.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from sidecar.core.errors import SinkError
+from sidecar.core.record.frame import (
+    CLOSE,
+    HEADER_BYTES,
+    OPEN,
+    PAYLOAD_MAX,
+    Bad,
+    Frame,
+    NewerVersionError,
+    Position,
+    frame_at,
+    next_frame,
+    scan,
+    segment_name,
+    segment_of,
+)
+
+_CHUNK_BYTES = HEADER_BYTES + PAYLOAD_MAX  # so that a whole frame always fits
+_log = logging.getLogger(__name__)
+
+Segment = tuple[int, int]
+
+
+class Entry(NamedTuple):
+    """A record as it stands in the journal, CLOSE or RECORD. `position_after`: where to read on once it is shipped."""
+
+    type: int
+    stream: str
+    sequence: int
+    id: bytes
+    key: bytes
+    body: bytes
+    position_after: Position
+
+
+class Figures:
+    """What was skipped, as plain integers: bytes that are no frame, frames seen before, numbers that never came."""
+
+    __slots__ = ("corrupt", "corrupt_bytes", "duplicates", "missing", "torn_bytes")
+
+    def __init__(self) -> None:
+        self.corrupt = self.corrupt_bytes = self.duplicates = self.missing = self.torn_bytes = 0
+
+
+class JournalReader:
+    """One worker's journal from `position` on (None: from its oldest entry). Any number may read, one may free."""
+
+    def __init__(self, directory: Path, worker: str, position: Position | None = None) -> None:
+        self.figures = Figures()
+        self._folder = directory / worker
+        self._from = position
+        self._fd = -1
+        self._segment: Segment = (0, 0)
+        self._offset = 0
+        self._final = False  # a later segment was seen before this one was last read: it grows no more
+        self._last: dict[str, int] = {}  # this epoch's highest sequence by stream
+        self._open: dict[bytes, Segment] = {}  # exchanges without a committed record → where they were opened
+        self._closed_at = Position(0, 0, 0)  # where the last of those that were closed was
+
+    def read(self, max_bytes: int) -> list[Entry]:
+        """The next entries, bodies of up to about `max_bytes`, at least one where there is one; [] at the end.
+
+        SinkError: `position` lies beyond its segment, or a newer version wrote here. OSError: it cannot be read.
+        """
+        if self._fd < 0 and not self._begin():
+            return []
+        while True:
+            before = self._segment, self._offset
+            entries = self._take(max_bytes)
+            if entries:
+                return entries
+            if before == (self._segment, self._offset) and not self._advance():
+                return []
+
+    def free(self, committed: Position) -> int:
+        """Delete the segments that nobody needs once all before `committed` is shipped; how many went.
+
+        Nothing goes while records that were read already are not committed yet.
+        """
+        if committed < self._closed_at:
+            return 0
+        pinned = set(self._open.values())
+        # Ascending: a kill in between never leaves an OPEN whose CLOSE is gone, which recovery would bill again.
+        gone = [found for found in _segments(self._folder) if found < committed[:2] and found not in pinned]
+        for segment in gone:
+            (self._folder / segment_name(*segment)).unlink(missing_ok=True)
+        return len(gone)
+
+    def close(self) -> None:
+        """Let go of the segment's descriptor; the reader may go on."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._from = Position(*self._segment, self._offset)
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    def _begin(self) -> bool:
+        segments = _segments(self._folder)
+        if self._from is None:
+            return self._enter(next(iter(segments), None))
+        here = self._from[:2]
+        self._open.clear()
+        for segment in segments:
+            if segment <= here:
+                self._recall(segment)
+        if here not in segments:
+            return self._enter(next((segment for segment in segments if segment > here), None))
+        self._enter(here)
+        self._offset = self._from.offset
+        if self._offset > os.fstat(self._fd).st_size:
+            raise SinkError(f"{self._path}: the position {self._from} lies beyond its end: is this another journal?")
+        return True
+
+    def _recall(self, segment: Segment) -> None:
+        """Learn from what is committed already which exchanges are open and how far the numbers are."""
+        assert self._from is not None  # noqa: S101 - only called with a position
+        data = (self._folder / segment_name(*segment)).read_bytes()
+        if segment[0] == self._from.epoch and not self._last:
+            self._last = _fresh(segment)
+        for _, frame in scan(data[: self._from.offset] if segment == self._from[:2] else data):
+            if isinstance(frame, Bad):
+                continue
+            if frame.type == OPEN:
+                self._open[frame.id] = segment
+            elif frame.type == CLOSE:
+                self._open.pop(frame.id, None)
+            if frame.sequence and segment[0] == self._from.epoch:
+                self._last[frame.stream] = max(frame.sequence, self._last.get(frame.stream, 0))
+
+    def _enter(self, segment: Segment | None) -> bool:
+        if segment is None:
+            return False
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._fd = os.open(self._folder / segment_name(*segment), os.O_RDONLY | os.O_CLOEXEC)
+        if segment[0] != self._segment[0] and (self._from is None or segment[0] != self._from.epoch):
+            self._last = _fresh(segment)
+        self._segment, self._offset, self._final = segment, 0, False
+        return True
+
+    def _advance(self) -> bool:
+        """Go on to the next segment, but read this one once more: it may have grown before the next was made."""
+        later = next((segment for segment in _segments(self._folder) if segment > self._segment), None)
+        if later is None:
+            return False
+        if not self._final:
+            self._final = True
+            return True
+        return self._enter(later)
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / segment_name(*self._segment)
+
+    def _take(self, max_bytes: int) -> list[Entry]:
+        data = os.pread(self._fd, max(max_bytes, _CHUNK_BYTES), self._offset)
+        base, offset, size, entries = self._offset, 0, 0, list[Entry]()
+        try:
+            while offset < len(data) and size < max_bytes:
+                found = frame_at(data, offset)
+                if found is None:
+                    self._offset = base + offset
+                    self._skip_bad()
+                    return entries
+                offset, frame = found
+                kind = frame.type
+                if kind >= CLOSE:
+                    at = Position(*self._segment, base + offset)
+                    if self._open.pop(frame.id, None) is not None:
+                        self._closed_at = at
+                    if self._is_next(frame):
+                        entries.append(Entry(*frame, at))
+                        size += len(frame.body)
+                elif kind == OPEN:
+                    self._open[frame.id] = self._segment
+        except NewerVersionError as error:
+            raise SinkError(f"{self._path}: {error}") from None
+        self._offset = base + offset
+        return entries
+
+    def _is_next(self, frame: Frame) -> bool:
+        """False for a number that was seen before: after a failed write or sync the same bytes are written again."""
+        last = self._last.get(frame.stream, frame.sequence - 1)
+        if frame.sequence <= last:
+            self.figures.duplicates += 1
+            return False
+        if frame.sequence > last + 1:
+            self.figures.missing += frame.sequence - last - 1
+            _log.error("%s: %s %d to %d are missing", self._path, frame.stream, last + 1, frame.sequence - 1)
+        self._last[frame.stream] = frame.sequence
+        return True
+
+    def _skip_bad(self) -> None:
+        """Go past what is no frame; at the end of a segment that may still grow, wait."""
+        rest = os.pread(self._fd, os.fstat(self._fd).st_size - self._offset, self._offset)
+        after = next_frame(rest, 1)
+        if after > 0 and frame_at(rest, 0) is None:
+            self.figures.corrupt += 1
+            self.figures.corrupt_bytes += after
+            _log.error("%s: %d bytes at %d are corrupt and were skipped", self._path, after, self._offset)
+            self._offset += after
+        elif after < 0 and self._final:
+            self.figures.torn_bytes += len(rest)
+            _log.warning("%s: the last %d bytes are torn and were skipped", self._path, len(rest))
+            self._offset += len(rest)
+
+
+class JournalFolder:
+    """All workers' journals of a node: what the shipper asks for. `figures` sums up over all readers it made."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.figures = Figures()
+
+    def workers(self) -> list[str]:
+        """The names of all folders that hold segments."""
+        return workers(self._directory)
+
+    def reader(self, worker: str, position: str | None) -> JournalReader:
+        """A reader from `position` on; None: from the oldest entry. SinkError: no position is written like this."""
+        reader = JournalReader(self._directory, worker, None if position is None else Position.parse(position))
+        reader.figures = self.figures
+        return reader
+
+    def backlog_bytes(self, positions: Mapping[str, str]) -> int:
+        """How much lies behind `positions` (by worker), over all workers; frames and all."""
+        return sum(
+            _bytes_after(self._directory / worker, Position.parse(positions.get(worker, "0.0.0")))
+            for worker in self.workers()
+        )
+
+
+def workers(directory: Path) -> list[str]:
+    """The workers that have a journal under `directory`, sorted. [] where there is no such folder."""
+    if not directory.is_dir():
+        return []
+    return sorted(folder.name for folder in directory.iterdir() if folder.is_dir() and _segments(folder))
+
+
+def _bytes_after(folder: Path, position: Position) -> int:
+    total = 0
+    for segment in _segments(folder):
+        if segment >= position[:2]:
+            try:
+                size = (folder / segment_name(*segment)).stat().st_size
+            except FileNotFoundError:  # freed since it was listed
+                continue
+            total += size - position.offset if segment == position[:2] else size
+    return total
+
+
+def _segments(folder: Path) -> list[Segment]:
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    return sorted(found for found in map(segment_of, names) if found is not None)
+
+
+def _fresh(segment: Segment) -> dict[str, int]:
+    """Numbers begin at 1 with an epoch; later in it nobody knows what came before."""
+    return {"records": 0, "denials": 0} if segment[1] == 1 else {}
