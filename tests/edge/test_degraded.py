@@ -1,0 +1,482 @@
+"""Deciding alone while the store is away: within the bound, never an error, and every unit told afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sidecar.core.counter import Checks, checks_for
+from sidecar.core.decision import Decision
+from sidecar.core.errors import StoreError
+from sidecar.core.identity import Identity
+from sidecar.core.policy import Limit
+from sidecar.core.record.ids import Ids
+from sidecar.edge import degraded
+from sidecar.edge.breaker import Breaker
+from sidecar.edge.clock import SystemClock
+from sidecar.edge.degraded import Degraded, over_admission_bound, share_of
+from sidecar.edge.memory_counters import MemoryCounters
+from sidecar.edge.redis_counters import RedisCounters
+from tests.servers.faulty import FaultyProxy
+from tests.servers.redis import RedisServer
+from tests.servers.talk import connected, until
+
+START_US = 1_790_000_000_000_000
+QUOTA = Limit("monthly", "quota", 100, calendar="month", scope="customer")
+STRICT = replace(QUOTA, id="strict", on_store_failure="deny")
+BURST = Limit("burst", "rate", 10, per=5, period_us=1_000_000)
+SLOTS = Limit("inflight", "concurrency", 4, period_us=60_000_000)
+ANN = Identity("k1", "app", "cust", "free")
+
+
+class Clock:
+    us = START_US
+
+    def now_us(self) -> int:
+        return self.us
+
+    mono_us = now_us
+
+
+class Flaky(MemoryCounters):
+    """Counters that can be away. `lose`: it takes the call and the answer is lost."""
+
+    away = False
+    lose = False
+    forced = 0
+
+    def _error(self) -> StoreError:
+        return StoreError("away", maybe_applied=self.lose)
+
+    def reserve(self, id, checks, done):
+        if not self.away or self.lose:
+            super().reserve(id, checks, (lambda _: None) if self.away else done)
+        if self.away:
+            done(self._error())
+
+    def force(self, id, checks, done):
+        self.forced += 1
+        if self.away:
+            done(self._error())
+        else:
+            super().force(id, checks, done)
+
+    def settle(self, id, checks, truth, failed=None):
+        if not self.away:
+            super().settle(id, checks, truth, failed)
+        elif failed is not None:
+            failed(self._error())
+
+
+class House:
+    """One worker of `workers`, with everything in memory and a clock of its own."""
+
+    def __init__(self, workers: int = 1) -> None:
+        self.clock = Clock()
+        self.store = Flaky(self.clock)
+        self.ids = Ids(7)
+        self.local = MemoryCounters(self.clock)
+        self.port = Degraded(self.store, self.local, self.clock, self.mint, workers)
+
+    def mint(self) -> bytes:
+        return self.ids.mint(self.clock.us // 1000)
+
+    def checks(self, *limits: Limit, cost: int = 1) -> Checks:
+        return checks_for(limits, [cost] * len(limits), ANN, self.clock.us)
+
+    def ask(self, checks: Checks, id_: bytes = b"") -> Decision:
+        seen: list[Any] = []
+        self.port.reserve(id_ or self.mint(), checks, seen.append)
+        assert len(seen) == 1, "answered once, and at once"
+        assert isinstance(seen[0], Decision), "never an error"
+        assert seen[0].checks is checks or seen[0].mode == "exact"
+        return seen[0]
+
+    def used(self, limit: Limit) -> int:
+        return int(self.store.state.get(self.checks(limit).keys[0][0], 0))
+
+    async def paid(self) -> None:
+        while self.port.owed:
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+def house() -> House:
+    return House()
+
+
+# The bound.
+
+
+@pytest.mark.parametrize(
+    ("limit", "workers", "bound"),
+    [
+        (QUOTA, 1, 100),
+        (QUOTA, 8, 96),
+        (QUOTA, 1000, 1000),  # one each: the least that "allow" can mean
+        (replace(QUOTA, amount=0), 4, 4),
+        (BURST, 3, 9),
+        (STRICT, 8, 0),
+        (replace(QUOTA, over="allow"), 8, 0),
+        (replace(QUOTA, stage="shadow"), 8, 0),
+    ],
+)
+def test_the_bound_is_the_workers_shares_together(limit, workers, bound):
+    assert over_admission_bound(limit, workers) == bound
+
+
+def test_a_rates_share_fills_more_slowly_by_the_number_of_workers():
+    assert share_of(BURST, 3) == replace(BURST, amount=3, period_us=3_000_000)
+
+
+@pytest.mark.parametrize("limit", [QUOTA, BURST, SLOTS, replace(QUOTA, id="w", kind="window", period_us=60_000_000)])
+@pytest.mark.parametrize("workers", [1, 3, 7])
+def test_what_all_workers_let_through_is_within_the_bound(limit, workers):
+    houses = [House(workers) for _ in range(workers)]
+    through = 0
+    for house in houses:
+        house.store.away = True
+        checks = house.checks(limit)
+        through += sum(house.ask(checks).allowed for _ in range(300))
+    assert through == over_admission_bound(limit, workers)  # Fails if each applies the whole limit.
+
+
+def test_two_outages_in_one_window_share_one_share(house):
+    checks = house.checks(QUOTA)
+    for _ in range(2):
+        house.store.away = True
+        for _ in range(80):
+            house.ask(checks)
+        house.store.away = False
+    assert house.port.allowed == 100
+
+
+# Deciding alone.
+
+
+def test_a_store_that_answers_decides(house):
+    said = house.ask(house.checks(QUOTA))
+    assert (said.allowed, said.mode, list(said.remaining)) == (True, "exact", [99])
+    assert house.port.owed == 0
+
+
+def test_an_allowance_is_marked_and_tells_the_shares_figures(house):
+    house.store.away = True
+    checks = house.checks(QUOTA, BURST)
+    said = house.ask(checks)
+    assert (said.allowed, said.mode, list(said.remaining)) == (True, "degraded", [99, 9])
+
+
+def test_a_limit_that_denies_denies_with_a_short_reset(house):
+    house.store.away = True
+    said = house.ask(house.checks(BURST, STRICT))
+    assert (said.allowed, said.violated, said.mode) == (False, 1, "degraded")
+    assert list(said.reset_us) == [degraded.RETRY_US] * 2  # Fails if it tells the end of the month.
+    assert (house.port.denied, house.port.owed) == (1, 0)
+
+
+def test_a_shadow_or_overage_limit_denies_nothing_when_the_store_is_away(house):
+    house.store.away = True
+    for limit in (replace(STRICT, stage="shadow"), replace(STRICT, over="allow")):
+        assert house.ask(house.checks(limit)).allowed
+
+
+def test_beyond_the_share_it_denies_with_a_short_reset(house):
+    house.store.away = True
+    checks = house.checks(QUOTA, cost=60)
+    assert house.ask(checks).allowed
+    said = house.ask(checks)
+    assert (said.allowed, said.violated, list(said.reset_us)) == (False, 0, [degraded.RETRY_US])
+
+
+def test_slots_of_the_share_come_free_when_settled(house):
+    house.store.away = True
+    checks = house.checks(SLOTS)
+    ids = [house.mint() for _ in range(5)]
+    assert [house.ask(checks, id_).allowed for id_ in ids] == [True] * 4 + [False]
+    house.port.settle(ids[0], checks, (0,))
+    assert house.ask(checks).allowed  # Fails if settle forgets the local counters.
+
+
+def test_seconds_without_the_store_are_counted(house):
+    checks = house.checks(QUOTA)
+    house.ask(checks)
+    house.store.away = True
+    house.ask(checks)
+    house.clock.us += 2_500_000
+    assert house.port.degraded_seconds == 2
+    house.store.away = False
+    house.ask(checks)
+    house.clock.us += 60_000_000
+    assert house.port.degraded_seconds == 2
+
+
+# The debt (Kong OSS: what was let through was forgotten).
+
+
+async def test_what_was_let_through_is_counted_when_the_store_is_back(house):
+    checks = house.checks(QUOTA)
+    house.store.away = True
+    for _ in range(70):
+        house.ask(checks)
+    assert house.port.owed == 70
+    house.store.away = False
+    house.ask(checks)
+    await house.paid()
+    assert house.used(QUOTA) == 71  # Fails if debts are dropped.
+    assert house.port.paid == 70
+
+
+async def test_what_the_store_took_after_all_counts_once(house):
+    """litellm #30460, #28283: after a timeout the counter was added again."""
+    checks = house.checks(QUOTA)
+    house.store.away = house.store.lose = True
+    for _ in range(10):
+        house.ask(checks)
+    assert house.used(QUOTA) == 10
+    house.store.away = False
+    house.port.tick()
+    await house.paid()
+    assert house.used(QUOTA) == 10  # Fails if the debt is told under a fresh id.
+
+
+async def test_a_refusal_gives_back_what_the_store_may_have_taken(house):
+    house.store.away = house.store.lose = True
+    checks = house.checks(STRICT, cost=5)
+    assert not house.ask(checks).allowed
+    assert house.used(STRICT) == 5
+    house.store.away = False
+    house.port.tick()
+    await house.paid()
+    assert house.used(STRICT) == 0
+
+
+async def test_the_truth_of_an_outage_is_told_after_its_reservation(house):
+    checks = house.checks(QUOTA, cost=10)
+    house.store.away = True
+    id_ = house.mint()
+    house.ask(checks, id_)
+    house.port.settle(id_, checks, (3,))
+    house.store.away = False
+    house.port.tick()
+    await house.paid()
+    assert house.used(QUOTA) == 3  # Fails if only the reservation, or only the truth, is told.
+
+
+async def test_a_reservation_that_was_told_is_settled_as_ever(house):
+    checks = house.checks(QUOTA, cost=10)
+    house.store.away = True
+    id_ = house.mint()
+    house.ask(checks, id_)
+    house.store.away = False
+    house.port.tick()
+    await house.paid()
+    house.port.settle(id_, checks, (4,))
+    assert house.used(QUOTA) == 4
+
+
+async def test_a_settle_that_failed_is_told_again_and_only_the_settle(house):
+    checks = house.checks(QUOTA, cost=10)
+    id_ = house.mint()
+    house.ask(checks, id_)
+    house.store.away = True
+    house.port.settle(id_, checks, (2,))
+    assert house.port.owed == 1
+    house.store.away = False
+    house.port.tick()
+    await house.paid()
+    assert house.used(QUOTA) == 2
+    assert house.store.forced == 0
+
+
+async def test_payment_stops_at_the_first_error_and_loses_nothing(house):
+    checks = house.checks(QUOTA)
+    house.store.away = True
+    for _ in range(50):
+        house.ask(checks)
+    for _ in range(3):
+        house.port.tick()
+        await asyncio.sleep(0)
+    assert house.port.owed == 50
+    assert house.store.forced == 3 * degraded.BATCH  # Fails if it goes on by itself: a hot loop against a dead store.
+    house.store.away = False
+    house.port.tick()
+    await house.paid()
+    assert house.used(QUOTA) == 50
+
+
+async def test_debts_are_paid_in_batches_between_which_others_have_their_turn(house):
+    checks = house.checks(QUOTA)
+    house.store.away = True
+    for _ in range(100):
+        house.ask(checks)
+    house.store.away = False
+    house.port.tick()
+    assert house.store.forced == degraded.BATCH
+    await asyncio.sleep(0)
+    assert house.store.forced == 2 * degraded.BATCH
+
+
+async def test_past_the_cap_debts_are_summed_by_counter_and_nothing_is_lost(house, monkeypatch):
+    monkeypatch.setattr(degraded, "CAP", 10)
+    checks = house.checks(QUOTA, BURST, SLOTS)
+    house.store.away = True
+    for _ in range(4):
+        assert house.ask(checks).allowed
+    other = house.checks(QUOTA, cost=2)
+    for _ in range(20):
+        assert house.ask(other).allowed
+    assert house.port.owed == 11
+    assert house.port.lost == 0
+    house.store.away = False
+    house.port.tick()
+    await house.paid()
+    assert house.used(QUOTA) == 44
+
+
+async def test_a_sum_is_counted_once_though_its_answer_is_lost(house, monkeypatch):
+    monkeypatch.setattr(degraded, "CAP", 0)
+    monkeypatch.setattr(degraded, "BATCH", 1)
+    checks = house.checks(QUOTA)
+    house.store.away = True
+    house.ask(checks)
+    assert house.port.lost == 1  # no room for any sum: told, not silent
+    monkeypatch.setattr(degraded, "CAP", 1)
+    house.ask(checks)
+    for _ in range(5):
+        house.ask(checks)
+    real = MemoryCounters.force
+
+    def lost(id_: bytes, asked: Checks, done: Any) -> None:
+        real(house.store, id_, asked, lambda _: None)
+        done(StoreError("lost", maybe_applied=True))
+
+    house.store.force = lost
+    for _ in range(3):
+        house.port.tick()
+    del house.store.force
+    house.store.away = False
+    house.port.tick()
+    await house.paid()
+    assert house.used(QUOTA) == 6  # Fails if a sum gets a new id each time it is told.
+
+
+# With a real Redis.
+
+
+class Worker:
+    """The chain as it is in a gateway, on one connection."""
+
+    def __init__(self, commands: Any, workers: int = 1) -> None:
+        self.clock = SystemClock()
+        self.ids = Ids(9)
+        self.breaker = Breaker(RedisCounters(commands, self.clock), self.clock, failures=3, pause_us=100_000)
+        self.port = Degraded(self.breaker, MemoryCounters(self.clock), self.clock, self.mint, workers)
+
+    def mint(self) -> bytes:
+        return self.ids.mint(self.clock.now_us() // 1000)
+
+    async def ask(self, *limits: Limit) -> tuple[Decision, float]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        checks = checks_for(limits, [1] * len(limits), ANN, self.clock.now_us())
+        start = loop.time()
+        self.port.reserve(self.mint(), checks, future.set_result)
+        said = await future
+        assert isinstance(said, Decision)
+        return said, loop.time() - start
+
+    async def pay(self) -> None:
+        async def one() -> bool:
+            self.port.tick()
+            return not self.port.owed
+
+        for _ in range(500):
+            if await one():
+                return
+            await asyncio.sleep(0.01)
+        pytest.fail(f"{self.port.owed} debts were never paid")
+
+
+@pytest.fixture
+def own(make_redis) -> RedisServer:
+    return make_redis()
+
+
+def counted(server: RedisServer, limit: Limit) -> int:
+    checks = checks_for([limit], [1], ANN, SystemClock().now_us())
+    return int(server.cli.get(checks.keys[0][0]) or 0)
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("fault", ["killed", "frozen", "stalled", "replies lost"])
+async def test_an_outage_is_never_an_error_nor_a_wait_and_is_counted_exactly(own, fault):
+    """Traefik #12043, envoyproxy/ratelimit #462; and litellm #30460: what the store took unheard counts once."""
+    limit = replace(QUOTA, amount=100_000)
+    async with FaultyProxy(own.port) as proxy, connected(f"redis://127.0.0.1:{proxy.port}") as wire:
+        worker = Worker(wire)
+        allowed = 0
+        for _ in range(20):
+            said, _took = await worker.ask(limit)
+            assert said.mode == "exact"
+            allowed += said.allowed
+        if fault == "killed":
+            own.kill()
+        elif fault == "frozen":
+            own.pause()
+        elif fault == "stalled":
+            proxy.stalled = True
+        else:
+            proxy.lose_replies = -1
+        took = []
+        for _ in range(200):
+            said, seconds = await worker.ask(limit)
+            assert said.mode == "degraded"
+            allowed += said.allowed
+            took.append(seconds)
+            await asyncio.sleep(0.002)
+        assert sum(seconds > 0.02 for seconds in took) <= 15  # a few timeouts, then probes
+        assert max(took) < 0.3
+        if fault == "killed":
+            own.start()  # comes back empty: what it had counted is gone, what we owe is not
+            allowed -= 20
+        elif fault == "frozen":
+            own.resume()
+        proxy.stalled, proxy.lose_replies = False, 0
+        await until(lambda: wire.ready, "the connection")
+        await worker.pay()
+        assert allowed == 200 + (0 if fault == "killed" else 20)
+        await until(lambda: counted(own, limit) == allowed, f"{allowed} counted")
+        said, _took = await worker.ask(limit)
+        assert said.mode == "exact"
+        await until(lambda: counted(own, limit) == allowed + 1, "one more")
+
+
+@pytest.mark.redis
+async def test_a_store_that_refuses_all_writes_is_an_outage_and_paid_after_it(own):
+    async with connected(own.url) as wire:
+        worker = Worker(wire)
+        await worker.ask(QUOTA)
+        own.cli.config_set("maxmemory", "1")
+        assert (await worker.ask(QUOTA))[0].mode == "degraded"
+        own.cli.config_set("maxmemory", "0")
+        await worker.pay()
+        assert counted(own, QUOTA) == 2
+
+
+@pytest.mark.redis
+async def test_a_strict_limit_denies_while_the_store_is_away_and_gives_back_what_it_took(own):
+    async with FaultyProxy(own.port) as proxy, connected(f"redis://127.0.0.1:{proxy.port}") as wire:
+        worker = Worker(wire)
+        assert (await worker.ask(STRICT))[0].allowed
+        proxy.delay_us = 150_000
+        said, _ = await worker.ask(STRICT)
+        assert (said.allowed, said.mode) == (False, "degraded")
+        assert counted(own, STRICT) == 2  # the reply was late, the charge was not
+        proxy.delay_us = 0
+        await until(lambda: wire.ready, "the late reply")
+        await worker.pay()
+        await until(lambda: counted(own, STRICT) == 1, "the unit given back")
