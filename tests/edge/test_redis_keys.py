@@ -13,7 +13,6 @@ from sidecar.core.identity import Identity, KeyRecord, digest, make_key, stored
 from sidecar.edge.key_cache import KeyCache
 from sidecar.edge.redis_keys import RedisKeys, connect, disconnect
 
-pytest_plugins = ["tests.servers.redis"]
 pytestmark = pytest.mark.redis
 
 PREFIX = "sc:"
