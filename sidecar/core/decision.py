@@ -107,7 +107,7 @@ def reserve(
         return _replay(checks, now_us, looks, marked), []
     verdict = 0 if force else _verdict(checks.limits, looks)
     decision = _decision(checks, now_us, looks, verdict, fresh=True)
-    writes = _charges(checks, looks, now_us, id_, force=force) if decision.allowed else []
+    writes = _charges(checks, looks, id_, force=force) if decision.allowed else []
     return decision, [*writes, Write(bucket, id_, str(verdict), now_us + MARK_LIFE_US)]
 
 
@@ -264,7 +264,7 @@ def _replay(checks: Checks, now_us: int, looks: Sequence[Look], marked: str) -> 
     return _decision(checks, now_us, looks, int(marked.lstrip("s")), fresh=False)
 
 
-def _charges(checks: Checks, looks: Sequence[Look], now_us: int, id_: bytes, *, force: bool) -> list[Write]:
+def _charges(checks: Checks, looks: Sequence[Look], id_: bytes, *, force: bool) -> list[Write]:
     writes = []
     for index, (limit, look) in enumerate(zip(checks.limits, looks, strict=True)):
         if not checks.costs[index]:
@@ -276,7 +276,7 @@ def _charges(checks: Checks, looks: Sequence[Look], now_us: int, id_: bytes, *, 
             expire_us = expiry_us(limit, checks.starts_us[index], checks.ends_us[index])
             writes.append(Write(key, None, look.charged, expire_us))
         elif not force:
-            writes.append(Write(key, id_, look.charged, now_us + limit.period_us))
+            writes.append(Write(key, id_, look.charged, look.charged + MINUTE_US))
     return writes
 
 

@@ -114,7 +114,7 @@ for limit = 1, 40 do
     left, left_reset = remaining - cost, 0
     if cost > 0 and not force then
       local n = #slots
-      slots[n + 1], slots[n + 2], slots[n + 3] = KEYS[slot], now + ARGV[at + 4], ARGV[at + 4] / 1000
+      slots[n + 1], slots[n + 2] = KEYS[slot], now + ARGV[at + 4]
     end
     at = at + 5
   end
@@ -149,10 +149,10 @@ if denied == 0 then
       call('SET', sets[n], sets[n + 1], 'KEEPTTL')
     end
   end
-  for n = 1, #slots, 3 do
+  for n = 1, #slots, 2 do
     call('ZREMRANGEBYSCORE', slots[n], '-inf', now)
     call('ZADD', slots[n], slots[n + 1], id)
-    call('PEXPIRE', slots[n], math.ceil(slots[n + 2]))
+    call('PEXPIREAT', slots[n], floor(slots[n + 1] / 1000) + 60000)
   end
 end
 call('HSET', KEYS[1], id, denied + 64 * mask)

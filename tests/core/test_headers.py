@@ -1,0 +1,133 @@
+from dataclasses import replace
+
+import pytest
+
+from sidecar.core.counter import checks_for
+from sidecar.core.decision import Decision
+from sidecar.core.headers import denial_problem, ratelimit_fields, retry_after, x_ratelimit_fields
+from sidecar.core.identity import Identity
+from sidecar.core.policy import Limit
+
+NOW_US = 1_795_239_000_000_000
+WHO = Identity("k", "s", "c", "free")
+burst = Limit("burst", "rate", 100, per=100, period_us=60_000_000)
+monthly = Limit("monthly", "quota", 10_000, calendar="month")
+egress = Limit("egress", "quota", 2**30, meter="egress_bytes", calendar="day")
+tokens = Limit("tokens", "quota", 500, meter="input_tokens", calendar="hour")
+inflight = Limit("inflight", "concurrency", 4, period_us=60_000_000)
+
+
+def decision(*limits, remaining=(), reset_us=(), violated=-1, costs=None):
+    checks = checks_for(limits, costs or (1,) * len(limits), WHO, NOW_US)
+    zeros = (0,) * len(limits)
+    return Decision(checks, NOW_US, remaining or zeros, reset_us or zeros, violated)
+
+
+def lines(fields):
+    assert fields.endswith(b"\r\n")
+    return fields.decode().split("\r\n")[:-1]
+
+
+def test_policies_and_what_is_left_are_told_as_in_the_draft():
+    assert lines(
+        ratelimit_fields(decision(burst, monthly, remaining=(50, 9_000), reset_us=(30_000_000, 86_400_000_000)))
+    ) == [
+        'RateLimit-Policy: "burst";q=100;w=60, "monthly";q=10000;w=2592000',
+        'RateLimit: "burst";r=50;t=30, "monthly";r=9000;t=86400',
+    ]
+
+
+def test_units_other_than_requests_are_named():
+    assert lines(ratelimit_fields(decision(egress, tokens, inflight)))[0] == (
+        'RateLimit-Policy: "egress";q=1073741824;w=86400;qu="content-bytes", '
+        '"tokens";q=500;w=3600;qu="input_tokens", "inflight";q=4;qu="concurrent-requests"'
+    )
+
+
+@pytest.mark.parametrize(("reset_us", "t"), [(0, 0), (1, 1), (999_999, 1), (1_000_000, 1), (1_000_001, 2)])
+def test_a_reset_is_never_told_too_early(reset_us, t):  # Fails if t rounds down. Kong #14995: ms where s were meant
+    told = decision(monthly, remaining=(1,), reset_us=(reset_us,), violated=0)
+    assert lines(ratelimit_fields(told))[1] == f'RateLimit: "monthly";r=1;t={t}'
+    assert retry_after(told) == max(t, 1) >= reset_us / 1_000_000
+
+
+def test_what_is_left_is_never_told_below_zero():
+    fields = ratelimit_fields(decision(monthly, remaining=(-7,)))
+    assert lines(fields)[1] == 'RateLimit: "monthly";r=0;t=0'
+
+
+def test_figures_stay_within_fifteen_digits():  # RFC 9651 §3.3.1
+    huge = Limit("huge", "quota", 2**51, calendar="day")
+    assert lines(ratelimit_fields(decision(huge, remaining=(2**51,)))) == [
+        'RateLimit-Policy: "huge";q=999999999999999;w=86400',
+        'RateLimit: "huge";r=999999999999999;t=0',
+    ]
+
+
+def test_shadow_limits_are_not_spoken_of():
+    shadow = replace(monthly, id="trial", stage="shadow")
+    fields = ratelimit_fields(decision(shadow, burst, remaining=(1, 2)))
+    assert lines(fields) == ['RateLimit-Policy: "burst";q=100;w=60', 'RateLimit: "burst";r=2;t=0']
+    assert ratelimit_fields(decision(shadow, remaining=(1,))) == b""
+    assert x_ratelimit_fields(decision(shadow, remaining=(1,))) == b""
+
+
+def test_no_limits_no_fields():
+    assert ratelimit_fields(decision()) == b""
+    assert x_ratelimit_fields(decision()) == b""
+
+
+@pytest.mark.parametrize(
+    ("id", "told"),
+    [('a"b', r'"a\"b"'), ("a\\b", r'"a\\b"'), ("a\r\nX: 1", '"a%0D%0AX: 1"'), ("é", '"%C3%A9"'), ("5%d", '"5%d"')],
+)
+def test_an_id_cannot_end_its_string_or_its_line(id, told):
+    fields = ratelimit_fields(decision(replace(monthly, id=id), remaining=(1,)))
+    assert lines(fields)[1] == f"RateLimit: {told};r=1;t=0"
+
+
+def test_a_rate_s_window_is_the_time_of_its_whole_burst_rounded_up():
+    odd = Limit("odd", "rate", 10, per=3, period_us=1_000_000)
+    assert '"odd";q=10;w=4' in lines(ratelimit_fields(decision(odd)))[0]
+
+
+def test_the_older_fields_tell_of_the_limit_nearest_to_its_end():
+    told = decision(monthly, burst, remaining=(9_000, 5), reset_us=(86_400_000_000, 30_000_001))
+    assert lines(x_ratelimit_fields(told)) == [
+        "X-RateLimit-Limit: 100",
+        "X-RateLimit-Remaining: 5",
+        "X-RateLimit-Reset: 31",
+    ]
+
+
+def test_the_older_fields_tell_of_the_limit_that_denied():
+    told = decision(monthly, burst, remaining=(9_000, 0), reset_us=(86_400_000_000, 1), violated=0)
+    assert lines(x_ratelimit_fields(told))[0] == "X-RateLimit-Limit: 10000"
+
+
+# unkey #7000: "slow down" and "used up" looked alike
+@pytest.mark.parametrize(
+    ("limit", "status", "slug"),
+    [
+        (monthly, 429, "quota-exceeded"),
+        (burst, 429, "quota-exceeded"),
+        (inflight, 429, "temporary-reduced-capacity"),
+        (Limit("wallet", "balance", 1), 402, "balance-exhausted"),
+    ],
+)
+def test_a_denial_says_which_limit_and_what_to_do(limit, status, slug):
+    problem = denial_problem(decision(limit, reset_us=(1_500_000,), violated=0))
+    assert (problem.status, problem.slug) == (status, slug)
+    assert problem.extra == {"violated-policies": [limit.id]}
+    assert limit.id in problem.detail
+    assert problem.headers == (() if status == 402 else ((b"Retry-After", b"2"),))
+
+
+def test_a_request_that_can_never_pass_is_told_so():
+    problem = denial_problem(decision(tokens, violated=0, costs=(501,)))
+    assert problem.detail == "this request asks for 501 units; limit tokens never holds more than 500"
+
+
+def test_ids_are_text_in_a_problem_whatever_braces_they_have():
+    problem = denial_problem(decision(replace(monthly, id="{x}"), violated=0))
+    assert problem.detail == "limit {x} of 10000 requests is used up for now"
