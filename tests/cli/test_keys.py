@@ -13,7 +13,6 @@ import yaml
 
 from sidecar.core.identity import digest, looks_made, make_key, stored
 
-
 ONE = ("new", "--customer", "cust-1", "--subject", "app-1", "--plan", "free", "--id", "k_1")
 
 
