@@ -14,6 +14,7 @@ import pickle
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -43,13 +44,14 @@ def run_node(settings: Settings, load: Callable[[Settings], str]) -> int:
         snapshot = Snapshot(settings, load)
     except OSError as error:
         raise SidecarError(f"journal.dir: {settings.journal.dir} cannot be written: {error.strerror}") from None
+    announce = partial(_print, settings.kafka is None and settings.sink.stdout)  # records have stdout for themselves
     setup = Setup(
         version=version(PACKAGE),
         roles=roles(settings),
         start=_packed(snapshot.settings),
         drain_seconds=settings.drain_seconds,
         load=snapshot.take,
-        announce=_announce,
+        announce=announce,
     )
     try:
         return uvloop.run(_run_node(settings, setup))
@@ -66,7 +68,7 @@ async def _run_node(settings: Settings, setup: Setup) -> int:
         runner, where = await serve(supervisor, control.host, control.port)
     except OSError as error:
         raise SidecarError(f"control.listen: {control} cannot be bound: {error.strerror}") from None
-    _announce(f"control on http://{where}")
+    setup.announce(f"control on http://{where}")
     try:
         async with asyncio.TaskGroup() as tasks:
             reload = supervisor.listen_to_signals(tasks)
@@ -137,8 +139,8 @@ async def _run_child(name: str, fd: int, work: Work) -> int:
     return 0
 
 
-def _announce(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - what listens where is the command's output, not a log
+def _print(to_stderr: bool, line: str) -> None:
+    print(line, file=sys.stderr if to_stderr else sys.stdout, flush=True)
 
 
 def _packed(settings: Settings) -> Json:

@@ -37,6 +37,8 @@ COUNTS = {
     "records": Row("sidecar_records", "Records written to the journal."),
     "shipped": Row("sidecar_records_shipped", "Records committed to Kafka or written to the sink."),
     "quarantined": Row("sidecar_records_quarantined", "Records that the sink will never take, set aside."),
+    "missing": Row("sidecar_records_missing", "Numbers of records that never came: a gap in the journal."),
+    "corrupt_bytes": Row("sidecar_journal_corrupt_bytes", "Bytes of the journal that are no frame, and were skipped."),
     "unrecorded": Row("sidecar_unrecorded", "Exchanges served without a record, because on_full says serve."),
     "recovered": Row("sidecar_records_recovered", "Exchanges found open after a crash and closed as crashed."),
     "degraded": Row("sidecar_degraded_decisions", "Decisions taken while the store did not answer."),

@@ -1,0 +1,44 @@
+"""`sidecar ship`: carry a journal to where records go, and stop: for a dead node's volume, or before a move."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from sidecar.app.shipping import ship as carry
+from sidecar.cli.options import config_option, settings_of
+from sidecar.core.errors import SinkError
+
+
+@click.command()
+@config_option
+@click.option(
+    "--journal",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="The journal's folder; without it that of the settings.",
+)
+@click.option("--node", help="The name of the node that wrote it, where it is not that of the settings.")
+@click.option("--seconds", type=click.IntRange(1), default=3600, show_default=True, help="Give up after so long.")
+def ship(config: Path | None, journal: Path | None, node: str | None, seconds: int) -> int:
+    """Carry a journal to Kafka (or to sink.file) and stop when it is empty.
+
+    Start it again whenever it was cut short: what was committed is not sent twice. Positions are kept by node name, so
+    a dead node's volume is shipped under that node's name. Exit status 1: something is left.
+
+    Next: `sidecar records verify` proves that nothing is missing.
+    """
+    settings = settings_of(config)
+    if journal is not None:
+        settings = settings.model_copy(update={"journal": settings.journal.model_copy(update={"dir": journal})})
+    if node is not None:
+        settings = settings.model_copy(update={"node": node})
+    if not settings.journal.dir.is_dir():
+        raise SinkError(f"{settings.journal.dir}: there is no journal")
+    empty, shipping = asyncio.run(carry(settings, seconds))
+    figures = shipping.shipper.figures
+    click.echo(f"shipped {figures.shipped}, quarantined {figures.quarantined}, left {figures.backlog_bytes} bytes")
+    if not empty:
+        click.echo(f"sidecar: {figures.last_error or 'time is over'}", err=True)
+    return 0 if empty else 1
