@@ -290,17 +290,12 @@ def _corrections(
         if limit.kind == "concurrency":
             writes.append(Write(key, id_, None, 0))
         elif limit.kind == "rate":
-            moved = _moved(stored, pace_of(limit, cost), shift_of(limit, cost, owed, age_us), now_us)
-            writes.extend([] if moved is None else [Write(key, None, moved, moved[0] + MINUTE_US)])
+            pace, shift = pace_of(limit, cost), shift_of(limit, cost, owed, age_us)
+            if shift != (0, 0):
+                whole_us, rest = _plus(_backlog(stored, pace, now_us), shift, pace.parts)
+                arrival_us = now_us + min(whole_us, pace.ceiling_us)  # before now it is as good as none
+                writes.append(Write(key, None, (arrival_us, rest), arrival_us + MINUTE_US))
         elif owed:
             used = max(0, min((stored or 0) + owed, COUNT_MAX))
             writes.append(Write(key, None, used, expiry_us(limit, checks.starts_us[index], checks.ends_us[index])))
     return writes
-
-
-def _moved(stored: tuple[int, int] | None, pace: Pace, shift: tuple[int, int], now_us: int) -> tuple[int, int] | None:
-    backlog = _backlog(stored, pace, now_us)
-    moved = _plus(backlog, shift, pace.parts)
-    if moved[0] < 0:
-        moved = 0, 0
-    return None if moved == backlog else (now_us + min(moved[0], pace.ceiling_us), moved[1])

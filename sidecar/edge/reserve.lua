@@ -22,7 +22,7 @@ local stored = counters > 0 and call('MGET', unpack(KEYS, 2, counters + 1)) or {
 local denied, mask, bit = 0, 0, 1
 local stands = { 0, now, 0 } -- the reply if nothing is charged
 local leaves = { 0, now, 0 } -- the reply if all is charged
-local sets, slots = {}, {} -- the second pass: key, value, how to expire, when; key, expiry
+local sets, slots = {}, {} -- the second pass: key, value, expiry in ms; key, expiry in µs
 local counter, slot, at, reply = 0, counters + 1, 3, 4
 
 for limit = 1, 40 do
@@ -35,8 +35,7 @@ for limit = 1, 40 do
     local opens, closes = ARGV[at + 4] + 0, ARGV[at + 5] + 0
     if not force and (now < opens or now >= closes) then return { -1, now } end
     counter = counter + 1
-    local held = stored[counter]
-    local used = held and held + 0 or 0
+    local used = (stored[counter] or 0) + 0
     remaining = amount - used
     reset = closes - now
     left_reset = reset
@@ -60,8 +59,7 @@ for limit = 1, 40 do
     left = remaining - cost
     if cost > 0 then
       local n = #sets
-      sets[n + 1], sets[n + 2] = KEYS[counter + 1], math.min(used + cost, 2251799813685248)
-      sets[n + 3], sets[n + 4] = held and 'KEEPTTL' or 'PXAT', ARGV[at + 6]
+      sets[n + 1], sets[n + 2], sets[n + 3] = KEYS[counter + 1], math.min(used + cost, 2251799813685248), ARGV[at + 6]
     end
     if kind == 'w' then counter = counter + 1 end
     at = at + (kind == 'q' and 7 or 9)
@@ -102,7 +100,7 @@ for limit = 1, 40 do
       local n = #sets
       sets[n + 1], sets[n + 2] = KEYS[counter + 1], now + full
       if full_rest > 0 then sets[n + 2] = string.format('%.0f %.0f', now + full, full_rest) end
-      sets[n + 3], sets[n + 4] = 'PXAT', floor((now + full) / 1000) + 60000
+      sets[n + 3] = floor((now + full) / 1000) + 60000
     end
     at = at + 11
 
@@ -142,12 +140,8 @@ end
 
 if force then denied, mask = 0, 0 end
 if denied == 0 then
-  for n = 1, #sets, 4 do
-    if sets[n + 2] == 'PXAT' then
-      call('SET', sets[n], sets[n + 1], 'PXAT', sets[n + 3])
-    else
-      call('SET', sets[n], sets[n + 1], 'KEEPTTL')
-    end
+  for n = 1, #sets, 3 do
+    call('SET', sets[n], sets[n + 1], 'PXAT', sets[n + 2])
   end
   for n = 1, #slots, 2 do
     call('ZREMRANGEBYSCORE', slots[n], '-inf', now)

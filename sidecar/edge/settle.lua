@@ -22,13 +22,8 @@ for index = 2, reserved and #KEYS or 1 do
   elseif kind == 'q' then
     local owed = ARGV[at + 1] + 0
     if owed ~= 0 then
-      local held = call('GET', key)
-      local used = math.max(0, math.min((held or 0) + owed, 2251799813685248))
-      if held then
-        call('SET', key, used, 'KEEPTTL')
-      else
-        call('SET', key, used, 'PXAT', ARGV[at + 2])
-      end
+      local used = math.max(0, math.min((call('GET', key) or 0) + owed, 2251799813685248))
+      call('SET', key, used, 'PXAT', ARGV[at + 2])
     end
     at = at + 3
 
@@ -55,12 +50,9 @@ for index = 2, reserved and #KEYS or 1 do
       end
       local to, to_rest = us + moved, rest + moved_rest
       if to_rest >= parts then to, to_rest = to + 1, to_rest - parts end
-      if to < 0 then to, to_rest = 0, 0 end
-      if to ~= us or to_rest ~= rest then
-        to = now + math.min(to, ceiling)
-        local value = to_rest > 0 and string.format('%.0f %.0f', to, to_rest) or to
-        call('SET', key, value, 'PXAT', math.floor(to / 1000) + 60000)
-      end
+      to = now + math.min(to, ceiling) -- before now it is as good as none
+      local value = to_rest > 0 and string.format('%.0f %.0f', to, to_rest) or to
+      call('SET', key, value, 'PXAT', math.floor(to / 1000) + 60000)
     end
     at = at + 5
   end
