@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from redis.asyncio.connection import ConnectionPool
+from redis.asyncio.connection import ConnectionPool, SSLConnection
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
@@ -32,7 +32,8 @@ SCHEMES = ("redis", "rediss", "unix")
 KINDS = ("", "sentinel", "cluster")
 _SLOTS = 16_384
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
-_REFRESH_GAP_S = 0.1  # a map is asked for at most ten times a second, however many commands are redirected
+_REFRESH_S = 0.1  # the map is asked for at most ten times a second, however many commands are redirected
+_REFRESH_CAP_S = 1.0  # and ever less often while asking changes nothing
 _STALE_MAP = frozenset({"MOVED", "CLUSTERDOWN", "READONLY", "MASTERDOWN"})
 
 _log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ class Dialer:
     """Makes redis-py connections as the URL says: one attempt, at most `connect_us`, RESP2. The caller owns them."""
 
     def __init__(self, address: Address, *, connect_us: int = 1_000_000, client_name: str = "sidecar") -> None:
-        self.options = {
+        self.options: dict[str, Any] = {
             "socket_timeout": connect_us / 1e6,
             "socket_connect_timeout": connect_us / 1e6,
             "retry": Retry(NoBackoff(), 0),
@@ -112,6 +113,9 @@ class Dialer:
         pool = ConnectionPool.from_url(address.url, client_name=client_name)
         self._class = pool.connection_class
         self._kwargs = pool.connection_kwargs | self.options
+        self.tls = {name: value for name, value in self._kwargs.items() if name.startswith("ssl_")}
+        if issubclass(self._class, SSLConnection):
+            self.tls["ssl"] = True
 
     async def connect(self, host: Host | None = None) -> AbstractConnection:
         """A connection that is logged in, to `host` or where the URL points. redis-py's errors, OSError."""
@@ -136,7 +140,7 @@ class SentinelDialer:
 
     async def connect(self) -> AbstractConnection:
         self._hosts.append(self._hosts.pop(0))
-        options = self._dialer.options | self._auth
+        options = self._dialer.options | self._dialer.tls | self._auth
         async with Sentinel(self._hosts, sentinel_kwargs=options) as sentinels:  # type: ignore[no-untyped-call]
             host = await sentinels.discover_master(self._service)
         return await self._dialer.connect((str(host[0]), int(host[1])))
@@ -215,15 +219,19 @@ class ClusterWire:
         return node
 
     async def _keep(self) -> None:
+        pause_s = _REFRESH_S
         while True:
             await self._stale.wait()
             self._stale.clear()
+            before = self._slots
             try:
                 await self._take(await self._ask())
             except Exception as error:  # noqa: BLE001 - whatever redis-py raises, the next attempt may succeed
                 self._note(f"redis: no slot map: {error}")
                 self._stale.set()
-            await asyncio.sleep(_REFRESH_GAP_S)
+            await asyncio.sleep(pause_s)
+            idle = not self._stale.is_set()
+            pause_s = _REFRESH_S if idle or self._slots != before else min(pause_s * 2, _REFRESH_CAP_S)
 
     async def _ask(self) -> tuple[Host, list[Any]]:
         """CLUSTER SLOTS from the first node that answers, and which one that was."""

@@ -114,13 +114,14 @@ class RedisWire:
     async def aclose(self) -> None:
         """Refuse what is new, wait for the replies on their way (at most `timeout_us`), close."""
         line, self._line, self._away = self._line, None, StoreError("redis: closed")
-        if line is not None:
-            await line.drain()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
         if line is not None:
-            line.end("redis: closed")
+            try:
+                await line.drain()
+            finally:
+                line.end("redis: closed")
             await line.gone()
 
     async def _keep(self) -> None:
@@ -151,9 +152,9 @@ class RedisWire:
         return line
 
     def _on_lost(self, line: _Line, reason: str) -> None:
-        self.stats.losses += 1
         self.stats.connected -= 1
-        if self._line is line:
+        if self._line is line:  # else it was closed on purpose
+            self.stats.losses += 1
             self._line = None
             self._note_away(reason)
 

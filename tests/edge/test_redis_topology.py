@@ -11,6 +11,7 @@ from redis.crc import key_slot
 
 from sidecar.core.errors import StoreError
 from sidecar.edge.redis_topology import parse
+from tests.servers import certificates
 from tests.servers.redis import RedisCluster, RedisServer, SentinelSet, wait_until
 from tests.servers.talk import ask, connected, make, until
 
@@ -110,6 +111,23 @@ async def test_without_a_sentinel_that_answers_the_reason_says_so():
         await until(lambda: "No master found for 'counters'" in made[0].away, "the reason")
     finally:
         await store.aclose()
+
+
+@pytest.mark.redis
+async def test_sentinels_are_asked_over_tls_where_the_url_says_so(tmp_path):
+    made = certificates.make(tmp_path / "tls")
+    lines = ["port 0", "tls-port {port}", f"tls-cert-file {made.certificate}", f"tls-key-file {made.key}",
+             f"tls-ca-cert-file {made.authority}", "tls-auth-clients no"]  # fmt: skip
+    trust = {"ssl": True, "ssl_ca_certs": str(made.authority)}
+    sentinel = RedisServer(tmp_path / "sentinel", lines, sentinel=True, **trust).start()
+    store, wires = make(f"rediss+sentinel://127.0.0.1:{sentinel.port}/counters/0?ssl_ca_certs={made.authority}")
+    store.start()
+    try:
+        await until(lambda: "No master found" in wires[0].away, "the answer")
+        assert wires[0].away.endswith("No master found for 'counters'")  # without a list of errors behind it
+    finally:
+        await store.aclose()
+        sentinel.close()
 
 
 # Cluster.

@@ -170,6 +170,18 @@ async def test_a_connect_that_hangs_delays_nobody_and_is_given_up(own):
             await store.aclose()
 
 
+async def test_closing_in_the_middle_of_a_connect_leaves_nothing(own):
+    async with FaultyProxy(own.port) as proxy:
+        proxy.stalled = True
+        store, _ = make(f"redis://127.0.0.1:{proxy.port}")
+        store.start()
+        await until(lambda: proxy.open, "the attempt")
+        await store.aclose()
+        proxy.stalled = False
+        await until(lambda: not proxy.open, "the end of the attempt")
+        assert not store.ready
+
+
 async def test_a_stalled_server_costs_each_caller_the_timeout_and_no_more(own):
     async with connected(own.url) as store:
         own.pause()
@@ -241,6 +253,7 @@ async def test_closing_waits_for_the_replies_on_their_way(own):
             last = ask(store, "INCR", "n")
         assert last.done()
         assert last.result() == 1  # Fails if `aclose` cuts at once.
+        assert (store.stats.losses, store.stats.connected) == (0, 0)
         assert proxy.open == 0 or await until(lambda: not proxy.open, "the close")
 
 
@@ -296,6 +309,19 @@ async def test_what_the_server_answers_as_an_error_is_a_store_error_with_its_cod
         assert outcome.detail.startswith(code)
         assert not outcome.maybe_applied
         assert store.stats.errors == 1
+
+
+@pytest.mark.parametrize("script", [False, True])
+async def test_a_server_that_is_not_the_master_any_more_is_left_and_looked_for_anew(own, script):
+    command = ("EVAL", "return redis.call('SET', KEYS[1], '1')", 1, "a") if script else ("SET", "a", "1")
+    async with connected(own.url) as store:
+        own.cli.replicaof("127.0.0.1", 1)
+        outcome = await ask(store, *command)
+        assert "READONLY" in outcome.detail
+        assert store.stats.losses == 1  # Fails if the connection is kept: it would go to the old master for ever.
+        own.cli.replicaof("no", "one")
+        await until(lambda: store.ready, "the reconnect")
+        assert await ask(store, "SET", "a", "1") == b"OK"
 
 
 async def test_a_script_flushed_away_is_told_as_noscript(own):
