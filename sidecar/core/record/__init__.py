@@ -1,1 +1,19 @@
 """What is written down: ids, records as CloudEvents, their JSON Schema, and the journal's frames."""
+
+from sidecar.core.record.events import (
+    Checkpoint,
+    Facts,
+    Totals,
+    checkpoint_record,
+    crashed_record,
+    denial_record,
+    open_entry,
+    usage_record,
+)
+from sidecar.core.record.ids import Ids
+from sidecar.core.record.schema import record_schema
+
+__all__ = [
+    "Checkpoint", "Facts", "Ids", "Totals", "checkpoint_record", "crashed_record", "denial_record", "open_entry",
+    "record_schema", "usage_record",
+]  # fmt: skip

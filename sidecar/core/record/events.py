@@ -1,0 +1,261 @@
+"""Records as CloudEvents 1.0 in structured JSON: one billable statement per exchange, never changed once written.
+
+Nothing of a credential, a query string, a header, a body or an address can get in, because nothing here reads one.
+What repeats (who, by which terms, in which second) is rendered once and kept, within bounds; the rest is one f-string.
+docs/record.md tells the fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from operator import sub
+from typing import Final, NamedTuple, Protocol
+
+import orjson
+
+from sidecar.core.counter import Checks
+from sidecar.core.decision import Decision
+from sidecar.core.identity import Identity
+from sidecar.core.usage import billing
+
+SCHEMA_STEM: Final = "urn:sidecar:schema/"
+KINDS: Final = ("usage", "unattributed", "denial", "correction", "void", "checkpoint")
+
+
+class Facts(Protocol):
+    """What a record says of an exchange. A denial's knows only its first fifteen lines, with what it cost in time.
+
+    `id` has 26 ASCII bytes; `usage` units by meter; `quality` is exact, provider_reported, estimated or partial; sizes
+    are of bodies; `plan` is a label like "pro@3", "" for nobody's; `traceparent` is valid, or "".
+    """
+
+    id: bytes
+    identity: Identity | None
+    plan: str
+    route: str
+    method: str
+    path: str
+    status: int
+    decision: Decision | None
+    traceparent: str
+    bytes_in: int
+    bytes_out: int
+    duration_us: int
+    upstream_us: int
+    attempts: int
+    outcome: str
+    usage: dict[str, int]
+    quality: str
+    billable: bool
+    billable_reason: str
+    dims: dict[str, str]
+    client_disconnected: bool
+
+
+class Checkpoint(NamedTuple):
+    """What a producer says every few seconds, traffic or not.
+
+    `highest` number and `totals` (units by meter) are of this epoch, the checkpoint itself not counted in; `unrecorded`
+    exchanges were served while the journal was full; `policy` is the version in force.
+    """
+
+    highest: Mapping[str, int]
+    totals: Mapping[str, int]
+    open_exchanges: int
+    backlog_bytes: int
+    unrecorded: int
+    degraded_s: int
+    policy: str
+
+
+def usage_record(facts: Facts, time_us: int, source: str, sequence: int) -> bytes:
+    """The record of an exchange; its kind is `unattributed` where nobody is known. `time_us`: since the Unix epoch."""
+    identity = facts.identity
+    kind, envelope, who = ("unattributed", "", "") if identity is None else _who(identity)
+    decision = facts.decision
+    return (
+        f'{_begin(source, kind)}{facts.id.decode()}",{envelope}"time":"{_second(time_us // 1_000_000)}'
+        f'{time_us % 1_000_000:06d}Z","sequence":"{sequence:018d}",{_trace(facts.traceparent)}"data":{{{who}'
+        f'{_way(facts.plan, facts.route, facts.method)}{_json(facts.path)},"status":{facts.status},'
+        f'"usage":{orjson.dumps(facts.usage).decode()},'
+        f"{_verdict(facts.quality, facts.billable, facts.billable_reason, facts.outcome)}"
+        f'"dims":{_json(facts.dims) if facts.dims else "{}"},'
+        f'"duration_us":{facts.duration_us},"upstream_us":{facts.upstream_us},'
+        f'"bytes_in":{facts.bytes_in},"bytes_out":{facts.bytes_out},"attempts":{facts.attempts},'
+        f'"client_disconnected":{"true" if facts.client_disconnected else "false"}'
+        f"{_decided(decision) if decision is not None else ''}}}}}"
+    ).encode()
+
+
+def denial_record(facts: Facts, time_us: int, source: str, sequence: int) -> bytes:
+    """The record of a request that a limit refused: it consumed nothing."""
+    identity, decision = facts.identity, facts.decision
+    _, envelope, who = ("", "", "") if identity is None else _who(identity)
+    return (
+        f'{_begin(source, "denial")}{facts.id.decode()}",{envelope}"time":"{_second(time_us // 1_000_000)}'
+        f'{time_us % 1_000_000:06d}Z","sequence":"{sequence:018d}",{_trace(facts.traceparent)}"data":{{{who}'
+        f'{_way(facts.plan, facts.route, facts.method)}{_json(facts.path)},"status":{facts.status},'
+        f'"duration_us":{facts.duration_us}{_decided(decision) if decision is not None else ""}}}}}'
+    ).encode()
+
+
+def checkpoint_record(said: Checkpoint, id_: bytes, time_us: int, source: str, sequence: int) -> bytes:
+    """What the producer `source` says of itself."""
+    data = {
+        **said._asdict(),
+        "highest": dict(said.highest),
+        "totals": dict(said.totals),
+    }
+    return _whole("checkpoint", {"id": id_.decode(), "partitionkey": source}, (time_us, source, sequence), data)
+
+
+def open_entry(facts: Facts, time_us: int) -> bytes:
+    """What is known when the upstream is about to see the exchange: enough to close it as crashed after a kill."""
+    identity, decision = facts.identity, facts.decision
+    subject = "" if identity is None else f'"subject":{_json(identity.subject)},{_who(identity)[2]}'
+    reserved = "{}" if decision is None else _template(decision.checks)[2]
+    return (
+        f'{{"time_us":{time_us},{subject}{_way(facts.plan, facts.route, facts.method)}{_json(facts.path)},'
+        f'{_trace(facts.traceparent)}"reserved":{reserved}{_decided(decision) if decision is not None else ""}}}'
+    ).encode()
+
+
+def crashed_record(opened: bytes, id_: bytes, time_us: int, source: str, sequence: int) -> bytes:
+    """The record of an exchange that was found open after a crash: `opened` is what `open_entry` made.
+
+    Its usage is what was reserved, since that was enforced; whether the upstream did the work, nobody knows.
+    """
+    known = orjson.loads(opened)
+    billable, reason = billing(known["plan"], status=0, outcome="aborted")
+    envelope = {"id": id_.decode()}
+    if "customer" in known:
+        envelope |= {"subject": known.pop("subject"), "partitionkey": known["customer"]}
+    if "traceparent" in known:
+        envelope["traceparent"] = known.pop("traceparent")
+    duration_us = max(0, time_us - known.pop("time_us"))
+    data = {
+        **known,
+        "status": 0,
+        "usage": known["reserved"],
+        "quality": "partial",
+        "billable": billable,
+        "billable_reason": reason,
+        "outcome": "crashed",
+        "dims": {},
+        "duration_us": duration_us,
+        "upstream_us": 0,
+        "bytes_in": 0,
+        "bytes_out": 0,
+        "attempts": 0,
+        "client_disconnected": False,
+    }
+    del data["reserved"]
+    kind = "usage" if "customer" in known else "unattributed"
+    return _whole(kind, envelope, (time_us, source, sequence), data)
+
+
+class Totals:
+    """Units by meter of all records of this process so far, for its checkpoints."""
+
+    __slots__ = ("units",)
+
+    def __init__(self) -> None:
+        self.units: dict[str, int] = {}
+
+    def add(self, usage: Mapping[str, int]) -> None:
+        """Count what one record says."""
+        units = self.units
+        for meter, amount in usage.items():
+            units[meter] = units.get(meter, 0) + amount
+
+
+def _whole(kind: str, envelope: Mapping[str, str], at: tuple[int, str, int], data: Mapping[str, object]) -> bytes:
+    time_us, source, sequence = at
+    event = {
+        "specversion": "1.0",
+        "type": f"sidecar.{kind}.v1",
+        "source": source,
+        "dataschema": f"{SCHEMA_STEM}{kind}.v1.json",
+        **envelope,
+        "time": f"{_second(time_us // 1_000_000)}{time_us % 1_000_000:06d}Z",
+        "sequence": f"{sequence:018d}",
+        "data": data,
+    }
+    return orjson.dumps(event)
+
+
+def _json(value: object) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # a lone surrogate: no record is lost for a name that is no text
+        return orjson.dumps(str(value).encode("utf-8", "backslashreplace").decode()).decode()
+
+
+@lru_cache(maxsize=64)
+def _begin(source: str, kind: str) -> str:
+    return (
+        f'{{"specversion":"1.0","type":"sidecar.{kind}.v1","source":{_json(source)},'
+        f'"dataschema":"{SCHEMA_STEM}{kind}.v1.json","id":"'
+    )
+
+
+@lru_cache(maxsize=16_384)
+def _who(identity: Identity) -> tuple[str, str, str]:
+    """The kind, and what envelope and data say of the identity. No attribute is empty: CloudEvents forbids it."""
+    customer = _json(identity.customer)
+    subject = _json(identity.subject or identity.customer)
+    return (
+        "usage",
+        f'"subject":{subject},"partitionkey":{customer},',
+        f'"customer":{customer},"key_id":{_json(identity.key_id)},',
+    )
+
+
+@lru_cache(maxsize=4096)
+def _way(plan: str, route: str, method: str) -> str:
+    return f'"plan":{_json(plan)},"route":{_json(route)},"method":{_json(method)},"path":'
+
+
+@lru_cache(maxsize=4096)
+def _verdict(quality: str, billable: bool, reason: str, outcome: str) -> str:
+    said = {"quality": quality, "billable": billable, "billable_reason": reason, "outcome": outcome}
+    return orjson.dumps(said).decode()[1:-1] + ","
+
+
+@lru_cache(maxsize=16)
+def _second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}."
+
+
+def _trace(traceparent: str) -> str:
+    return f'"traceparent":{_json(traceparent)},' if traceparent else ""
+
+
+def _decided(decision: Decision) -> str:
+    """The limits asked: what of each is used with this exchange, in the window that counted it."""
+    shadowed = decision.shadowed
+    template, amounts, _ = _template(decision.checks)
+    limits = template % (*map(sub, amounts, decision.remaining),)
+    if decision.allowed and not shadowed:
+        return f',"decision":{{"mode":"{decision.mode}","limits":[{limits}]}}'
+    named = decision.checks.limits
+    mode = "shadow" if shadowed and decision.mode == "exact" else decision.mode
+    refused = "" if decision.allowed else f'"violated":{_json(named[decision.violated].id)},'
+    would = f'"shadowed":{_json([named[index].id for index in shadowed])},' if shadowed else ""
+    return f',"decision":{{"mode":"{mode}",{refused}{would}"limits":[{limits}]}}'
+
+
+@lru_cache(maxsize=8192)
+def _template(checks: Checks) -> tuple[str, tuple[int, ...], str]:
+    """A decision's limits with a place for each `used`; the limits' amounts; what is reserved, by meter, as JSON."""
+    limits = ",".join(
+        f'{{"id":{_json(limit.id)},"period":{_json(window)}'.replace("%", "%%") + f',"used":%d,"limit":{limit.amount}}}'
+        for limit, window in zip(checks.limits, checks.windows, strict=True)
+    )
+    reserved: dict[str, int] = {}
+    for limit, cost in zip(checks.limits, checks.costs, strict=True):
+        if limit.kind != "concurrency":
+            reserved[limit.meter] = max(cost, reserved.get(limit.meter, 0))
+    return limits, tuple(limit.amount for limit in checks.limits), _json(reserved)
