@@ -16,7 +16,7 @@ from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError, UpstreamError
 from sidecar.core.http import Problem, Request, ResponseHead
 from sidecar.core.identity import Identity
-from sidecar.core.policy import Policy, Route, Terms
+from sidecar.core.policy import Policy, Route
 
 
 class Clock(Protocol):
@@ -97,7 +97,13 @@ class Probe(Protocol):
 
 
 class Client(Protocol):
-    """The downstream side of one exchange, as the listener offers it. Writes after the client is gone are no-ops."""
+    """The downstream side of one exchange, as the listener offers it. Writes after the client is gone are no-ops.
+
+    `peer` is the connection's other address, `tls` whether it is encrypted.
+    """
+
+    peer: str
+    tls: bool
 
     def interim(self, head: bytes) -> None:
         """Pass a 1xx head on. Nothing is sent to HTTP/1.0 clients."""
@@ -182,7 +188,8 @@ class Upstream(Protocol):
 class House(Protocol):
     """What all exchanges of a worker share: the ports, the policy in force, and what is prepared once for many."""
 
-    clock: Clock
+    now_us: Callable[[], int]
+    mono_us: Callable[[], int]
     keys: Keys
     counters: Counters
     journal: Journal
@@ -193,7 +200,7 @@ class House(Protocol):
     def mint(self) -> bytes:
         """A new id: of the request, the reservation and the record."""
 
-    def checks(self, identity: Identity, terms: Terms, request: Request) -> Checks:
+    def checks(self, arrival: Any, request: Request) -> Checks:
         """What this request asks of the counters; the same object for all of a window."""
 
     def upstream(self, route: Route) -> Upstream: ...

@@ -135,6 +135,9 @@ class Plan:
     features: frozenset[str] = frozenset()
 
 
+NOWHERE: Final = Route("")  # where a request is that no route matches
+
+
 class Terms:
     """The limits and meters that apply to the requests of one plan on one route. Compared by object.
 

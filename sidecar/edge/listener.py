@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 import httptools
 
 from sidecar.core.http.body import BadFraming, Body, ChunkedBody, LengthBody
-from sidecar.core.http.problem import Problem, problem_answer
+from sidecar.core.http.problem import Problem, problem_answer, too_large
 from sidecar.core.http.request import CHUNKED, HeadLimits, Request, bad, read_line, read_request
 from sidecar.ports import Client, Exchange
 
@@ -93,8 +93,10 @@ class Downstream(asyncio.Protocol):
     """One client connection, and `ports.Client` for the exchange that it carries."""
 
     __slots__ = (
-        "_buffer", "_house", "_peer", "_pumping", "_reading", "_tls", "_transport", "deadline", "state",  # connection
-        "_body", "_body_bytes", "_body_since", "_eof", "_exchange", "_minor",  # request
+        "_buffer", "_house", "_pumping", "_reading", "_stalled", "_transport", "deadline",
+        "peer", "state", "tls",  # the connection
+        "_body", "_body_bytes", "_body_since", "_eof", "_exchange", "_minor",  # the request
+        "_last_head", "_last_request",  # the head before, for clients that send the same again
     )  # fmt: skip
 
     def __init__(self, house: Listener) -> None:
@@ -103,6 +105,7 @@ class Downstream(asyncio.Protocol):
         self._buffer = b""
         self._pumping = False
         self._reading = True
+        self._stalled = False  # the client reads slower than we write: its next request can wait
         self._eof = False
         self.state = HEAD
         self.deadline = _FOREVER
@@ -111,6 +114,8 @@ class Downstream(asyncio.Protocol):
         self._body_bytes = 0
         self._body_since = 0.0
         self._minor = 1
+        self._last_head = b""
+        self._last_request: Request = cast("Request", None)
 
     # What the exchange asks (ports.Client).
 
@@ -166,17 +171,19 @@ class Downstream(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         peer = transport.get_extra_info("peername")
-        self._peer = peer[0] if isinstance(peer, tuple) else ""
-        self._tls = transport.get_extra_info("ssl_object") is not None
+        self.peer = peer[0] if isinstance(peer, tuple) else ""
+        self.tls = transport.get_extra_info("ssl_object") is not None
         self._house.connections.add(self)
         self.deadline = self._house.now + self._house.timeouts.head_s
 
     def data_received(self, data: bytes) -> None:
         state = self.state
         if state is HEAD:
-            if not self._buffer:
+            if self._buffer:
+                self._buffer += data
+            else:
+                self._buffer = data
                 self.deadline = self._house.now + self._house.timeouts.head_s
-            self._buffer = self._buffer + data if self._buffer else data
             self._pump()
         elif state is BODY:
             self._take_body(data)
@@ -198,7 +205,7 @@ class Downstream(asyncio.Protocol):
         if self.state is BODY and exchange is not None:
             self._gone(exchange)
             return False
-        return exchange is not None and not self._tls
+        return exchange is not None and not self.tls
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._house.connections.discard(self)
@@ -209,14 +216,19 @@ class Downstream(asyncio.Protocol):
             self._gone(exchange)
 
     def pause_writing(self) -> None:
+        self._stalled = True
         self.deadline = self._house.now + self._house.timeouts.stalled_s
         if self._exchange is not None:
             self._exchange.on_client_paused()
 
     def resume_writing(self) -> None:
-        self.deadline = _FOREVER if self._exchange is not None else self._house.now + self._house.timeouts.idle_s
+        self._stalled = False
         if self._exchange is not None:
+            self.deadline = _FOREVER if self.state is not BODY else self._house.now + self._house.timeouts.body_grace_s
             self._exchange.on_client_resumed()
+            return
+        self.deadline = self._house.now + self._house.timeouts.idle_s
+        self._pump()
 
     def on_drain(self) -> None:
         if self._exchange is None:
@@ -226,7 +238,7 @@ class Downstream(asyncio.Protocol):
         """Too slow, in one of four ways: a head, a body, a pause between requests, a reader."""
         if self.state is HEAD and self._buffer:
             self._refuse(Problem(408, "head-timeout", "the request head did not come in `http.head_timeout`"))
-        elif self.state is BODY and self._exchange is not None and not self._writing_stalled():
+        elif self.state is BODY and self._exchange is not None and not self._stalled:
             self._check_pace(now)
         elif self._exchange is not None:
             exchange = self._exchange
@@ -234,9 +246,6 @@ class Downstream(asyncio.Protocol):
             exchange.on_client_gone()
         else:
             self._transport.abort() if self.state is LINGER else self._leave(linger=False)
-
-    def _writing_stalled(self) -> bool:
-        return self._transport.get_write_buffer_size() > HIGH_WATER_BYTES
 
     def _check_pace(self, now: float) -> None:
         timeouts = self._house.timeouts
@@ -253,14 +262,18 @@ class Downstream(asyncio.Protocol):
         """Serve what has arrived, one request after the other, without recursion."""
         self._pumping = True
         try:
-            while self.state is HEAD and self._buffer:
+            while self.state is HEAD and self._buffer and not self._stalled:
                 buffer = self._buffer
                 end = buffer.find(b"\r\n\r\n") + 4
                 if end < 4:
                     self._wait_for_more(buffer)
                     return
-                self._buffer = buffer[end:]
-                self._take_head(buffer[:end] if self._buffer else buffer)
+                if end == len(buffer):
+                    self._buffer = b""
+                else:
+                    self._buffer = buffer[end:]
+                    buffer = buffer[:end]
+                self._take_head(buffer)
         finally:
             self._pumping = False
 
@@ -279,22 +292,24 @@ class Downstream(asyncio.Protocol):
         house = self._house
         if head.startswith(b"\r\n"):
             head = head[2:]
-        request = self._read(head)
-        if isinstance(request, Problem):
-            self._refuse(request)
-            return
-        request.peer = self._peer
-        request.tls = self._tls
+        if head == self._last_head:
+            request = self._last_request
+        else:
+            read = self._read(head)
+            if isinstance(read, Problem):
+                self._refuse(read)
+                return
+            request = self._last_request = read
+            self._last_head = head
         self._minor = request.minor
         length = request.length
         if length == 0:
             self.state = WAIT
             self.deadline = _FOREVER
-            self._exchange = None
             self._adopt(house.serve(request, self))
             return
         if length > house.max_body_bytes:
-            self._refuse(_body_too_large(house.max_body_bytes))
+            self._refuse(too_large(house.max_body_bytes))
             return
         self._start_body(request)
 
@@ -316,7 +331,7 @@ class Downstream(asyncio.Protocol):
 
     def _adopt(self, exchange: Exchange) -> None:
         """Take the exchange that `serve` made, unless it was answered while it was being made."""
-        if self.state in {WAIT, BODY}:
+        if self.state is WAIT or self.state is BODY:
             self._exchange = exchange
 
     def _refuse(self, problem: Problem) -> None:
@@ -388,10 +403,6 @@ class Downstream(asyncio.Protocol):
 def _head_too_large(limits: HeadLimits) -> Problem:
     detail = f"the head is longer than {limits.head_bytes} bytes; the operator can raise `http.head_bytes`"
     return Problem(431, "header-too-large", detail)
-
-
-def _body_too_large(most: int) -> Problem:
-    return Problem(413, "body-too-large", f"the body is longer than {most} bytes; see `http.max_body_bytes`")
 
 
 __all__ = ["Downstream", "Listener", "Timeouts"]

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from sidecar.core.errors import UpstreamError
 from sidecar.core.http.request import Request
+from sidecar.core.http.response import ResponseHead
 from sidecar.ports import Caller
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
@@ -74,6 +75,7 @@ class Pool:
         self.between_bytes_s = self.limits.between_bytes_s
         self.total_s = self.limits.total_s
         self.now = 0.0
+        self.heads: dict[bytes, ResponseHead] = {}
         self.attempts = self.retries = self.ejections = 0
         self._addresses = [Address(url) for url in urls]
         self._make_leg = make_leg

@@ -18,6 +18,8 @@ from sidecar.core.http.response import MAX_HEAD_BYTES, BadAnswer, ResponseHead, 
 from sidecar.ports import Caller
 
 MAX_INTERIM = 16  # 1xx heads before the final one: endless 1xx would hold a client for ever
+MEMO_HEADS = 256  # heads judged before, per pool
+MEMO_HEAD_BYTES = 2048
 HIGH_WATER_BYTES = 256 * 1024
 _FOREVER = float("inf")
 
@@ -29,6 +31,7 @@ class Owner(Protocol):
     between_bytes_s: float
     total_s: float
     now: float
+    heads: dict[bytes, ResponseHead]
 
     def release(self, leg: UpstreamLeg, *, reusable: bool) -> None: ...
     def lost(self, leg: UpstreamLeg, caller: Caller, error: UpstreamError, *, untouched: bool) -> None: ...
@@ -65,6 +68,7 @@ class UpstreamLeg(asyncio.Protocol):
         self.idle_since = 0.0
         self.deadline = _FOREVER
         self._caller: Caller | None = None
+        self._total_deadline = 0.0
         self._buffer = b""
 
     # The exchange, as the gateway drives it.
@@ -82,7 +86,7 @@ class UpstreamLeg(asyncio.Protocol):
         self._answered = False
         self._interim = 0
         self.deadline = now + self.owner.first_byte_s
-        self._total_deadline = now + self.owner.total_s
+        self._total_deadline = now + self.owner.total_s  # _FOREVER marks a tunnel
         self.served += 1
         self.transport.write(head)
         caller.on_leg(self)
@@ -192,7 +196,7 @@ class UpstreamLeg(asyncio.Protocol):
             if not self.request.upgrade:
                 raise BadAnswer("it switches protocols unasked")
             head.keep_alive = False
-            self._total_deadline = _FOREVER  # a tunnel lives as long as its ends
+            self._total_deadline = _FOREVER
         self._answered = True
         self._body = body = _body_of(head)
         self._reusable = head.keep_alive
@@ -202,6 +206,18 @@ class UpstreamLeg(asyncio.Protocol):
             self._read_body(caller, body, rest)
 
     def _parse(self, head: bytes) -> ResponseHead:
+        """Judge a head, or find it among those judged before: most of an API's answers differ by their bodies only."""
+        known = self.owner.heads
+        found = known.get(head) if self.request.method != "HEAD" else None
+        if found is None:
+            found = self._judge(head)
+            if self.request.method != "HEAD" and len(head) <= MEMO_HEAD_BYTES:
+                if len(known) >= MEMO_HEADS:
+                    known.clear()
+                known[head] = found
+        return found
+
+    def _judge(self, head: bytes) -> ResponseHead:
         fields = _Fields()
         parser = httptools.HttpResponseParser(fields)
         line = read_status_line(head)
@@ -254,7 +270,8 @@ class UpstreamLeg(asyncio.Protocol):
             return
         if not self.closed:
             self.closed = True
-            self.transport.abort()
+            # A tunnel's last bytes still go up; what else was broken off must not look complete to the upstream.
+            self.transport.close() if self._total_deadline == _FOREVER else self.transport.abort()
         self.owner.release(self, reusable=False)
 
 

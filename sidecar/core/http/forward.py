@@ -5,6 +5,9 @@ RFC 9110 §7.6.1 (Connection), §7.6.3 (Via), RFC 7239 in its older spelling X-F
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
+
 from sidecar.core.http.problem import phrase
 from sidecar.core.http.request import CHUNKED, Request
 from sidecar.core.http.response import UNTIL_CLOSE, ResponseHead
@@ -31,8 +34,72 @@ def dropped_with(credential: bytes) -> frozenset[bytes]:
     return _OURS_UP | {credential} if credential else _OURS_UP
 
 
-def request_head(request: Request, query: str, dropped: frozenset[bytes], via: bytes, extra: bytes) -> bytes:
-    """The request head for the upstream. `via` and `extra` are whole field lines."""
+@lru_cache(maxsize=4096)
+def forwarded(peer: str, host: bytes, *, tls: bool) -> bytes:
+    """Say who the client is, where no proxy before us may be believed; the same lines for all that it sends."""
+    return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n" % (
+        peer.encode() or b"unknown",
+        b"https" if tls else b"http",
+        host,
+    )
+
+
+def forwarded_on(request: Request, peer: str, *, tls: bool) -> bytes:
+    """The same where the peer is a named proxy: what it says is kept, and its own address is added."""
+    chain = [value for value, name in _values(request) if name == b"x-forwarded-for"]
+    kept = b"".join([b"%b: %b\r\n" % (_SPELLED[name], value) for value, name in _values(request) if name in _SPELLED])
+    ours = forwarded(peer, request.host, tls=tls).splitlines(keepends=True)
+    said = {name for _, name in _values(request)}
+    more = [line for line in ours[1:] if line.partition(b":")[0].lower() not in said]
+    return b"X-Forwarded-For: %b\r\n" % b", ".join([*chain, peer.encode()]) + kept + b"".join(more)
+
+
+_SPELLED = {
+    b"x-forwarded-proto": b"X-Forwarded-Proto",
+    b"x-forwarded-host": b"X-Forwarded-Host",
+    b"x-forwarded-port": b"X-Forwarded-Port",
+    b"forwarded": b"Forwarded",
+}
+
+
+def _values(request: Request) -> list[tuple[bytes, bytes]]:
+    return [(value, name) for name, (_, value) in zip(request.names, request.headers, strict=True)]
+
+
+def via(request: Request, pseudonym: bytes) -> bytes:
+    """The Via line for the upstream: the client's own entries, then ours (RFC 9110 §7.6.3)."""
+    before = [value for value, name in _values(request) if name == b"via"]
+    return b"Via: %b\r\n" % b", ".join([*before, b"1.%d %b" % (request.minor, pseudonym)])
+
+
+_TRACE = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+
+
+def trace(request: Request) -> str:
+    """The client's traceparent where it is valid (W3C Trace Context §3.2), else ""."""
+    value = request.fields[b"traceparent"]
+    if b"traceparent" in request.repeated or not _TRACE.fullmatch(value) or (value[:2] == b"00" and len(value) != 55):
+        return ""
+    return value.decode("ascii")
+
+
+def identity_lines(customer: str, subject: str, key_id: str, plan: str) -> bytes:
+    """Who the caller is, for the upstream. A client's fields of these names never pass, so they cannot be forged."""
+    return b"".join(
+        [
+            b"%b: %b\r\n" % (name, value.encode())
+            for name, value in (
+                (b"X-Sidecar-Customer", customer),
+                (b"X-Sidecar-Subject", subject),
+                (b"X-Sidecar-Key-Id", key_id),
+                (b"X-Sidecar-Plan", plan),
+            )
+        ]
+    )
+
+
+def request_head(request: Request, query: str, dropped: frozenset[bytes], extra: bytes) -> bytes:
+    """The request head for the upstream, without its last empty line. `extra` is whole field lines."""
     if request.nominated:
         dropped = dropped | request.nominated
     target = f"{request.path}?{query}" if query else request.path
@@ -49,11 +116,11 @@ def request_head(request: Request, query: str, dropped: frozenset[bytes], via: b
     else:
         framing = b""
     line = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (request.method.encode(), target.encode(), request.host)
-    return b"".join([line, *kept, framing, via, extra, b"\r\n"])
+    return b"".join([line, *kept, framing, extra])
 
 
-def response_head(head: ResponseHead, minor: int, *, close: bool, via: bytes, extra: bytes) -> tuple[bytes, bool]:
-    """The answer's head for a client of HTTP/1.`minor`, and whether its body is to be chunked."""
+def response_head(head: ResponseHead, minor: int, *, close: bool) -> tuple[bytes, bool]:
+    """The answer's head for a client of HTTP/1.`minor`, without its last empty line; and whether its body is chunked."""
     dropped = _OURS_DOWN
     nominated = head.fields.get(b"connection")
     if nominated is not None and nominated.lower() not in {b"keep-alive", b"close"}:
@@ -75,17 +142,17 @@ def response_head(head: ResponseHead, minor: int, *, close: bool, via: bytes, ex
     else:
         connection = b"" if minor else b"Connection: keep-alive\r\n"
     line = b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason or phrase(head.status))
-    return b"".join([line, *kept, framing, connection, via, extra, b"\r\n"]), chunked
+    return b"".join([line, *kept, framing, connection]), chunked
 
 
-def switching_head(head: ResponseHead, upgrade: bytes, via: bytes, extra: bytes) -> bytes:
+def switching_head(head: ResponseHead, upgrade: bytes) -> bytes:
     """A 101 passed on: the one answer whose Connection and Upgrade belong to both hops."""
     kept = [
         b"%b: %b\r\n" % field for field, name in zip(head.headers, head.names, strict=True) if name not in _OURS_DOWN
     ]
     protocol = head.fields.get(b"upgrade", upgrade)
     line = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %b\r\n" % protocol
-    return b"".join([line, *kept, via, extra, b"\r\n"])
+    return b"".join([line, *kept])
 
 
 def interim_head(head: ResponseHead) -> bytes:

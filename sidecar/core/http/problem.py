@@ -49,15 +49,37 @@ def problem_body(problem: Problem, instance: str) -> bytes:
     return orjson.dumps(members) + b"\n"
 
 
-def problem_answer(problem: Problem, instance: str = "", *, close: bool, bodyless: bool = False) -> bytes:
-    """The whole HTTP/1.1 answer. `bodyless` for HEAD: the length stands, the body stays away."""
+def problem_answer(
+    problem: Problem, instance: str = "", *, close: bool, bodyless: bool = False, extra: bytes = b""
+) -> bytes:
+    """The whole HTTP/1.1 answer, `extra` being further field lines. `bodyless` for HEAD: the length stands."""
     body = problem_body(problem, instance)
     fields = [
         b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nCache-Control: no-store\r\n"
         % (problem.status, phrase(problem.status), PROBLEM_JSON, len(body)),
         *[b"%b: %b\r\n" % field for field in problem.headers],
         b"X-Request-Id: %b\r\n" % instance.encode() if instance else b"",
+        extra,
         b"Connection: close\r\n\r\n" if close else b"\r\n",
         b"" if bodyless else body,
     ]
     return b"".join(fields)
+
+
+def too_large(most_bytes: int) -> Problem:
+    """The body is longer than the listener or its route allows."""
+    detail = f"the body is longer than {most_bytes} bytes; see `http.body_max_bytes` and the route's `max_body_bytes`"
+    return Problem(413, "body-too-large", detail)
+
+
+# Answers that are the same for everybody.
+_AUTHENTICATE = ((b"WWW-Authenticate", b'Bearer realm="api"'),)
+NO_ROUTE = Problem(404, "no-route", "no route of the policy matches this method and path")
+NO_KEY = Problem(401, "key-missing", "this API needs a key", headers=_AUTHENTICATE)
+BAD_KEY = Problem(401, "key-unknown", "this key is not known, or was revoked", headers=_AUTHENTICATE)
+KEYS_AWAY = Problem(503, "keys-unavailable", "keys cannot be verified now", headers=((b"Retry-After", b"1"),))
+NO_PLAN = Problem(403, "plan-unknown", "the plan of this key is not in the policy")
+NO_FEATURE = Problem(403, "feature-missing", "the plan of this key does not include this part of the API")
+JOURNAL_FULL = Problem(503, "journal-full", "usage cannot be recorded now", headers=((b"Retry-After", b"5"),))
+LOOP = Problem(508, "loop", "this request has been through this gateway before")
+NOT_RECORDED = Problem(503, "journal-failed", "usage cannot be recorded now", headers=((b"Retry-After", b"5"),))

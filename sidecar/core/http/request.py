@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sidecar.core.http.path import NoNormalForm, read_target
 from sidecar.core.http.problem import Problem
@@ -45,12 +45,13 @@ class Request:
     `path` is the normal form, percent-encoded, matched and forwarded alike; `query` comes without its `?`.
     `headers` are as received, `names` their names in lower case, in step; `fields` finds the first value by lower-case
     name; `repeated` names those that came twice; `nominated` those that Connection makes hop-by-hop.
-    `length` is the body's length in bytes, or CHUNKED. `peer` and `tls` are the connection's, set by the listener.
+    `length` is the body's length in bytes, or CHUNKED. A head that came again, byte for byte, is the same object, so
+    nothing here changes; `prepared` belongs to the gateway: what it worked out of this head before.
     """
 
     __slots__ = (
         "expect", "fields", "headers", "host", "keep_alive", "length", "method", "minor", "names", "nominated", "path",
-        "peer", "query", "repeated", "tls", "upgrade", "wants_trailers",
+        "prepared", "query", "repeated", "upgrade", "wants_trailers",
     )  # fmt: skip
 
     def __init__(self, method: str, minor: int, headers: list[tuple[bytes, bytes]]) -> None:
@@ -69,8 +70,7 @@ class Request:
         self.expect = False
         self.upgrade = b""
         self.wants_trailers = False
-        self.peer = ""
-        self.tls = False
+        self.prepared: Any = None
 
 
 def bad(detail: str, *, status: int = 400, slug: str = "malformed-request") -> Problem:

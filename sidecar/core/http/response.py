@@ -19,10 +19,22 @@ class ResponseHead:
     """An upstream's answer up to its body.
 
     `length` is the body's length in bytes, or CHUNKED, or UNTIL_CLOSE; 0 for HEAD, 1xx, 204 and 304 whatever the
-    fields say (RFC 9110 §6.4.1). `keep_alive`: the upstream's connection may serve again.
+    fields say (RFC 9110 §6.4.1). `keep_alive`: the upstream's connection may serve again. The same head, byte for byte,
+    may be the same object; `prepared` belongs to the gateway: the head rebuilt for clients.
     """
 
-    __slots__ = ("bodyless", "fields", "headers", "keep_alive", "length", "minor", "names", "reason", "status")
+    __slots__ = (
+        "bodyless",
+        "fields",
+        "headers",
+        "keep_alive",
+        "length",
+        "minor",
+        "names",
+        "prepared",
+        "reason",
+        "status",
+    )
 
     def __init__(self, status: int, reason: bytes, minor: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.status = status
@@ -34,6 +46,7 @@ class ResponseHead:
         self.length = UNTIL_CLOSE
         self.bodyless = False
         self.keep_alive = minor == 1
+        self.prepared: dict[tuple[int, bool], tuple[bytes, bool]] = {}
 
 
 def read_status_line(head: bytes) -> tuple[int, bytes, int]:

@@ -1,0 +1,167 @@
+"""The stores of one worker: API keys, and counters with all that wraps them. In memory, or on one Redis for both.
+
+The counters are a chain of ports, each of which is the port: denials are remembered, an outage is decided alone, a
+failing store is not asked, and innermost Redis answers. In memory nothing can be away, so nothing wraps it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import urlencode
+
+from sidecar.app.children import Link
+from sidecar.app.probe import Figures
+from sidecar.config.sections import Redis
+from sidecar.config.settings import Settings
+from sidecar.edge.breaker import Breaker
+from sidecar.edge.degraded import Degraded
+from sidecar.edge.denials import Denials
+from sidecar.edge.file_keys import FileKeys
+from sidecar.edge.key_cache import CacheBounds, KeyCache
+from sidecar.edge.memory_counters import MemoryCounters
+from sidecar.edge.redis_counters import RedisCounters
+from sidecar.edge.redis_keys import RedisKeys, connect, disconnect
+from sidecar.edge.redis_topology import Wire, wire
+from sidecar.edge.redis_wire import RedisWire, WireOptions, WireStats
+from sidecar.ports import Clock, Counters, Keys
+
+REDIS_KEYS_TIMEOUT_S = 1.0  # a look-up behind the cache may wait longer than a decision
+MS = 1_000
+
+
+class StoreFigures(NamedTuple):
+    """By the names of `control.metrics`."""
+
+    counts: dict[str, int]
+    gauges: dict[str, int]
+
+
+class CounterStore:
+    """The counters of a worker and, on Redis, the parts that metrics and readiness look at."""
+
+    def __init__(self, settings: Settings, clock: Clock, mint: Callable[[], bytes]) -> None:
+        self.wire: Wire | None = None
+        self.stats = WireStats()
+        self.breaker: Breaker | None = None
+        self.degraded: Degraded | None = None
+        memory = MemoryCounters(clock)
+        self.port: Counters = memory
+        if settings.redis is not None:
+            self.port = self._on_redis(settings.redis, memory, clock, mint, settings.workers)
+
+    def _on_redis(
+        self, redis: Redis, memory: MemoryCounters, clock: Clock, mint: Callable[[], bytes], workers: int
+    ) -> Counters:
+        options = WireOptions(timeout_us=redis.timeout_ms * MS)
+        self.wire = wire(
+            redis_url(redis),
+            lambda connect: RedisWire(connect, clock, options, self.stats),
+            connect_us=redis.connect_timeout_ms * MS,
+        )
+        self.breaker = Breaker(
+            RedisCounters(self.wire, clock),
+            clock,
+            failures=redis.breaker_failures,
+            pause_us=redis.breaker_open_ms * MS,
+        )
+        self.degraded = Degraded(self.breaker, memory, clock, mint, workers)
+        return Denials(self.degraded, clock)
+
+    @property
+    def degraded_s(self) -> int:
+        """Whole seconds in which the store did not answer."""
+        return self.degraded.degraded_seconds if self.degraded is not None else 0
+
+    def figures(self) -> StoreFigures:
+        """What metrics show of the store."""
+        degraded, breaker, stats = self.degraded, self.breaker, self.stats
+        if degraded is None or breaker is None:
+            return StoreFigures({}, {})
+        counts = {
+            "degraded": degraded.allowed + degraded.denied,
+            "degraded_us": degraded.degraded_seconds * 1_000_000,
+            "store_failures": stats.timeouts + stats.errors + stats.refused,
+            "debts_paid": degraded.paid,
+            "debts_lost": degraded.lost,
+        }
+        return StoreFigures(counts, {"breakers_open": int(breaker.is_open)})
+
+    def start(self) -> None:
+        """Begin to connect; nobody waits for it."""
+        if self.wire is not None:
+            self.wire.start()
+
+    def tick(self, link: Link) -> None:
+        """Once a second: pay debts where no traffic does, and tell the supervisor whether Redis answers."""
+        if self.degraded is not None:
+            self.degraded.tick()
+        if self.wire is not None:
+            link.back("redis") if self.wire.ready else link.away("redis", "no connection to redis.url")
+
+    async def aclose(self) -> None:
+        if self.wire is not None:
+            await self.wire.aclose()
+
+
+class KeyStore:
+    """The API keys of a worker, cached."""
+
+    def __init__(self, settings: Settings, clock: Clock, figures: Figures) -> None:
+        keys = settings.keys
+        self._file: FileKeys | None = None
+        self._redis: RedisKeys | None = None
+        self._client = None
+        self._watch: asyncio.Task[None] | None = None
+        if keys.file is not None:
+            self._file = FileKeys(keys.file, clock)
+            store: Keys = self._file
+        else:
+            assert settings.redis is not None  # noqa: S101 - settings refuse the other case
+            self._client = connect(settings.redis.endpoint, REDIS_KEYS_TIMEOUT_S, redis_tls(settings.redis))
+            store = self._redis = RedisKeys(self._client, clock, REDIS_KEYS_TIMEOUT_S)
+        bounds = CacheBounds(
+            known=keys.cache_size, ttl_us=keys.cache_ttl_ms * MS, unknown_ttl_us=keys.unknown_ttl_ms * MS
+        )
+        self.port = KeyCache(store, clock, figures, bounds)
+
+    def start(self) -> None:
+        """Begin to listen for revocations."""
+        if self._redis is not None:
+            self._watch = asyncio.get_running_loop().create_task(self._redis.watch(self._changed), name="keys watch")
+
+    def _changed(self, digest: bytes | None) -> None:
+        self.port.clear() if digest is None else self.port.forget(digest)
+
+    def reload(self) -> None:
+        """Read the file anew. PolicyError: it is wrong, and the old keys stay."""
+        if self._file is not None:
+            self._file.reload()
+            self.port.clear()
+
+    async def aclose(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait({self._watch})
+        if self._redis is not None and self._client is not None:
+            await self._redis.close()
+            await disconnect(self._client)
+
+
+def redis_tls(redis: Redis) -> dict[str, object]:
+    """redis-py's own arguments for `redis.tls`."""
+    tls = redis.tls
+    found: dict[str, object] = {} if tls.verify else {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
+    for name, path in (("ssl_ca_certs", tls.ca), ("ssl_certfile", tls.cert), ("ssl_keyfile", tls.key)):
+        if path is not None:
+            found[name] = str(path)
+    return found
+
+
+def redis_url(redis: Redis) -> str:
+    """`redis.url` with `redis.tls` in its query, where redis-py reads it."""
+    more = {name: str(value) for name, value in redis_tls(redis).items()}
+    if not more or not redis.endpoint.tls:
+        return redis.url
+    return redis.url + ("&" if "?" in redis.url else "?") + urlencode(more)
