@@ -133,7 +133,8 @@ def validate(model: type[M], document: Document, context: dict[str, Any] | None 
     try:
         return model.model_validate(document.data, context=context)
     except ValidationError as error:
-        found = {_fault(model, document, detail): None for detail in error.errors(include_url=False)}
+        told = [detail for detail in error.errors(include_url=False) if not _follows(detail)]
+        found = {_fault(model, document, detail): None for detail in told}
         raise PolicyError(sorted(found, key=lambda fault: (fault.file, fault.line))) from None
 
 
@@ -167,11 +168,15 @@ class _Reader:
         if self._left < 0 or len(loc) > MAX_DEPTH:
             bound = f"more than {MAX_VALUES} values" if self._left < 0 else f"nested more than {MAX_DEPTH} deep"
             raise PolicyError([Fault(self.file, node.start_mark.line + 1, dotted(loc[:4]), f"is {bound}")])
+        if node.tag not in _PLAIN_TAGS:
+            what = f"tags such as {node.tag} are not supported: write a plain value"
+            self.faults.append(Fault(self.file, node.start_mark.line + 1, dotted(loc), what))
+            return None
         if isinstance(node, MappingNode):
             return self._mapping(node, loc)
         if isinstance(node, SequenceNode):
             return [self.value(item, (*loc, index)) for index, item in enumerate(node.value)]
-        return self._scalar(node, loc)
+        return _scalar(node)
 
     def _mapping(self, node: MappingNode, loc: Loc) -> dict[str, Any]:
         data: dict[str, Any] = {}
@@ -190,19 +195,17 @@ class _Reader:
                 data[name] = self.value(item, (*loc, name))
         return data
 
-    def _scalar(self, node: Node, loc: Loc) -> Any:
-        if node.tag not in _PLAIN_TAGS:
-            what = f"tags such as {node.tag} are not supported: write a plain value"
-            self.faults.append(Fault(self.file, node.start_mark.line + 1, dotted(loc), what))
-            return None
-        text: str = node.value
-        plain = isinstance(node, ScalarNode) and node.style is None
-        return next((make(text) for form, make in _SCALARS if form.fullmatch(text)), text) if plain else text
+
+def _scalar(node: Node) -> Any:
+    text: str = node.value
+    plain = isinstance(node, ScalarNode) and node.style is None
+    return next((make(text) for form, make in _SCALARS if form.fullmatch(text)), text) if plain else text
 
 
 # A tag that the YAML 1.1 resolver found by itself; anything else was written by hand.
 _PLAIN_TAGS: Final = frozenset(
-    f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value")
+    f"tag:yaml.org,2002:{name}"
+    for name in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value", "map", "seq")
 )
 _SCALARS: Final[tuple[tuple[re.Pattern[str], Callable[[str], Any]], ...]] = (
     (re.compile(r"|~|null|Null|NULL"), lambda _: None),
@@ -235,6 +238,20 @@ def _spellings(loc: Loc) -> Iterable[Loc]:
         yield (*loc[:-1], str(last).removesuffix(suffix))
 
 
+_SAID: Final = {
+    "missing": "is missing",
+    "too_short": "is empty: give at least one",
+    "model_type": "should be a mapping of fields to values",
+    "dict_type": "should be a mapping of names to values",
+    "tuple_type": "should be a list",
+}
+
+
+def _follows(detail: ErrorDetails) -> bool:
+    """A list whose items are wrong is then too short as well: that is not a fault of its own."""
+    return detail["type"] == "too_short" and len(detail["input"]) > 0
+
+
 def _fault(model: type[BaseModel], document: Document, detail: ErrorDetails) -> Fault:
     loc, kind, context = detail["loc"], detail["type"], detail.get("ctx", {})
     loc = tuple(part for part in loc if not str(part).startswith(("[key]", "<")))  # nothing that was written
@@ -243,8 +260,8 @@ def _fault(model: type[BaseModel], document: Document, detail: ErrorDetails) -> 
         if loc[-1] in later:
             return document.fault(loc, f"is not available yet: {later[loc[-1]]}")
         return document.fault(loc, f"is not known here; {did_you_mean(str(loc[-1]), _fields_at(model, loc[:-1]))}")
-    if kind == "missing":
-        return document.fault(loc, "is missing")
+    if kind in _SAID:
+        return document.fault(loc, _SAID[kind])
     if context.get("pattern") in RIGHT:
         return document.fault(loc, f"'{detail['input']}' is not right: write {RIGHT[context['pattern']]}")
     if kind == "value_error":

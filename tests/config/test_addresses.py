@@ -1,0 +1,92 @@
+"""Mirrors sidecar/config/addresses.py."""
+
+import pytest
+
+from sidecar.config.addresses import Address, RedisEndpoint, Url, parse_address, parse_redis_url, parse_url
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:8080", Address("127.0.0.1", 8080)),
+        ("localhost:0", Address("localhost", 0)),
+        (":8080", Address("0.0.0.0", 8080)),
+        ("[::1]:80", Address("::1", 80)),
+    ],
+)
+def test_an_address_is_a_host_and_a_port(text, address):
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["8080", 8080, "host:", "host:http", "host:65536", "::1:80", "host:-1", "host:٣"])
+def test_what_is_no_address_is_refused_with_an_example(text):
+    with pytest.raises(ValueError, match=r"127\.0\.0\.1:8080"):
+        parse_address(text)
+
+
+def test_an_address_is_written_as_it_was_read():
+    assert [str(parse_address(text)) for text in ("a:1", "[::1]:2")] == ["a:1", "[::1]:2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("http://api:9000", Url(tls=False, host="api", port=9000)),
+        ("https://api", Url(tls=True, host="api", port=443)),
+        ("http://[::1]/", Url(tls=False, host="::1", port=80)),
+    ],
+)
+def test_an_upstream_is_an_address_with_a_scheme(text, url):
+    assert parse_url(text) == url
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("api:9000", "write http://host:port"),
+        ("ftp://api", "write http://host:port"),
+        ("http://", "write http://host:port"),
+        ("http://api/v1", "more than an address"),
+        ("http://me:secret@api", "more than an address"),
+        ("http://api?x=1", "more than an address"),
+        ("http://api:port", "is not an address"),
+    ],
+)
+def test_what_is_more_or_less_than_an_upstream_is_refused(text, said):
+    with pytest.raises(ValueError, match=said):
+        parse_url(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("redis://h", RedisEndpoint("single", tls=False, hosts=(Address("h", 6379),))),
+        ("redis://:p%40ss@h:1/2", RedisEndpoint("single", False, (Address("h", 1),), 2, None, "p@ss")),
+        ("rediss://me:pw@[::1]:1", RedisEndpoint("single", True, (Address("::1", 1),), 0, "me", "pw")),
+        (
+            "redis+sentinel://a,b:2/main/3",
+            RedisEndpoint("sentinel", False, (Address("a", 26379), Address("b", 2)), 3, service="main"),
+        ),
+        ("rediss+cluster://a:1,b:2", RedisEndpoint("cluster", True, (Address("a", 1), Address("b", 2)))),
+    ],
+)
+def test_a_redis_url_says_its_mode_in_the_scheme(text, endpoint):
+    assert parse_redis_url(text) == endpoint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://:hunter2@h",
+        "redis://:hunter2@h/x",
+        "redis://:hunter2@a,b",
+        "redis+sentinel://:hunter2@a",
+        "redis+cluster://:hunter2@a/1",
+        "redis://:hunter2@",
+        "redis://:hunter2@h:port",
+    ],
+)
+def test_a_wrong_redis_url_is_refused_without_repeating_its_password(text):
+    with pytest.raises(ValueError, match=r"is|names|ends") as caught:
+        parse_redis_url(text)
+    assert "hunter2" not in str(caught.value)

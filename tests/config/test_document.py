@@ -1,0 +1,168 @@
+"""Mirrors sidecar/config/document.py."""
+
+from pathlib import Path
+
+import pytest
+
+from sidecar.config.document import MAX_VALUES, Model, did_you_mean, dotted, read, validate
+from sidecar.core.errors import PolicyError
+
+WRITE_A_UNIT = "write for example 50ms, 10s or 5m, or put the unit into the name: …_ms: 5"
+
+
+class Inner(Model):
+    wait_ms: int = 1
+    size_bytes: int | None = None
+    name: str = "x"
+
+
+class Outer(Model):
+    inner: Inner = Inner()
+    many: dict[str, Inner] | None = None
+    maybe: Inner | None = None
+    row: tuple[Inner, ...] = ()
+
+
+def document(text):
+    return read(Path("p.yaml"), text)
+
+
+def faults(text, model=Outer):
+    with pytest.raises(PolicyError) as caught:
+        validate(model, document(text))
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_every_value_has_its_line():
+    read_now = document("a: 1\nb:\n  - x\n  - {c: 2,\n     d: 3}\n")
+    assert read_now.data == {"a": 1, "b": ["x", {"c": 2, "d": 3}]}
+    lines = {dotted(loc): place.line for loc, place in read_now.places.items()}
+    assert lines == {"": 1, "a": 1, "b": 2, "b[0]": 3, "b[1]": 4, "b[1].c": 4, "b[1].d": 5}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("no", "no"),  # YAML 1.1 says false, which is how Norway is lost
+        ("on", "on"),
+        ("010", "010"),
+        ("1:30", "1:30"),
+        ("2026-01-31", "2026-01-31"),
+        ("0x10", "0x10"),
+        ("1_000", 1_000),
+        ("-3", -3),
+        ("1.5", 1.5),
+        ("true", True),
+        ("null", None),
+        ("~", None),
+        ("'5'", "5"),
+        ('"true"', "true"),
+        (".inf", ".inf"),
+    ],
+)
+def test_scalars_mean_what_yaml_1_2_says(text, value):
+    assert document(f"a: {text}").data == {"a": value}
+
+
+def test_an_empty_document_is_an_empty_mapping():
+    assert document("# nothing\n").data == {}
+
+
+def test_a_key_that_is_given_twice_names_both_lines():
+    # Fails if the second silently replaces the first, as yaml.safe_load does.
+    with pytest.raises(PolicyError) as caught:
+        document("a:\n  b: 1\n  c: 2\n  b: 3\n")
+    assert str(caught.value) == "p.yaml:4: a.b: is given twice (first on line 2): keep one"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [1\nb: 2", "p.yaml:2: is not YAML: "),
+        ("a: b: c", "p.yaml:1: is not YAML: mapping values are not allowed"),
+        ("a: 1\n--- \nb: 2", "p.yaml:2: is not YAML: but found another document"),
+        ("a: *b", "p.yaml:1: is not YAML: found undefined alias"),
+        ("a: \x01", "p.yaml: is not YAML: "),
+        ("? [a]\n: 1", "p.yaml:1: a key must be a plain word"),
+        ("x: &x {a: 1}\ny:\n  <<: *x", "p.yaml:3: y: merge keys are not supported"),
+        ("a: !!python/object/apply:os.system [ls]", "p.yaml:1: a: tags such as"),
+        ("a: !secret x", "p.yaml:1: a: tags such as !secret are not supported"),
+        ("a: &a [*a]", "is nested more than"),
+        ("[" * 5_000, "is nested more than"),
+    ],
+)
+def test_what_is_not_one_plain_document_is_refused_at_its_line(text, said):
+    with pytest.raises(PolicyError) as caught:
+        document(text)
+    assert said in str(caught.value)
+
+
+def test_a_sequence_under_a_tag_is_refused_too():
+    with pytest.raises(PolicyError, match="tags such as !x are not supported"):
+        document("a: !x {b: 1}")
+
+
+def test_aliases_are_expanded_within_a_bound():
+    assert document("a: &x [1, 2]\nb: *x").data == {"a": [1, 2], "b": [1, 2]}
+    laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+    laughs += "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9))
+    with pytest.raises(PolicyError, match=f"more than {MAX_VALUES} values"):
+        document(laughs)
+
+
+def test_a_file_that_cannot_be_read_is_a_fault(tmp_path):
+    with pytest.raises(PolicyError, match=r"nope\.yaml: cannot be read: No such file"):
+        read(tmp_path / "nope.yaml")
+    (tmp_path / "latin").write_bytes(b"a: \xe9")
+    with pytest.raises(PolicyError, match="is not UTF-8 text"):
+        read(tmp_path / "latin")
+
+
+def test_all_faults_are_told_at_once_in_the_order_of_their_lines():
+    said = faults("row:\n  - {nme: a}\n  - {name: [1]}\ninner: 3\nmany:\n  x: {wait: 5}\n")
+    assert said == [
+        "p.yaml:2: row[0].nme: is not known here; did you mean 'name'?",
+        "p.yaml:3: row[1].name: should be a valid string",
+        "p.yaml:4: inner: should be a mapping of fields to values",
+        f"p.yaml:6: many.x.wait_ms: 5 of what? {WRITE_A_UNIT}",
+    ]
+
+
+@pytest.mark.parametrize("where", ["inner: {", "maybe: {", "many: {x: {", "row: [{"])
+def test_an_unknown_field_suggests_the_nearest_known_one_at_any_depth(where):
+    closing = "".join({"{": "}", "[": "]"}[char] for char in reversed(where) if char in "{[")
+    assert "did you mean 'wait'?" in faults(f"{where}wiat: 1s{closing}")[0]
+
+
+def test_an_unknown_field_unlike_any_other_lists_them():
+    assert faults("inner: {qqqq: 1}") == ["p.yaml:1: inner.qqqq: is not known here; known: name, size, wait"]
+
+
+def test_a_quantity_may_be_written_with_its_unit_or_under_a_name_that_has_it():
+    for text in ("wait: 2s", "wait_ms: 2000", "wait_ms: 2s", "wait: '2s'"):
+        assert validate(Outer, document(f"inner: {{{text}}}")).inner.wait_ms == 2_000
+
+
+def test_no_time_at_all_needs_no_unit():
+    assert validate(Outer, document("inner: {wait: 0}")).inner.wait_ms == 0
+
+
+def test_a_setting_under_both_its_names_is_refused():
+    assert "are the same setting: keep one" in faults("inner: {wait: 1s, wait_ms: 5}")[0]
+
+
+def test_a_document_that_is_no_mapping_is_a_fault_at_its_first_line():
+    assert faults("- a\n") == ["p.yaml:1: should be a mapping of fields to values"]
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "said"),
+    [
+        ("requets", ["requests", "bytes"], "did you mean 'requests'?"),
+        ("REQUESTS", ["requests"], "did you mean 'requests'?"),
+        ("zzz", ["b", "a"], "known: a, b"),
+        ("zzz", [], "none are defined"),
+    ],
+)
+def test_the_nearest_name_is_suggested_or_all_are_listed(name, known, said):
+    assert did_you_mean(name, known) == said

@@ -1,0 +1,46 @@
+"""Mirrors sidecar/config/sections.py."""
+
+import pytest
+from pydantic import ValidationError
+
+from sidecar.config.addresses import Address, Url
+from sidecar.config.sections import Http, Kafka, Keys, Pool, Redis, Security, Upstream
+
+
+def test_the_http_bounds_are_those_that_a_metering_proxy_owes():
+    http = Http()
+    assert (http.head_bytes, http.fields, http.field_bytes, http.target_bytes) == (32_768, 100, 8_192, 8_192)
+    assert (http.head_timeout_ms, http.idle_timeout_ms) == (10_000, 60_000)
+
+
+def test_an_idle_upstream_connection_goes_before_common_servers_close_it():
+    assert Pool().idle_ms < 5_000
+
+
+def test_redis_is_not_waited_for_longer_than_fifty_milliseconds():
+    assert Redis(url="redis://h").timeout_ms == 50  # envoyproxy/ratelimit #462
+
+
+def test_secrets_do_not_show_in_what_is_printed():
+    shown = repr((Redis(url="redis://:hunter2@h"), Keys(pepper="hunter2"), Security(password="hunter2")))
+    assert "hunter2" not in shown
+
+
+def test_a_redis_url_is_taken_apart():
+    assert Redis(url="redis://h:1/2").endpoint.hosts == (Address("h", 1),)
+
+
+def test_one_url_may_be_written_for_a_list_of_one():
+    one = Url(tls=False, host="a", port=1)
+    assert Upstream(urls="http://a:1").urls == Upstream(urls=["http://a:1"]).urls == (one,)
+
+
+def test_brokers_may_be_a_text_or_a_list():
+    assert Kafka(bootstrap_servers=["a:1", "b:2"]).bootstrap_servers == "a:1,b:2"
+    assert Kafka(bootstrap_servers="a:1,b:2").bootstrap_servers == "a:1,b:2"
+
+
+@pytest.mark.parametrize("wrong", ["a", "a:1,", "", [], 5])
+def test_brokers_without_ports_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        Kafka(bootstrap_servers=wrong)
