@@ -47,7 +47,7 @@ class _Wire:
     `instead` is the same question in the windows of Redis's clock, where that is not ours.
     """
 
-    __slots__ = ("forced", "head", "instead", "settle_head", "settle_keys", "slot_key", "tail")
+    __slots__ = ("as_held", "forced", "head", "instead", "settle_head", "settle_keys", "slot_key", "tail")
 
     def __init__(self, checks: Checks) -> None:
         by_kind = [(limit.kind == "concurrency", keys) for limit, keys in zip(checks.limits, checks.keys, strict=True)]
@@ -62,6 +62,7 @@ class _Wire:
         settled = sum(_SETTLE_WORDS[limit.kind] for limit in checks.limits)
         self.settle_head = _head(_SETTLE, checks, 1 + len(checks.limits), 2 + settled)
         self.settle_keys = b"\r\n" + _bulks(*(keys[0] for keys in checks.keys)) + b"$26\r\n"
+        self.as_held = [_bulks(*_owed(checks, index, cost, 0)) for index, cost in enumerate(checks.costs)]
         self.instead: Checks | None = None
 
 
@@ -100,9 +101,12 @@ class RedisCounters:
             return
         wire = checks.wire or _wired(checks)
         age_us = self._now_us() - id_us(id)
-        words = [word for index in range(len(checks.limits)) for word in _owed(checks, index, truth[index], age_us)]
-        tail = _bulks(int(age_us > MARK_LIFE_US), *words)
-        packed = b"".join((wire.settle_head, id[:7], wire.settle_keys, id, b"\r\n", tail))
+        owed = [
+            as_held if units == cost else _bulks(*_owed(checks, index, units, age_us))
+            for index, (as_held, units, cost) in enumerate(zip(wire.as_held, truth, checks.costs, strict=True))
+        ]
+        gone = b"\r\n$1\r\n1\r\n" if age_us > MARK_LIFE_US else b"\r\n$1\r\n0\r\n"
+        packed = b"".join((wire.settle_head, id[:7], wire.settle_keys, id, gone, *owed))
         self._send(wire.slot_key, packed, partial(self._settled, packed, wire.slot_key, failed))
 
     def _replied(self, packed: bytes, asked: Checks, sent: Checks, done: Done, reply: Any) -> None:

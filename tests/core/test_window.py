@@ -31,7 +31,7 @@ def shown(window: Window, zone: str = "UTC") -> tuple[str, str, str]:
     return window.id, f"{bounds[0]:%Y-%m-%d %H:%M}", f"{bounds[1]:%Y-%m-%d %H:%M}"
 
 
-# Fails if `_instant` reads a repeated wall time with fold=1, or if the window is taken from the wall clock alone.
+# Fails if the window is taken from the wall clock alone.
 @given(st.sampled_from(CALENDARS), st.sampled_from(HARD_ZONES), anchors, instants)
 def test_windows_tile_time_without_gap_or_overlap(calendar, zone, anchor_us, now_us):
     window = calendar_window(calendar, zone, anchor_us, now_us)
