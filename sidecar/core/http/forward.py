@@ -120,7 +120,7 @@ def request_head(request: Request, query: str, dropped: frozenset[bytes], extra:
 
 
 def response_head(head: ResponseHead, minor: int, *, close: bool) -> tuple[bytes, bool]:
-    """The answer's head for a client of HTTP/1.`minor`, without its last empty line; and whether its body is chunked."""
+    """The answer's head for a client of HTTP/1.`minor`, without its last line; and whether its body is chunked."""
     dropped = _OURS_DOWN
     nominated = head.fields.get(b"connection")
     if nominated is not None and nominated.lower() not in {b"keep-alive", b"close"}:
