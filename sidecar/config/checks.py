@@ -127,6 +127,8 @@ def _pattern_fault(pattern: str) -> str:
     """What keeps a glob from matching the normal form of a path; "" where nothing does."""
     if not pattern.startswith("/"):
         return "does not begin with a slash"
+    if "?" in pattern:
+        return "has a query: only the path is matched"
     parts = segments(pattern)
     if any("*" in part and part not in (ANY, REST) for part in parts):
         return "has a star inside a segment: `*` is one whole segment, `**` any number of them"

@@ -22,6 +22,10 @@ def _whole(value: Any) -> Any:
     return value
 
 
+def _as_text(value: Any) -> Any:
+    return str(value) if type(value) is int else value
+
+
 def _spelled_out(value: Any) -> Any:
     if isinstance(value, int | float):
         raise ValueError(f"{value} per what? write for example {value}/s, or {value}/month for a quota")  # noqa: TRY004 - pydantic reports values, not types
@@ -181,7 +185,7 @@ class PlanDoc(Model):
 
     later: ClassVar = {"prices": _MONEY, "price": _MONEY, "balance": _MONEY, "wallet": _MONEY, "currency": _MONEY}
 
-    version: Annotated[Name, BeforeValidator(lambda value: str(value) if type(value) is int else value)] | None = None
+    version: Annotated[Name, BeforeValidator(_as_text, json_schema_input_type=Name | int)] | None = None
     limits: tuple[LimitDoc, ...] = ()
     features: tuple[Name, ...] = ()
 
