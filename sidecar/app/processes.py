@@ -10,6 +10,7 @@ import asyncio
 import base64
 import errno
 import logging
+import os
 import pickle
 import socket
 import sys
@@ -67,7 +68,7 @@ async def _run_node(settings: Settings, setup: Setup) -> int:
     try:
         runner, where = await serve(supervisor, control.host, control.port)
     except OSError as error:
-        raise SidecarError(f"control.listen: {control} cannot be bound: {error.strerror}") from None
+        raise SidecarError(f"control.listen: {control} cannot be bound: {_reason(error)}") from None
     setup.announce(f"control on http://{where}")
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -97,8 +98,13 @@ async def _free(listen: Address) -> None:
                 return
         except OSError as error:
             if error.errno != errno.EADDRINUSE or asyncio.get_running_loop().time() > deadline:
-                raise SidecarError(f"listen: {listen} cannot be bound: {error.strerror}") from None
+                raise SidecarError(f"listen: {listen} cannot be bound: {_reason(error)}") from None
         await asyncio.sleep(0.1)
+
+
+def _reason(error: OSError) -> str:
+    """The system's words: asyncio puts its own, with the address once more, in their place."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _family(host: str) -> socket.AddressFamily:

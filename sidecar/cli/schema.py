@@ -11,7 +11,7 @@ import click
 from sidecar.cli.options import print_json
 
 SCHEMAS = {
-    "record": "sidecar.app.record_schema:record_schema",
+    "record": "sidecar.core.record:record_schema",
     "policy": "sidecar.config.policies:policy_schema",
     "config": "sidecar.config.settings:settings_schema",
 }

@@ -1,0 +1,23 @@
+import socket
+
+import pytest
+
+
+@pytest.mark.parametrize("listen", ["listen", "control"])
+def test_a_port_that_is_taken_is_one_line_and_never_shared_in_silence(sidecar, folder, listen):
+    # Fails if the port is not tried without SO_REUSEPORT first: both would serve half of the connections.
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken:
+        port = taken.getsockname()[1]
+        variable = "SIDECAR_LISTEN" if listen == "listen" else "SIDECAR_CONTROL__LISTEN"
+        status, _, err = sidecar("run", "-c", "sidecar.yaml", **{variable: f"127.0.0.1:{port}"})
+    assert status == 1
+    assert err.splitlines()[-1].startswith(f"sidecar: {listen}")
+    assert f"127.0.0.1:{port} cannot be bound: Address already in use" in err
+
+
+def test_a_journal_that_cannot_be_written_is_one_line(sidecar, folder):
+    (folder / "data").write_text("a file")
+    status, _, err = sidecar("run", "-c", "sidecar.yaml")
+    assert status == 1
+    assert err.startswith("sidecar: journal.dir: ")
+    assert "cannot be written: Not a directory" in err
