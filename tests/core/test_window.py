@@ -131,6 +131,23 @@ def test_the_day_that_apia_skipped_is_no_window():
     assert all(one.end_us == other.start_us for one, other in pairwise(days))
 
 
+# St. John's went from 00:01 back to 23:01: the 7th had begun, and the clock showed the 6th once more.
+# Fails if a window is not looked for after the one that the wall clock shows.
+def test_a_day_that_has_begun_is_not_taken_back():
+    begins = at("2010-11-07T00:00", "America/St_Johns")
+    days = [calendar_window("day", "America/St_Johns", 0, begins + minutes * 60_000_000) for minutes in (-1, 0, 30, 90)]
+    assert [day.id for day in days] == ["2010-11-06", "2010-11-07", "2010-11-07", "2010-11-07"]
+
+
+# Toronto went from 23:30 to 00:30: no clock showed midnight.
+# Fails if a window is not looked for before the one that the wall clock shows.
+def test_a_midnight_that_no_clock_showed_is_read_with_the_offset_before_it():
+    gap = at("1919-03-30T23:29", "America/Toronto") + 60_000_000
+    days = [calendar_window("day", "America/Toronto", 0, gap + minutes * 60_000_000) for minutes in (-1, 10, 29, 30)]
+    assert [day.id for day in days] == ["1919-03-30"] * 3 + ["1919-03-31"]
+    assert days[1].end_us == days[3].start_us
+
+
 def test_a_zone_shifts_the_month_by_its_offset():
     window = calendar_window("month", "Asia/Kathmandu", 0, at("2026-11-21T00:00"))
     assert window.start_us == at("2026-10-31T18:15")
