@@ -291,7 +291,7 @@ ERRORS = {
     "READONLY": (_readonly, ("SET", "a", "1")),
     "MASTERDOWN": (_master_down, ("GET", "a")),
     "MISCONF": (_misconf, ("SET", "a", "1")),
-    "NOPERM": (_nothing, ("ACL", "WHOAMI")),
+    "NOPERM": (_nothing, ("TIME",)),
     "WRONGTYPE": (_nothing, ("HGET", "string", "x")),
 }
 
@@ -302,7 +302,7 @@ async def test_what_the_server_answers_as_an_error_is_a_store_error_with_its_cod
     own.cli.set("string", "x")
     async with connected(own.url) as store:
         if code == "NOPERM":
-            own.cli.acl_setuser("default", enabled=True, nopass=True, keys="*", commands=["+@all", "-acl|whoami"])
+            own.cli.acl_setuser("default", enabled=True, nopass=True, keys="*", commands=["+@all", "-time"])
         await prepare(own)
         outcome = await ask(store, *command)
         assert isinstance(outcome, StoreError)
@@ -357,6 +357,8 @@ def _is_busy(client: redis.Redis) -> bool:
 
 async def test_a_loading_server_answers_loading_until_it_has_loaded(make_redis):
     server = make_redis()
+    if int(server.cli.info("server")["redis_version"].split(".")[0]) < 7:
+        pytest.skip("Redis 6 cannot be told to answer while it loads as little as this")
     server.cli.mset({f"k{i}": "x" * 100 for i in range(3000)})
     server.cli.save()
     server.kill()

@@ -91,8 +91,18 @@ class RedisServer:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         if ready:
-            wait_until(self.cli.ping, f"the start of redis-server on port {self.port} (see {self.folder}/log)")
+            wait_until(self._answers, f"the start of redis-server on port {self.port} (see {self.folder}/log)")
         return self
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            self._process = None
+            said = (self.folder / "log").read_text()
+            if "tls-port" in said:
+                pytest.skip("this redis-server was built without TLS")
+            pytest.fail(f"redis-server did not start: {said}")
+        return bool(self.cli.ping())
 
     def stop(self) -> None:
         self._end(signal.SIGTERM)
