@@ -1,0 +1,23 @@
+from collections import Counter
+
+import pytest
+
+from sidecar.app.demo import Standing
+
+
+def standing(served=5, throttled=3, other=0, usage=5, denial=3, exit_status=0):
+    answers = Counter({200: served, 429: throttled, 502: other})
+    return Standing(answers=answers, records=Counter(usage=usage, denial=denial), exit_status=exit_status)
+
+
+def test_books_balance_when_what_was_served_and_refused_was_written_down():
+    assert standing().balanced
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"usage": 4}, {"usage": 6}, {"denial": 2}, {"other": 1}, {"exit_status": 1}, {"served": 0, "usage": 0}],
+)
+def test_books_do_not_balance_when(wrong):
+    # Fails if `balanced` forgets one of its terms.
+    assert not standing(**wrong).balanced
