@@ -342,6 +342,17 @@ async def _drop(producer: Any) -> None:
         async with asyncio.timeout(_CLOSE_SECONDS):
             await asyncio.gather(*tasks, return_exceptions=True)
             await producer.client.close()
+    _hush(producer)
+
+
+def _hush(producer: Any) -> None:
+    """Look at the errors of futures that nobody awaits any more, which asyncio would report as forgotten."""
+    accumulator = producer._message_accumulator
+    batches = [*accumulator._pending_batches, *(batch for queue in accumulator._batches.values() for batch in queue)]
+    futures = [future for batch in batches for future in (batch.future, batch._drain_waiter)]
+    for future in (*futures, producer._txn_manager._transaction_waiter):
+        if future is not None and future.done() and not future.cancelled():
+            future.exception()
 
 
 def _owner(task: asyncio.Task[Any]) -> object:

@@ -19,14 +19,12 @@ from sidecar.ports import Clock, Entry, RecordSink
 
 log = logging.getLogger(__name__)
 
-SHIPPED_STREAMS = frozenset({"records", "denials"})
-
 
 class Reader(Protocol):
     """Reads one worker's journal from a position on. OSError or SinkError where it cannot."""
 
     def read(self, max_bytes: int) -> Sequence[Entry]:
-        """The next whole entries, up to about `max_bytes`, at least one where there is one."""
+        """The next records (CLOSE and RECORD), up to about `max_bytes`, at least one where there is one."""
 
     def free(self, committed: Any) -> int:
         """Delete segments that lie wholly before `committed` (a `position_after`); how many went."""
@@ -87,7 +85,7 @@ class _Source:
     def __init__(self, worker: str, reader: Reader) -> None:
         self.worker = worker
         self.reader = reader
-        self.position: Any = None  # after the last entry read, shipped kind or not
+        self.position: Any = None  # after the last entry read
         self.entries: list[Entry] = []
 
     def fill(self, max_bytes: int) -> bool:
@@ -95,7 +93,7 @@ class _Source:
         read = self.reader.read(max_bytes)
         if read:
             self.position = read[-1].position_after
-            self.entries = [entry for entry in read if entry.stream in SHIPPED_STREAMS and entry.body]
+            self.entries = list(read)
         return bool(self.entries)
 
 
