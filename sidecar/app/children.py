@@ -206,10 +206,13 @@ class Child:
     async def spawn(cls, name: str, command: Sequence[str], start: Json) -> Child:
         """Start `command --fd N` as a fresh process that shares nothing with us but the pipe, and tell it `start`."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            process = await create_subprocess_exec(
-                *command, "--fd", str(theirs.fileno()), stdin=DEVNULL, pass_fds=(theirs.fileno(),)
-            )
+        try:
+            with theirs:
+                fd = theirs.fileno()
+                process = await create_subprocess_exec(*command, "--fd", str(fd), stdin=DEVNULL, pass_fds=(fd,))
+        except OSError:
+            ours.close()
+            raise
         reader, writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES)
         child = cls(name, process, reader, writer)
         child.tell({"do": "start"} | start)

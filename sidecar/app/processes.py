@@ -129,6 +129,8 @@ def run_child(name: str, fd: int, work: Work) -> int:
 
 async def _run_child(name: str, fd: int, work: Work) -> int:
     link = await Link.open(fd)
+    if not link.start:  # the supervisor was gone before it had said anything
+        return 1
     settings = _unpacked(link.start)
     logs.setup(name, settings.log.level, text=settings.log.format == "text")
     try:

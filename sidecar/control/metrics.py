@@ -46,7 +46,11 @@ COUNTS = {
     "store_failures": Row("sidecar_store_failures", "Calls to the store that failed or timed out."),
     "ship_failures": Row("sidecar_ship_failures", "Batches that the sink did not take at the first try."),
     "upstream_retries": Row("sidecar_upstream_retries", "Requests sent to an upstream a second time."),
-    "leased": Row("sidecar_leased_decisions", "Decisions taken from a lease, without a round trip."),
+    "debts_paid": Row("sidecar_store_debts_paid", "Exchanges of an outage that were put into the counters after it."),
+    "debts_lost": Row("sidecar_store_debts_lost", "Exchanges of an outage that no counter will ever hold."),
+    "keys_stale": Row(
+        "sidecar_keys_stale", "Identities taken from the cache past their time: the keys did not answer."
+    ),
 }
 GAUGES = {
     "connections": Row("sidecar_open_connections", "Open connections of clients."),
