@@ -70,7 +70,10 @@ def _short_names(schema: JsonDict) -> None:
         suffix = units.suffix_of(name)
         if suffix is not None:
             said = f"whole {units.SUFFIXES[suffix][2]}, with its unit"
-            properties[name.removesuffix(suffix)] = {"type": ["string", "null"], "description": said}
+            properties[name.removesuffix(suffix)] = {
+                "anyOf": [{"type": ["string", "null"]}, {"const": 0}],
+                "description": said,
+            }
 
 
 class Model(BaseModel):

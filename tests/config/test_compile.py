@@ -134,6 +134,12 @@ def test_a_look_up_by_header_does_not_mind_the_case_of_its_name(load):
     assert meter.ask(SimpleNamespace(fields={b"x-tier": b"gold"})) == 9
 
 
+def test_a_number_in_a_header_does_not_mind_the_case_of_its_name(load):
+    policy = load("meters: {m: {value: response.header.X-Units}}")
+    answer = {b"x-units": b"7"}
+    assert policy.terms("", policy.routes[0]).measure(facts(response_header=answer.get))["m"] == 7
+
+
 @pytest.mark.parametrize(("values", "sent", "units"), [('"*"', b"any", 1), ("[a, b]", b"b", 1), ("a", b"b", 0)])
 def test_a_header_condition_takes_a_value_a_list_or_any(load, values, sent, units):
     policy = load(f"meters: {{m: {{when: {{header: {{X-A: {values}}}}}}}}}")

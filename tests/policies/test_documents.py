@@ -1,6 +1,7 @@
 """The policies that are shipped run as they are, and their schema is the one that the code has."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,12 @@ from jsonschema import Draft202012Validator
 
 from sidecar.config.compile import load_policy
 from sidecar.config.policies import policy_schema
+from sidecar.core.errors import PolicyError
 
 FOLDER = Path(__file__).parents[2] / "policies"
 DOCUMENTS = sorted(FOLDER.rglob("*.yaml"))
+MANUAL = (FOLDER.parent / "docs/policies.md").read_text()
+EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", MANUAL, re.DOTALL | re.MULTILINE)
 SCHEMA = FOLDER / "policy.schema.json"
 
 
@@ -19,6 +23,22 @@ SCHEMA = FOLDER / "policy.schema.json"
 def test_every_shipped_policy_loads_by_itself(path):
     policy = load_policy(path, {"default"})
     assert all(policy.terms(plan, policy.match("GET", "/")).limits for plan in policy.plans)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.split()[0])
+def test_every_policy_in_the_manual_loads_and_holds_to_the_schema(example, tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text(example)
+    load_policy(path, {"default"})
+    Draft202012Validator(policy_schema()).validate(yaml.safe_load(example))
+
+
+def test_the_fault_in_the_manual_is_told_as_it_says(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text("plans: {pro: {limits: [{id: a, rate: 1/s}, {id: b, quota: 5/mon}]}}")
+    with pytest.raises(PolicyError) as caught:
+        load_policy(path, {"default"})
+    assert str(caught.value).partition(": ")[2] in MANUAL
 
 
 def test_the_folder_is_the_free_tier_that_a_newcomer_starts_with():
