@@ -137,13 +137,14 @@ class Degraded:
     def _decide(self, id: bytes, checks: Checks, maybe: bool, done: _Done) -> None:
         scaled, refusing = self._plan(checks)
         if refusing >= 0:
-            zeros = (0,) * len(checks.limits)
-            self._refuse(id, Decision(checks, self._clock.now_us(), zeros, zeros, refusing), maybe, done)
+            self._refuse(id, self._refusal(checks, refusing), maybe, done)
         else:
             self._local.reserve(id, scaled, partial(self._shared, id, checks, maybe, done))
 
     def _shared(self, id: bytes, checks: Checks, maybe: bool, done: _Done, said: Decision | StoreError) -> None:
-        assert isinstance(said, Decision), "the local counters are in memory and always answer"  # noqa: S101
+        if isinstance(said, StoreError):  # a clock that no window holds: nothing is known, so nothing is allowed
+            self._refuse(id, self._refusal(checks, 0), maybe, done)
+            return
         if not said.allowed:
             self._refuse(id, _answering(said, checks), maybe, done)
             return
@@ -152,6 +153,10 @@ class Degraded:
             self._slots[id] = said.checks
         self._owe(id, _Debt(checks, counted=False, local=True, truth=None))
         done(_answering(said, checks))
+
+    def _refusal(self, checks: Checks, violated: int) -> Decision:
+        zeros = (0,) * len(checks.limits)
+        return Decision(checks, self._clock.now_us(), zeros, zeros, violated)
 
     def _refuse(self, id: bytes, said: Decision, maybe: bool, done: _Done) -> None:
         """Deny; what the store may have reserved for it is given back when it answers again."""

@@ -193,6 +193,13 @@ def test_beyond_the_share_it_denies_with_a_short_reset(house):
     assert (said.allowed, said.violated, list(said.reset_us)) == (False, 0, [degraded.RETRY_US])
 
 
+def test_local_counters_that_know_no_answer_are_a_denial_and_no_error(house):
+    house.store.away = True
+    house.local.reserve = lambda _id, _checks, done: done(StoreError("memory: no window"))
+    said = house.ask(house.checks(QUOTA))  # Fails if the callback raises: the request would hang.
+    assert (said.allowed, said.mode, list(said.reset_us)) == (False, "degraded", [degraded.RETRY_US])
+
+
 def test_slots_of_the_share_come_free_when_settled(house):
     house.store.away = True
     checks = house.checks(SLOTS)
@@ -440,7 +447,7 @@ async def test_an_outage_is_never_an_error_nor_a_wait_and_is_counted_exactly(own
             took.append(seconds)
             await asyncio.sleep(0.002)
         assert sum(seconds > 0.02 for seconds in took) <= 15  # a few timeouts, then probes
-        assert max(took) < 0.3
+        assert max(took) < 0.4
         if fault == "killed":
             own.start()  # comes back empty: what it had counted is gone, what we owe is not
             allowed -= 20
