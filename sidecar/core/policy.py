@@ -148,10 +148,12 @@ class Terms:
     __slots__ = (
         "_asks",
         "_by_method",
+        "_each",
         "_counted",
         "_measured",
         "_per_method",
         "_truths",
+        "_zeros",
         "entitled",
         "fixed_costs",
         "limits",
@@ -168,12 +170,14 @@ class Terms:
         self.meters = tuple(meters)
         self.limits = tuple(limit for limit in plan.limits if _applies(limit, route, by_id))
         self._counted = tuple("" if limit.kind == "concurrency" else limit.meter for limit in self.limits)
+        self._zeros = (0,) * len(self.limits)  # what a slot counts: "" is no meter
         self._asks = tuple(_ask(limit, by_id) for limit in self.limits)
         asks = frozenset().union(*(by_id[meter].asks for meter in self._counted if meter))
         needs = frozenset().union(*(meter.needs for meter in meters))
         self.fixed_costs: tuple[int, ...] | None = None if asks else tuple(ask(None) for ask in self._asks)
         self._by_method: dict[str, tuple[int, ...]] | None = {} if asks == {"method"} else None
-        self._measured: dict[int | tuple[int, str], dict[str, int]] | None = None if "exchange" in needs else {}
+        self._measured: dict[int | tuple[int, str], dict[str, int]] = {}
+        self._each = tuple((meter.id, meter.measure) for meter in meters if "exchange" in meter.needs)
         self._per_method = "method" in needs
         self._truths: dict[int, tuple[int, ...]] = {}
 
@@ -190,14 +194,15 @@ class Terms:
 
     def measure(self, facts: Facts) -> dict[str, int]:
         """What the exchange used, by meter id; a 0 is stated. Shared between exchanges: never change it."""
-        memo = self._measured
-        if memo is None:
-            return {meter.id: meter.measure(facts) for meter in self.meters}
         key = (facts.status, facts.method) if self._per_method else facts.status
-        usage = memo.get(key)
+        usage = self._measured.get(key)
         if usage is None:
-            usage = memo[key] = {meter.id: meter.measure(facts) for meter in self.meters}
+            usage = self._measured[key] = {meter.id: meter.measure(facts) for meter in self.meters}
             self._truths[id(usage)] = self._truth(usage)  # the memo keeps it alive, so its id is its own
+        if self._each:
+            usage = usage.copy()
+            for name, measure in self._each:
+                usage[name] = measure(facts)
         return usage
 
     def truth(self, usage: dict[str, int]) -> tuple[int, ...]:
@@ -206,7 +211,7 @@ class Terms:
         return self._truth(usage) if found is None else found
 
     def _truth(self, usage: dict[str, int]) -> tuple[int, ...]:
-        return tuple([usage[meter] if meter else 0 for meter in self._counted])
+        return tuple(map(usage.get, self._counted, self._zeros))
 
 
 class Policy:
@@ -229,7 +234,8 @@ class Policy:
         }
         self._tries = tuple((regex(route.pattern), route) for route in self.routes)
         first = self.routes[0] if self.routes else None
-        self._only = first if first and len(self.routes) == 1 and first.pattern == "/**" and not first.methods else None
+        # The least specific of all patterns comes first only where it is alone.
+        self._only = first if first and first.pattern == "/**" and not first.methods else None
         self._paths: dict[str, dict[str, Route | None]] = {}
         self._room = CACHED_PATHS
 

@@ -192,6 +192,11 @@ def test_each_fault_says_where_it_is_and_what_would_be_right(write, text, said):
     assert faults(write(text))[0].startswith(said)
 
 
+def test_two_listeners_may_both_let_the_system_choose_a_port(write):
+    settings = load_settings(write("listen: 127.0.0.1:0\ncontrol: {listen: 127.0.0.1:0}"), {})
+    assert settings.listen == settings.control.listen == Address("127.0.0.1", 0)
+
+
 def test_the_node_s_name_is_always_a_name(monkeypatch):
     for host, node in (("gw 3.example", "gw-3.example"), ("", "node"), ("-x", "x")):
         monkeypatch.setattr("platform.node", lambda host=host: host)

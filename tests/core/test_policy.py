@@ -146,6 +146,12 @@ def test_different_literals_in_the_same_place_do_not_tie():
     assert ties([Route("a", "/a/*"), Route("b", "/b/*")]) == []
 
 
+def test_one_path_divided_by_methods_does_not_tie():
+    get, post = (Route(method, "/a", frozenset({method})) for method in ("GET", "POST"))
+    assert ties([get, post]) == []
+    assert ties([get, Route("other", "/a", frozenset({"GET", "PUT"}))])
+
+
 def test_equally_specific_patterns_that_can_meet_tie():
     one, other = Route("a", "/**/a/**"), Route("b", "/**/b/**")
     assert ties([one, other]) == [(one, other)]
