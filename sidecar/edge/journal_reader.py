@@ -18,13 +18,11 @@ from sidecar.core.record.frame import (
     HEADER_BYTES,
     OPEN,
     PAYLOAD_MAX,
-    Bad,
     Frame,
     NewerVersionError,
     Position,
     frame_at,
     next_frame,
-    scan,
     segment_name,
     segment_of,
 )
@@ -105,7 +103,8 @@ class JournalReader:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-            self._from = Position(*self._segment, self._offset)
+            self._from, self._segment = Position(*self._segment, self._offset), (0, 0)
+            self._open.clear()
 
     def __del__(self) -> None:
         if self._fd >= 0:
@@ -113,47 +112,36 @@ class JournalReader:
 
     def _begin(self) -> bool:
         segments = _segments(self._folder)
-        if self._from is None:
-            return self._enter(next(iter(segments), None))
-        here = self._from[:2]
-        self._open.clear()
-        for segment in segments:
-            if segment <= here:
-                self._recall(segment)
-        if here not in segments:
-            return self._enter(next((segment for segment in segments if segment > here), None))
-        self._enter(here)
-        self._offset = self._from.offset
-        if self._offset > os.fstat(self._fd).st_size:
-            raise SinkError(f"{self._path}: the position {self._from} lies beyond its end: is this another journal?")
+        if not segments or not self._enter(segments[0]):
+            return False
+        if self._from is not None:
+            self._recall(self._from)
         return True
 
-    def _recall(self, segment: Segment) -> None:
-        """Learn from what is committed already which exchanges are open and how far the numbers are."""
-        assert self._from is not None  # noqa: S101 - only called with a position
-        data = (self._folder / segment_name(*segment)).read_bytes()
-        if segment[0] == self._from.epoch and not self._last:
-            self._last = _fresh(segment)
-        for _, frame in scan(data[: self._from.offset] if segment == self._from[:2] else data):
-            if isinstance(frame, Bad):
-                continue
-            if frame.type == OPEN:
-                self._open[frame.id] = segment
-            elif frame.type == CLOSE:
-                self._open.pop(frame.id, None)
-            if frame.sequence and segment[0] == self._from.epoch:
-                self._last[frame.stream] = max(frame.sequence, self._last.get(frame.stream, 0))
+    def _recall(self, position: Position) -> None:
+        """Read again what is committed, to know which exchanges are open and how far the numbers are."""
+        figures, self.figures = self.figures, Figures()
+        while (here := Position(*self._segment, self._offset)) < position:
+            last = here[:2] == position[:2]
+            self._take(_CHUNK_BYTES, position.offset if last else None)
+            if here == (*self._segment, self._offset):
+                if last:
+                    raise SinkError(f"{self._path}: position {position} lies beyond its end: is this another journal?")
+                if not self._advance():
+                    break
+        self.figures = figures
 
-    def _enter(self, segment: Segment | None) -> bool:
-        if segment is None:
+    def _enter(self, segment: Segment) -> bool:
+        try:
+            fd = os.open(self._folder / segment_name(*segment), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # freed, or given up by its writer, since it was listed
             return False
         if self._fd >= 0:
             os.close(self._fd)
-            self._fd = -1
-        self._fd = os.open(self._folder / segment_name(*segment), os.O_RDONLY | os.O_CLOEXEC)
-        if segment[0] != self._segment[0] and (self._from is None or segment[0] != self._from.epoch):
-            self._last = _fresh(segment)
-        self._segment, self._offset, self._final = segment, 0, False
+        if segment[0] != self._segment[0]:
+            # Numbers begin at 1 with an epoch; who comes in later does not know what was before.
+            self._last = {"records": 0, "denials": 0} if segment[1] == 1 else {}
+        self._fd, self._segment, self._offset, self._final = fd, segment, 0, False
         return True
 
     def _advance(self) -> bool:
@@ -170,8 +158,11 @@ class JournalReader:
     def _path(self) -> Path:
         return self._folder / segment_name(*self._segment)
 
-    def _take(self, max_bytes: int) -> list[Entry]:
-        data = os.pread(self._fd, max(max_bytes, _CHUNK_BYTES), self._offset)
+    def _take(self, max_bytes: int, until: int | None = None) -> list[Entry]:
+        wanted = max(max_bytes, _CHUNK_BYTES)
+        if until is not None:
+            wanted = min(wanted, until - self._offset)
+        data = os.pread(self._fd, wanted, self._offset)
         base, offset, size, entries = self._offset, 0, 0, list[Entry]()
         try:
             while offset < len(data) and size < max_bytes:
@@ -273,8 +264,3 @@ def _segments(folder: Path) -> list[Segment]:
     except FileNotFoundError:
         return []
     return sorted(found for found in map(segment_of, names) if found is not None)
-
-
-def _fresh(segment: Segment) -> dict[str, int]:
-    """Numbers begin at 1 with an epoch; later in it nobody knows what came before."""
-    return {"records": 0, "denials": 0} if segment[1] == 1 else {}

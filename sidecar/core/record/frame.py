@@ -10,10 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from struct import Struct
-from typing import Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, Union
 from zlib import crc32
 
 from sidecar.core.errors import SinkError
+
+if TYPE_CHECKING:
+    from mmap import mmap
+
+Buffer = Union[bytes, "mmap"]
 
 MAGIC: Final = b"\xf5SJ"  # 0xf5 stands in no UTF-8, so no id, key or body can hold it
 VERSION: Final = 1
@@ -89,7 +94,7 @@ def encode_frame(type_: int, stream: str, sequence: int, id_: bytes, key: bytes,
     return _LEAD.pack(_MAGIC_NOW, crc32(rest, _SEED)) + rest
 
 
-def frame_at(buffer: bytes, offset: int) -> tuple[int, Frame] | None:
+def frame_at(buffer: Buffer, offset: int) -> tuple[int, Frame] | None:
     """The frame that starts at `offset`, and where it ends; None where there is no whole one.
 
     NewerVersionError: a whole frame, of a version from the future.
@@ -108,7 +113,7 @@ def frame_at(buffer: bytes, offset: int) -> tuple[int, Frame] | None:
     return end, Frame(type_, STREAMS[stream], sequence, id_, buffer[offset + HEADER_BYTES : body], buffer[body:end])
 
 
-def next_frame(buffer: bytes, offset: int) -> int:
+def next_frame(buffer: Buffer, offset: int) -> int:
     """Where the first whole frame at or after `offset` starts; -1: there is none."""
     found = buffer.find(MAGIC, offset)
     while found >= 0 and frame_at(buffer, found) is None:
@@ -116,7 +121,7 @@ def next_frame(buffer: bytes, offset: int) -> int:
     return found
 
 
-def scan(buffer: bytes, offset: int = 0) -> Iterator[tuple[int, Frame | Bad]]:
+def scan(buffer: Buffer, offset: int = 0) -> Iterator[tuple[int, Frame | Bad]]:
     """Everything in `buffer` from `offset` on, in order, each with the offset of its end."""
     size = len(buffer)
     while offset < size:
