@@ -1,0 +1,106 @@
+"""The topics, made on a real broker and looked at there; the rule of what a topic lacks, without one."""
+
+import pytest
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+
+from sidecar.core.errors import SinkError
+from sidecar.edge.kafka_topics import TopicPlan, _faults, ensure_topics, topic_faults, topic_plans
+from tests.edge.shipping import make_topics, read_topic
+
+DAY = 86_400_000
+
+
+def plans(name, replicas=1):
+    return topic_plans({"records": f"{name}.records", "denials": f"{name}.denials"}, f"{name}.positions", 3, replicas)
+
+
+def connection(server):
+    return {"bootstrap_servers": server.bootstrap}
+
+
+def settings(server, topic):
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    admin = AdminClient({"bootstrap.servers": server.bootstrap})
+    return {name: entry.value for name, entry in admin.describe_configs([resource])[resource].result(20).items()}
+
+
+@pytest.mark.kafka
+async def test_topics_are_made_once_as_they_are_to_be(kafka_server):
+    # OpenMeter #5005: append time, so that retention cannot eat late records. Fails without `_STREAM`.
+    wanted = plans("made")
+    names = ["made.records", "made.denials", "made.positions"]
+    assert await ensure_topics(connection(kafka_server), wanted) == names
+    assert await ensure_topics(connection(kafka_server), wanted) == []
+    records, positions = settings(kafka_server, "made.records"), settings(kafka_server, "made.positions")
+    assert records["message.timestamp.type"] == "LogAppendTime"
+    assert records["cleanup.policy"] == "delete"
+    assert int(records["retention.ms"]) == 400 * DAY
+    assert positions["cleanup.policy"] == "compact"
+    assert int(positions["segment.bytes"]) == 16 << 20
+    admin = AdminClient({"bootstrap.servers": kafka_server.bootstrap})
+    assert len(admin.list_topics("made.records", timeout=20).topics["made.records"].partitions) == 3
+    assert [fault for fault in await topic_faults(connection(kafka_server), wanted) if fault.grave] == []
+
+
+@pytest.mark.kafka
+async def test_an_operators_topic_is_told_what_it_lacks_and_left_alone(kafka_server):
+    admin = AdminClient({"bootstrap.servers": kafka_server.bootstrap})
+    poor = {"message.timestamp.type": "CreateTime", "cleanup.policy": "compact", "max.message.bytes": "1000"}
+    made = admin.create_topics([
+        NewTopic("poor.records", 1, 1, config=poor),
+        NewTopic("poor.positions", 2, 1, config={"message.timestamp.type": "LogAppendTime"}),
+    ])  # fmt: skip
+    for each in made.values():
+        each.result(20)
+    faults = await topic_faults(connection(kafka_server), plans("poor"))
+    said = [(fault.topic, fault.what.split(":")[0], fault.grave) for fault in faults]
+    assert said == [
+        ("poor.records", "message.timestamp.type is CreateTime, not LogAppendTime", True),
+        ("poor.records", "cleanup.policy is compact, not delete", True),
+        ("poor.records", "max.message.bytes is 1000, less than 1048588", True),
+        ("poor.records", "has one replica", False),
+        ("poor.denials", "is missing", True),
+        ("poor.positions", "cleanup.policy is delete, not compact", True),
+        ("poor.positions", "has 2 partitions where one is used", False),
+        ("poor.positions", "has one replica", False),
+    ]
+    assert await ensure_topics(connection(kafka_server), plans("poor")) == ["poor.denials"]
+    assert settings(kafka_server, "poor.records")["message.timestamp.type"] == "CreateTime"
+
+
+@pytest.mark.kafka
+async def test_more_replicas_than_brokers_is_refused_with_kafkas_words(kafka_server):
+    with pytest.raises(SinkError, match=r"many\.records: .*replica"):
+        await ensure_topics(connection(kafka_server), plans("many", replicas=3))
+
+
+@pytest.mark.kafka
+async def test_looking_at_topics_makes_none(kafka_server):
+    await topic_faults(connection(kafka_server), plans("unmade"))
+    admin = AdminClient({"bootstrap.servers": kafka_server.bootstrap})
+    assert "unmade.records" not in admin.list_topics(timeout=20).topics
+
+
+@pytest.mark.kafka
+async def test_the_topics_of_the_tests_can_be_read(kafka_server):
+    topics = make_topics(kafka_server.bootstrap)
+    assert read_topic(topics.bootstrap, topics.records) == []
+
+
+async def test_without_a_broker_the_address_is_named():
+    with pytest.raises(SinkError, match=r"Kafka at 127\.0\.0\.1:1: "):
+        await topic_faults({"bootstrap_servers": "127.0.0.1:1"}, plans("x"))
+
+
+@pytest.mark.parametrize(
+    ("replicas", "minimum", "warned"), [(3, "2", False), (3, "1", True), (2, "1", False), (1, "1", True)]
+)
+def test_replicas_that_do_not_protect_are_a_warning(replicas, minimum, warned):
+    plan = TopicPlan("t", 1, 3, {"message.timestamp.type": "LogAppendTime", "cleanup.policy": "delete"})
+    found = _faults(plan, {**plan.settings, "min.insync.replicas": minimum}, [list(range(replicas))])
+    assert [fault.grave for fault in found] == [False] * warned
+
+
+def test_three_replicas_ask_for_two_in_sync():
+    assert all(plan.settings["min.insync.replicas"] == "2" for plan in plans("x", replicas=3))
+    assert not any("min.insync.replicas" in plan.settings for plan in plans("x", replicas=2))
