@@ -75,33 +75,42 @@ class Form:
         argv = [sys.executable, "-m", "sidecar", "run", "-c", "sidecar.yaml"]
         pid = stage.start("sidecar", argv, PROXY_CORE, {"PYTHONPATH": str(ROOT)})
         stage.until_answers("the sidecar", ports["port"])
-        return Started(ports["port"], self._parts(pid, store), self._verify(stage, store, ports["redis"]))
+        return Started(ports["port"], self._parts(pid, store), self._verify(stage, pid, ports["redis"]))
 
     def _parts(self, pid: int, store: int | None) -> Callable[[], Parts]:
         def split() -> Parts:
             family = tree(pid)
-            shippers = [one for one in family if SHIPPER.search(command_line(one))]
+            shippers = _shippers(family)
             if not shippers:
                 raise RunFailed("no process of the sidecar is a shipper: " + "; ".join(map(command_line, family)))
             if not self.shipping:
-                for one in shippers:
-                    os.kill(one, signal.SIGSTOP)
+                _signal(shippers, signal.SIGSTOP)
             parts = {"proxy": [one for one in family if one not in shippers], "shipper": shippers}
             return parts | ({"redis": [store]} if store else {})
 
         return split
 
-    def _verify(self, stage: Stage, store: int | None, port: int) -> Callable[[int, int], dict[str, int]]:
+    def _verify(self, stage: Stage, pid: int, redis_port: int) -> Callable[[int, int], dict[str, int]]:
         def count(answered: int, abandoned: int) -> dict[str, int]:
+            _signal(_shippers(tree(pid)), signal.SIGCONT)
             stage.drain("sidecar")
             records, billed = _read(stage.dir / "records.jsonl")
             # one more at the least for the first 200; and a probe that came too early
             if not answered < records <= answered + abandoned + 100:
                 raise RunFailed(f"{answered} requests were answered, and {records} records were written")
             facts = {"records": records}
-            return facts | (_counted(port, billed, records) if store else {})
+            return facts | (_counted(redis_port, billed, records) if self.redis else {})
 
         return count
+
+
+def _shippers(family: list[int]) -> list[int]:
+    return [pid for pid in family if SHIPPER.search(command_line(pid))]
+
+
+def _signal(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        os.kill(pid, number)
 
 
 def _redis(stage: Stage, port: int) -> int:
