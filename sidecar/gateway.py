@@ -40,6 +40,7 @@ from sidecar.ports import Client, House, Leg, Upstream
 
 REPLAY_BYTES = 64 * 1024  # of a request body, held until the answer begins, so that a safe retry can send it again
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+NOTHING: dict[str, int] = {}
 CLIENT_GONE = 499  # nginx's word for an answer that nobody waited for
 
 
@@ -128,6 +129,7 @@ class RequestExchange:
         self.status = self.attempts = self.bytes_in = self.bytes_out = self.sent_us = self.upstream_us = 0
         self.outcome = "ok"
         self.quality = "exact"
+        self.usage: dict[str, int] = NOTHING
 
     # Who is calling, and by which terms?
 
@@ -365,7 +367,7 @@ class RequestExchange:
         self.duration_us = self.house.mono_us() - self.started_us
         if self.tunnelled:
             self.outcome = "tunnel"
-        self.usage = self.terms.measure(self) if self.attempts else {}
+        self.usage = self.terms.measure(self) if self.attempts else NOTHING
         plan, test = (self.identity.plan, self.identity.test) if self.identity is not None else ("", False)
         self.billable, self.billable_reason = billing(plan, status=self.status, test=test, outcome=self.outcome)
         self.house.journal.close("records", self.id, self.customer, self._record, self.released)

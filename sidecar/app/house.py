@@ -20,6 +20,7 @@ from sidecar.core.http.request import Request
 from sidecar.core.http.response import ResponseHead
 from sidecar.core.identity import Identity, strip_credential
 from sidecar.core.policy import Policy, Route, Terms
+from sidecar.core.record import Totals
 from sidecar.gateway import Arrival, RequestExchange
 from sidecar.ports import Client, Clock, Counters, Journal, Keys, Probe, Upstream
 
@@ -59,6 +60,7 @@ class House:
         self.pepper = manner.pepper
         self.mint = mint
         self.inflight = 0
+        self.totals = Totals()
         self.idle = asyncio.Event()
         self.idle.set()
         self._manner = manner
@@ -111,6 +113,8 @@ class House:
         self.inflight -= 1
         if not self.inflight:
             self.idle.set()
+        if exchange.usage:
+            self.totals.add(exchange.usage)
         added_us = self.mono_us() - exchange.started_us - exchange.upstream_us
         self.probe.answered(exchange.route, exchange.status, added_us)
 

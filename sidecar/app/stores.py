@@ -28,6 +28,7 @@ from sidecar.edge.redis_wire import RedisWire, WireOptions, WireStats
 from sidecar.ports import Clock, Counters, Keys
 
 REDIS_KEYS_TIMEOUT_S = 1.0  # a look-up behind the cache may wait longer than a decision
+SETTLE_UP_S = 0.02
 MS = 1_000
 
 
@@ -99,6 +100,12 @@ class CounterStore:
             self.degraded.tick()
         if self.wire is not None:
             link.back("redis") if self.wire.ready else link.away("redis", "no connection to redis.url")
+
+    async def settle_up(self) -> None:
+        """Tell Redis what it is still owed; ends when nothing is owed. To be bounded by whoever waits for it."""
+        while self.degraded is not None and self.degraded.owed:
+            self.degraded.tick()
+            await asyncio.sleep(SETTLE_UP_S)
 
     async def aclose(self) -> None:
         if self.wire is not None:

@@ -1,0 +1,52 @@
+"""The figures of one worker, gathered when somebody asks: `control.stats.WorkerStats`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.control.stats import BOUNDS_US, Histogram, WorkerStats, empty_histogram
+from sidecar.edge.redis_wire import LATENCY_BOUNDS_US, WireStats
+
+if TYPE_CHECKING:
+    from sidecar.app.worker import Worker
+
+
+def worker_stats(worker: Worker) -> WorkerStats:
+    """Gather from every part that counts."""
+    figures, journal = worker.figures, worker.journal.figures
+    store = worker.counters.figures()
+    counts = {
+        **figures.counts,
+        **store.counts,
+        "records": journal.entries,
+        "unrecorded": journal.unrecorded,
+        "recovered": journal.crashed,
+        "upstream_retries": worker.upstreams.retries,
+    }
+    return {
+        "requests": {f"{route}|{kind}xx": count for (route, kind), count in figures.requests.items()},
+        "denials": {
+            f"{limit}|{'shadow' if shadow else 'enforce'}": count for (limit, shadow), count in figures.denials.items()
+        },
+        "added_us": figures.added_us,
+        "store_us": store_latency(worker.counters.stats),
+        "counts": counts,
+        "gauges": {
+            "connections": len(worker.listener.connections),
+            "exchanges": worker.house.inflight,
+            "journal_full": int(not worker.journal.accepting()),
+            **store.gauges,
+        },
+        "ages_us": {},
+        "policy": worker.house.policy.version,
+    }
+
+
+def store_latency(stats: WireStats) -> Histogram:
+    """The wire's buckets are among ours, so no reply changes its bound."""
+    histogram = empty_histogram()
+    for bound, count in zip((*LATENCY_BOUNDS_US, None), stats.latency_buckets, strict=True):
+        place = len(BOUNDS_US) - 1 if bound is None else BOUNDS_US.index(bound)
+        histogram["buckets"][place + (bound is None)] += count
+    histogram["sum_us"] = stats.latency_sum_us
+    return histogram
