@@ -13,8 +13,8 @@ MAX_CHUNK_LINE = 4096  # bytes of one chunk-size line with its extensions
 MAX_EXTENSIONS = 16 * 1024  # bytes of all extensions of a body: a 100 kB extension costs us and bills nobody
 MAX_TRAILERS = 16 * 1024
 
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*(;[\t\x20-\x7e\x80-\xff]*))?")
-_TRAILER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*")
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(;[\t\x20-\x7e\x80-\xff]*)?")
+_TRAILER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")  # blanks are stripped apart: linear
 
 
 class BadFraming(ValueError):  # noqa: N818 - a finding about a message, not a failure of ours
@@ -158,7 +158,7 @@ class ChunkedBody:
         found = _TRAILER.fullmatch(line)
         if found is None or self._trailer_bytes > MAX_TRAILERS:
             raise BadFraming("a trailer field is malformed or too long")
-        self.trailers.append((found[1], found[2]))
+        self.trailers.append((found[1], found[2].strip(b" \t")))
 
 
 def chunk(data: bytes) -> bytes:

@@ -23,9 +23,10 @@ _OURS_UP = HOP_BY_HOP | {
     b"x-sidecar-customer", b"x-sidecar-subject", b"x-sidecar-key-id", b"x-sidecar-plan",
 }  # fmt: skip
 _OURS_DOWN = HOP_BY_HOP | {b"content-length", b"via"}
-_NOT_IN_TRAILERS = HOP_BY_HOP | {
-    b"host", b"content-length", b"content-encoding", b"content-type", b"content-range", b"authorization", b"set-cookie",
-    b"cache-control", b"expect", b"max-forwards", b"range", b"age", b"date", b"location", b"retry-after", b"vary",
+# What we set ourselves is not said late by others either: a server that merges trailers would believe it.
+_NOT_IN_TRAILERS = _OURS_UP | {
+    b"content-encoding", b"content-type", b"content-range", b"authorization", b"set-cookie",
+    b"cache-control", b"max-forwards", b"range", b"age", b"date", b"location", b"retry-after", b"vary",
 }  # fmt: skip
 
 
@@ -121,11 +122,7 @@ def request_head(request: Request, query: str, dropped: frozenset[bytes], extra:
 
 def response_head(head: ResponseHead, minor: int, *, close: bool) -> tuple[bytes, bool]:
     """The answer's head for a client of HTTP/1.`minor`, without its last line; and whether its body is chunked."""
-    dropped = _OURS_DOWN
-    nominated = head.fields.get(b"connection")
-    if nominated is not None and nominated.lower() not in {b"keep-alive", b"close"}:
-        dropped = dropped | {t.strip(b" \t").lower() for t in nominated.split(b",")}
-    kept = [b"%b: %b\r\n" % field for field, name in zip(head.headers, head.names, strict=True) if name not in dropped]
+    kept = _kept_down(head)
     chunked = False
     if head.bodyless:
         length = head.fields.get(b"content-length")
@@ -147,25 +144,29 @@ def response_head(head: ResponseHead, minor: int, *, close: bool) -> tuple[bytes
 
 def switching_head(head: ResponseHead, upgrade: bytes) -> bytes:
     """A 101 passed on: the one answer whose Connection and Upgrade belong to both hops."""
-    kept = [
-        b"%b: %b\r\n" % field for field, name in zip(head.headers, head.names, strict=True) if name not in _OURS_DOWN
-    ]
+    kept = _kept_down(head)
     protocol = head.fields.get(b"upgrade", upgrade)
     line = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %b\r\n" % protocol
     return b"".join([line, *kept])
 
 
 def interim_head(head: ResponseHead) -> bytes:
-    """A 1xx other than 101 passed on."""
-    kept = [
-        b"%b: %b\r\n" % field for field, name in zip(head.headers, head.names, strict=True) if name not in HOP_BY_HOP
-    ]
-    return b"".join([b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason or phrase(head.status)), *kept, b"\r\n"])
+    """A 1xx other than 101 passed on, without a length: it has no body (RFC 9110 §8.6)."""
+    line = b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason or phrase(head.status))
+    return b"".join([line, *_kept_down(head), b"\r\n"])
+
+
+def _kept_down(head: ResponseHead) -> list[bytes]:
+    dropped = _OURS_DOWN
+    nominated = head.fields.get(b"connection")
+    if nominated is not None and nominated.lower() not in {b"keep-alive", b"close"}:
+        dropped = dropped | {t.strip(b" \t").lower() for t in nominated.split(b",")}
+    return [b"%b: %b\r\n" % field for field, name in zip(head.headers, head.names, strict=True) if name not in dropped]
 
 
 def trailers_allowed(trailers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Only fields that cannot change framing, routing or identity may come late (RFC 9110 §6.5.1)."""
-    return [field for field in trailers if field[0].lower() not in _NOT_IN_TRAILERS]
+    return [field for field in trailers if field[0].lower() not in _NOT_IN_TRAILERS and b"_" not in field[0]]
 
 
 __all__ = [

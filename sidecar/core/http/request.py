@@ -18,13 +18,16 @@ CHUNKED = -1
 _LINE = re.compile(rb"([A-Z]+(?:-[A-Z]+)*) ([!-~]+) HTTP/1\.([01])\r\n")
 _VERSION = re.compile(rb" HTTP/\d+\.\d+\r\n")
 _OTHER_PROTOCOL = re.compile(rb"[!-~]+ [!-~]+ (?!HTTP/)[A-Z]+/\d\.\d\r\n")
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=-]+|%[0-9A-Fa-f]{2}|\[[0-9A-Fa-f:.]+\])+(?::\d{1,5})?")
+# No quantifier inside another: a name that fails at its last byte must not take exponential time.
+_HOST = re.compile(rb"(?:(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 _TOKENS = re.compile(rb"[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*(?:,[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*)*")
 _KEEP_ALIVE = frozenset({b"keep-alive"})
 _NOTHING: frozenset[bytes] = frozenset()
 _NEVER_NOMINATED = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"cache-control"})
 # One of these, twice, means two things to two servers.
 _ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"content-type"})
+# Said by us to the upstream, or read by it as framing: an underscore twin could forge them.
+_NO_TWINS = (b"x-sidecar-", b"x-forwarded-", b"x-real-ip", b"x-request-id", b"content-type", b"proxy-")
 _REFUSED_METHODS = frozenset({"CONNECT", "TRACE"})
 
 
@@ -161,7 +164,8 @@ def _index(request: Request, limits: HeadLimits) -> Problem | None:
 def _underscore_allowed(key: bytes, limits: HeadLimits) -> bool:
     """Even where underscores are allowed, a twin of a field that we read ourselves is not."""
     twin = key.replace(b"_", b"-")
-    return limits.underscores and twin not in _NEVER_NOMINATED and twin not in limits.protected
+    reserved = twin in _NEVER_NOMINATED or twin in limits.protected or twin.startswith(_NO_TWINS)
+    return limits.underscores and not reserved
 
 
 def _framing(request: Request) -> Problem | None:

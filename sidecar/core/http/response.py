@@ -66,8 +66,11 @@ def read_response(line: tuple[int, bytes, int], headers: list[tuple[bytes, bytes
     for name, value in headers:
         key = name.lower()
         names.append(key)
-        if fields.setdefault(key, value) is not value and _contradicts(key, fields[key], value):
-            raise BadAnswer(f"two fields {key.decode('latin-1')} in one answer")
+        if fields.setdefault(key, value) is not value:
+            if _contradicts(key, fields[key], value):
+                raise BadAnswer(f"two fields {key.decode('latin-1')} in one answer")
+            if key == b"connection":
+                fields[key] += b", " + value
     head.bodyless = method == "HEAD" or status in {204, 304} or status < 200
     head.length = _framed(fields, minor)
     if head.bodyless:
