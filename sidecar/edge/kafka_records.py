@@ -6,6 +6,7 @@ still open there is waited for, as a commit is acknowledged a moment before it i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from time import monotonic
 from typing import Any, NamedTuple
@@ -57,7 +58,7 @@ async def read_topic(
     except (errors.KafkaError, TimeoutError, OSError) as error:
         raise SinkError(f"{topic} at {connection['bootstrap_servers']}: {type(error).__name__}: {error}") from error
     finally:
-        await consumer.stop()
+        await _stop(consumer)
 
 
 def _consumer(connection: Mapping[str, Any], isolation: str) -> Any:
@@ -79,7 +80,15 @@ async def _ends(connection: Mapping[str, Any], partitions: list[TopicPartition])
         found: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
         return found
     finally:
-        await consumer.stop()
+        await _stop(consumer)
+
+
+async def _stop(consumer: Any) -> None:
+    """In a task of its own: with a broker away, `stop` can hang or end as cancelled, and that would look like us."""
+    stopping = asyncio.get_running_loop().create_task(consumer.stop())
+    await asyncio.wait([stopping], timeout=_PATIENCE_SECONDS)
+    if not stopping.cancel() and not stopping.cancelled():
+        stopping.exception()
 
 
 async def _partitions(connection: Mapping[str, Any], topic: str) -> list[TopicPartition]:

@@ -8,8 +8,8 @@ first error, and asks of aiokafka neither retries across producers nor a gracefu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -258,6 +258,11 @@ class KafkaSink:
                 yield
         except SinkError:
             raise
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise SinkError(f"{doing}: a task of aiokafka was cancelled") from None  # not ours: nobody cancelled us
         except TimeoutError:
             raise SinkError(f"{doing}: Kafka did not answer within {timeout_us // 1000} ms") from None
         except errors.ProducerFenced:
@@ -313,9 +318,7 @@ class KafkaSink:
             consumer.assign([tp])
             yield consumer
         finally:
-            with suppress(TimeoutError, errors.KafkaError):
-                async with asyncio.timeout(_CLOSE_SECONDS):
-                    await consumer.stop()
+            await _in_time(consumer.stop())
 
 
 def _size(entry: Entry) -> int:
@@ -338,11 +341,18 @@ async def _drop(producer: Any) -> None:
     tasks = [task for task in asyncio.all_tasks() if _owner(task) is producer._sender]
     for task in tasks:
         task.cancel()
-    with suppress(TimeoutError, OSError, errors.KafkaError):
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await producer.client.close()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_CLOSE_SECONDS)
+    await _in_time(producer.client.close())
     _hush(producer)
+
+
+async def _in_time(closing: Coroutine[Any, Any, None]) -> None:
+    """Close within a bound, whatever comes of it: with a broker away aiokafka may hang, fail, or end as cancelled."""
+    task = asyncio.get_running_loop().create_task(closing)
+    await asyncio.wait([task], timeout=_CLOSE_SECONDS)
+    if not task.cancel() and not task.cancelled():
+        task.exception()  # seen, so that asyncio does not report it
 
 
 def _hush(producer: Any) -> None:
