@@ -33,6 +33,7 @@ LATENCY_BOUNDS_US = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000,
 
 _log = logging.getLogger(__name__)
 _MORE = object()
+_CANCEL_AGAIN_S = 0.1
 # Raised inside a script, Redis 6 wraps the code: "ERR Error running script …: -READONLY You can't write …"
 _FAILED_OVER = re.compile(r"(?:^|-)(READONLY|MASTERDOWN)\b")
 
@@ -113,16 +114,25 @@ class RedisWire:
 
     async def aclose(self) -> None:
         """Refuse what is new, wait for the replies on their way (at most `timeout_us`), close."""
-        line, self._line, self._away = self._line, None, StoreError("redis: closed")
-        if self._task is not None:
+        line, self._away = self._let_go(), StoreError("redis: closed")
+        while self._task is not None and not self._task.done():
+            # Again, because `wait_for` (Python 3.11) swallows a cancel that comes as the connection is made.
             self._task.cancel()
-            await asyncio.wait((self._task,))
+            await asyncio.wait((self._task,), timeout=_CANCEL_AGAIN_S)
+        made = self._let_go()
+        if made is not None:  # after all
+            made.end("redis: closed")
+            await made.gone()
         if line is not None:
             try:
                 await line.drain()
             finally:
                 line.end("redis: closed")
             await line.gone()
+
+    def _let_go(self) -> _Line | None:
+        line, self._line = self._line, None
+        return line
 
     async def _keep(self) -> None:
         pause_us = self._options.backoff_us

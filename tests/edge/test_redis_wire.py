@@ -182,6 +182,17 @@ async def test_closing_in_the_middle_of_a_connect_leaves_nothing(own):
         assert not store.ready
 
 
+async def test_closing_at_any_instant_of_a_connect_ends_and_leaves_nothing(own):
+    # Fails if `aclose` cancels once: a cancel that comes as the connection is made is swallowed (Python 3.11).
+    for turns in range(12):
+        store, _ = make(f"redis://127.0.0.1:{own.port}")
+        store.start()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await asyncio.wait_for(store.aclose(), 3)
+        assert store.stats.connected == 0
+
+
 async def test_a_stalled_server_costs_each_caller_the_timeout_and_no_more(own):
     async with connected(own.url) as store:
         own.pause()
