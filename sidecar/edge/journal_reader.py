@@ -1,7 +1,7 @@
 """Reads a worker's journal while it is being written: each record once, in order, through rotation, epochs and damage.
 
-It never writes but to delete, and it deletes a segment only when all in it lies before the committed position and every
-exchange opened in it has its record committed as well. What it skips it counts; it never stops for damage.
+It never writes but to delete, and it deletes a segment only when all in it and before it is committed, the records of
+all exchanges opened there included. What it skips it counts; it never stops for damage.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class JournalReader:
         self._offset = 0
         self._final = False  # a later segment was seen before this one was last read: it grows no more
         self._last: dict[str, int] = {}  # this epoch's highest sequence by stream
-        self._open: dict[bytes, Segment] = {}  # exchanges without a committed record → where they were opened
+        self._open: dict[bytes, Segment] = {}  # exchanges without a record yet → where they were last told of
         self._closed_at = Position(0, 0, 0)  # where the last of those that were closed was
 
     def read(self, max_bytes: int) -> list[Entry]:
@@ -85,15 +85,15 @@ class JournalReader:
                 return []
 
     def free(self, committed: Position) -> int:
-        """Delete the segments that nobody needs once all before `committed` is shipped; how many went.
+        """Delete the oldest segments, up to the first that anybody needs once all before `committed` is shipped.
 
-        Nothing goes while records that were read already are not committed yet.
+        How many went. Nothing goes while records that were read already are not committed yet.
         """
         if committed < self._closed_at:
             return 0
-        pinned = set(self._open.values())
-        # Ascending: a kill in between never leaves an OPEN whose CLOSE is gone, which recovery would bill again.
-        gone = [found for found in _segments(self._folder) if found < committed[:2] and found not in pinned]
+        # In order and never past an open exchange: an OPEN whose CLOSE is gone would be billed again by a recovery.
+        needed = min(self._open.values(), default=committed[:2])
+        gone = [segment for segment in _segments(self._folder) if segment < min(needed, committed[:2])]
         for segment in gone:
             (self._folder / segment_name(*segment)).unlink(missing_ok=True)
         return len(gone)
@@ -180,7 +180,7 @@ class JournalReader:
                     if self._is_next(frame):
                         entries.append(Entry(*frame, at))
                         size += len(frame.body)
-                elif kind == OPEN:
+                elif kind >= OPEN:  # or PROGRESS, which says all that OPEN said
                     self._open[frame.id] = self._segment
         except NewerVersionError as error:
             raise SinkError(f"{self._path}: {error}") from None

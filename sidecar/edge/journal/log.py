@@ -76,9 +76,11 @@ class Journal:
             self._folder, disk or Disk(), self.figures, segment_bytes=options.segment_bytes, durable=durable
         )
         manner = Manner(durable, options.durability == "always", self._serve)
-        self._opened: set[bytes] = set()
+        self._opened: dict[bytes, bytes] = {}  # id → what was last said of it
+        self._elders: dict[bytes, bytes] = {}  # the same, for those that were open at the last `_carry`
+        self._carry_at = self._carry_every = max(1, options.cap_bytes // options.segment_bytes // 8)
         self._unopened: set[bytes] = set()  # let through unrecorded, by `on_full: serve`
-        self._writer = Writer(self._segments, clock, manner, self._judge, self._opened.discard)
+        self._writer = Writer(self._segments, clock, manner, self._judge, self._drop)
         self._ids = Ids(secrets.randbits(60))
         self._sources: dict[str, str] = {}
         self._next = {"records": 1, "denials": 1}
@@ -125,23 +127,25 @@ class Journal:
                 self._unopened.add(id)
             then(passes)
             return
-        self._opened.add(id)
+        self._opened[id] = body
         self._writer.put(encode_frame(OPEN, "", 0, id, b"", body), then)
 
     def progress(self, id: bytes, body: bytes) -> None:
         """Write how far a long exchange is. `body` is as for `open`; a crash record would say its amounts."""
-        if not self._shut and id in self._opened:
-            self._writer.put(encode_frame(PROGRESS, "", 0, id, b"", body), _noted)
+        for known in (self._opened, self._elders):
+            if id in known and not self._shut:
+                known[id] = body
+                self._writer.put(encode_frame(PROGRESS, "", 0, id, b"", body), _noted)
 
     def close(self, stream: str, id: bytes, key: str, write: Write, then: Then) -> None:
         """Write the record that ends an exchange, or stands alone; see `ports.Journal`."""
-        kind = CLOSE if id in self._opened else RECORD
+        kind = CLOSE if id in self._opened or id in self._elders else RECORD
         if self._shut and not self._takes(stream, id, kind):
             then(self._serve and not self._ended)
             return
         frame = self._numbered(kind, stream, id, key, write)
         if kind == CLOSE:
-            self._opened.remove(id)
+            self._drop(id)
         elif self._unopened:
             self._unopened.discard(id)
         self._writer.put(frame, then)
@@ -172,7 +176,7 @@ class Journal:
         if lost:
             self.figures.lost += lost
             _log.error("%s: %d entries could not be written before the end", self._folder.path, lost)
-        if await self._writer.aclose() and not self._opened:
+        if await self._writer.aclose() and not (self._opened or self._elders):
             self._folder.mark_closed(self._segments.position)
         self._folder.release()
 
@@ -193,6 +197,20 @@ class Journal:
         self._next[stream] = sequence + 1
         return frame
 
+    def _drop(self, id_: bytes) -> None:
+        if self._opened.pop(id_, None) is None:
+            self._elders.pop(id_, None)
+
+    def _carry(self) -> None:
+        """Say again what is open for long, so that the segments where it was said first can be freed."""
+        if self.figures.rotations < self._carry_at or self._writer.broken:
+            return
+        for id_, body in self._elders.items():
+            self._writer.put(encode_frame(PROGRESS, "", 0, id_, b"", body), _noted)
+        self._elders.update(self._opened)
+        self._opened.clear()
+        self._carry_at = self.figures.rotations + self._carry_every
+
     def _takes(self, stream: str, id_: bytes, kind: int) -> bool:
         """Whether a journal that is shut still takes this: the end of what it opened, and checkpoints while it can."""
         if self._ended:
@@ -211,6 +229,7 @@ class Journal:
         self.figures.retained_bytes = self._folder.retained_bytes()
         self._writer.repair()
         self._judge()
+        self._carry()
 
     def _interval(self) -> None:
         loop = asyncio.get_running_loop()

@@ -70,7 +70,7 @@ def _read(path: Path, start: int, findings: Findings) -> None:
 
 
 def _pair(frame: Frame, opened: dict[bytes, bytes]) -> None:
-    if frame.type == OPEN or (frame.type == PROGRESS and frame.id in opened):
+    if frame.type in (OPEN, PROGRESS):  # the segment of the OPEN may be gone
         opened[frame.id] = frame.body
     elif frame.type == CLOSE:
         opened.pop(frame.id, None)

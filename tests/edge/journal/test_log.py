@@ -5,58 +5,21 @@ import orjson
 import pytest
 
 from sidecar.core.errors import SinkError
-from sidecar.core.record import Ids
-from sidecar.edge.clock import SystemClock
-from sidecar.edge.journal import Journal, JournalOptions
 from sidecar.edge.journal_reader import JournalReader
-
-IDS = Ids(7)
-SOURCE = "//sidecar/eu-1/gw-3/0"
-OPENED = orjson.dumps(
-    {
-        "time_us": 1_795_223_006_123_456, "subject": "s", "customer": "c", "key_id": "k", "plan": "pro@1",
-        "route": "r", "method": "GET", "path": "/", "reserved": {"requests": 1},
-    }
-)  # fmt: skip
-
-
-def options(folder, **other):
-    return JournalOptions(**{"directory": folder, "worker": "0", "source": SOURCE, **other})
-
-
-def journal(folder, disk=None, **other):
-    return Journal(options(folder, **other), SystemClock(), disk)
-
-
-def write(source, sequence):
-    return orjson.dumps({"source": source, "sequence": sequence})
-
-
-async def told(call, *arguments):
-    """What `then` was called with, by `open` or `close`."""
-    answer = asyncio.get_running_loop().create_future()
-    call(*arguments, answer.set_result)
-    return await asyncio.wait_for(answer, 10)
-
-
-async def exchange(log, id_=None, stream="records"):
-    id_ = id_ or IDS.mint(1_795_223_006_123)
-    assert await told(log.open, id_, OPENED)
-    assert await told(log.close, stream, id_, "c", write)
-    return id_
-
-
-def entries(folder, worker="0", position=None):
-    reader = JournalReader(folder, worker, position)
-    found = []
-    while batch := reader.read(1 << 20):
-        found += batch
-    reader.close()
-    return found
-
-
-def bodies(folder):
-    return [orjson.loads(entry.body) for entry in entries(folder)]
+from tests.edge.journal.logs import (
+    OPENED,
+    SOURCE,
+    bodies,
+    entries,
+    exchange,
+    journal,
+    mint,
+    read_all,
+    sequences,
+    told,
+    until,
+    write,
+)
 
 
 async def test_what_was_acknowledged_is_read_back_in_order(tmp_path):
@@ -75,7 +38,7 @@ async def test_each_stream_has_its_own_numbers(tmp_path):
     log = journal(tmp_path)
     log.start()
     for stream in ("records", "denials", "denials", "records"):
-        assert await told(log.close, stream, IDS.mint(0), "c", write)
+        assert await told(log.close, stream, mint(), "c", write)
     assert [(entry.stream, entry.sequence) for entry in entries(tmp_path)] == [
         ("records", 1), ("denials", 1), ("denials", 2), ("records", 2),
     ]  # fmt: skip
@@ -89,7 +52,7 @@ async def test_all_entries_of_a_tick_are_one_write_and_are_told_in_order(tmp_pat
     log.start()
     order, before = [], log.figures.writes
     for n in range(32):
-        log.close("records", IDS.mint(0), "c", write, lambda ok, n=n: order.append((n, ok)))
+        log.close("records", mint(), "c", write, lambda ok, n=n: order.append((n, ok)))
     assert order == []
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -103,8 +66,8 @@ async def test_a_callback_that_fails_leaves_no_other_unanswered(tmp_path):
     log, failures = journal(tmp_path), []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
     log.start()
-    log.close("records", IDS.mint(0), "c", write, lambda ok: 1 // 0)
-    assert await told(log.close, "records", IDS.mint(0), "c", write)
+    log.close("records", mint(), "c", write, lambda ok: 1 // 0)
+    assert await told(log.close, "records", mint(), "c", write)
     assert len(failures) == 1
     await log.aclose()
 
@@ -113,9 +76,9 @@ async def test_a_number_is_not_used_up_by_a_record_that_could_not_be_made(tmp_pa
     log = journal(tmp_path)
     log.start()
     with pytest.raises(ZeroDivisionError):
-        log.close("records", IDS.mint(0), "c", lambda source, sequence: 1 // 0, lambda ok: None)
+        log.close("records", mint(), "c", lambda source, sequence: 1 // 0, lambda ok: None)
     await exchange(log)
-    assert [entry.sequence for entry in entries(tmp_path)] == [1]
+    assert sequences(tmp_path) == [1]
     await log.aclose()
 
 
@@ -147,7 +110,7 @@ async def test_segments_rotate_and_nothing_is_lost_between_them(tmp_path):
     for _ in range(60):
         await exchange(log)
     assert len(list((tmp_path / "0").glob("*.seg"))) > 5
-    assert [entry.sequence for entry in entries(tmp_path)] == list(range(1, 61))
+    assert sequences(tmp_path) == list(range(1, 61))
     await log.aclose()
 
 
@@ -169,14 +132,14 @@ async def test_a_journal_that_is_full_rejects_but_finishes_what_it_opened(tmp_pa
     # Fails if `accepting` does not look at the cap, or a full journal lets go of an open exchange's record.
     log = journal(tmp_path, cap_bytes=4_000)
     log.start()
-    under_way = IDS.mint(0)
+    under_way = mint()
     assert await told(log.open, under_way, OPENED)
     while log.accepting():
         await exchange(log)
     assert log.figures.retained_bytes < 4_000
     assert log.figures.full == 1
-    assert not await told(log.open, IDS.mint(0), OPENED)
-    assert not await told(log.close, "denials", IDS.mint(0), "c", write)
+    assert not await told(log.open, mint(), OPENED)
+    assert not await told(log.close, "denials", mint(), "c", write)
     assert log.figures.unrecorded == 1
     assert await told(log.close, "records", under_way, "c", write)
     assert entries(tmp_path)[-1].id == under_way
@@ -208,12 +171,9 @@ async def test_a_full_journal_opens_again_when_it_was_shipped(tmp_path):
     while log.accepting():
         await exchange(log)
     reader = JournalReader(tmp_path, "0")
-    while batch := reader.read(1 << 20):
-        last = batch[-1]
+    last = read_all(reader)[-1]
     assert reader.free(last.position_after) > 0
-    async with asyncio.timeout(10):
-        while not log.accepting():
-            await asyncio.sleep(0.02)
+    await until(log.accepting)
     await exchange(log)
     await log.aclose()
 
@@ -223,8 +183,8 @@ async def test_after_the_end_nothing_is_acknowledged(tmp_path):
     log.start()
     await log.aclose()
     assert not log.accepting()
-    assert not await told(log.open, IDS.mint(0), OPENED)
-    assert not await told(log.close, "records", IDS.mint(0), "c", write)
+    assert not await told(log.open, mint(), OPENED)
+    assert not await told(log.close, "records", mint(), "c", write)
 
 
 async def test_a_clean_end_leaves_the_next_start_nothing_to_read(tmp_path):
@@ -242,7 +202,7 @@ async def test_a_clean_end_leaves_the_next_start_nothing_to_read(tmp_path):
 async def test_an_exchange_that_is_open_at_the_end_is_closed_by_the_next_start(tmp_path):
     log = journal(tmp_path)
     log.start()
-    id_ = IDS.mint(0)
+    id_ = mint()
     assert await told(log.open, id_, OPENED)
     await log.aclose()
     second = journal(tmp_path)
@@ -260,4 +220,40 @@ async def test_durable_journals_sync_off_the_loop_and_lose_nothing_at_the_end(tm
     await log.aclose()
     assert log.figures.syncs > 0
     assert sum(log.figures.sync_buckets) == log.figures.syncs
-    assert [entry.sequence for entry in entries(tmp_path)] == list(range(1, 51))
+    assert sequences(tmp_path) == list(range(1, 51))
+
+
+async def test_progress_is_what_a_crash_record_says(tmp_path):
+    log = journal(tmp_path)
+    log.start()
+    stream = mint()
+    assert await told(log.open, stream, OPENED)
+    log.progress(stream, OPENED.replace(b'{"requests":1}', b'{"requests":1,"tokens":512}'))
+    log.progress(mint(), OPENED)  # of no open exchange: not written
+    await log.aclose()
+    second = journal(tmp_path)
+    assert second.start().crashed == 1
+    await second.aclose()
+    assert bodies(tmp_path)[0]["data"]["usage"] == {"requests": 1, "tokens": 512}
+
+
+async def test_what_is_open_for_long_is_said_again_so_that_old_segments_can_go(tmp_path):
+    # Fails without `_carry`: one tunnel of a day would hold every segment of that day, until the cap is reached.
+    log = journal(tmp_path, segment_bytes=2_000, cap_bytes=1 << 20)
+    log._carry_every = log._carry_at = 1  # as with a cap of a few segments
+    log.start()
+    tunnel = mint()
+    assert await told(log.open, tunnel, OPENED)
+    reader = JournalReader(tmp_path, "0")
+    for _ in range(3):
+        for _ in range(20):
+            await exchange(log)
+        log._carry()
+    await exchange(log)
+    assert reader.free(read_all(reader)[-1].position_after) > 0
+    assert not (tmp_path / "0" / "00000001-00000001.seg").exists()
+    await log.aclose()
+    second = journal(tmp_path)
+    assert second.start().crashed == 1
+    await second.aclose()
+    assert entries(tmp_path)[-1].id == tunnel

@@ -1,0 +1,307 @@
+import threading
+import time
+import zlib
+
+import pytest
+
+from sidecar.core.errors import SinkError
+from sidecar.core.record.frame import (
+    CLOSE,
+    HEAD,
+    NO_ID,
+    OPEN,
+    PROGRESS,
+    RECORD,
+    Position,
+    encode_frame,
+    segment_name,
+)
+from sidecar.edge.journal_reader import JournalFolder, JournalReader, workers
+
+START = encode_frame(HEAD, "", 0, NO_ID, b"", b"{}")
+
+
+def id_of(number):
+    return b"%026d" % number
+
+
+def opened(number):
+    return encode_frame(OPEN, "", 0, id_of(number), b"", b"{}")
+
+
+def closed(sequence, number=None, body=b"body"):
+    return encode_frame(CLOSE, "records", sequence, id_of(sequence if number is None else number), b"c", body)
+
+
+def denied(sequence):
+    return encode_frame(RECORD, "denials", sequence, id_of(900 + sequence), b"c", b"no")
+
+
+class Log:
+    """A worker's folder, written by hand."""
+
+    def __init__(self, directory, worker="0"):
+        self.directory, self.worker, self.folder = directory, worker, directory / worker
+        self.folder.mkdir(parents=True)
+
+    def write(self, epoch, segment, *frames):
+        with (self.folder / segment_name(epoch, segment)).open("ab") as file:
+            if file.tell() == 0:
+                file.write(START)
+            file.write(b"".join(frames))
+
+    def reader(self, position=None):
+        return JournalReader(self.directory, self.worker, position)
+
+    def segments(self):
+        return sorted(path.name for path in self.folder.glob("*.seg"))
+
+
+@pytest.fixture
+def log(tmp_path):
+    return Log(tmp_path)
+
+
+def numbers(batch):
+    return [(entry.stream, entry.sequence) for entry in batch]
+
+
+def drain(reader):
+    found = []
+    while batch := reader.read(1 << 20):
+        found += batch
+    return found
+
+
+def records(*sequences):
+    return [("records", sequence) for sequence in sequences]
+
+
+def test_records_come_in_order_through_rotation_and_epochs(log):
+    log.write(1, 1, opened(1), closed(1), denied(1))
+    log.write(1, 2, closed(2))
+    log.write(2, 1, closed(1), closed(2))
+    found = drain(log.reader())
+    assert numbers(found) == [("records", 1), ("denials", 1), ("records", 2), ("records", 1), ("records", 2)]
+    assert [entry.position_after[:2] for entry in found] == [(1, 1), (1, 1), (1, 2), (2, 1), (2, 1)]
+    assert found[0].key == b"c"
+    assert found[0].body == b"body"
+
+
+def test_reading_goes_on_exactly_behind_any_position(log):
+    # Fails if a position is where an entry begins, or reading from one repeats or skips.
+    log.write(1, 1, *(closed(n) for n in range(1, 6)))
+    log.write(1, 2, *(closed(n) for n in range(6, 9)))
+    log.write(2, 1, *(closed(n) for n in range(1, 4)))
+    found = drain(log.reader())
+    for n, entry in enumerate(found):
+        reader = log.reader(Position.parse(str(entry.position_after)))
+        assert drain(reader) == found[n + 1 :]
+        assert reader.figures.missing == reader.figures.duplicates == 0
+
+
+def test_a_batch_is_bounded_by_its_bodies_and_never_empty(log):
+    log.write(1, 1, *(closed(n, body=b"x" * 100) for n in range(1, 11)))
+    reader = log.reader()
+    assert [len(reader.read(250)) for _ in range(4)] == [3, 3, 3, 1]
+    assert log.reader().read(1)[0].sequence == 1
+
+
+def test_a_segment_that_grows_is_followed_and_half_a_frame_is_waited_for(log):
+    # Fails if half a frame at the end of what is still being written is taken for damage.
+    whole = closed(2)
+    log.write(1, 1, closed(1))
+    reader = log.reader()
+    assert numbers(drain(reader)) == records(1)
+    for cut in range(len(whole)):
+        assert reader.read(1 << 20) == []
+        log.write(1, 1, whole[cut : cut + 1])
+    assert numbers(drain(reader)) == records(2)
+    assert reader.figures.torn_bytes == reader.figures.corrupt == 0
+
+
+def test_what_was_written_between_the_last_read_and_a_rotation_is_read(log):
+    # Fails if a segment is left as soon as a later one is seen: its last frames may not have been read.
+    log.write(1, 1, closed(1))
+    reader = log.reader()
+    drain(reader)
+    log.write(1, 1, closed(2))
+    log.write(1, 2, closed(3))
+    assert numbers(drain(reader)) == records(2, 3)
+
+
+def test_a_torn_end_of_an_older_segment_is_skipped_and_counted(log):
+    log.write(1, 1, closed(1), closed(2)[:-3])
+    log.write(1, 2, closed(2))
+    reader = log.reader()
+    assert numbers(drain(reader)) == records(1, 2)
+    assert reader.figures.torn_bytes == len(closed(2)) - 3
+
+
+def test_a_corrupt_stretch_is_skipped_and_its_missing_numbers_are_said(log, caplog):
+    # Fails if the reader stops for damage (Vector), or is silent about it (I10).
+    bad = bytearray(closed(2))
+    bad[-1] ^= 1
+    log.write(1, 1, closed(1), bytes(bad), closed(3))
+    reader = log.reader()
+    assert numbers(drain(reader)) == records(1, 3)
+    assert (reader.figures.corrupt, reader.figures.corrupt_bytes, reader.figures.missing) == (1, len(bad), 1)
+    assert "records 2 to 2 are missing" in caplog.text
+
+
+def test_a_corrupt_stretch_longer_than_what_is_read_at_once_is_skipped(log):
+    log.write(1, 1, closed(1), bytes(3 << 20), closed(2))
+    reader = log.reader()
+    assert numbers(drain(reader)) == records(1, 2)
+    assert reader.figures.corrupt_bytes == 3 << 20
+
+
+def test_what_was_written_again_after_a_failed_sync_is_read_once(log):
+    # Fails if numbers are not compared; openmeter #4485, lago #4725: a year of duplicates.
+    log.write(1, 1, closed(1), closed(2), denied(1), closed(3))
+    log.write(1, 2, closed(2), denied(1), closed(3), closed(4))
+    reader = log.reader()
+    assert numbers(drain(reader)) == [("records", 1), ("records", 2), ("denials", 1), ("records", 3), ("records", 4)]
+    assert reader.figures.duplicates == 3
+
+
+def test_what_was_written_again_is_known_after_a_restart_of_the_reader_too(log):
+    # Fails if a reader that begins at a position does not look back.
+    log.write(1, 1, closed(1), closed(2), closed(3))
+    log.write(1, 2, closed(2), closed(3), closed(4))
+    entry = drain(log.reader())[2]
+    assert numbers(drain(log.reader(entry.position_after))) == records(4)
+
+
+def test_a_segment_is_freed_when_all_in_it_is_committed(log):
+    for segment in (1, 2, 3):
+        log.write(1, segment, opened(segment), closed(segment))
+    reader = log.reader()
+    found = drain(reader)
+    assert reader.free(found[0].position_after) == 0
+    assert reader.free(found[2].position_after) == 2
+    assert log.segments() == [segment_name(1, 3)]
+
+
+def test_nothing_is_freed_from_the_segment_of_an_open_exchange_on(log):
+    # Fails if an OPEN can go: after a kill -9 nothing would tell of that exchange. Fails, too, if the CLOSE of an
+    # exchange can go before its OPEN: a recovery would bill it again.
+    log.write(1, 1, closed(1))
+    log.write(1, 2, opened(77), opened(2))
+    log.write(1, 3, closed(2))
+    log.write(1, 4, closed(3))
+    reader = log.reader()
+    last = drain(reader)[-1].position_after
+    assert reader.free(last) == 1
+    assert log.segments()[0] == segment_name(1, 2)
+    again = log.reader(last)
+    assert again.read(1 << 20) == []
+    assert again.free(last) == 0
+    log.write(1, 4, closed(4, 77))
+    assert again.free(drain(again)[-1].position_after) == 2
+
+
+def test_progress_lets_the_segment_of_the_open_go(log):
+    log.write(1, 1, opened(77), closed(1))
+    log.write(1, 2, encode_frame(PROGRESS, "", 0, id_of(77), b"", b"{}"), closed(2))
+    reader = log.reader()
+    assert reader.free(drain(reader)[-1].position_after) == 1
+
+
+def test_a_record_that_is_read_and_not_committed_keeps_its_open_entry(log):
+    # Fails if an exchange counts as closed when its record is read, not when it is committed.
+    log.write(1, 1, opened(1), closed(9))
+    log.write(1, 2, closed(10), closed(11, 1))
+    reader = log.reader()
+    found = drain(reader)
+    assert reader.free(found[1].position_after) == 0
+    assert reader.free(found[2].position_after) == 1
+
+
+def test_a_reader_goes_on_where_the_position_s_segment_was_freed(log):
+    log.write(1, 3, closed(7))
+    assert numbers(drain(log.reader(Position(1, 2, 500)))) == records(7)
+
+
+def test_a_position_beyond_its_segment_is_refused(log):
+    log.write(1, 1, closed(1))
+    with pytest.raises(SinkError, match=r"00000001-00000001\.seg: position 1\.1\.9999 lies beyond its end"):
+        log.reader(Position(1, 1, 9999)).read(1)
+
+
+def test_a_journal_from_the_future_is_refused_by_file_and_version(log):
+    head = bytearray(START)
+    head[3] = 3
+    head[4:8] = zlib.crc32(head[8:], zlib.crc32(head[:4])).to_bytes(4, "little")
+    log.write(1, 1, closed(1))
+    (log.folder / segment_name(1, 2)).write_bytes(bytes(head))
+    reader = log.reader()
+    assert numbers(reader.read(1 << 20)) == records(1)
+    with pytest.raises(SinkError, match=r"00000001-00000002\.seg: journal version 3"):
+        reader.read(1 << 20)
+
+
+def test_a_closed_reader_goes_on_where_it_was(log):
+    log.write(1, 1, closed(1), closed(2))
+    reader = log.reader()
+    assert numbers(reader.read(1)) == records(1)
+    reader.close()
+    assert numbers(drain(reader)) == records(2)
+
+
+def test_an_empty_folder_has_nothing_to_read_yet(log):
+    reader = log.reader()
+    assert reader.read(1) == []
+    log.write(1, 1, closed(1))
+    assert numbers(reader.read(1)) == records(1)
+
+
+def test_workers_are_the_folders_that_hold_segments(tmp_path):
+    assert workers(tmp_path / "none") == []
+    for worker in ("1", "0"):
+        Log(tmp_path, worker).write(1, 1)
+    (tmp_path / ".house-x").mkdir()
+    (tmp_path / "quarantine").mkdir()
+    (tmp_path / "journal.id").write_text("x")
+    assert workers(tmp_path) == ["0", "1"]
+
+
+def test_the_backlog_is_what_lies_behind_the_positions(tmp_path):
+    one, two = Log(tmp_path, "0"), Log(tmp_path, "1")
+    one.write(1, 1, closed(1), closed(2))
+    one.write(1, 2, closed(3))
+    two.write(1, 1, closed(1))
+    folder = JournalFolder(tmp_path)
+    size, start = len(closed(1)), len(START)
+    assert folder.backlog_bytes({}) == 4 * size + 3 * start
+    first = folder.reader("0", None).read(1)[0]
+    assert folder.backlog_bytes({"0": str(first.position_after)}) == 3 * size + 2 * start
+    assert numbers(drain(folder.reader("0", str(first.position_after)))) == records(2, 3)
+
+
+def test_a_reader_beside_a_writer_sees_every_record_once(log):
+    def keep_writing():
+        for n in range(1, 4001):
+            log.write(1, 1 + n // 500, opened(n), closed(n))
+
+    writer = threading.Thread(target=keep_writing)
+    reader, found, deadline = log.reader(), [], time.monotonic() + 60
+    writer.start()
+    while len(found) < 4000 and time.monotonic() < deadline:
+        batch = reader.read(5_000)
+        found += batch
+        if batch:
+            reader.free(batch[-1].position_after)
+    writer.join()
+    assert numbers(found) == records(*range(1, 4001))
+    assert log.segments() == [segment_name(1, 9)]
+
+
+def test_reading_is_fast(log):
+    frames = 40_000
+    log.write(1, 1, *(frame for n in range(1, frames // 2 + 1) for frame in (opened(n), closed(n, body=b"x" * 600))))
+    began = time.perf_counter()
+    assert len(drain(log.reader())) == frames // 2
+    rate = frames / (time.perf_counter() - began)
+    print(f"reader: {rate:,.0f} frames/s")
+    assert rate > 20_000  # a tenth of what it does, for slow machines
