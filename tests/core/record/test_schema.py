@@ -1,8 +1,12 @@
+import json
+from pathlib import Path
+
 import jsonschema
 import pytest
 
 from sidecar.core.record import record_schema
 
+ROOT = Path(__file__).parents[3]
 ENVELOPE = {
     "specversion": "1.0",
     "source": "//sidecar/eu-1/gw-3/7/12",
@@ -29,6 +33,11 @@ def change(kind, **other):
 
 def faults(event):
     return list(jsonschema.Draft202012Validator(record_schema()).iter_errors(event))
+
+
+def test_the_published_schema_is_the_code_s():
+    # Written by: sidecar schema record > docs/record.v1.json
+    assert json.loads((ROOT / "docs" / "record.v1.json").read_text()) == record_schema()
 
 
 def test_the_schema_is_one():
