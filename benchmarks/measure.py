@@ -79,12 +79,17 @@ def measure(peer: Peer, shape: Shape) -> Sample:
         before = cpu_by_part(parts)
         served = load.wrk(stage, started.port, shape.seconds)
         after = cpu_by_part(parts)
+        used = {part: after[part] - before[part] for part in parts}
+        if started.parts() != parts:
+            raise RunFailed("a process came or went during the run, so its CPU is not known")
+        if idle := [part for part, us in used.items() if us <= 0]:
+            raise RunFailed(f"{', '.join(idle)}: no CPU at all was used during the load, so the work was not done")
         stage.check_alive()
         if (seen := requests_seen(upstream)) < warm.requests + served.requests:
             raise RunFailed(f"{served.requests + warm.requests} requests were answered; the upstream saw {seen}")
         # wrk leaves up to one request a connection behind when its time is up, in each of the two loads
         facts = started.verify(warm.requests + served.requests, 2 * load.CONNECTIONS)
-    return Sample(served.requests, served.duration_us, {part: after[part] - before[part] for part in parts}, facts)
+    return Sample(served.requests, served.duration_us, used, facts)
 
 
 def measure_all(peers: Sequence[Peer], shape: Shape, say: Callable[[str], None]) -> Results:

@@ -85,8 +85,9 @@ class Form:
                 raise RunFailed("no process of the sidecar is a shipper: " + "; ".join(map(command_line, family)))
             if not self.shipping:
                 _signal(shippers, signal.SIGSTOP)
-            parts = {"proxy": [one for one in family if one not in shippers], "shipper": shippers}
-            return parts | ({"redis": [store]} if store else {})
+            parts = {"proxy": [one for one in family if one not in shippers]}
+            shipping = {"shipper": shippers} if self.shipping else {}
+            return parts | shipping | ({"redis": [store]} if store else {})
 
         return split
 

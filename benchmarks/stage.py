@@ -52,7 +52,7 @@ def tree(pid: int) -> list[int]:
     found = [pid]
     for one in found:
         found += [child for child, s in parents.items() if int(s[1]) == one]
-    return found
+    return sorted(found)
 
 
 def cpu_us(pids: Iterable[int]) -> int:

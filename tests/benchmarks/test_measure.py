@@ -66,6 +66,25 @@ def test_a_proxy_that_answers_without_its_upstream_fails_the_run() -> None:
 
 
 @needs_tools
+@pytest.mark.parametrize(
+    ("parts", "why"),
+    [
+        # Fails if the pids are not asked for again: a worker that was started anew would look cheap.
+        (lambda real: {"proxy": [*real["proxy"], time.monotonic_ns()]}, "came or went"),
+        # Fails if an idle part passes: a shipper that is down would look free.
+        (lambda real: {**real, "shipper": [1 << 30]}, "shipper: no CPU"),
+    ],
+)
+def test_a_process_that_went_and_a_part_that_was_idle_fail_the_run(parts, why) -> None:
+    def start(stage: Stage, upstream: int) -> Started:
+        real = NGINX.start(stage, upstream)
+        return Started(real.port, lambda: parts(real.parts()))
+
+    with pytest.raises(RunFailed, match=why):
+        measure(Peer("x", "x", lambda: "", lambda: "", start), SHORT)
+
+
+@needs_tools
 def test_leaving_the_stage_ends_every_process_and_removes_the_folder() -> None:
     with Stage() as stage:
         port = start_upstream(stage, 120, LOAD_CORE)
