@@ -85,7 +85,7 @@ class UpstreamLeg(asyncio.Protocol):
         self._body: Body | None = None
         self._answered = False
         self._interim = 0
-        self.deadline = now + self.owner.first_byte_s
+        self.deadline = now + self.owner.first_byte_s if self._ended else _FOREVER  # it thinks when it has all
         self._total_deadline = now + self.owner.total_s  # _FOREVER marks a tunnel
         self.served += 1
         self.transport.write(head)
@@ -101,6 +101,8 @@ class UpstreamLeg(asyncio.Protocol):
         if self._chunked and not self.closed:
             self.transport.write(last_chunk(trailers))
         self._ended = True
+        if not self._answered:
+            self._its_turn()
 
     def cancel(self) -> None:
         """Nothing more is wanted: an upstream mid-answer cannot serve again."""
@@ -108,12 +110,14 @@ class UpstreamLeg(asyncio.Protocol):
         self._close(reusable=False)
 
     def pause_reading(self) -> None:
-        """The client is slower than the upstream: stop reading, so that memory stays flat."""
+        """The client is slower than the upstream: stop reading, so that memory stays flat. Its clock stands."""
         if not self.closed:
+            self.deadline = _FOREVER
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         if not self.closed:
+            self._its_turn()
             self.transport.resume_reading()
 
     # The connection, as the loop drives it.
@@ -125,11 +129,15 @@ class UpstreamLeg(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.paused = True
         if self._caller is not None:
+            if not self._answered:
+                self._its_turn()  # to read
             self._caller.on_upstream_paused()
 
     def resume_writing(self) -> None:
         self.paused = False
         if self._caller is not None:
+            if not self._ended and not self._answered:
+                self.deadline = _FOREVER  # the client's turn again
             self._caller.on_upstream_resumed()
 
     def data_received(self, data: bytes) -> None:
@@ -164,6 +172,11 @@ class UpstreamLeg(asyncio.Protocol):
         else:
             detail = "the upstream closed the connection before it answered"
         self._fail(UpstreamError(502, "upstream-truncated" if self._answered else "upstream-closed", detail))
+
+    def _its_turn(self) -> None:
+        """From now on a silence is the upstream's; a tunnel may be silent."""
+        if self._caller is not None and self._total_deadline != _FOREVER:
+            self.deadline = self.owner.now + (self.owner.between_bytes_s if self._answered else self.owner.first_byte_s)
 
     def sweep(self, now: float) -> None:
         """Called a few times a second by the one wheel: no timer per request."""
