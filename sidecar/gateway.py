@@ -226,13 +226,13 @@ class RequestExchange:
     def on_leg(self, leg: Leg) -> None:
         self.leg = leg
         self.attempts += 1
+        self.client.resume_reading()  # first: what is written now may ask for a pause again
         for data in self.body or ():
             leg.write(data)
         if self.bytes_in > REPLAY_BYTES:
             self.body = None
         if self.body_ended and self.request.length:
             leg.end(self.request_trailers)
-        self.client.resume_reading()
 
     # The request's body, as the client sends it.
 

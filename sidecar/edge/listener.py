@@ -47,16 +47,27 @@ class Listener:
         refused: Callable[[Problem], None] = lambda _problem: None,
     ) -> None:
         self.serve = serve
+        self.connections: set[Downstream] = set()
         self.limits = limits or HeadLimits()
         self.timeouts = timeouts or Timeouts()
         self.max_body_bytes = max_body_bytes
         self.refused = refused
         self.now = 0.0
         self.draining = False
-        self.connections: set[Downstream] = set()
 
     def __call__(self) -> Downstream:
         return Downstream(self)
+
+    @property
+    def limits(self) -> HeadLimits:
+        """The bounds of a head. Where they change, heads that were judged before are judged again."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: HeadLimits) -> None:
+        self._limits = limits
+        for connection in self.connections:
+            connection.forget_head()
 
     def sweep(self, now: float) -> None:
         """The wheel's turn: every connection's deadline is looked at a few times a second."""
@@ -74,7 +85,7 @@ class Listener:
     def abort(self) -> None:
         """The drain's deadline has passed."""
         for connection in list(self.connections):
-            connection.cut()
+            connection.on_abort()
 
 
 class _Fields:
@@ -129,9 +140,9 @@ class Downstream(asyncio.Protocol):
 
     def finish(self, *, close: bool) -> None:
         self._exchange = None
-        unread = self.state == BODY
+        unread = self.state == BODY or bool(self._buffer)
         self.deadline = self._house.now + self._house.timeouts.idle_s
-        if close or unread or self._eof or self._house.draining:
+        if close or self.state == BODY or self._house.draining or (self._eof and not self._buffer):
             self._leave(linger=unread)
             return
         self.state = HEAD
@@ -146,10 +157,7 @@ class Downstream(asyncio.Protocol):
 
     def tunnel(self) -> None:
         if self._buffer:  # bytes before our 101 belong to no protocol yet
-            exchange = self._exchange
-            self.cut()
-            if exchange is not None:
-                exchange.on_client_gone()
+            self.on_abort()
             return
         self.state = TUNNEL
         self.deadline = _FOREVER
@@ -205,7 +213,8 @@ class Downstream(asyncio.Protocol):
         if self.state is BODY and exchange is not None:
             self._gone(exchange)
             return False
-        return exchange is not None and not self.tls
+        waits = exchange is not None or (self._stalled and bool(self._buffer))
+        return waits and not self.tls
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._house.connections.discard(self)
@@ -234,6 +243,17 @@ class Downstream(asyncio.Protocol):
         if self._exchange is None:
             self._leave(linger=False)
 
+    def on_abort(self) -> None:
+        """Cut from our side: the exchange learns of it, so that it ends in its record."""
+        exchange = self._exchange
+        self.cut()
+        if exchange is not None:
+            exchange.on_client_gone()
+
+    def forget_head(self) -> None:
+        """The next head is judged anew, even if it is the same again."""
+        self._last_head = b""
+
     def on_deadline(self, now: float) -> None:
         """Too slow, in one of four ways: a head, a body, a pause between requests, a reader."""
         if self.state is HEAD and self._buffer:
@@ -241,9 +261,7 @@ class Downstream(asyncio.Protocol):
         elif self.state is BODY and self._exchange is not None and not self._stalled:
             self._check_pace(now)
         elif self._exchange is not None:
-            exchange = self._exchange
-            self.cut()
-            exchange.on_client_gone()
+            self.on_abort()
         else:
             self._transport.abort() if self.state is LINGER else self._leave(linger=False)
 
@@ -279,7 +297,9 @@ class Downstream(asyncio.Protocol):
 
     def _wait_for_more(self, buffer: bytes) -> None:
         limits = self._house.limits
-        if buffer.startswith(b"\r\n"):  # RFC 9112 §2.2: an empty line before the request line is ignored, once
+        if self._eof:  # what is left of a half-closed client is no request
+            self._leave(linger=False)
+        elif buffer.startswith(b"\r\n"):  # RFC 9112 §2.2: an empty line before the request line is ignored, once
             self._buffer = buffer[2:]
         elif b"\n\n" in buffer or b"\n" in buffer.replace(b"\r\n", b"") or b"\r\r" in buffer:
             self._refuse(bad("a line ends without CRLF"))

@@ -149,6 +149,12 @@ class Pool:
             address.open -= 1
             raise
         self._connecting.pop(caller, None)
+        if leg.closed or leg.transport.is_closing():  # accepted and dropped: nobody would tell us a second time
+            address.open -= 1
+            self._blame(address)
+            gone = UpstreamError(502, "upstream-closed", "the upstream closed the connection before it answered")
+            self._again_or_fail(request, head, caller, gone, attempt)
+            return
         self._busy.add(leg)
         leg.start(request, head, caller, attempt)
 
@@ -178,13 +184,14 @@ class Pool:
 
     def lost(self, leg: Any, caller: Caller, error: UpstreamError, *, untouched: bool) -> None:
         """The exchange failed. `untouched`: not one byte of an answer was seen."""
-        if untouched:
-            self._blame(leg.address)
         stale = untouched and leg.served > 1 and error.slug == "upstream-closed"
-        if stale and leg.request.method in IDEMPOTENT and caller.replayable():
+        if untouched and not stale:  # a server may close what is idle: that is no fault
+            self._blame(leg.address)
+        if stale and leg.attempt == 1 and leg.request.method in IDEMPOTENT and caller.replayable():
             for idle in list(leg.address.idle):  # its neighbours may be as dead: a fresh connection is the point
                 idle.cancel()
-            self._again_or_fail(leg.request, leg.head, caller, error, leg.attempt)
+            self.retries += 1
+            self._send(leg.address, leg.request, leg.head, caller, attempt=2)
         else:
             caller.on_upstream_failed(error)
 

@@ -1,0 +1,40 @@
+"""Policies and a house for tests of the gateway, over the shipped doubles."""
+
+from sidecar.app.house import House, Manner, Ports
+from sidecar.core.identity import Identity
+from sidecar.core.policy import Limit, Plan, Policy, Route
+from sidecar.core.usage import REQUESTS, Measured, MeterRule, meter_for
+from sidecar.testing import CounterBook, HandClock, KeyBook, MemoryJournal, ScriptedUpstream, Tally, minted
+
+EGRESS = MeterRule("egress_bytes", Measured("response.bytes"))
+INGRESS = MeterRule("ingress_bytes", Measured("request.bytes"))
+ANN = Identity("k_ann", "app-ann", "cust-ann", "free")
+BOB = Identity("k_bob", "app-bob", "cust-bob", "free")
+MANY = Limit("many", "quota", 1_000_000, calendar="month")
+
+
+def quota(amount, **more):
+    return Limit("monthly", "quota", amount, calendar="month", **more)
+
+
+def policy(*limits, version="v1", routes=None, rules=(REQUESTS, EGRESS, INGRESS), **route):
+    ways = routes or [Route("api", **route)]
+    plans = [Plan("free", "free@1", limits or (MANY,))]
+    return Policy(version, ways, plans, lambda way: [meter_for(rule, way.id) for rule in rules])
+
+
+class Setting:
+    """The doubles, and the house that they stand in. Keys `ann` and `bob` are registered."""
+
+    def __init__(self, *limits, manner=None, upstream_of=None, **more):
+        self.clock = HandClock()
+        self.keys = KeyBook()
+        self.keys.register("ann", ANN)
+        self.keys.register("bob", BOB)
+        self.counters = CounterBook(self.clock)
+        self.journal = MemoryJournal()
+        self.tally = Tally()
+        self.upstream = ScriptedUpstream()
+        ports = Ports(self.clock, self.keys, self.counters, self.journal, self.tally)
+        found = upstream_of or (lambda _route: self.upstream)
+        self.house = House(ports, policy(*limits, **more), found, minted(self.clock), manner or Manner("here"))
