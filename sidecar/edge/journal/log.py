@@ -195,6 +195,7 @@ class Journal:
         body = write(self._sources[stream], sequence)
         frame = encode_frame(kind, stream, sequence, id_, key.encode("utf-8", "replace"), body)
         self._next[stream] = sequence + 1
+        self.figures.records += 1
         return frame
 
     def _drop(self, id_: bytes) -> None:

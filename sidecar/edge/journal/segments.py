@@ -27,18 +27,20 @@ _log = logging.getLogger(__name__)
 class Figures:
     """Plain integers for the collector, of this process; `sync_buckets[i]` counts syncs within SYNC_BOUNDS_US[i].
 
-    `retained_bytes`, `alarm`, `full` and `broken` (0 or 1) are of this moment; `crashed`, `torn_bytes` and `corrupt`
-    are what the start found; `lost` are numbered records that a broken disk never took before the end.
+    `records` are numbered; `entries` are written: the records, and the OPEN before most of them. `retained_bytes`,
+    `alarm`, `full` and `broken` (0 or 1) are of this moment; `crashed`, `torn_bytes` and `corrupt` are what the start
+    found; `lost` are numbered records that a broken disk never took before the end.
     """
 
     __slots__ = (
-        "alarm", "broken", "bytes", "corrupt", "corrupt_bytes", "crashed", "entries", "full", "lost", "retained_bytes",
-        "rotations", "sync_buckets", "sync_errors", "sync_sum_us", "syncs", "torn_bytes", "unrecorded", "write_errors",
-        "writes",
+        "alarm", "broken", "bytes", "corrupt", "corrupt_bytes", "crashed", "entries", "full", "lost", "records",
+        "retained_bytes", "rotations", "sync_buckets", "sync_errors", "sync_sum_us", "syncs", "torn_bytes",
+        "unrecorded", "write_errors", "writes",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.entries = self.bytes = self.writes = self.write_errors = self.rotations = self.retained_bytes = 0
+        self.records = self.entries = self.bytes = self.writes = self.write_errors = 0
+        self.rotations = self.retained_bytes = 0
         self.syncs = self.sync_errors = self.sync_sum_us = 0
         self.sync_buckets = [0] * (len(SYNC_BOUNDS_US) + 1)
         self.unrecorded = self.lost = self.alarm = self.full = self.broken = 0
