@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urlencode
 
@@ -29,6 +30,7 @@ from sidecar.ports import Clock, Counters, Keys
 
 REDIS_KEYS_TIMEOUT_S = 1.0  # a look-up behind the cache may wait longer than a decision
 SETTLE_UP_S = 0.02
+REACH_S = 0.5  # a start waits no longer for the first connection: until then it would have to decide alone
 MS = 1_000
 
 
@@ -90,9 +92,16 @@ class CounterStore:
         return StoreFigures(counts, {"breakers_open": int(breaker.is_open)})
 
     def start(self) -> None:
-        """Begin to connect; nobody waits for it."""
+        """Begin to connect."""
         if self.wire is not None:
             self.wire.start()
+
+    async def reached(self) -> None:
+        """Wait for the first connection, but not for long: a store that is away must not hold a start up."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REACH_S):
+                while self.wire is not None and not self.wire.ready:
+                    await asyncio.sleep(SETTLE_UP_S / 4)
 
     def tick(self, link: Link) -> None:
         """Once a second: pay debts where no traffic does, and tell the supervisor whether Redis answers."""
