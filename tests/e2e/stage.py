@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: a node before origins of theirs, its records, its memory, and programs of the PATH."""
+"""What the end-to-end tests share: a node before origins of their own, its records, its memory, and programs."""
 
 from __future__ import annotations
 

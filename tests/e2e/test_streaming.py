@@ -117,7 +117,7 @@ def serve_gibibyte(sock, reader, line, fields):
         sock.sendall(f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n".encode())
         send_body(sock, GIB, chunked=chunked)
         return
-    told = "%d %d" % reader.body(fields)
+    told = "{} {}".format(*reader.body(fields))
     sock.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(told)}\r\n\r\n{told}".encode())
 
 
@@ -221,7 +221,7 @@ async def test_an_upstream_that_stops_reading_stops_the_client_and_memory_stays_
 
     def serve(sock, reader, line, fields):
         go_on.wait(60)
-        told = "%d" % reader.body(fields)[0]
+        told = str(reader.body(fields)[0])
         sock.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(told)}\r\n\r\n{told}".encode())
 
     def client(sock):
