@@ -91,7 +91,7 @@ class RequestExchange:
     """
 
     __slots__ = (
-        "house", "request", "client", "id", "method", "path", "started_us",  # on arrival
+        "house", "request", "client", "id", "method", "path", "arrived_us", "started_us",  # on arrival
         "arrival", "way", "route", "identity", "terms", "plan", "checks", "decision",
         "traceparent",  # the way in
         "upstream", "leg", "sent_us", "attempts", "body", "body_ended", "request_trailers", "bytes_in",  # up
@@ -109,8 +109,9 @@ class RequestExchange:
         self.client = client
         self.method = request.method
         self.path = request.path
-        self.id = house.mint()
+        self.arrived_us = now_us = house.now_us()
         self.started_us = house.mono_us()
+        self.id = house.mint(now_us // 1000)
         self.route = self.plan = self.traceparent = ""
         self.identity: Identity | None = None
         self.checks: Checks | None = None
@@ -127,6 +128,7 @@ class RequestExchange:
         self.opened = self.ended = self.gone = self.broken = self.chunked = self.tunnelled = False
         self.client_disconnected = False
         self.status = self.attempts = self.bytes_in = self.bytes_out = self.sent_us = self.upstream_us = 0
+        self.duration_us = 0
         self.outcome = "ok"
         self.quality = "exact"
         self.usage: dict[str, int] = NOTHING
@@ -168,7 +170,7 @@ class RequestExchange:
         self.plan = terms.plan
         if self.identity is None or not terms.limits:
             return self._open()
-        checks = self.checks = self.house.checks(self.arrival, self.request)
+        checks = self.checks = self.house.checks(self.arrival, self.request, self.arrived_us)
         return self.house.counters.reserve(self.id, checks, self.decided)
 
     # May they?
@@ -201,7 +203,7 @@ class RequestExchange:
             self._settle(None)
             return self._answer(JOURNAL_FULL)
         self.opened = True
-        return self.house.journal.open(self.id, open_entry(self, self.house.now_us()), self.exchange)
+        return self.house.journal.open(self.id, open_entry(self, self.arrived_us), self.exchange)
 
     def _withdraw(self) -> None:
         """The client went before the upstream saw anything: nothing was used."""
@@ -290,8 +292,9 @@ class RequestExchange:
             self.out.append(chunk(data) if self.chunked else data)
         if done:
             self.leg = None  # it may carry another exchange by now
-            self.upstream_us = self.house.mono_us() - self.sent_us
-            self._close()
+            now_us = self.house.mono_us()
+            self.upstream_us = now_us - self.sent_us
+            self._close(now_us)
         elif self.out:
             self.client.write(self.out[0] if len(self.out) == 1 else b"".join(self.out))
             self.out.clear()
@@ -360,11 +363,11 @@ class RequestExchange:
 
     # Close the usage, write it down, and only then let the last bytes go.
 
-    def _close(self) -> None:
+    def _close(self, now_us: int = 0) -> None:
         if self.ended:
             return
         self.ended = True
-        self.duration_us = self.house.mono_us() - self.started_us
+        self.duration_us = (now_us or self.house.mono_us()) - self.started_us
         if self.tunnelled:
             self.outcome = "tunnel"
         self.usage = self.terms.measure(self) if self.attempts else NOTHING
@@ -431,10 +434,10 @@ class RequestExchange:
         return self.head.fields.get(name) if self.head is not None else None
 
     def _record(self, source: str, sequence: int) -> bytes:
-        return usage_record(self, self.house.now_us(), source, sequence)
+        return usage_record(self, self.arrived_us + self.duration_us, source, sequence)
 
     def _denial(self, source: str, sequence: int) -> bytes:
-        return denial_record(self, self.house.now_us(), source, sequence)
+        return denial_record(self, self.arrived_us + self.duration_us, source, sequence)
 
     # Back-pressure: each side is read only as fast as the other drinks.
 

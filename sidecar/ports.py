@@ -197,10 +197,10 @@ class House(Protocol):
     policy: Policy
     pepper: bytes
 
-    def mint(self) -> bytes:
-        """A new id: of the request, the reservation and the record."""
+    def mint(self, now_ms: int) -> bytes:
+        """A new id, dated `now_ms`: of the request, the reservation and the record."""
 
-    def checks(self, arrival: Any, request: Request) -> Checks:
+    def checks(self, arrival: Any, request: Request, now_us: int) -> Checks:
         """What this request asks of the counters; the same object for all of a window."""
 
     def upstream(self, route: Route) -> Upstream: ...

@@ -26,7 +26,7 @@ from sidecar.ports import Client, Clock, Counters, Journal, Keys, Probe, Upstrea
 
 CHECKS_CACHED = 50_000
 Network = IPv4Network | IPv6Network
-Mint = Callable[[], bytes]
+Mint = Callable[[int], bytes]
 
 
 class Manner(NamedTuple):
@@ -82,13 +82,12 @@ class House:
         """The pool of a route; one of a policy that is no longer in force is looked up anew."""
         return self._upstreams.get(route.id) or self._upstream_of(route)
 
-    def checks(self, arrival: Arrival, request: Request) -> Checks:
+    def checks(self, arrival: Arrival, request: Request, now_us: int) -> Checks:
         """What this request asks of the counters; the same object for all of a window."""
         terms, identity, found = arrival.terms, arrival.identity, arrival.checks
         assert terms is not None  # noqa: S101 - asked only of whom has terms
         assert identity is not None  # noqa: S101
         costs = terms.fixed_costs or terms.costs(request)
-        now_us = self.now_us()
         if found is None or now_us >= found.until_us or found.costs != costs:
             found = arrival.checks = self._kept(identity, terms, costs, now_us)
         return found
@@ -115,8 +114,8 @@ class House:
             self.idle.set()
         if exchange.usage:
             self.totals.add(exchange.usage)
-        added_us = self.mono_us() - exchange.started_us - exchange.upstream_us
-        self.probe.answered(exchange.route, exchange.status, added_us)
+        took_us = exchange.duration_us or self.mono_us() - exchange.started_us
+        self.probe.answered(exchange.route, exchange.status, took_us - exchange.upstream_us)
 
     def shadowed(self, decision: Decision) -> None:
         for index in decision.shadowed:

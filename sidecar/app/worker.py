@@ -53,7 +53,7 @@ class Worker:
         self.counters = CounterStore(settings, self.clock, mint)
         self.upstreams = Upstreams(settings)
         ports = Ports(self.clock, self.keys.port, self.counters.port, self.journal, self.figures)
-        self.house = House(ports, policy_of(settings), self.upstreams.of, mint, _manner(settings))
+        self.house = House(ports, policy_of(settings), self.upstreams.of, ids.mint, _manner(settings))
         self.listener = Listener(
             partial(serve, self.house),
             limits=head_limits(settings.http, self.house.policy),

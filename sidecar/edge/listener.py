@@ -326,7 +326,9 @@ class Downstream(asyncio.Protocol):
         if length == 0:
             self.state = WAIT
             self.deadline = _FOREVER
-            self._adopt(house.serve(request, self))
+            exchange = house.serve(request, self)
+            if self.state is WAIT:  # else it was answered while it was being made
+                self._exchange = exchange
             return
         if length > house.max_body_bytes:
             self._refuse(too_large(house.max_body_bytes))
@@ -349,11 +351,6 @@ class Downstream(asyncio.Protocol):
             return bad(f"the request head is malformed: {fault}")
         return read_request(line, fields.items, limits)
 
-    def _adopt(self, exchange: Exchange) -> None:
-        """Take the exchange that `serve` made, unless it was answered while it was being made."""
-        if self.state is WAIT or self.state is BODY:
-            self._exchange = exchange
-
     def _refuse(self, problem: Problem) -> None:
         """The request as such is wrong: answer, and never read another byte as a request."""
         self._house.refused(problem)
@@ -369,7 +366,9 @@ class Downstream(asyncio.Protocol):
         self._body_since = self._house.now
         self.state = BODY
         self.deadline = self._house.now + self._house.timeouts.body_grace_s
-        self._adopt(self._house.serve(request, self))
+        exchange = self._house.serve(request, self)
+        if self.state is BODY:
+            self._exchange = exchange
         if self.state is BODY and self._buffer:
             data, self._buffer = self._buffer, b""
             self._take_body(data)

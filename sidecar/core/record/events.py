@@ -71,14 +71,13 @@ class Checkpoint(NamedTuple):
 
 
 def usage_record(facts: Facts, time_us: int, source: str, sequence: int) -> bytes:
-    """The record of an exchange; its kind is `unattributed` where nobody is known. `time_us`: since the Unix epoch."""
-    identity = facts.identity
-    kind, envelope, who = ("unattributed", "", "") if identity is None else _who(identity)
-    decision = facts.decision
+    """The record of an exchange: kind `usage`, or `unattributed` where nobody is known. `time_us`: since the epoch."""
+    identity, decision = facts.identity, facts.decision
+    envelope, data, _ = _said(identity, facts.plan, facts.route, facts.method, facts.path, facts.traceparent)
+    seconds, micros = divmod(time_us, 1_000_000)
     return (
-        f'{_begin(source, kind)}{facts.id.decode()}",{envelope}"time":"{_second(time_us // 1_000_000)}'
-        f'{time_us % 1_000_000:06d}Z","sequence":"{sequence:018d}",{_trace(facts.traceparent)}"data":{{{who}'
-        f'{_way(facts.plan, facts.route, facts.method)}{_json(facts.path)},"status":{facts.status},'
+        f'{_begin(source, "usage" if identity is not None else "unattributed")}{facts.id.decode()}",{envelope}'
+        f'"time":"{_second(seconds)}{micros:06d}Z","sequence":"{sequence:018d}","data":{{{data},"status":{facts.status},'
         f'"usage":{orjson.dumps(facts.usage).decode()},'
         f"{_verdict(facts.quality, facts.billable, facts.billable_reason, facts.outcome)}"
         f'"dims":{_json(facts.dims) if facts.dims else "{}"},'
@@ -91,12 +90,12 @@ def usage_record(facts: Facts, time_us: int, source: str, sequence: int) -> byte
 
 def denial_record(facts: Facts, time_us: int, source: str, sequence: int) -> bytes:
     """The record of a request that a limit refused: it consumed nothing."""
-    identity, decision = facts.identity, facts.decision
-    _, envelope, who = ("", "", "") if identity is None else _who(identity)
+    decision = facts.decision
+    envelope, data, _ = _said(facts.identity, facts.plan, facts.route, facts.method, facts.path, facts.traceparent)
+    seconds, micros = divmod(time_us, 1_000_000)
     return (
-        f'{_begin(source, "denial")}{facts.id.decode()}",{envelope}"time":"{_second(time_us // 1_000_000)}'
-        f'{time_us % 1_000_000:06d}Z","sequence":"{sequence:018d}",{_trace(facts.traceparent)}"data":{{{who}'
-        f'{_way(facts.plan, facts.route, facts.method)}{_json(facts.path)},"status":{facts.status},'
+        f'{_begin(source, "denial")}{facts.id.decode()}",{envelope}'
+        f'"time":"{_second(seconds)}{micros:06d}Z","sequence":"{sequence:018d}","data":{{{data},"status":{facts.status},'
         f'"duration_us":{facts.duration_us}{_decided(decision) if decision is not None else ""}}}}}'
     ).encode()
 
@@ -113,13 +112,10 @@ def checkpoint_record(said: Checkpoint, id_: bytes, time_us: int, source: str, s
 
 def open_entry(facts: Facts, time_us: int) -> bytes:
     """What is known when the upstream is about to see the exchange: enough to close it as crashed after a kill."""
-    identity, decision = facts.identity, facts.decision
-    subject = "" if identity is None else f'"subject":{_json(identity.subject)},{_who(identity)[2]}'
+    decision = facts.decision
+    _, _, known = _said(facts.identity, facts.plan, facts.route, facts.method, facts.path, facts.traceparent)
     reserved = "{}" if decision is None else _template(decision.checks)[2]
-    return (
-        f'{{"time_us":{time_us},{subject}{_way(facts.plan, facts.route, facts.method)}{_json(facts.path)},'
-        f'{_trace(facts.traceparent)}"reserved":{reserved}{_decided(decision) if decision is not None else ""}}}'
-    ).encode()
+    return f'{{"time_us":{time_us},{known},"reserved":{reserved}}}'.encode()
 
 
 def crashed_record(opened: bytes, id_: bytes, time_us: int, source: str, sequence: int) -> bytes:
@@ -201,21 +197,22 @@ def _begin(source: str, kind: str) -> str:
     )
 
 
-@lru_cache(maxsize=16_384)
-def _who(identity: Identity) -> tuple[str, str, str]:
-    """The kind, and what envelope and data say of the identity. No attribute is empty: CloudEvents forbids it."""
+@lru_cache(maxsize=8192)
+def _said(
+    identity: Identity | None, plan: str, route: str, method: str, path: str, traceparent: str
+) -> tuple[str, str, str]:
+    """What an exchange shares with the caller's others: of the envelope, of the data, and of an OPEN entry.
+
+    No attribute is empty: CloudEvents forbids it.
+    """
+    trace = f'"traceparent":{_json(traceparent)},' if traceparent else ""
+    way = f'"plan":{_json(plan)},"route":{_json(route)},"method":{_json(method)},"path":{_json(path)}'
+    if identity is None:
+        return trace, way, trace + way
+    subject = f'"subject":{_json(identity.subject or identity.customer)},'
     customer = _json(identity.customer)
-    subject = _json(identity.subject or identity.customer)
-    return (
-        "usage",
-        f'"subject":{subject},"partitionkey":{customer},',
-        f'"customer":{customer},"key_id":{_json(identity.key_id)},',
-    )
-
-
-@lru_cache(maxsize=4096)
-def _way(plan: str, route: str, method: str) -> str:
-    return f'"plan":{_json(plan)},"route":{_json(route)},"method":{_json(method)},"path":'
+    who = f'"customer":{customer},"key_id":{_json(identity.key_id)},'
+    return f'{subject}"partitionkey":{customer},{trace}', who + way, subject + who + trace + way
 
 
 @lru_cache(maxsize=4096)
@@ -227,10 +224,6 @@ def _verdict(quality: str, billable: bool, reason: str, outcome: str) -> str:
 @lru_cache(maxsize=16)
 def _second(seconds: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}."
-
-
-def _trace(traceparent: str) -> str:
-    return f'"traceparent":{_json(traceparent)},' if traceparent else ""
 
 
 def _decided(decision: Decision) -> str:
