@@ -34,7 +34,7 @@ def worker_stats(worker: Worker) -> WorkerStats:
         "gauges": {
             "connections": len(worker.listener.connections),
             "exchanges": worker.house.inflight,
-            "journal_full": int(not worker.journal.accepting()),
+            "journal_full": journal.full | journal.broken,
             **store.gauges,
         },
         "ages_us": {},
