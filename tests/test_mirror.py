@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 ELSEWHERE = {
     "sidecar/__main__.py": "one line; tests/cli start the command through it",
     "sidecar/ports.py": "Protocols; mypy and the edges' own tests hold them",
+    "sidecar/app/worker.py": "the composition; tests/e2e runs it whole, with real servers, through every ending",
     "sidecar/cli/options.py": "shared options; tests/cli/test_cli.py meets them in every command",
     "sidecar/cli/children.py": "two hidden commands; tests/cli/test_run.py runs them as a house does",
     "sidecar/core/errors.py": "types and their text; every test of a fault reads them",

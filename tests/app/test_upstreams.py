@@ -1,0 +1,48 @@
+import ssl
+
+import pytest
+
+from sidecar.app.upstreams import FOREVER_S, Upstreams, client_tls
+from sidecar.config.sections import ClientTls
+from sidecar.config.settings import load_settings
+from sidecar.core.policy import Route, Timeouts
+
+YAML = """\
+upstreams:
+  default: { urls: ["http://127.0.0.1:9000", "http://127.0.0.1:9001"], timeouts: { first_byte: 7s } }
+  llm: { urls: ["http://127.0.0.1:9002"], timeouts: { total: 9s }, pool: { size: 3 } }
+"""
+
+
+@pytest.fixture
+def upstreams(tmp_path):
+    path = tmp_path / "sidecar.yaml"
+    path.write_text(YAML)
+    return Upstreams(load_settings(path, {}))
+
+
+def test_routes_of_one_upstream_share_its_connections(upstreams):
+    # Fails if a pool is made per route: idle connections would be spread thin.
+    assert upstreams.of(Route("a")) is upstreams.of(Route("b"))
+    assert upstreams.of(Route("a")) is not upstreams.of(Route("c", upstream="llm"))
+
+
+def test_a_route_with_timeouts_of_its_own_has_a_pool_that_keeps_them(upstreams):
+    own = upstreams.of(Route("slow", timeouts=Timeouts(first_byte_ms=90_000)))
+    assert own is not upstreams.of(Route("a"))
+    assert own.limits.first_byte_s == 90
+    assert own.limits.connect_s == upstreams.of(Route("a")).limits.connect_s
+
+
+def test_settings_in_milliseconds_become_the_loops_seconds(upstreams):
+    assert upstreams.of(Route("a")).limits.first_byte_s == 7
+    assert upstreams.of(Route("a")).limits.total_s == FOREVER_S
+    llm = upstreams.of(Route("c", upstream="llm"))
+    assert (llm.limits.total_s, llm.limits.connections) == (9, 3)
+
+
+def test_an_upstream_is_verified_unless_told_otherwise():
+    # Fails if `verify` is ignored, either way.
+    assert client_tls(ClientTls()).verify_mode == ssl.CERT_REQUIRED
+    assert client_tls(ClientTls()).check_hostname
+    assert client_tls(ClientTls(verify=False)).verify_mode == ssl.CERT_NONE
