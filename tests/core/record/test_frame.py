@@ -64,7 +64,7 @@ def test_what_is_written_is_read(written):
 
 
 def test_a_cut_at_any_byte_leaves_the_frames_before_it_and_a_torn_rest():
-    # Fails if the length is believed without the CRC, or a frame may end beyond the buffer.
+    # Fails if the length is believed without the CRC.
     for cut in range(len(LOG)):
         whole = sum(end <= cut for end in ENDS[1:])
         assert frames(LOG[:cut]) == FRAMES[:whole]
