@@ -37,4 +37,4 @@ class Setting:
         self.upstream = ScriptedUpstream()
         ports = Ports(self.clock, self.keys, self.counters, self.journal, self.tally)
         found = upstream_of or (lambda _route: self.upstream)
-        self.house = House(ports, policy(*limits, **more), found, minted(self.clock), manner or Manner("here"))
+        self.house = House(ports, policy(*limits, **more), found, minted(), manner or Manner("here"))

@@ -723,11 +723,19 @@ async def test_a_drain_fails_no_accepted_request_and_closes_what_is_idle():
         upstream = await hello(play, idle)
         await busy.asks()
         await upstream.request()
+        play.house.draining = True
         play.listener.drain()
-        assert await idle.sees_the_end() == b""
+        await idle.asks("/late")
+        other = await play.upstream_accepts()
+        await other.request()
+        await other.answers(200, b"late")
+        assert (await idle.answer()).body == b"late"
         await upstream.answers(200, b"whole")
-        assert (await busy.answer()).body == b"whole"
-        assert await busy.sees_the_end() == b""
+        answer = await busy.answer()
+        assert (answer.body, answer.fields["connection"]) == (b"whole", "close")
+        play.turn(1)
+        assert (await busy.sees_the_end(), await idle.sees_the_end()) == (b"", b"")
+        await play.listener.gone()
 
 
 # Fails if the connections are cut and their exchanges are not told: no record, and a reservation for ever.
