@@ -411,6 +411,7 @@ class RequestExchange:
     def _problem(self, problem: Problem) -> bytes:
         limits = self.house.limit_fields(self.decision) if self.decision is not None else b""
         bodyless = self.method == "HEAD"
+        self.close_after = self.close_after or self.house.draining
         return problem_answer(problem, self.id.decode(), extra=limits, close=self.close_after, bodyless=bodyless)
 
     # What meters and records read.

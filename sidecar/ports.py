@@ -196,6 +196,7 @@ class House(Protocol):
     probe: Probe
     policy: Policy
     pepper: bytes
+    draining: bool  # from now on every answer says that it is its connection's last
 
     def mint(self, now_ms: int) -> bytes:
         """A new id, dated `now_ms`: of the request, the reservation and the record."""

@@ -59,6 +59,7 @@ class House:
         self.now_us, self.mono_us = clock.now_us, clock.mono_us
         self.pepper = manner.pepper
         self.mint = mint
+        self.draining = False
         self.inflight = 0
         self.totals = Totals()
         self.idle = asyncio.Event()
@@ -168,6 +169,8 @@ class House:
         minor = exchange.request.minor
         if head.length < 0 and not minor:
             exchange.close_after = True  # an HTTP/1.0 client knows the end by the close
+        if self.draining:
+            exchange.close_after = True
         decision = exchange.decision
         limits = self.limit_fields(decision) if decision is not None and b"ratelimit" not in head.fields else b""
         shape = (minor, exchange.close_after)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urlencode
 
@@ -30,7 +29,7 @@ from sidecar.ports import Clock, Counters, Keys
 
 REDIS_KEYS_TIMEOUT_S = 1.0  # a look-up behind the cache may wait longer than a decision
 SETTLE_UP_S = 0.02
-REACH_S = 0.5  # a start waits no longer for the first connection: until then it would have to decide alone
+REACH_LOOKS, REACH_LOOK_S = 100, 0.005  # how long a start waits for the first connection: it would have to decide alone
 MS = 1_000
 
 
@@ -98,10 +97,10 @@ class CounterStore:
 
     async def reached(self) -> None:
         """Wait for the first connection, but not for long: a store that is away must not hold a start up."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(REACH_S):
-                while self.wire is not None and not self.wire.ready:
-                    await asyncio.sleep(SETTLE_UP_S / 4)
+        for _ in range(REACH_LOOKS):
+            if self.wire is None or self.wire.ready:
+                return
+            await asyncio.sleep(REACH_LOOK_S)
 
     def tick(self, link: Link) -> None:
         """Once a second: pay debts where no traffic does, and tell the supervisor whether Redis answers."""

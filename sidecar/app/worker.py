@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import secrets
+import socket
 import ssl
+from contextlib import suppress
 from functools import partial
 
 from sidecar.app.children import Link
@@ -115,15 +118,25 @@ class Worker:
 
     async def _drain(self, server: asyncio.Server) -> None:
         """Fail no accepted request (I12): what is under way is finished, and only then is anything cut."""
+        came = _last_in(server)
         server.close()
+        self.house.draining = True
         self.listener.drain()
-        if not await self.link.within_drain(self.house.idle.wait()):
+        if not await self.link.within_drain(self._finish(came)):
             log.warning("%d exchanges are cut: drain_seconds are over", self.house.inflight)
             self.listener.abort()
         if not await self.link.within_drain(self.counters.settle_up()):
             log.warning(
                 "Redis was not told all that it is owed: what was let through while it was away is in the records"
             )
+
+    async def _finish(self, came: list[socket.socket]) -> None:
+        """Serve whom the kernel let in, and wait until every answer has been sent."""
+        loop, tls = asyncio.get_running_loop(), server_tls(self.settings)
+        joining = [loop.connect_accepted_socket(self.listener, each, ssl=tls) for each in came]
+        await asyncio.gather(*joining, return_exceptions=True)  # a handshake that fails is the client's
+        await self.listener.gone()
+        await self.house.idle.wait()
 
     async def _close(self) -> None:
         self._checkpoint()
@@ -143,6 +156,19 @@ class Worker:
     def stats(self) -> WorkerStats:
         """The figures of this moment."""
         return worker_stats(self)
+
+
+def _last_in(server: asyncio.Server) -> list[socket.socket]:
+    """The connections that wait in the kernel: their clients are connected, and closing the port would reset them."""
+    found: list[socket.socket] = []
+    for listening in server.sockets:
+        with socket.socket(fileno=os.dup(listening.fileno())) as door, suppress(BlockingIOError):
+            door.setblocking(False)
+            door.listen(0)  # the next to come are not let in: they try again, and are refused
+            while True:
+                found.append(door.accept()[0])
+                found[-1].setblocking(False)
+    return found
 
 
 async def run_worker(settings: Settings, index: int, link: Link) -> None:

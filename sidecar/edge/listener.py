@@ -20,6 +20,7 @@ from sidecar.ports import Client, Exchange
 HEAD, BODY, WAIT, TUNNEL, LINGER = "head", "body", "wait", "tunnel", "linger"
 PIPELINED_BYTES = 64 * 1024  # of later requests, held while one is answered
 HIGH_WATER_BYTES = 256 * 1024
+DRAIN_IDLE_S = 0.5  # for the request of an idle client that was on its way when the drain began
 LINGER_S = 1.0  # a short read after our FIN, so that a 4xx is not lost to a reset
 _FOREVER = float("inf")
 
@@ -54,6 +55,8 @@ class Listener:
         self.refused = refused
         self.now = 0.0
         self.draining = False
+        self.empty = asyncio.Event()
+        self.empty.set()
 
     def __call__(self) -> Downstream:
         return Downstream(self)
@@ -77,10 +80,14 @@ class Listener:
                 connection.on_deadline(now)
 
     def drain(self) -> None:
-        """Idle connections close now, busy ones after their answer."""
+        """Idle connections close soon, busy ones after their answer."""
         self.draining = True
         for connection in list(self.connections):
             connection.on_drain()
+
+    async def gone(self) -> None:
+        """Wait until every connection has closed, and all that was written to it has been sent."""
+        await self.empty.wait()
 
     def abort(self) -> None:
         """The drain's deadline has passed."""
@@ -141,8 +148,9 @@ class Downstream(asyncio.Protocol):
     def finish(self, *, close: bool) -> None:
         self._exchange = None
         unread = self.state == BODY or bool(self._buffer)
-        self.deadline = self._house.now + self._house.timeouts.idle_s
-        if close or self.state == BODY or self._house.draining or (self._eof and not self._buffer):
+        house = self._house
+        self.deadline = house.now + (DRAIN_IDLE_S if house.draining else house.timeouts.idle_s)
+        if close or self.state == BODY or (self._eof and not self._buffer):
             self._leave(linger=unread)
             return
         self.state = HEAD
@@ -182,7 +190,8 @@ class Downstream(asyncio.Protocol):
         self.peer = peer[0] if isinstance(peer, tuple) else ""
         self.tls = transport.get_extra_info("ssl_object") is not None
         self._house.connections.add(self)
-        self.deadline = self._house.now + self._house.timeouts.head_s
+        self._house.empty.clear()
+        self.deadline = self._house.now + (DRAIN_IDLE_S if self._house.draining else self._house.timeouts.head_s)
 
     def data_received(self, data: bytes) -> None:
         state = self.state
@@ -218,6 +227,8 @@ class Downstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._house.connections.discard(self)
+        if not self._house.connections:
+            self._house.empty.set()
         exchange = self._exchange
         self.state = LINGER
         self._buffer = b""
@@ -240,8 +251,9 @@ class Downstream(asyncio.Protocol):
         self._pump()
 
     def on_drain(self) -> None:
-        if self._exchange is None:
-            self._leave(linger=False)
+        """An idle client may have sent its next request already: it gets a moment, and an answer that says close."""
+        if self.state is HEAD and not self._buffer:
+            self.deadline = min(self.deadline, self._house.now + DRAIN_IDLE_S)
 
     def on_abort(self) -> None:
         """Cut from our side: the exchange learns of it, so that it ends in its record."""
@@ -411,8 +423,9 @@ class Downstream(asyncio.Protocol):
         transport = self._transport
         if transport.is_closing():
             return
+        unsent = transport.get_write_buffer_size()  # is still sent, to a client that reads
+        self.deadline = self._house.now + (self._house.timeouts.stalled_s if unsent else LINGER_S)
         if linger and transport.can_write_eof():
-            self.deadline = self._house.now + LINGER_S
             self.resume_reading()
             transport.write_eof()
         else:

@@ -42,7 +42,7 @@ def once(records: Records) -> dict[str, dict[str, Any]]:
 
 
 def joined(answers: Iterable[Answer], seen: Records, records: Records) -> None:
-    """Whole answers have a record that says what they were; what the upstream saw has a record, and the reverse (I1, I7).
+    """Whole answers have a record that says what they were; what the upstream saw has one, and the reverse (I1, I7).
 
     An exchange that nobody finished may end in a record of outcome `crashed`, or one that says how it broke.
     """
@@ -87,4 +87,6 @@ def usage(records: Records, meter: str = "requests", by: str = "customer") -> Co
 
 def _gaps(numbers: list[int]) -> str:
     missing = sorted(set(range(1, max(numbers) + 1)) - set(numbers))
-    return f"{len(numbers)} records, missing {missing[:10]} of {len(missing)}, {len(numbers) - len(set(numbers))} copies"
+    return (
+        f"{len(numbers)} records, missing {missing[:10]} of {len(missing)}, {len(numbers) - len(set(numbers))} copies"
+    )

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import aiohttp
 import orjson
@@ -184,11 +184,11 @@ class Traffic:
         self._tasks: list[asyncio.Task[None]] = []
         self.began_at = len(house.answers)
 
-    async def __aenter__(self) -> Traffic:
+    async def __aenter__(self) -> Self:
         self._tasks = [asyncio.get_running_loop().create_task(self._go(client)) for client in self.clients]
         return self
 
-    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
     async def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""What was enforced is what is billed: the upstream's file, the clients' answers, Redis and Kafka say the same number."""
+"""What was enforced is what is billed: the upstream's file, clients' answers, Redis and Kafka say the same number."""
 
 import asyncio
 from collections import Counter
