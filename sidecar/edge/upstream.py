@@ -206,13 +206,19 @@ class UpstreamLeg(asyncio.Protocol):
             self._take_interim(caller, head, rest)
             return
         if head.status == 101:
-            if not self.request.upgrade:
-                raise BadAnswer("it switches protocols unasked")
+            if not _offered(head, self.request):
+                raise BadAnswer("it switches to a protocol that nobody asked for")
             head.keep_alive = False
             self._total_deadline = _FOREVER
         self._answered = True
-        self._body = body = _body_of(head)
         self._reusable = head.keep_alive
+        if len(rest) == head.length and head.status != 101:  # all of it in one read, as most answers are
+            self._body = _WHOLE
+            caller.on_response(head)
+            if self._caller is caller:
+                self._finish(caller, rest, reusable=True)
+            return
+        self._body = body = _body_of(head)
         self.deadline = _FOREVER if head.status == 101 else self.owner.now + self.owner.between_bytes_s
         caller.on_response(head)
         if self._caller is caller:  # it may have refused the answer
@@ -286,6 +292,15 @@ class UpstreamLeg(asyncio.Protocol):
             # A tunnel's last bytes still go up; what else was broken off must not look complete to the upstream.
             self.transport.close() if self._total_deadline == _FOREVER else self.transport.abort()
         self.owner.release(self, reusable=False)
+
+
+def _offered(head: ResponseHead, request: Request) -> bool:
+    """A 101 names the protocol, and only one that was offered (RFC 9110 §7.8)."""
+    offers = {offer.strip(b" \t").lower() for offer in request.upgrade.split(b",")}
+    return head.fields.get(b"upgrade", b"").lower() in offers - {b""}
+
+
+_WHOLE = LengthBody(0)
 
 
 def _body_of(head: ResponseHead) -> Body:
