@@ -1,15 +1,13 @@
 """Which address, which connection, and when a request may be sent again."""
 
 import asyncio
-import contextlib
 import socket
-import struct
-from threading import Thread
 
 import pytest
 import uvloop
 
 from sidecar.edge.pool import EJECTED_S, FAILURES_TO_EJECT, Address
+from sidecar.edge.upstream import UpstreamLeg
 from tests.edge.playbook import stage
 
 LOOP = uvloop.new_event_loop
@@ -157,13 +155,21 @@ async def test_an_idle_connection_is_closed_before_the_upstream_would():
 # Fails if a keep-alive that ran out counts against the address.
 async def test_a_server_that_closes_what_is_idle_is_not_ejected():
     async with stage() as play:
-        client = await play.connects()
-        for _ in range(FAILURES_TO_EJECT + 1):
-            upstream = await warm(play, client)
+        clients = [await play.connects() for _ in range(FAILURES_TO_EJECT + 1)]
+        upstreams = {}
+        for client in clients:
+            await client.asks("/warm")
+            upstreams[client] = await play.upstream_accepts()
+        for client, upstream in upstreams.items():
+            await upstream.request()
+            await upstream.answers(200, b"warm")
+            await client.answer()
+        for client in clients:
             await client.asks("/post", method="POST", body=b"x")
+        for upstream in upstreams.values():
             await upstream.request()
             upstream.closes()
-            assert (await client.answer()).status == 502
+        assert [(await client.answer()).status for client in clients] == [502] * len(clients)
         assert play.pool.ejections == 0
 
 
@@ -204,28 +210,24 @@ async def test_an_ejected_address_is_left_out_until_its_time_is_over():
         assert {play.pool._pick() for _ in range(4)} == {alive, dead}
 
 
+class Dropped(UpstreamLeg):
+    """A connection that is lost before whoever opened it has had its turn."""
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        self.closed = True
+
+
 # Fails if a connection that was lost before it is used is started all the same: the client would wait for a minute.
-async def test_an_address_that_accepts_and_drops_is_502_at_once():
-    with socket.create_server(("127.0.0.1", 0)) as dropping:
-        thread = Thread(target=drop, args=[dropping])
-        thread.start()
-        async with stage(pool={"urls": [f"http://127.0.0.1:{dropping.getsockname()[1]}"]}) as play:
-            for _ in range(50):
-                client = await play.connects()
-                await client.asks("/a", "Connection: close", method="POST", body=b"x")
-                assert (await client.answer()).status == 502
-            await play.until(lambda: play.pool.connections == 0)
-        dropping.shutdown(socket.SHUT_RDWR)
-        thread.join()
-
-
-def drop(server):
-    """Reset every connection at once."""
-    with contextlib.suppress(OSError):
-        while True:
-            end = server.accept()[0]
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            end.close()
+async def test_an_address_that_accepts_and_drops_is_502_at_once_and_counted_down():
+    async with stage() as play:
+        play.pool._make_leg = Dropped
+        client = await play.connects()
+        await client.asks("/a", method="POST", body=b"x")
+        assert (await client.answer()).status == 502
+        assert (play.pool.attempts, play.pool.connections) == (2, 0)
+        for _ in range(2):
+            (await play.upstream_accepts()).closes()
 
 
 async def test_a_connect_that_hangs_is_504():

@@ -6,6 +6,7 @@ RFC 9110 §7.6.1 (Connection), §7.6.3 (Via), RFC 7239 in its older spelling X-F
 from __future__ import annotations
 
 import re
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
 
 from sidecar.core.http.problem import phrase
@@ -164,9 +165,15 @@ def _kept_down(head: ResponseHead) -> list[bytes]:
     return [b"%b: %b\r\n" % field for field, name in zip(head.headers, head.names, strict=True) if name not in dropped]
 
 
-def trailers_allowed(trailers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Only fields that cannot change framing, routing or identity may come late (RFC 9110 §6.5.1)."""
-    return [field for field in trailers if field[0].lower() not in _NOT_IN_TRAILERS and b"_" not in field[0]]
+def trailers_allowed(
+    trailers: list[tuple[bytes, bytes]], carriers: AbstractSet[bytes] = frozenset()
+) -> list[tuple[bytes, bytes]]:
+    """Only fields that cannot change framing, routing or identity may come late (RFC 9110 §6.5.1).
+
+    `carriers` are the lower-case names of the headers that hold credentials: a late one is none.
+    """
+    dropped = _NOT_IN_TRAILERS | carriers
+    return [field for field in trailers if field[0].lower() not in dropped and b"_" not in field[0]]
 
 
 __all__ = [

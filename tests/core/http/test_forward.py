@@ -259,3 +259,7 @@ def test_a_switch_is_passed_on_with_what_both_hops_need():
 )
 def test_late_fields_cannot_change_framing_routing_or_identity(name):
     assert forward.trailers_allowed([(name, b"evil"), (b"X-Sum", b"1")]) == [(b"X-Sum", b"1")]
+
+
+def test_a_late_credential_is_none():
+    assert forward.trailers_allowed([(b"X-Api-Key", b"k"), (b"x-sum", b"1")], {b"x-api-key"}) == [(b"x-sum", b"1")]
