@@ -41,6 +41,7 @@ from sidecar.ports import Client, House, Leg, Upstream
 REPLAY_BYTES = 64 * 1024  # of a request body, held until the answer begins, so that a safe retry can send it again
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 NOTHING: dict[str, int] = {}
+NO_TRAILERS: list[tuple[bytes, bytes]] = []
 CLIENT_GONE = 499  # nginx's word for an answer that nobody waited for
 
 
@@ -119,9 +120,8 @@ class RequestExchange:
         self.upstream: Upstream | None = None
         self.leg: Leg | None = None
         self.head: ResponseHead | None = None
-        self.body: list[bytes] | None = []
-        self.request_trailers: list[tuple[bytes, bytes]] = []
-        self.trailers: list[tuple[bytes, bytes]] = []
+        self.body: list[bytes] | None = [] if request.length else None
+        self.request_trailers = self.trailers = NO_TRAILERS
         self.out: list[bytes] = []
         self.body_ended = request.length == 0
         self.close_after = not request.keep_alive
@@ -262,13 +262,17 @@ class RequestExchange:
         if self.tunnelled:
             return self.on_client_gone()
         self.body_ended = True
-        self.request_trailers = trailers_allowed(trailers)
+        if trailers:
+            self.request_trailers = trailers_allowed(trailers, {source.field for source in self.way.sources})
         if self.leg is not None:
             self.leg.end(self.request_trailers)
         return None
 
     def replayable(self) -> bool:
-        return self.body is not None and not self.gone
+        return (self.body is not None or not self.request.length) and not self.gone
+
+    def on_retry(self) -> None:
+        self.leg = None
 
     # The upstream's answer, as it comes.
 
@@ -435,6 +439,7 @@ class RequestExchange:
         return self.head.fields.get(name) if self.head is not None else None
 
     def _record(self, source: str, sequence: int) -> bytes:
+        self.house.totals.add(self.usage)  # with the number it gets, so that a checkpoint's totals match it
         return usage_record(self, self.arrived_us + self.duration_us, source, sequence)
 
     def _denial(self, source: str, sequence: int) -> bytes:

@@ -17,6 +17,7 @@ from sidecar.core.errors import StoreError, UpstreamError
 from sidecar.core.http import Problem, Request, ResponseHead
 from sidecar.core.identity import Identity
 from sidecar.core.policy import Policy, Route
+from sidecar.core.record import Totals
 
 
 class Clock(Protocol):
@@ -160,6 +161,9 @@ class Caller(Protocol):
     def on_leg(self, leg: Leg) -> None:
         """A connection carries the head now; write the body from its start. Called again for a retry."""
 
+    def on_retry(self) -> None:
+        """That connection is lost, and another is looked for: hold what comes of the body until it is there."""
+
     def on_interim(self, head: ResponseHead) -> None: ...
     def on_response(self, head: ResponseHead) -> None:
         """The final head; `on_response_body` always follows in the same turn, if only with b""."""
@@ -196,6 +200,7 @@ class House(Protocol):
     probe: Probe
     policy: Policy
     pepper: bytes
+    totals: Totals
     draining: bool  # from now on every answer says that it is its connection's last
 
     def mint(self, now_ms: int) -> bytes:

@@ -113,8 +113,6 @@ class House:
         self.inflight -= 1
         if not self.inflight:
             self.idle.set()
-        if exchange.usage:
-            self.totals.add(exchange.usage)
         took_us = exchange.duration_us or self.mono_us() - exchange.started_us
         self.probe.answered(exchange.route, exchange.status, took_us - exchange.upstream_us)
 

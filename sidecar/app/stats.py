@@ -18,7 +18,7 @@ def worker_stats(worker: Worker) -> WorkerStats:
     counts = {
         **figures.counts,
         **store.counts,
-        "records": journal.entries,
+        "records": journal.records,
         "unrecorded": journal.unrecorded,
         "recovered": journal.crashed,
         "upstream_retries": worker.upstreams.retries,
