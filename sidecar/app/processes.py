@@ -53,6 +53,7 @@ def run_node(settings: Settings, load: Callable[[Settings], str]) -> int:
         drain_seconds=settings.drain_seconds,
         load=snapshot.take,
         announce=announce,
+        scheme="http" if settings.tls is None else "https",
     )
     try:
         return uvloop.run(_run_node(settings, setup))

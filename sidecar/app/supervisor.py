@@ -66,6 +66,7 @@ class Setup:
     drain_seconds: int
     load: Callable[[], str] = str
     announce: Callable[[str], None] = lambda _line: None
+    scheme: str = "http"
     now_us: Callable[[], int] = lambda: time.time_ns() // 1000
 
 
@@ -211,7 +212,7 @@ class Supervisor:
             return
         self._announced = True
         for where in sorted({child.standing.listening for child in serving if child} - {""}):
-            self.setup.announce(f"listening on http://{where}")
+            self.setup.announce(f"listening on {self.setup.scheme}://{where}")
 
     async def _beat(self) -> None:
         while True:

@@ -9,6 +9,7 @@ where the first attempt cannot have been acted on, or the method is idempotent a
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -117,15 +118,16 @@ class Pool:
         task = asyncio.get_running_loop().create_task(self._connect(address, request, head, caller, attempt))
         self._connecting[caller] = task
 
-    def _pick(self) -> Address:
+    def _pick(self, avoid: Address | None = None) -> Address:
+        """The next in turn that is not ejected; `avoid` has just failed, so only if there is no other."""
         addresses = self._addresses
         count = len(addresses)
         self._turn = (self._turn + 1) % count
         for step in range(count):
             address = addresses[(self._turn + step) % count]
-            if address.ejected_until <= self.now:
+            if address is not avoid and address.ejected_until <= self.now:
                 return address
-        return addresses[self._turn]
+        return addresses[self._turn if addresses[self._turn] is not avoid else (self._turn + 1) % count]
 
     async def _connect(self, address: Address, request: Request, head: bytes, caller: Caller, attempt: int) -> None:
         """Open a connection for `caller`. Owned by `_connecting`, and ended by `forget` or `aclose`."""
@@ -143,7 +145,7 @@ class Pool:
             address.open -= 1
             self._connecting.pop(caller, None)
             self._blame(address)
-            self._again_or_fail(request, head, caller, self._unreachable(error), attempt)
+            self._again_or_fail(address, request, head, caller, self._unreachable(error), attempt)
             return
         except asyncio.CancelledError:
             address.open -= 1
@@ -153,7 +155,7 @@ class Pool:
             address.open -= 1
             self._blame(address)
             gone = UpstreamError(502, "upstream-closed", "the upstream closed the connection before it answered")
-            self._again_or_fail(request, head, caller, gone, attempt)
+            self._again_or_fail(address, request, head, caller, gone, attempt)
             return
         self._busy.add(leg)
         leg.start(request, head, caller, attempt)
@@ -162,7 +164,15 @@ class Pool:
         if isinstance(error, TimeoutError):
             detail = f"upstream {self.name!r} did not accept a connection in `timeouts.connect`"
             return UpstreamError(504, "upstream-unreachable", detail)
-        return UpstreamError(502, "upstream-unreachable", f"upstream {self.name!r} refused the connection")
+        if isinstance(error, ssl.SSLCertVerificationError):
+            detail = f"the certificate of upstream {self.name!r} is not trusted ({error.verify_message}); see `tls.ca`"
+        elif isinstance(error, ssl.SSLError):
+            detail = f"upstream {self.name!r} could not agree with us on TLS ({error.reason})"
+        elif isinstance(error, socket.gaierror):
+            detail = f"the host of upstream {self.name!r} is not known ({error.strerror})"
+        else:
+            detail = f"upstream {self.name!r} refused the connection"
+        return UpstreamError(502, "upstream-unreachable", detail)
 
     # What the connections tell.
 
@@ -191,16 +201,19 @@ class Pool:
             for idle in list(leg.address.idle):  # its neighbours may be as dead: a fresh connection is the point
                 idle.cancel()
             self.retries += 1
+            caller.on_retry()
             self._send(leg.address, leg.request, leg.head, caller, attempt=2)
         else:
             caller.on_upstream_failed(error)
 
-    def _again_or_fail(self, request: Request, head: bytes, caller: Caller, error: UpstreamError, attempt: int) -> None:
+    def _again_or_fail(
+        self, failed: Address, request: Request, head: bytes, caller: Caller, error: UpstreamError, attempt: int
+    ) -> None:
         if attempt > 1:
             caller.on_upstream_failed(error)
             return
         self.retries += 1
-        self._send(self._pick(), request, head, caller, attempt=attempt + 1)
+        self._send(self._pick(avoid=failed), request, head, caller, attempt=attempt + 1)
 
     def _blame(self, address: Address) -> None:
         address.failures += 1

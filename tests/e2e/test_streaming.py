@@ -6,7 +6,6 @@ Clients and origins are plain sockets in threads, so that the sidecar is the slo
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import re
 import socket
@@ -18,6 +17,7 @@ import pytest
 from aiohttp import ClientSession, web
 
 from tests.app.node import KEY
+from tests.e2e.clients.sockets import Reader, origin
 from tests.e2e.stage import WITH_KEY, Memory, records, served, sidecar, usage, worker_pid
 
 GIB = 1 << 30
@@ -39,69 +39,6 @@ def send_body(sock, size, *, chunked, sent=lambda _count: None):
     if chunked:
         sock.sendall(b"0\r\n\r\n")
     return checksum
-
-
-class Reader:
-    """A message from a blocking socket; strict enough for what the sidecar itself writes."""
-
-    def __init__(self, sock):
-        self.file = sock.makefile("rb", buffering=1 << 18)
-
-    def head(self):
-        lines = []
-        while (line := self.file.readline()) not in (b"\r\n", b""):
-            lines.append(line.decode().rstrip("\r\n"))
-        return lines[0], {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
-
-    def pieces(self, fields):
-        if fields.get("transfer-encoding") == "chunked":
-            while size := int(self.file.readline(), 16):
-                yield self.file.read(size)
-                assert self.file.read(2) == b"\r\n"
-            assert self.file.readline() == b"\r\n"
-            return
-        left = int(fields.get("content-length", 0))
-        while left:
-            piece = self.file.read(min(left, MIB))
-            assert piece, f"the connection ended {left} bytes early"
-            left -= len(piece)
-            yield piece
-
-    def body(self, fields):
-        """Read the body. Returns its length and checksum."""
-        total, checksum = 0, 0
-        for piece in self.pieces(fields):
-            total += len(piece)
-            checksum = zlib.crc32(piece, checksum)
-        return total, checksum
-
-
-@contextlib.contextmanager
-def origin(serve):
-    """A listening socket; `serve(sock, reader, line, fields)` answers each request, one thread a connection."""
-    listening = socket.create_server(("127.0.0.1", 0))
-
-    def connection(sock):
-        with sock, contextlib.suppress(ConnectionError, AssertionError):
-            reader = Reader(sock)
-            while True:
-                try:
-                    line, fields = reader.head()
-                except IndexError:
-                    return
-                serve(sock, reader, line, fields)
-
-    def accept():
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=connection, args=(listening.accept()[0],), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        listening.shutdown(socket.SHUT_RDWR)
-        listening.close()
 
 
 def connected(running):
