@@ -1,0 +1,123 @@
+"""The doubles keep what they are told, hold what they are asked to hold, and decide by the real rule."""
+
+import pytest
+
+from sidecar.core.counter import checks_for
+from sidecar.core.errors import StoreError
+from sidecar.core.identity import digest
+from sidecar.core.policy import Limit
+from sidecar.testing import SOURCE, CounterBook, HandClock, KeyBook, MemoryJournal, PaperClient, Tally, minted
+from tests.stage import ANN, quota
+
+
+@pytest.fixture
+def clock():
+    return HandClock()
+
+
+def test_a_clock_moves_when_it_is_turned_and_steps_on_the_wall_alone(clock):
+    then = clock.now_us()
+    clock.turn(5)
+    clock.step(-3_600_000_000)
+    assert (clock.now_us() - then, clock.mono_us()) == (5 - 3_600_000_000, 5)
+
+
+def test_ids_are_the_same_in_every_run_and_never_repeat():
+    mint, again = minted(), minted()
+    first = [mint(1) for _ in range(3)]
+    assert (len(set(first)), first) == (3, [again(1) for _ in range(3)])
+
+
+def test_a_key_is_found_until_it_is_revoked():
+    keys, found = KeyBook(), []
+    keys.register("a", ANN)
+    keys.find(digest(b"a"), found.append)
+    keys.revoke("a")
+    keys.find(digest(b"a"), found.append)
+    keys.fails = StoreError("away")
+    keys.find(digest(b"a"), found.append)
+    assert found == [ANN, None, keys.fails]
+    assert keys.asked == [digest(b"a")] * 3
+
+
+def test_what_is_held_is_answered_in_order_when_it_is_let_go():
+    keys, found = KeyBook(), []
+    keys.holding = True
+    for name in (b"a", b"b", b"c"):
+        keys.find(digest(name), lambda _, name=name: found.append(name))
+    assert (found, keys.waiting) == ([], 3)
+    keys.let_go(1)
+    assert (found, keys.waiting) == ([b"a"], 2)
+    keys.let_go()
+    assert (found, keys.waiting) == ([b"a", b"b", b"c"], 0)
+
+
+# litellm #34732. Fails if the double does not write what the rule says.
+def test_counters_refuse_past_the_limit_and_settle_to_the_truth(clock):
+    counters, mint, found = CounterBook(clock), minted(), []
+    checks = checks_for((quota(2), Limit("slots", "concurrency", 9, period_us=60_000_000)), (1, 1), ANN, clock.now_us())
+    ids = [mint(clock.now_us() // 1000) for _ in range(3)]
+    for id_ in ids:
+        counters.reserve(id_, checks, found.append)
+    assert [decision.allowed for decision in found] == [True, True, False]
+    assert (counters.used("monthly"), counters.used("slots")) == (2, 2)
+    counters.settle(ids[0], checks, (0, 0))
+    assert (counters.used("monthly"), counters.used("slots")) == (1, 1)
+    counters.force(ids[2], checks, found.append)
+    counters.force(mint(clock.now_us() // 1000), checks, found.append)
+    assert counters.used("monthly") == 3
+    assert counters.settled == [(ids[0], (0, 0))]
+
+
+def test_counters_that_are_away_say_so(clock):
+    counters, found = CounterBook(clock), []
+    counters.fails = StoreError("away")
+    checks = checks_for((quota(1),), (1,), ANN, clock.now_us())
+    counters.reserve(b"0" * 26, checks, found.append)
+    counters.settle(b"0" * 26, checks, (0,), found.append)
+    assert found == [counters.fails] * 2
+
+
+def test_a_question_of_a_window_that_has_passed_is_asked_in_that_of_now(clock):
+    counters, found = CounterBook(clock), []
+    checks = checks_for((quota(1),), (1,), ANN, clock.now_us())
+    clock.turn(40 * 86_400_000_000)
+    counters.reserve(minted()(clock.now_us() // 1000), checks, found.append)
+    assert found[0].checks.windows != checks.windows
+
+
+def test_a_journal_numbers_each_stream_and_keeps_its_entries_in_order():
+    journal, then = MemoryJournal(), []
+    journal.open(b"1", b"{}", then.append)
+    for stream in ("records", "denials", "records"):
+        journal.close(stream, b"1", "cust", lambda source, number: f"{source} {number}".encode(), then.append)
+    assert [entry.body.decode() for entry in journal.of("records")] == [f"{SOURCE} 1", f"{SOURCE} 2"]
+    assert [entry.stream for entry in journal.entries] == ["open", "records", "denials", "records"]
+    assert then == [True] * 4
+
+
+def test_a_journal_that_is_broken_keeps_nothing_and_says_so():
+    journal, then = MemoryJournal(), []
+    journal.broken = journal.full = True
+    journal.open(b"1", b"{}", then.append)
+    assert (then, journal.entries, journal.accepting()) == ([False], [], False)
+
+
+def test_a_client_keeps_what_it_was_sent_and_how_it_ended():
+    client = PaperClient()
+    assert (client.status, client.ended) == (0, "")
+    client.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+    client.interim(b"x")
+    client.finish(close=False)
+    assert (client.status, client.ended, client.interims) == (204, "kept", [b"x"])
+    client.cut()
+    assert client.ended == "cut"
+
+
+def test_a_probe_counts():
+    tally = Tally()
+    tally.count("a")
+    tally.count("a")
+    tally.denied("x", shadow=True)
+    tally.answered("r", 200, 5)
+    assert (tally.counts["a"], tally.denials, tally.answers) == (2, [("x", True)], [("r", 200, 5)])
