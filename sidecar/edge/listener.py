@@ -14,7 +14,7 @@ import httptools
 
 from sidecar.core.http.body import BadFraming, Body, ChunkedBody, LengthBody
 from sidecar.core.http.problem import Problem, problem_answer, too_large
-from sidecar.core.http.request import CHUNKED, HeadLimits, Request, bad, read_line, read_request
+from sidecar.core.http.request import CHUNKED, Fields, HeadLimits, Request, bad, read_line, read_request
 from sidecar.ports import Client, Exchange
 
 HEAD, BODY, WAIT, TUNNEL, LINGER = "head", "body", "wait", "tunnel", "linger"
@@ -93,18 +93,6 @@ class Listener:
         """The drain's deadline has passed."""
         for connection in list(self.connections):
             connection.on_abort()
-
-
-class _Fields:
-    """The parser's callbacks: it only collects, judging comes after."""
-
-    __slots__ = ("items",)
-
-    def __init__(self) -> None:
-        self.items: list[tuple[bytes, bytes]] = []
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.items.append((name, value))
 
 
 class Downstream(asyncio.Protocol):
@@ -354,7 +342,7 @@ class Downstream(asyncio.Protocol):
         line = read_line(head, limits)
         if isinstance(line, Problem):
             return line
-        fields = _Fields()
+        fields = Fields()
         try:
             httptools.HttpRequestParser(fields).feed_data(head)
         except httptools.HttpParserUpgrade:

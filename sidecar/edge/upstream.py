@@ -13,7 +13,7 @@ import httptools
 
 from sidecar.core.errors import UpstreamError
 from sidecar.core.http.body import BadFraming, Body, ChunkedBody, LengthBody, UntilCloseBody, chunk, last_chunk
-from sidecar.core.http.request import CHUNKED, Request
+from sidecar.core.http.request import CHUNKED, Fields, Request
 from sidecar.core.http.response import MAX_HEAD_BYTES, BadAnswer, ResponseHead, read_response, read_status_line
 from sidecar.ports import Caller
 
@@ -35,18 +35,6 @@ class Owner(Protocol):
 
     def release(self, leg: UpstreamLeg, *, reusable: bool) -> None: ...
     def lost(self, leg: UpstreamLeg, caller: Caller, error: UpstreamError, *, untouched: bool) -> None: ...
-
-
-class _Fields:
-    """The parser's callbacks: it only collects, judging comes after."""
-
-    __slots__ = ("items",)
-
-    def __init__(self) -> None:
-        self.items: list[tuple[bytes, bytes]] = []
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.items.append((name, value))
 
 
 class UpstreamLeg(asyncio.Protocol):
@@ -237,7 +225,7 @@ class UpstreamLeg(asyncio.Protocol):
         return found
 
     def _judge(self, head: bytes) -> ResponseHead:
-        fields = _Fields()
+        fields = Fields()
         parser = httptools.HttpResponseParser(fields)
         line = read_status_line(head)
         try:  # noqa: SIM105 - a context manager costs more than the parse

@@ -31,6 +31,18 @@ _NO_TWINS = (b"x-sidecar-", b"x-forwarded-", b"x-real-ip", b"x-request-id", b"co
 _REFUSED_METHODS = frozenset({"CONNECT", "TRACE"})
 
 
+class Fields:
+    """What the parser of a head calls back: it only collects, judging comes after."""
+
+    __slots__ = ("items",)
+
+    def __init__(self) -> None:
+        self.items: list[tuple[bytes, bytes]] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.items.append((name, value))
+
+
 class HeadLimits(NamedTuple):
     """Bounds of a request head, in bytes and fields. `protected`: header names that carry credentials."""
 
