@@ -7,6 +7,7 @@ per route; every cache is bounded, and none outlives the policy that it was made
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -25,6 +26,9 @@ from sidecar.gateway import Arrival, RequestExchange
 from sidecar.ports import Client, Clock, Counters, Journal, Keys, Probe, Upstream
 
 CHECKS_CACHED = 50_000
+LINES_A_SECOND = 10
+_NOT_NEWS = frozenset({"ok", "tunnel", "client_gone"})
+log = logging.getLogger("sidecar.exchange")
 Network = IPv4Network | IPv6Network
 Mint = Callable[[int], bytes]
 
@@ -71,6 +75,7 @@ class House:
         self._via_down = b"Via: 1.1 %b\r\n" % self._pseudonym
         self._trusts = lru_cache(maxsize=4096)(lambda peer: _within(peer, manner.trusted)) if manner.trusted else None
         self._dropped: dict[bytes, frozenset[bytes]] = {}
+        self._second = self._lines = 0
         self.put_in_force(policy)
 
     def put_in_force(self, policy: Policy) -> None:
@@ -115,6 +120,17 @@ class House:
             self.idle.set()
         took_us = exchange.duration_us or self.mono_us() - exchange.started_us
         self.probe.answered(exchange.route, exchange.status, took_us - exchange.upstream_us)
+        if exchange.opened and exchange.outcome not in _NOT_NEWS:
+            self._tell(exchange)
+
+    def _tell(self, exchange: RequestExchange) -> None:
+        """A line for an exchange that ended badly, a few a second: an upstream's outage must not fill the disk."""
+        second = exchange.started_us // 1_000_000
+        self._lines = self._lines + 1 if second == self._second else 1
+        self._second = second
+        if self._lines <= LINES_A_SECOND:
+            figures = {"route": exchange.route, "status": exchange.status, "upstream_us": exchange.upstream_us}
+            log.warning("%s", exchange.outcome, extra={"request": exchange.id.decode(), "fields": figures})
 
     def shadowed(self, decision: Decision) -> None:
         for index in decision.shadowed:
@@ -125,7 +141,9 @@ class House:
     def is_loop(self, request: Request) -> bool:
         """Our own pseudonym in Via (RFC 9110 §7.6.3): a gateway that forwards to itself would never end."""
         pairs = zip(request.names, request.headers, strict=True)
-        return any(name == b"via" and self._pseudonym in value.split() for name, (_, value) in pairs)
+        return any(
+            name == b"via" and self._pseudonym in value.replace(b",", b" ").split() for name, (_, value) in pairs
+        )
 
     def head_up(self, exchange: RequestExchange) -> bytes:
         up = exchange.arrival.up or self._rebuilt(exchange)

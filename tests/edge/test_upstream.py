@@ -1,5 +1,8 @@
 """Scripts of upstreams that misbehave: what the client is told, what the journal holds, and what is never reused."""
 
+import asyncio
+from pathlib import Path
+
 import pytest
 import uvloop
 
@@ -282,3 +285,37 @@ async def test_what_could_not_be_completed_raises_at_the_client():
         upstream.resets()
         with pytest.raises(Cut):
             await client.answer()
+
+
+def resident_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+# Fails if either side is read faster than the other drinks. litellm #12685: memory grew until it was killed.
+async def test_sixty_four_mebibytes_each_way_leave_memory_flat():
+    piece, pieces = b"x" * (1 << 18), 256
+    async with stage() as play:
+        client = await play.connects()
+        await client.asks("/big", f"Content-Length: {len(piece) * pieces}", method="POST")
+        upstream = await play.upstream_accepts()
+        await upstream.request()
+        before, most = resident_bytes(), 0
+
+        async def pour(end):
+            for _ in range(pieces):
+                await end.sends(piece)
+
+        async def drink(end):
+            nonlocal most
+            got = 0
+            while got < len(piece) * pieces:
+                got += len(await end.read())
+                most = max(most, resident_bytes())
+
+        await asyncio.gather(pour(client), drink(upstream))
+        await upstream.sends(f"HTTP/1.1 200 OK\r\nContent-Length: {len(piece) * pieces}\r\n\r\n")
+        await client.head()
+        await asyncio.gather(pour(upstream), drink(client))
+        assert most - before < 24 << 20
+        [record] = await play.recorded()
+        assert (record["bytes_in"], record["bytes_out"]) == (64 << 20, 64 << 20)
