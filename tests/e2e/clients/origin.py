@@ -77,15 +77,15 @@ async def endless(request):
 def application():
     """The API on aiohttp."""
     app = web.Application(client_max_size=1 << 30)
-    app.router.add_route("*", "/echo", echo)
+    app.router.add_route("*", "/echo{nonce:.*}", echo)
     app.router.add_route("*", "/limited", landed)
     app.router.add_route("*", "/empty", empty)
     app.router.add_route("*", "/redirect/{status}", redirect)
-    app.router.add_get("/compressed", compressed)
+    app.router.add_get("/compressed{nonce:.*}", compressed)
     app.router.add_get("/large", large)
     app.router.add_route("*", "/failed", failed)
     app.router.add_get("/streamed", streamed)
-    app.router.add_get("/endless", endless)
+    app.router.add_get("/endless{nonce:.*}", endless)
     return app
 
 
