@@ -73,7 +73,7 @@ class Origin:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -81,21 +81,26 @@ class Origin:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # the transports close in the next turn
         self._log.close()
 
     def seen(self) -> list[dict[str, Any]]:
         """What was asked, in order: nonce, id, bytes, customer, and whether the client's key came through."""
         return [orjson.loads(line) for line in self.path.read_bytes().splitlines()]
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
             while True:
                 await self._answer(await reader.readuntil(b"\r\n\r\n"), writer)
-        writer.transport.abort()
-        self._tasks.discard(task)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.transport.abort()
 
     async def _answer(self, head: bytes, writer: asyncio.StreamWriter) -> None:
         line, *lines = head.decode("latin-1").split("\r\n")
@@ -208,7 +213,7 @@ class Traffic:
         dice = random.Random(self._dice.random())
         while not self._stopping:
             status = dice.choices((200, 404, 500), (20, 1, 1))[0]
-            await client.ask(self._house.nonce(), status, dice.randrange(10, 600), dice.choice((0, 0, 0, 2, 5)))
+            await client.ask(self._house.nonce(), status, dice.randrange(10, 600), dice.choice((0, 0, 2, 5, 40)))
             await asyncio.sleep(PACE_S)
             assert client.refused < 2000, "the node cannot be reached any more"
         client.hang_up()

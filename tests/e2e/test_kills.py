@@ -132,6 +132,39 @@ async def test_a_kill_of_the_broker_costs_no_record_and_no_answer(tmp_path, make
         assert all(answer.status for answer in running.answers), "a client felt it"
 
 
+async def test_an_exchange_that_outlives_its_segment_is_closed_after_a_kill(tmp_path, make_redis, kafka_server, dice):
+    # Fails if a segment is freed as soon as its records are committed, whatever was opened in it.
+    redis = make_redis()
+    more = "journal: { segment_bytes: 65536 }"
+    async with house(
+        tmp_path, POLICY, CALLERS, bootstrap=kafka_server.bootstrap, redis=redis.url, more=more
+    ) as running:
+        await running.ready()
+        client, nonce = running.client("k-one"), running.nonce()
+        long = asyncio.get_running_loop().create_task(client.ask(nonce, delay_ms=60_000))
+        async with Traffic(running, {"k-two": 8}, seed=SEED) as traffic:
+            await traffic.answered(500)
+        segments = tmp_path / "data" / "journal" / "0"
+        assert len(list(segments.glob("*.seg"))) > 3, "the segment that holds its OPEN was not left behind"
+        deadline = time.monotonic() + 20
+        while (await running.totals())["sidecar_records_shipped_total"] < 500:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+        await _killed(running, "worker-0")
+        assert (await long).status == 0
+        while len(list(segments.glob("*.seg"))) > 2:
+            assert time.monotonic() < deadline, "nothing holds these segments any more"
+            await asyncio.sleep(0.02)
+        assert await running.stop() == 0, running.log()
+        crashed = [record["data"] for record in _check(running, redis, 1) if _is_crashed(record)]
+        assert [data["path"].split("/")[2] for data in crashed] == [nonce]
+        assert crashed[0]["usage"] == {"requests": 1}
+
+
+def _is_crashed(record):
+    return record["data"].get("outcome") == "crashed"
+
+
 async def test_whatever_is_killed_the_books_agree(tmp_path, make_redis, kafka_server, dice):
     # Everything at once, and both workers together: the node is back each time without a hand (I8).
     redis = make_redis()
