@@ -164,9 +164,10 @@ def _cross_faults(settings: Settings) -> list[tuple[Loc, str]]:
             f"is the address of `listen` ({settings.listen}): give the control listener another port",
         ),
         (
-            settings.journal.cap_bytes < 2 * settings.journal.segment_bytes,
+            # The cap is shared out, and the segment that is written to is never freed: in less, a journal stays full.
+            settings.journal.cap_bytes < 2 * settings.journal.segment_bytes * settings.workers,
             ("journal", "cap_bytes"),
-            "is less than two segments: raise cap, or lower segment",
+            "is less than two segments a worker: raise cap, or lower segment",
         ),
         (
             tls is not None and tls.protocol.startswith("SASL") and (tls.username is None or tls.password is None),

@@ -176,7 +176,14 @@ def test_all_faults_of_a_file_are_told_at_once_with_their_lines(write):
             "listen: a:1\ncontrol: {listen: a:1}",
             "2: control.listen: is the address of `listen` (a:1): give the control listener another port",
         ),
-        ("journal: {cap: 64MiB}", "1: journal.cap_bytes: is less than two segments: raise cap, or lower segment"),
+        (
+            "journal: {cap: 64MiB}",
+            "1: journal.cap_bytes: is less than two segments a worker: raise cap, or lower segment",
+        ),
+        (
+            "workers: 3\nredis: {url: redis://h}\njournal: {cap: 320MiB}",  # fails if the workers are not counted
+            "3: journal.cap_bytes: is less than two segments a worker: raise cap, or lower segment",
+        ),
         (
             "kafka:\n  bootstrap_servers: a:1\n  security: {protocol: SASL_SSL}",
             "3: kafka.security.protocol: needs kafka.security.username and kafka.security.password",
