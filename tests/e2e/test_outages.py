@@ -13,6 +13,7 @@ from tests.servers.faulty import FaultyProxy
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 
 SLOW_S = 0.5
+TIMEOUT_S = 0.05  # of Redis, by default; the upstream's own pauses are shorter
 POLICY = """\
 routes:
   - { id: strict, match: { path: "/do/*/*/*/7" }, identity_headers: true }
@@ -142,8 +143,8 @@ async def test_a_redis_that_freezes_slows_nobody_down(tmp_path, make_redis, kafk
             redis.pause()
             before = len(running.answers)
             await traffic.answered(300)
-            late = [answer for answer in running.answers[before:] if answer.took_s > 0.05 + 0.04]
-            assert len(late) < 100, "they wait for the timeout, one after the other"
+            late = [answer for answer in running.answers[before:] if answer.took_s > TIMEOUT_S]
+            assert len(late) < 150, "they wait for the timeout, one after the other"
             redis.resume()
             await traffic.answered(100)
         assert {answer.status for answer in running.answers} <= {200, 404, 500}
