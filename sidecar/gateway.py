@@ -320,6 +320,7 @@ class RequestExchange:
     def on_body_broken(self, problem: Problem) -> None:
         if self.ended:
             return
+        self.close_after = True
         self._drop_leg()
         if self.head is not None:
             self._fail(self.status, "client_broken")
@@ -407,7 +408,7 @@ class RequestExchange:
         """Refuse before the upstream has seen anything: no record but a denial's."""
         self.ended = True
         self.status = problem.status
-        self.close_after = self.close_after or not self.body_ended
+        self.close_after = self.close_after or not (self.body_ended or self.client.skips())
         self.client.write(self._problem(problem))
         self.client.finish(close=self.close_after)
         self.house.finished(self)

@@ -115,6 +115,9 @@ class Client(Protocol):
     def finish(self, *, close: bool) -> None:
         """The answer is complete: take the next request, or close once all is flushed."""
 
+    def skips(self) -> bool:
+        """What is left of the request's body is short and sure to come: the connection can go on without it."""
+
     def cut(self) -> None:
         """The answer cannot be completed: abort the connection, never end it cleanly."""
 

@@ -301,6 +301,9 @@ class PaperClient:
     def finish(self, *, close: bool) -> None:
         self.ended = "closed" if close else "kept"
 
+    def skips(self) -> bool:
+        return False
+
     def cut(self) -> None:
         self.ended = "cut"
 

@@ -17,9 +17,10 @@ from sidecar.core.http.problem import Problem, problem_answer, too_large
 from sidecar.core.http.request import CHUNKED, Fields, HeadLimits, Request, bad, read_line, read_request
 from sidecar.ports import Client, Exchange
 
-HEAD, BODY, WAIT, TUNNEL, LINGER = "head", "body", "wait", "tunnel", "linger"
+HEAD, BODY, WAIT, SKIP, TUNNEL, LINGER = "head", "body", "wait", "skip", "tunnel", "linger"
 PIPELINED_BYTES = 64 * 1024  # of later requests, held while one is answered
 HIGH_WATER_BYTES = 256 * 1024
+SKIPPED_BYTES = 64 * 1024  # of a refused request's body, read past so that the connection can go on
 DRAIN_IDLE_S = 0.5  # for the request of an idle client that was on its way when the drain began
 LINGER_S = 1.0  # a short read after our FIN, so that a 4xx is not lost to a reset
 _FOREVER = float("inf")
@@ -101,7 +102,7 @@ class Downstream(asyncio.Protocol):
     __slots__ = (
         "_buffer", "_house", "_pumping", "_reading", "_stalled", "_transport", "deadline",
         "peer", "state", "tls",  # the connection
-        "_body", "_body_bytes", "_body_since", "_eof", "_exchange", "_minor",  # the request
+        "_body", "_body_bytes", "_body_since", "_eof", "_exchange", "_expects", "_minor",  # the request
         "_last_head", "_last_request",  # the head before, for clients that send the same again
     )  # fmt: skip
 
@@ -113,6 +114,7 @@ class Downstream(asyncio.Protocol):
         self._reading = True
         self._stalled = False  # the client reads slower than we write: its next request can wait
         self._eof = False
+        self._expects = False
         self.state = HEAD
         self.deadline = _FOREVER
         self._exchange: Exchange | None = None
@@ -138,13 +140,22 @@ class Downstream(asyncio.Protocol):
         unread = self.state == BODY or bool(self._buffer)
         house = self._house
         self.deadline = house.now + (DRAIN_IDLE_S if house.draining else house.timeouts.idle_s)
-        if close or self.state == BODY or (self._eof and not self._buffer):
+        if close or (self.state is BODY and not self.skips()) or (self._eof and not self._buffer):
             self._leave(linger=unread)
+            return
+        if self.state is BODY:
+            self.state = SKIP
+            self.resume_reading()
+            self._skip(b"")
             return
         self.state = HEAD
         self.resume_reading()
         if self._buffer and not self._pumping:
             self._pump()
+
+    def skips(self) -> bool:
+        body = self._body
+        return not self._expects and isinstance(body, LengthBody) and body.left <= SKIPPED_BYTES
 
     def cut(self) -> None:
         self._exchange = None
@@ -195,6 +206,8 @@ class Downstream(asyncio.Protocol):
         elif state is TUNNEL:
             if self._exchange is not None:
                 self._exchange.on_body(data)
+        elif state is SKIP:
+            self._skip(data)
         elif state is WAIT:
             self._buffer += data
             if len(self._buffer) > PIPELINED_BYTES:
@@ -364,6 +377,7 @@ class Downstream(asyncio.Protocol):
         self._body = ChunkedBody() if request.length == CHUNKED else LengthBody(request.length)
         self._body_bytes = 0
         self._body_since = self._house.now
+        self._expects = request.expect
         self.state = BODY
         self.deadline = self._house.now + self._house.timeouts.body_grace_s
         exchange = self._house.serve(request, self)
@@ -390,6 +404,19 @@ class Downstream(asyncio.Protocol):
             self.state = WAIT
             self.deadline = _FOREVER
             exchange.on_body_end(body.trailers)
+
+    def _skip(self, data: bytes) -> None:
+        """Read past the rest of a body whose request was answered; what comes after it is the next request."""
+        body = self._body
+        data, self._buffer = self._buffer + data, b""
+        if body is None or not data:
+            return
+        body.feed(data)
+        if body.done:
+            self._buffer = body.rest
+            self.state = HEAD
+            if self._buffer and not self._pumping:
+                self._pump()
 
     def _broken(self, problem: Problem) -> None:
         exchange, self._exchange = self._exchange, None

@@ -6,7 +6,7 @@ import uvloop
 from sidecar.core.http.request import HeadLimits
 from sidecar.core.identity import Source
 from sidecar.core.policy import Route
-from sidecar.edge.listener import PIPELINED_BYTES, Timeouts
+from sidecar.edge.listener import PIPELINED_BYTES, SKIPPED_BYTES, Timeouts
 from tests.edge.playbook import Cut, stage
 from tests.stage import BOB, policy, quota
 
@@ -792,3 +792,38 @@ async def test_what_is_refused_is_told_to_whoever_counts():
         await client.sends("GET / HTTP/2.0\r\n\r\n")
         assert (await client.answer()).status == 505
         assert [problem.status for problem in refused] == [505]
+
+
+# Refused before the upstream saw anything, with a body.
+
+
+async def test_a_refused_post_keeps_its_connection_and_its_body_is_no_request():
+    # Fails if what is left of the body is read as the next request, or the connection is closed.
+    hidden = b"GET /hidden HTTP/1.1\r\nHost: h\r\nX-Api-Key: ann\r\n\r\n"
+    async with stage() as play:
+        client = await play.connects()
+        await client.asks(key="nobody", method="POST", body=hidden)
+        answer = await client.answer()
+        assert (answer.status, "connection" in answer.fields) == (401, False)
+        await hello(play, client)
+        assert [record["path"] for record in await play.recorded()] == ["/hello"]
+
+
+async def test_a_refused_post_whose_body_comes_late_keeps_its_connection():
+    # Fails if only a body that came with its head is read past.
+    async with stage() as play:
+        client = await play.connects()
+        await client.sends(b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\nab")
+        assert (await client.answer()).status == 401
+        await client.sends(b"cdef")
+        await hello(play, client)
+
+
+async def test_a_refused_post_with_a_long_body_is_closed():
+    # Fails if SKIPPED_BYTES is no bound: a refused client could send for ever.
+    async with stage() as play:
+        client = await play.connects()
+        await client.sends(b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (SKIPPED_BYTES + 1))
+        answer = await client.answer()
+        assert (answer.status, answer.fields["connection"]) == (401, "close")
+        await client.sees_the_end()
