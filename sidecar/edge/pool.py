@@ -235,7 +235,7 @@ class Pool:
                 address.idle[0].cancel()
 
     async def aclose(self) -> None:
-        """Close every connection. Exchanges still open are told that the upstream is lost."""
+        """Close every connection. To be called when no exchange is open: nobody is told."""
         for task in list(self._connecting.values()):
             task.cancel()
         await asyncio.gather(*self._connecting.values(), return_exceptions=True)

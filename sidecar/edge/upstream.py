@@ -42,7 +42,7 @@ class UpstreamLeg(asyncio.Protocol):
 
     __slots__ = (
         "address", "closed", "deadline", "idle_since", "owner", "paused", "served", "transport",  # the connection
-        "_answered", "_body", "_buffer", "_caller", "_chunked", "_ended", "_interim", "_reusable",
+        "_answered", "_body", "_buffer", "_caller", "_chunked", "_ended", "_held", "_interim", "_reusable",
         "_total_deadline", "attempt", "head", "request",  # the exchange
     )  # fmt: skip
 
@@ -57,6 +57,7 @@ class UpstreamLeg(asyncio.Protocol):
         self.deadline = _FOREVER
         self._caller: Caller | None = None
         self._total_deadline = 0.0
+        self._held = False
         self._buffer = b""
 
     # The exchange, as the gateway drives it.
@@ -101,11 +102,13 @@ class UpstreamLeg(asyncio.Protocol):
         """The client is slower than the upstream: stop reading, so that memory stays flat. Its clock stands."""
         if not self.closed:
             self.deadline = _FOREVER
+            self._held = True
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         if not self.closed:
             self._its_turn()
+            self._held = False
             self.transport.resume_reading()
 
     # The connection, as the loop drives it.
@@ -273,6 +276,9 @@ class UpstreamLeg(asyncio.Protocol):
         self._buffer = b""
         self.deadline = _FOREVER
         if reusable and not self.closed and not self.transport.is_closing():
+            if self._held:  # a client that was too slow must not stop the next one's answer
+                self._held = False
+                self.transport.resume_reading()
             self.owner.release(self, reusable=True)
             return
         if not self.closed:
