@@ -118,7 +118,7 @@ async def test_a_close_by_the_client_reaches_the_server_whole(tmp_path):
         assert record["bytes_in"] == framed(MIB, masked=True) + framed(2 + len("done here"), masked=True)
 
 
-# Fails if a tunnel that breaks ends like one that closes.
+# Fails if a tunnel outlives its upstream (on_upstream_failed returns where it is tunnelled).
 async def test_a_server_that_breaks_off_breaks_the_client_off_and_leaves_its_record(tmp_path):
     async def vanish(connection):
         await connection.recv()
