@@ -29,6 +29,7 @@ from sidecar.core.errors import PolicyError
 
 Json = dict[str, Any]
 LINE_BYTES = 16 << 20  # a policy with ten thousand routes tells a few megabytes of figures
+LAST_MOMENT_SECONDS = 0.1  # for what comes last in a drain that took all its time
 ORPHAN_SECONDS = 5  # beyond the drain, before the kernel ends a child whose supervisor is gone
 log = logging.getLogger("sidecar.children")
 
@@ -50,6 +51,7 @@ class Link:
         self.draining = asyncio.Event()
         self.hurried = asyncio.Event()
         self.drain_seconds = 0
+        self._drain_until = 0.0
 
     @classmethod
     async def open(cls, fd: int) -> Link:
@@ -81,10 +83,14 @@ class Link:
         self._say_once(what, {"back": what})
 
     async def within_drain(self, work: Awaitable[object]) -> bool:
-        """Wait for `work` until it is done (True), the drain's time is over, or a second signal hurries (False)."""
+        """Wait for `work` until it is done (True), the drain's time is over, or a second signal hurries (False).
+
+        All that is waited for shares the one `drain_seconds`: the supervisor waits no longer.
+        """
+        left = max(self._drain_until - asyncio.get_running_loop().time(), LAST_MOMENT_SECONDS)
         task = asyncio.ensure_future(work)  # noqa: TID251 - awaited below, cancelled in every other ending
         hurry = asyncio.get_running_loop().create_task(self.hurried.wait())
-        await asyncio.wait({task, hurry}, timeout=self.drain_seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, hurry}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
         if not task.done():
             task.cancel()
@@ -120,7 +126,7 @@ class Link:
             log.warning("the supervisor is gone: draining")
         # A stuck child must not outlive its node: SIGALRM's default action ends the process, whatever the loop does.
         signal.alarm(self.drain_seconds + ORPHAN_SECONDS)
-        self.draining.set()
+        self._begin_drain()
 
     async def _obey(self, message: Json) -> None:
         match message.get("do"):
@@ -130,10 +136,15 @@ class Link:
                 self._say({"n": message["n"], "reload": await self._reload()})
             case "drain":
                 self.drain_seconds = int(message.get("seconds", self.drain_seconds))
-                self.draining.set()
+                self._begin_drain()
             case "hurry":
-                self.draining.set()
+                self._begin_drain()
                 self.hurried.set()
+
+    def _begin_drain(self) -> None:
+        if not self.draining.is_set():
+            self._drain_until = asyncio.get_running_loop().time() + self.drain_seconds
+            self.draining.set()
 
     async def _reload(self) -> Json:
         if self.on_reload is None:

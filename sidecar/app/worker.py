@@ -118,7 +118,7 @@ class Worker:
 
     async def _drain(self, server: asyncio.Server) -> None:
         """Fail no accepted request (I12): what is under way is finished, and only then is anything cut."""
-        came = _last_in(server)
+        came = last_in(server)
         server.close()
         self.house.draining = True
         self.listener.drain()
@@ -158,7 +158,7 @@ class Worker:
         return worker_stats(self)
 
 
-def _last_in(server: asyncio.Server) -> list[socket.socket]:
+def last_in(server: asyncio.Server) -> list[socket.socket]:
     """The connections that wait in the kernel: their clients are connected, and closing the port would reset them."""
     found: list[socket.socket] = []
     for listening in server.sockets:

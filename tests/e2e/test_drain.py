@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.app.worker import last_in
 from tests.e2e.books import exchanges, joined, numbered, once, usage
 from tests.e2e.harness import Caller, Traffic, body_of, counters, house
 
@@ -90,6 +91,43 @@ async def _asks_and_waits(running, nonce, size):
     writer.write(f"GET {path} HTTP/1.1\r\nHost: api\r\nX-Api-Key: {running.keys['k-one']}\r\n\r\n".encode())
     await reader.readuntil(b"\r\n\r\n")
     return reader, writer
+
+
+async def test_connections_that_wait_in_the_kernel_are_let_in_before_the_port_closes():
+    # Fails if the port is just closed: to these clients, who are connected, that is a reset.
+    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
+    where = server.sockets[0].getsockname()
+    clients = [socket.create_connection(where) for _ in range(3)]  # the loop does not run, so nobody accepts them
+    came = last_in(server)
+    server.close()
+    for each in came:
+        each.sendall(b"in")
+        each.close()
+    assert [client.recv(9) for client in clients] == [b"in"] * 3
+    for client in clients:
+        client.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(where)
+
+
+async def test_a_drain_takes_no_longer_than_it_may_while_redis_is_owed(tmp_path, make_redis, kafka_server):
+    # Fails if what is owed to Redis is waited for `drain_seconds` more: the supervisor kills who takes so long.
+    redis = make_redis()
+    async with house(
+        tmp_path, WIDE, CALLERS, bootstrap=kafka_server.bootstrap, redis=redis.url, drain_seconds=7
+    ) as running:
+        await running.ready()
+        redis.kill()
+        assert (await running.ask("k-one")).status == 200
+        slow = asyncio.get_running_loop().create_task(running.ask("k-two", delay_ms=6_000))
+        await running.node.until(lambda status: status["children"][0]["stats"]["gauges"]["exchanges"] == 1)
+        began_s = time.monotonic()
+        assert await running.stop() == 0, running.log()
+        assert time.monotonic() < began_s + 7 + 4, "the supervisor's grace would have ended it"
+        assert (await slow).status == 200
+        records = running.records()
+        numbered(records)
+        joined(running.answers, running.origin.seen(), records)
 
 
 async def test_reloads_under_load_lose_nothing_and_reset_no_counter(tmp_path, make_redis, kafka_server):
