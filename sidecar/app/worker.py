@@ -80,10 +80,14 @@ class Worker:
         gc.set_threshold(GC_OBJECTS, 20, 100)
         self.link.on_stats = self.stats
         self.link.on_reload = self.reload
+        told = asyncio.get_running_loop().create_task(self.link.draining.wait(), name="draining")
         try:
-            await self.link.draining.wait()
+            await asyncio.wait({told, wheel}, return_when=asyncio.FIRST_COMPLETED)
+            if wheel.done():
+                wheel.result()  # raises: a worker without deadlines is to be started again, not to serve on
             await self._drain(server)
         finally:
+            told.cancel()
             wheel.cancel()
             await self._close()
 
