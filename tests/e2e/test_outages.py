@@ -159,7 +159,7 @@ async def test_a_redis_that_freezes_slows_nobody_down(tmp_path, make_redis, kafk
 
 async def test_without_kafka_records_wait_and_arrive_once(tmp_path, make_redis, kafka_server):
     """tyk-pump (popped, then lost), APISIX #8555 (silent after the broker's restart)."""
-    # Fails if a segment is freed before its records are committed.
+    # Fails if records that could not be shipped are given up, or if the shipper stops to try.
     redis = make_redis()
     async with _kafka_away(kafka_server) as proxy:
         where = f"127.0.0.1:{proxy.port}"
