@@ -14,7 +14,7 @@ from sidecar.core.identity import make_key
 from tests.app.node import KEY
 from tests.e2e.clients.adapters import CLIENTS
 from tests.e2e.clients.origin import LARGE, STREAMED, TEXT, application
-from tests.e2e.stage import WITH_KEY, served, sidecar, usage
+from tests.e2e.stage import WITH_KEY, program, served, sidecar, usage
 from tests.servers.talk import until
 
 # One node and one client for all that is said between them.
@@ -180,6 +180,16 @@ async def test_a_client_that_leaves_in_mid_stream_leaves_its_record(node, client
     assert (record["outcome"], record["client_disconnected"], record["status"]) == ("client_gone", True, 200)
     assert record["bytes_out"] >= 10_000
     assert record["billable"]
+
+
+async def test_a_program_that_is_missing_fails_in_ci_and_is_skipped_loudly_elsewhere(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="curl is not on the PATH"):
+        program("curl")
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match="NO CURL ON THE PATH"):
+        program("curl")
 
 
 # curl alone, for what only it can be asked to do.

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http
+import queue
 import random
+import socket
+import time
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
 
+from tests.app.node import KEY
+from tests.e2e.clients.sockets import Reader, origin
 from tests.e2e.stage import WITH_KEY, Memory, records, sidecar, usage, worker_pid
 
 MIB = 1 << 20
@@ -49,12 +54,12 @@ async def test_a_thousand_messages_come_back_and_every_byte_is_in_the_record(tmp
     messages = [chance.randbytes(chance.choice((0, 1, 125, 126, 5_000, 70_000))) for _ in range(1000)]
     messages[::2] = [message.hex() for message in messages[::2]]
     async with tunnel(tmp_path, echo) as (running, url):
-        async with join(url) as socket:
+        async with join(url) as joined:
             for message in messages:
-                await socket.send(message)
-                assert await asyncio.wait_for(socket.recv(), 5) == message
+                await joined.send(message)
+                assert await asyncio.wait_for(joined.recv(), 5) == message
             assert usage(running) == []
-        assert (socket.close_code, socket.close_reason) == (1000, "")
+        assert (joined.close_code, joined.close_reason) == (1000, "")
         (record,) = await records(running)
     up = sum(framed(len(message), masked=True) for message in messages) + framed(2, masked=True)
     down = sum(framed(len(message), masked=False) for message in messages) + framed(2, masked=False)
@@ -75,24 +80,23 @@ async def test_the_server_may_speak_first_and_both_may_speak_at_once(tmp_path):
             heard = [await connection.recv() for _ in range(500)]
         await connection.send(repr(heard == [b"up %d" % number for number in range(500)]))
 
-    async with tunnel(tmp_path, talk) as (_, url), join(url) as socket:
-        assert await socket.recv() == "down 0"
+    async with tunnel(tmp_path, talk) as (_, url), join(url) as joined:
+        assert await joined.recv() == "down 0"
         for number in range(500):
-            await socket.send(b"up %d" % number)
-        assert [await socket.recv() for _ in range(499)] == [f"down {number}" for number in range(1, 500)]
-        assert await socket.recv() == "True"
+            await joined.send(b"up %d" % number)
+        assert [await joined.recv() for _ in range(499)] == [f"down {number}" for number in range(1, 500)]
+        assert await joined.recv() == "True"
 
 
-# Fails if an end that comes from the server cuts the tunnel (transport.abort) before its last bytes are through.
 async def test_a_close_by_the_server_reaches_the_client_whole(tmp_path):
     async def leave(connection):
         await connection.send(b"x" * MIB)
         await connection.close(4001, "enough")
 
-    async with tunnel(tmp_path, leave) as (running, url), join(url) as socket:
-        assert await socket.recv() == b"x" * MIB
+    async with tunnel(tmp_path, leave) as (running, url), join(url) as joined:
+        assert await joined.recv() == b"x" * MIB
         with pytest.raises(ConnectionClosedError) as closed:
-            await socket.recv()
+            await joined.recv()
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4001, "enough")
         (record,) = await records(running)
         assert record["bytes_out"] == framed(MIB, masked=False) + framed(2 + len("enough"), masked=False)
@@ -109,10 +113,10 @@ async def test_a_close_by_the_client_reaches_the_server_whole(tmp_path):
             codes.put_nowait((connection.close_code, connection.close_reason))
 
     async with tunnel(tmp_path, listen) as (running, url):
-        async with join(url) as socket:
-            await socket.send(b"y" * MIB)
-            await socket.close(4002, "done here")
-        assert socket.close_code == 4002
+        async with join(url) as joined:
+            await joined.send(b"y" * MIB)
+            await joined.close(4002, "done here")
+        assert joined.close_code == 4002
         assert await asyncio.wait_for(codes.get(), 5) == (4002, "done here")
         (record,) = await records(running)
         assert record["bytes_in"] == framed(MIB, masked=True) + framed(2 + len("done here"), masked=True)
@@ -124,11 +128,11 @@ async def test_a_server_that_breaks_off_breaks_the_client_off_and_leaves_its_rec
         await connection.recv()
         connection.transport.abort()
 
-    async with tunnel(tmp_path, vanish) as (running, url), join(url) as socket:
-        await socket.send("hello")
+    async with tunnel(tmp_path, vanish) as (running, url), join(url) as joined:
+        await joined.send("hello")
         with pytest.raises(ConnectionClosedError):
-            await asyncio.wait_for(socket.recv(), 5)
-        assert socket.close_code == 1006
+            await asyncio.wait_for(joined.recv(), 5)
+        assert joined.close_code == 1006
         (record,) = await records(running)
         assert (record["status"], record["outcome"]) == (101, "tunnel")
         assert record["bytes_in"] == framed(5, masked=True)
@@ -144,13 +148,72 @@ async def test_a_client_that_breaks_off_is_told_to_the_server_and_leaves_its_rec
         left.set()
 
     async with tunnel(tmp_path, listen) as (running, url):
-        async with join(url) as socket:
-            await socket.send("hello")
+        async with join(url) as joined:
+            await joined.send("hello")
             await running.until(lambda status: status["children"][0]["stats"]["gauges"]["exchanges"] == 1)
-            socket.transport.abort()
+            joined.transport.abort()
         await asyncio.wait_for(left.wait(), 5)
         (record,) = await records(running)
         assert (record["status"], record["outcome"]) == (101, "tunnel")
+
+
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n"
+LAST_WORDS = random.Random(5).randbytes(4 * MIB)
+
+
+def switched(running):
+    """A connection of a client that has switched to a protocol without closing handshake, and its reader."""
+    host, _, port = running.where.rpartition("/")[2].partition(":")
+    sock = socket.create_connection((host, int(port)))
+    sock.sendall(
+        f"GET / HTTP/1.1\r\nHost: a\r\nX-Api-Key: {KEY}\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n".encode()
+    )
+    reader = Reader(sock)
+    line, _ = reader.head()
+    assert line == "HTTP/1.1 101 Switching Protocols"
+    return sock, reader
+
+
+# Fails if a tunnel that ends is cut on the client's side (client.cut in `released`).
+async def test_the_last_bytes_of_a_server_that_hangs_up_arrive_at_a_slow_client(tmp_path):
+    def serve_last_words(sock, reader, line, fields):
+        sock.sendall(SWITCH + LAST_WORDS)
+        return True
+
+    def client():
+        sock, reader = switched(running)
+        with sock:
+            time.sleep(0.5)  # the server has hung up by now
+            return reader.file.read()
+
+    with origin(serve_last_words) as url:
+        async with sidecar(tmp_path, url) as running:
+            assert await asyncio.to_thread(client) == LAST_WORDS
+            (record,) = await records(running)
+            assert (record["bytes_out"], record["outcome"]) == (len(LAST_WORDS), "tunnel")
+
+
+# Fails if a tunnel that ends is cut on the upstream's side (transport.abort for every leg).
+async def test_the_last_bytes_of_a_client_that_hangs_up_arrive_at_a_slow_server(tmp_path):
+    heard = queue.Queue()
+
+    def listen_late(sock, reader, line, fields):
+        sock.sendall(SWITCH)
+        time.sleep(0.5)  # the client has hung up by now
+        heard.put(reader.file.read())
+        return True
+
+    def client():
+        sock, _ = switched(running)
+        with sock:
+            sock.sendall(LAST_WORDS)
+
+    with origin(listen_late) as url:
+        async with sidecar(tmp_path, url) as running:
+            await asyncio.to_thread(client)
+            assert await asyncio.to_thread(heard.get, timeout=10) == LAST_WORDS
+            (record,) = await records(running)
+            assert (record["bytes_in"], record["outcome"]) == (len(LAST_WORDS), "tunnel")
 
 
 # Fails if pauses are not handed on in a tunnel.
@@ -163,10 +226,10 @@ async def test_a_tunnel_whose_client_does_not_read_takes_no_memory(tmp_path):
 
     async with tunnel(tmp_path, pour) as (running, url):
         memory = Memory(await worker_pid(running))
-        async with join(url, max_queue=1) as socket:
+        async with join(url, max_queue=1) as joined:
             await asyncio.sleep(1)  # long enough to take it all in, if somebody did
             assert memory.grown_bytes() < 8 * MIB
-            assert sum([len(await socket.recv()) for _ in range(size // MIB)]) == size
+            assert sum([len(await joined.recv()) for _ in range(size // MIB)]) == size
 
 
 async def test_a_refused_upgrade_is_an_answer_like_any_other(tmp_path):
@@ -201,9 +264,9 @@ async def test_a_tunnel_holds_its_slot_until_it_ends(tmp_path):
 async def test_a_compressed_tunnel_with_pings_is_left_as_it_is(tmp_path):
     async with (
         tunnel(tmp_path, echo, compression="deflate", ping_interval=0.05) as (_, url),
-        join(url, compression="deflate", ping_interval=0.05) as socket,
+        join(url, compression="deflate", ping_interval=0.05) as joined,
     ):
         for _ in range(10):
-            await socket.send("abc" * 10_000)
-            assert await socket.recv() == "abc" * 10_000
-            assert await asyncio.wait_for(await socket.ping(), 5) >= 0
+            await joined.send("abc" * 10_000)
+            assert await joined.recv() == "abc" * 10_000
+            assert await asyncio.wait_for(await joined.ping(), 5) >= 0

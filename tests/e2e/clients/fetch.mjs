@@ -2,14 +2,21 @@
 // {method, url, headers, body (base64 or null), chunked, abortAfter} -> {status, headers, size, body (base64)} or {error}
 import { createInterface } from "node:readline";
 
-async function* pieces(bytes) {
-  for (let at = 0; at < bytes.length; at += 65536) yield bytes.subarray(at, at + 65536);
+function streamed(bytes) {
+  let at = 0;
+  return new ReadableStream({
+    pull(controller) {
+      if (at >= bytes.length) return controller.close();
+      controller.enqueue(bytes.subarray(at, at + 65536));
+      at += 65536;
+    },
+  });
 }
 
 async function ask({ method, url, headers, body, chunked, abortAfter }) {
   const abort = new AbortController();
   const bytes = body === null ? undefined : Buffer.from(body, "base64");
-  const content = bytes && chunked ? ReadableStream.from(pieces(bytes)) : bytes;
+  const content = bytes && chunked ? streamed(bytes) : bytes;
   const answer = await fetch(url, { method, headers, body: content, duplex: "half", signal: abort.signal });
   const parts = [];
   let size = 0;
