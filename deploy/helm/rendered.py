@@ -148,12 +148,14 @@ def test_ports_services_and_probes_are_those_of_the_settings(rendered, tmp_path)
 
 def test_the_kubelet_waits_longer_than_any_drain(rendered, tmp_path):
     pause = int(rendered.container["lifecycle"]["preStop"]["exec"]["command"][1])
+    # Fails if `mul 2` goes from the chart: the shipper drains after the workers.
     drain = 2 * (rendered.settings(tmp_path).drain_seconds + GRACE_SECONDS)
     assert rendered.pod["spec"]["terminationGracePeriodSeconds"] > pause + drain
 
 
 def test_services_and_budget_select_the_gateways_and_nothing_else(full):
     gateway, job = full.pod["metadata"]["labels"], full.one("Job")["spec"]["template"]["metadata"]["labels"]
+    # Fails if a selector is sidecar.selector instead of sidecar.gateways.
     selectors = [service["spec"]["selector"] for service in full.kind("Service")]
     selectors += [full.one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"]]
     selectors += [full.gateway["spec"]["selector"]["matchLabels"]]
@@ -171,6 +173,7 @@ def test_the_monitor_selects_the_control_service_and_no_other(full):
 
 
 def test_secrets_stand_in_secrets_alone(full):
+    # Fails if the settings of the ConfigMap are merged with secret.values.
     others = [yaml.safe_dump(thing) for thing in full.all if thing["kind"] != "Secret"]
     assert [secret for secret in SECRETS for text in others if secret in text] == []
     assert all(secret in yaml.safe_dump(full.kind("Secret")) for secret in SECRETS)
@@ -202,6 +205,7 @@ def test_the_monitor_and_the_hook_are_off_until_asked_for():
 
 
 def test_the_hook_needs_nothing_that_the_release_brings_later(full):
+    # Fails if the Job reads the ConfigMap or the Secret of the release.
     brought = [thing for thing in full.all if "helm.sh/hook" in thing["metadata"].get("annotations", {})]
     job = full.one("Job")
     assert job in brought

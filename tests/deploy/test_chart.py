@@ -67,11 +67,11 @@ def test_the_schema_and_the_values_name_the_same_things():
 
 def test_every_value_that_a_template_reads_is_there_and_every_value_is_read():
     # Fails if `.Values.volume.size` is written `.Values.volume.siez`.
-    read = {path.split(".")[0]: path for path in re.findall(r"\.Values\.([A-Za-z.]+)", TEMPLATES)}
-    assert set(read) == set(DEFAULT)
-    for path in re.findall(r"\.Values\.([A-Za-z_.]+)", TEMPLATES):
+    paths = {tuple(path.split(".")) for path in re.findall(r"\.Values\.([A-Za-z_]+(?:\.[A-Za-z_]+)*)", TEMPLATES)}
+    assert {path[0] for path in paths} == set(DEFAULT)
+    for path in paths:
         here = FULL
-        for part in path.rstrip(".").split("."):
+        for part in path:
             assert part in here, path
             here = here[part]
 

@@ -72,7 +72,7 @@ capabilities: { drop: [ALL] }
 {{- if and .Values.secret.existing .Values.secret.values -}}
 {{- fail "secret: is one of two: keep secret.existing, or secret.values" -}}
 {{- end -}}
-{{- $redis := or .Values.config.redis .Values.secret.existing .Values.secret.values.SIDECAR_REDIS__URL -}}
+{{- $redis := or (dig "redis" "url" "" .Values.config) .Values.secret.existing .Values.secret.values.SIDECAR_REDIS__URL -}}
 {{- if and (gt (int .Values.replicas) 1) (not $redis) -}}
 {{- fail (printf "replicas: %d gateways have in-memory counters that they cannot share: set config.redis.url (with a password: secret.values.SIDECAR_REDIS__URL), or replicas: 1" (int .Values.replicas)) -}}
 {{- end -}}
