@@ -25,7 +25,7 @@ def told(method, fields, body):
 
 
 async def echo(request):
-    fields = {name.lower(): value for name, value in request.headers.items()}
+    fields = {name.lower(): ", ".join(request.headers.getall(name)) for name in request.headers}
     return web.json_response(
         told(request.method, fields, await request.read()) | {"query": request.rel_url.raw_query_string}
     )
