@@ -10,128 +10,37 @@ learns of the end only after the journal has.
 
 from __future__ import annotations
 
-from sidecar.core.counter import Checks
 from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError, UpstreamError
 from sidecar.core.headers import denial_problem
+from sidecar.core.http import problem as answers
 from sidecar.core.http.body import chunk, last_chunk
-from sidecar.core.http.forward import interim_head, trace, trailers_allowed
-from sidecar.core.http.problem import (
-    BAD_KEY,
-    JOURNAL_FULL,
-    KEYS_AWAY,
-    LOOP,
-    NO_FEATURE,
-    NO_KEY,
-    NO_PLAN,
-    NO_ROUTE,
-    NOT_RECORDED,
-    Problem,
-    problem_answer,
-    too_large,
-)  # fmt: skip
+from sidecar.core.http.forward import interim_head, trailers_allowed
+from sidecar.core.http.problem import Problem, problem_answer, too_large
 from sidecar.core.http.request import Request
 from sidecar.core.http.response import ResponseHead
-from sidecar.core.identity import Identity, Source, digest, looks_made
-from sidecar.core.policy import NOWHERE, Route, Terms
+from sidecar.core.identity import Identity
+from sidecar.core.policy import Terms
 from sidecar.core.record import denial_record, open_entry, usage_record
 from sidecar.core.usage import billing
-from sidecar.ports import Client, House, Leg, Upstream
+from sidecar.gateway.arrival import Arrival
+from sidecar.gateway.facts import NOTHING, Facts
+from sidecar.ports import Client, House, Leg
+
+__all__ = ["REPLAY_BYTES", "Arrival", "RequestExchange", "serve"]
 
 REPLAY_BYTES = 64 * 1024  # of a request body, held until the answer begins, so that a safe retry can send it again
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-NOTHING: dict[str, int] = {}
-NO_TRAILERS: list[tuple[bytes, bytes]] = []
 CLIENT_GONE = 499  # nginx's word for an answer that nobody waited for
 
 
-class Arrival:
-    """What one head means under one policy: worked out once, and kept with the head for when it comes again.
-
-    `refusal` is the answer where it goes no further. `digest` is b"" for a caller without credential, who may pass.
-    `identity`, `terms` and `checks` are the last ones that this head led to; `up` the rebuilt head, but for the id.
-    """
-
-    __slots__ = ("checks", "digest", "identity", "policy", "refusal", "source", "terms", "traceparent", "up", "way")
-
-    def __init__(self, house: House, request: Request) -> None:
-        self.policy = house.policy
-        self.identity: Identity | None = None
-        self.terms: Terms | None = None
-        self.checks: Checks | None = None
-        self.source: Source | None = None
-        self.digest = self.up = b""
-        self.traceparent = ""
-        way = self.policy.match(request.method, request.path)
-        self.way: Route = way if way is not None else NOWHERE
-        self.refusal = NO_ROUTE if way is None else self._refusal(house, request)
-
-    def _refusal(self, house: House, request: Request) -> Problem | None:
-        way = self.way
-        if b"via" in request.fields and house.is_loop(request):
-            return LOOP
-        if way.max_body_bytes and request.length > way.max_body_bytes:
-            return too_large(way.max_body_bytes)
-        if b"traceparent" in request.fields:
-            self.traceparent = trace(request)
-        for source in way.sources:
-            credential = source.read(source, request)
-            if isinstance(credential, bytes):
-                self.source = source
-                self.digest = digest(credential, house.pepper)
-                return BAD_KEY if looks_made(credential) is False else None
-            if credential is not None:
-                return credential
-        return None if way.unattributed == "allow" else NO_KEY
-
-
-class RequestExchange:
+class RequestExchange(Facts):
     """One request and all that becomes of it: `ports.Exchange` to the listener, `ports.Caller` to the upstream.
 
     It is also the facts that meters and records read: status, bytes, times, outcome.
     """
 
-    __slots__ = (
-        "house", "request", "client", "id", "method", "path", "arrived_us", "started_us",  # on arrival
-        "arrival", "way", "route", "identity", "terms", "plan", "checks", "decision",
-        "traceparent",  # the way in
-        "upstream", "leg", "sent_us", "attempts", "body", "body_ended", "request_trailers", "bytes_in",  # up
-        "head", "status", "bytes_out", "chunked", "out", "trailers", "upstream_us",  # down
-        "opened", "ended", "gone", "broken", "tunnelled", "close_after",  # the laws
-        "usage", "quality", "billable", "billable_reason", "duration_us", "outcome", "client_disconnected",  # the bill
-    )  # fmt: skip
-
-    terms: Terms
-    dims: dict[str, str] = {}  # noqa: RUF012 - never written to: meters that name dims come later
-
-    def __init__(self, house: House, request: Request, client: Client) -> None:
-        self.house = house
-        self.request = request
-        self.client = client
-        self.method = request.method
-        self.path = request.path
-        self.arrived_us = now_us = house.now_us()
-        self.started_us = house.mono_us()
-        self.id = house.mint(now_us // 1000)
-        self.route = self.plan = self.traceparent = ""
-        self.identity: Identity | None = None
-        self.checks: Checks | None = None
-        self.decision: Decision | None = None
-        self.upstream: Upstream | None = None
-        self.leg: Leg | None = None
-        self.head: ResponseHead | None = None
-        self.body: list[bytes] | None = [] if request.length else None
-        self.request_trailers = self.trailers = NO_TRAILERS
-        self.out: list[bytes] = []
-        self.body_ended = request.length == 0
-        self.close_after = not request.keep_alive
-        self.opened = self.ended = self.gone = self.broken = self.chunked = self.tunnelled = False
-        self.client_disconnected = False
-        self.status = self.attempts = self.bytes_in = self.bytes_out = self.sent_us = self.upstream_us = 0
-        self.duration_us = 0
-        self.outcome = "ok"
-        self.quality = "exact"
-        self.usage: dict[str, int] = NOTHING
+    __slots__ = ()
 
     # Who is calling, and by which terms?
 
@@ -140,7 +49,7 @@ class RequestExchange:
         arrival = request.prepared
         if arrival is None or arrival.policy is not house.policy:
             arrival = request.prepared = Arrival(house, request)
-        self.arrival: Arrival = arrival
+        self.arrival = arrival
         self.way = arrival.way
         self.route = arrival.way.id
         self.traceparent = arrival.traceparent
@@ -154,7 +63,7 @@ class RequestExchange:
         if self.ended:
             return None
         if found is None or isinstance(found, StoreError):
-            return self._answer(BAD_KEY if found is None else KEYS_AWAY)
+            return self._answer(answers.BAD_KEY if found is None else answers.KEYS_AWAY)
         self.identity = found
         arrival = self.arrival
         if arrival.identity is not found:
@@ -165,7 +74,7 @@ class RequestExchange:
 
     def _agree(self, terms: Terms | None) -> None:
         if terms is None or not terms.entitled:
-            return self._answer(NO_PLAN if terms is None else NO_FEATURE)
+            return self._answer(answers.NO_PLAN if terms is None else answers.NO_FEATURE)
         self.terms = terms
         self.plan = terms.plan
         if self.identity is None or not terms.limits:
@@ -177,7 +86,7 @@ class RequestExchange:
 
     def decided(self, decision: Decision | StoreError) -> None:
         if isinstance(decision, StoreError):  # only where no degraded store stands before this one
-            return None if self.ended else self._answer(KEYS_AWAY)
+            return None if self.ended else self._answer(answers.KEYS_AWAY)
         self.decision = decision
         self.checks = decision.checks
         if decision.shadowed:
@@ -201,7 +110,7 @@ class RequestExchange:
             return self._withdraw()
         if not self.house.journal.accepting():
             self._settle(None)
-            return self._answer(JOURNAL_FULL)
+            return self._answer(answers.JOURNAL_FULL)
         self.opened = True
         return self.house.journal.open(self.id, open_entry(self, self.arrived_us), self.exchange)
 
@@ -218,7 +127,7 @@ class RequestExchange:
         if not written:
             self.opened = False
             self._settle(None)
-            return self._answer(NOT_RECORDED)
+            return self._answer(answers.NOT_RECORDED)
         if self.request.expect:
             self.client.interim(CONTINUE)
         self.upstream = self.house.upstream(self.way)
@@ -419,25 +328,7 @@ class RequestExchange:
         self.close_after = self.close_after or self.house.draining
         return problem_answer(problem, self.id.decode(), extra=limits, close=self.close_after, bodyless=bodyless)
 
-    # What meters and records read.
-
-    @property
-    def customer(self) -> str:
-        return self.identity.customer if self.identity is not None else ""
-
-    @property
-    def request_bytes(self) -> int:
-        return self.bytes_in
-
-    @property
-    def response_bytes(self) -> int:
-        return self.bytes_out
-
-    def request_header(self, name: bytes) -> bytes | None:
-        return self.request.fields.get(name)
-
-    def response_header(self, name: bytes) -> bytes | None:
-        return self.head.fields.get(name) if self.head is not None else None
+    # What is written down of it.
 
     def _record(self, source: str, sequence: int) -> bytes:
         self.house.totals.add(self.usage)  # with the number it gets, so that a checkpoint's totals match it

@@ -1,0 +1,84 @@
+"""What is known of one exchange, grouped by when it becomes known: what meters measure and records state.
+
+Only fields and their first values: what changes them is the story in this package's `__init__`.
+"""
+
+from __future__ import annotations
+
+from sidecar.core.counter import Checks
+from sidecar.core.decision import Decision
+from sidecar.core.http.request import Request
+from sidecar.core.http.response import ResponseHead
+from sidecar.core.identity import Identity
+from sidecar.core.policy import Route, Terms
+from sidecar.gateway.arrival import Arrival
+from sidecar.ports import Client, House, Leg, Upstream
+
+NOTHING: dict[str, int] = {}
+NO_TRAILERS: list[tuple[bytes, bytes]] = []
+
+
+class Facts:
+    """One exchange, as meters (`core.policy.Facts`) and records (`core.record.Facts`) read it."""
+
+    __slots__ = (
+        "house", "request", "client", "id", "method", "path", "arrived_us", "started_us",  # on arrival
+        "arrival", "way", "route", "identity", "terms", "plan", "checks", "decision",
+        "traceparent",  # the way in
+        "upstream", "leg", "sent_us", "attempts", "body", "body_ended", "request_trailers", "bytes_in",  # up
+        "head", "status", "bytes_out", "chunked", "out", "trailers", "upstream_us",  # down
+        "opened", "ended", "gone", "broken", "tunnelled", "close_after",  # the laws
+        "usage", "quality", "billable", "billable_reason", "duration_us", "outcome", "client_disconnected",  # the bill
+    )  # fmt: skip
+
+    arrival: Arrival
+    way: Route
+    terms: Terms
+    dims: dict[str, str] = {}  # noqa: RUF012 - never written to: meters that name dims come later
+
+    def __init__(self, house: House, request: Request, client: Client) -> None:
+        self.house = house
+        self.request = request
+        self.client = client
+        self.method = request.method
+        self.path = request.path
+        self.arrived_us = now_us = house.now_us()
+        self.started_us = house.mono_us()
+        self.id = house.mint(now_us // 1000)
+        self.route = self.plan = self.traceparent = ""
+        self.identity: Identity | None = None
+        self.checks: Checks | None = None
+        self.decision: Decision | None = None
+        self.upstream: Upstream | None = None
+        self.leg: Leg | None = None
+        self.head: ResponseHead | None = None
+        self.body: list[bytes] | None = [] if request.length else None
+        self.request_trailers = self.trailers = NO_TRAILERS
+        self.out: list[bytes] = []
+        self.body_ended = request.length == 0
+        self.close_after = not request.keep_alive
+        self.opened = self.ended = self.gone = self.broken = self.chunked = self.tunnelled = False
+        self.client_disconnected = False
+        self.status = self.attempts = self.bytes_in = self.bytes_out = self.sent_us = self.upstream_us = 0
+        self.duration_us = 0
+        self.outcome = "ok"
+        self.quality = "exact"
+        self.usage: dict[str, int] = NOTHING
+
+    @property
+    def customer(self) -> str:
+        return self.identity.customer if self.identity is not None else ""
+
+    @property
+    def request_bytes(self) -> int:
+        return self.bytes_in
+
+    @property
+    def response_bytes(self) -> int:
+        return self.bytes_out
+
+    def request_header(self, name: bytes) -> bytes | None:
+        return self.request.fields.get(name)
+
+    def response_header(self, name: bytes) -> bytes | None:
+        return self.head.fields.get(name) if self.head is not None else None
