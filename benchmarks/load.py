@@ -32,9 +32,18 @@ def missing() -> str:
     return "" if shutil.which("wrk") else "not on this machine: apt-get install wrk"
 
 
-def wrk(stage: Stage, port: int, seconds: int) -> Served:
+EACH_ITS_PATH = """
+local n = 0
+request = function()
+  n = n + 1
+  return wrk.format(nil, '/bench/' .. n)
+end
+"""
+
+
+def wrk(stage: Stage, port: int, seconds: int, *, each_its_path: bool = False) -> Served:
     """`seconds` of requests on CONNECTIONS keep-alive connections, each sending its next when the last is answered."""
-    script = stage.write("report.lua", REPORT)
+    script = stage.write("report.lua", REPORT + (EACH_ITS_PATH if each_its_path else ""))
     headers = [part for name, value in HEADERS.items() for part in ("-H", f"{name}: {value}")]
     argv = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "5s", "-s", str(script), *headers]
     done = subprocess.run(

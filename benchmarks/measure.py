@@ -74,10 +74,11 @@ def measure(peer: Peer, shape: Shape) -> Sample:
     with Stage() as stage:
         upstream = start_upstream(stage, shape.answer_bytes, LOAD_CORE)
         started = peer.start(stage, upstream)
-        warm = load.wrk(stage, started.port, shape.warmup) if shape.warmup else load.Served(0, 0)
+        vary = peer.each_its_path
+        warm = load.wrk(stage, started.port, shape.warmup, each_its_path=vary) if shape.warmup else load.Served(0, 0)
         parts = started.parts()
         before = cpu_by_part(parts)
-        served = load.wrk(stage, started.port, shape.seconds)
+        served = load.wrk(stage, started.port, shape.seconds, each_its_path=vary)
         after = cpu_by_part(parts)
         used = {part: after[part] - before[part] for part in parts}
         if started.parts() != parts:

@@ -35,6 +35,7 @@ class Peer:
     missing: Callable[[], str]  # "" or what is missing and how to get it
     version: Callable[[], str]
     start: Callable[[Stage, int], Started]  # stage, the upstream's port
+    each_its_path: bool = False  # no two requests alike: the worst case for what is remembered of a head
 
 
 def on_path(program: str, package: str) -> Callable[[], str]:

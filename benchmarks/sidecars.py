@@ -160,9 +160,9 @@ def _missing(form: Form) -> Callable[[], str]:
     return on_path("redis-server", "redis-server") if form.redis else lambda: ""
 
 
-def _peer(name: str, title: str, form: Form) -> Peer:
+def _peer(name: str, title: str, form: Form, *, each_its_path: bool = False) -> Peer:
     version = first_line(sys.executable, "-m", "sidecar", "--version")
-    return Peer(name, title, _missing(form), version, form.start)
+    return Peer(name, title, _missing(form), version, form.start, each_its_path)
 
 
 # Leased forms come here when leases are switched on by a setting.
@@ -170,5 +170,11 @@ FORMS = (
     _peer("bare", "sidecar, embedded, no limits", Form(limits=False, redis=False, shipping=True)),
     _peer("embedded", "sidecar, embedded: key, 2 limits, record", Form(limits=True, redis=False, shipping=True)),
     _peer("redis", "sidecar, Redis: key, 2 exact limits, record", Form(limits=True, redis=True, shipping=False)),
+    _peer(
+        "paths",
+        "the same, each request another path",
+        Form(limits=True, redis=True, shipping=False),
+        each_its_path=True,
+    ),
     _peer("shipped", "the same, the shipper running", Form(limits=True, redis=True, shipping=True)),
 )

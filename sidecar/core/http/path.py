@@ -27,6 +27,8 @@ def read_target(target: bytes) -> tuple[str, str, bytes]:
 
     Raises NoNormalForm. Origin-form and absolute-form only: RFC 9112 §3.2.
     """
+    if _PLAIN.fullmatch(target):  # as most are, and cheaper than to remember it
+        return target.decode("ascii") or "/", "", b""
     return _read_cached(target) if len(target) <= _CACHED_BYTES else _read(target)
 
 

@@ -73,11 +73,12 @@ class Checkpoint(NamedTuple):
 def usage_record(facts: Facts, time_us: int, source: str, sequence: int) -> bytes:
     """The record of an exchange: kind `usage`, or `unattributed` where nobody is known. `time_us`: since the epoch."""
     identity, decision = facts.identity, facts.decision
-    envelope, data, _ = _said(identity, facts.plan, facts.route, facts.method, facts.path, facts.traceparent)
+    envelope, data, _ = _said(identity, facts.plan, facts.route, facts.method)
     seconds, micros = divmod(time_us, 1_000_000)
     return (
         f'{_begin(source, "usage" if identity is not None else "unattributed")}{facts.id.decode()}",{envelope}'
-        f'"time":"{_second(seconds)}{micros:06d}Z","sequence":"{sequence:018d}","data":{{{data},"status":{facts.status},'
+        f'"time":"{_second(seconds)}{micros:06d}Z","sequence":"{sequence:018d}",{_trace(facts.traceparent)}'
+        f'"data":{{{data}{_json(facts.path)},"status":{facts.status},'
         f'"usage":{orjson.dumps(facts.usage).decode()},'
         f"{_verdict(facts.quality, facts.billable, facts.billable_reason, facts.outcome)}"
         f'"dims":{_json(facts.dims) if facts.dims else "{}"},'
@@ -91,11 +92,12 @@ def usage_record(facts: Facts, time_us: int, source: str, sequence: int) -> byte
 def denial_record(facts: Facts, time_us: int, source: str, sequence: int) -> bytes:
     """The record of a request that a limit refused: it consumed nothing."""
     decision = facts.decision
-    envelope, data, _ = _said(facts.identity, facts.plan, facts.route, facts.method, facts.path, facts.traceparent)
+    envelope, data, _ = _said(facts.identity, facts.plan, facts.route, facts.method)
     seconds, micros = divmod(time_us, 1_000_000)
     return (
         f'{_begin(source, "denial")}{facts.id.decode()}",{envelope}'
-        f'"time":"{_second(seconds)}{micros:06d}Z","sequence":"{sequence:018d}","data":{{{data},"status":{facts.status},'
+        f'"time":"{_second(seconds)}{micros:06d}Z","sequence":"{sequence:018d}",{_trace(facts.traceparent)}'
+        f'"data":{{{data}{_json(facts.path)},"status":{facts.status},'
         f'"duration_us":{facts.duration_us}{_decided(decision) if decision is not None else ""}}}}}'
     ).encode()
 
@@ -113,9 +115,11 @@ def checkpoint_record(said: Checkpoint, id_: bytes, time_us: int, source: str, s
 def open_entry(facts: Facts, time_us: int) -> bytes:
     """What is known when the upstream is about to see the exchange: enough to close it as crashed after a kill."""
     decision = facts.decision
-    _, _, known = _said(facts.identity, facts.plan, facts.route, facts.method, facts.path, facts.traceparent)
+    _, _, known = _said(facts.identity, facts.plan, facts.route, facts.method)
     reserved = "{}" if decision is None else _template(decision.checks)[2]
-    return f'{{"time_us":{time_us},{known},"reserved":{reserved}}}'.encode()
+    return (
+        f'{{"time_us":{time_us},{_trace(facts.traceparent)}{known}{_json(facts.path)},"reserved":{reserved}}}'
+    ).encode()
 
 
 def crashed_record(opened: bytes, id_: bytes, time_us: int, source: str, sequence: int) -> bytes:
@@ -198,21 +202,18 @@ def _begin(source: str, kind: str) -> str:
 
 
 @lru_cache(maxsize=8192)
-def _said(
-    identity: Identity | None, plan: str, route: str, method: str, path: str, traceparent: str
-) -> tuple[str, str, str]:
-    """What an exchange shares with the caller's others: of the envelope, of the data, and of an OPEN entry.
+def _said(identity: Identity | None, plan: str, route: str, method: str) -> tuple[str, str, str]:
+    """What an exchange shares with the caller's others: of the envelope, of the data, of an OPEN entry, up to the path.
 
     No attribute is empty: CloudEvents forbids it.
     """
-    trace = f'"traceparent":{_json(traceparent)},' if traceparent else ""
-    way = f'"plan":{_json(plan)},"route":{_json(route)},"method":{_json(method)},"path":{_json(path)}'
+    way = f'"plan":{_json(plan)},"route":{_json(route)},"method":{_json(method)},"path":'
     if identity is None:
-        return trace, way, trace + way
+        return "", way, way
     subject = f'"subject":{_json(identity.subject or identity.customer)},'
     customer = _json(identity.customer)
     who = f'"customer":{customer},"key_id":{_json(identity.key_id)},'
-    return f'{subject}"partitionkey":{customer},{trace}', who + way, subject + who + trace + way
+    return f'{subject}"partitionkey":{customer},', who + way, subject + who + way
 
 
 @lru_cache(maxsize=4096)
@@ -224,6 +225,10 @@ def _verdict(quality: str, billable: bool, reason: str, outcome: str) -> str:
 @lru_cache(maxsize=16)
 def _second(seconds: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}."
+
+
+def _trace(traceparent: str) -> str:
+    return f'"traceparent":{_json(traceparent)},' if traceparent else ""
 
 
 def _decided(decision: Decision) -> str:
