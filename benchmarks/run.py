@@ -37,7 +37,7 @@ def chosen(names: str) -> list[Peer]:
 
 
 def versions(results: Results) -> list[str]:
-    return [FORMS[name].version() for name in results.samples]
+    return list(dict.fromkeys(FORMS[name].version() for name in results.samples))
 
 
 @click.command(context_settings={"show_default": True})

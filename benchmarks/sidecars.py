@@ -172,9 +172,9 @@ FORMS = (
     _peer("redis", "sidecar, Redis: key, 2 exact limits, record", Form(limits=True, redis=True, shipping=False)),
     _peer(
         "paths",
-        "the same, each request another path",
+        "sidecar, Redis: each request another path",
         Form(limits=True, redis=True, shipping=False),
         each_its_path=True,
     ),
-    _peer("shipped", "the same, the shipper running", Form(limits=True, redis=True, shipping=True)),
+    _peer("shipped", "sidecar, Redis: the shipper running", Form(limits=True, redis=True, shipping=True)),
 )
