@@ -45,9 +45,7 @@ async def test_what_was_counted_served_and_recorded_is_one_number_through_two_wo
 ):
     """litellm #34732 (N at once all passed), unkey #1995, Kong docs #6586, openmeter #4485.
 
-    Fails if `idempotent by id` is taken out of reserve.lua and a reserve is sent twice; if `_settle` is skipped
-    (egress keeps its estimate, a 500 its unit); if a denial writes to the limits before it; if the OPEN entry is not
-    written; if `RateLimit` is read as a share per worker.
+    Fails if `_settle` is skipped (egress keeps its estimate, a 500 its unit), or if a denial writes to the limits.
     """
     redis = make_redis()
     async with house(

@@ -61,7 +61,7 @@ async def test_http_1_1_is_all_that_is_agreed_on(tmp_path, made):
         await writer.wait_closed()
 
 
-# Fails if a client that speaks plain HTTP to the TLS port harms the others, or is served.
+# A client that speaks plain HTTP to the TLS port is not served, and harms nobody.
 async def test_plain_http_on_the_tls_port_gets_nothing_and_harms_nobody(tmp_path, made):
     async with behind_tls(tmp_path, made) as (_, where, _, session):
         host, _, port = where.rpartition("/")[2].partition(":")
