@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, Protocol
 
 from sidecar.core.http import Request
 from sidecar.core.identity import Source
+from sidecar.core.price import Price
 
 CACHED_PATHS: Final = 16_384  # per policy; a scan of made-up paths costs a clear, never memory
 ANY: Final = "*"
@@ -34,8 +35,14 @@ class Limit:
     quota:       `amount` units per `calendar` unit (hour, day, week, month, year), in `zone` (IANA name, or
                  "customer" for the identity's own), from the 1st, or from the identity's anchor where `anchored`.
     concurrency: `amount` exchanges at once; a slot that nobody gives back expires after `period_us`.
+    priced:      counts `meter` in the window of a quota and never denies (`amount` 0): what the count adds to the
+                 charge of `price` is taken from the next balance of the same `unit` in the list.
+    balance:     a customer's wallet in `unit`, in nano-units (`amount` 0); pays for the priced limits before it. What
+                 nobody settles goes back after `period_us`.
 
-    `reserve` units are held while the meter's quantity is not known yet (bytes, durations).
+    `reserve` units are held while the meter's quantity is not known yet (bytes, durations, tokens). `alerts`: percents
+    of the amount whose passing is told. `offline` nano-units pass in all while a balance's store is away. `link` is
+    where a client raises the limit.
     """
 
     id: str
@@ -50,10 +57,15 @@ class Limit:
     anchored: bool = False
     fixed: bool = False
     over: str = "deny"  # deny | allow
-    stage: str = "enforce"  # shadow | enforce
+    stage: str = "enforce"  # shadow | soft (decides and warns) | enforce
     on_store_failure: str = "allow"  # allow (within the local share) | deny
     routes: frozenset[str] = frozenset()  # empty: every route
     reserve: int = 1
+    unit: str = ""
+    price: Price | None = None
+    alerts: tuple[int, ...] = ()
+    offline: int = 0
+    link: str = ""
 
 
 class Facts(Protocol):

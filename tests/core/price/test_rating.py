@@ -1,4 +1,4 @@
-"""Mirrors sidecar/core/price.py."""
+"""Mirrors sidecar/core/price/rating.py."""
 
 from fractions import Fraction
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sidecar.core.http import Request
 from sidecar.core.policy import Facts, Meter
@@ -24,14 +24,41 @@ QUANTITIES: Final[dict[str, Callable[[Facts], int]]] = {
 }
 
 
+class JsonTest(NamedTuple):
+    """A field of a JSON body: `side` is request or response, `pointer` RFC 6901, no `values`: it is there."""
+
+    side: str
+    pointer: str
+    values: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class When:
-    """Conditions that all hold; None is no condition. `headers`: of the request, name and values (none: present)."""
+    """Conditions that all hold; None or () is no condition. `headers`: of the request, name and values (none: present).
+
+    `json_rpc`: globs over the method of a JSON-RPC call; a batch is judged call by call.
+    """
 
     statuses: frozenset[int] | None = None
     routes: frozenset[str] | None = None
     methods: frozenset[str] | None = None
     headers: tuple[tuple[bytes, frozenset[bytes]], ...] = ()
+    json_rpc: tuple[str, ...] = ()
+    json: tuple[JsonTest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """Exchanges that match `when`, `customers` and `test_keys` are recorded and not billed, for the reason `id`.
+
+    With `retries_us`, those that repeat an `Idempotency-Key` of the same customer within that time of a billed one.
+    """
+
+    id: str
+    when: When = When()
+    customers: frozenset[str] = frozenset()
+    test_keys: bool = False
+    retries_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +82,24 @@ class Measured:
     """One of QUANTITIES, or a whole number in "request.header.<name>" or "response.header.<name>"."""
 
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Json:
+    """A whole number in a JSON body, or with `length` the number of an array's items. `default` where it is neither."""
+
+    side: str
+    pointer: str
+    length: bool = False
+    default: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """A kind of tokens read from an AI answer, such as input_uncached. `adapter` "" takes whichever read it."""
+
+    kind: str
+    adapter: str = ""
 
 
 Value = Count | Lookup | Measured

@@ -1,4 +1,4 @@
-"""Mirrors sidecar/core/usage.py."""
+"""Mirrors sidecar/core/usage/meters.py."""
 
 from types import MappingProxyType, SimpleNamespace
 
