@@ -18,6 +18,6 @@ from sidecar.core.usage.meters import (
 )
 
 __all__ = [
-    "MAX_UNITS", "QUANTITIES", "REQUESTS", "Count", "Exclusion", "Json", "Lookup", "Measured", "MeterRule", "Usage", "Value", "When",
-    "billing", "meter_for",
+    "MAX_UNITS", "QUANTITIES", "REQUESTS", "Count", "Exclusion", "Json", "Lookup", "Measured", "MeterRule", "Usage",
+    "Value", "When", "billing", "meter_for",
 ]  # fmt: skip
