@@ -1,4 +1,4 @@
-"""`sidecar keys`: make, list, revoke and rotate API keys, in the file or the Redis of the settings.
+"""`sidecar keys`: make, list, revoke and rotate API keys, and change their plans, in a file or in Redis.
 
 A key is printed once, alone on standard output, and kept nowhere; all else that is said to a person goes to standard
 error. A change is made whole or not at all in a file; in Redis it can be sent again.
@@ -124,7 +124,7 @@ def _ssl(tls: ClientTls) -> dict[str, Any]:
 
 @click.group()
 def keys() -> None:
-    """Make, list, revoke and rotate API keys."""
+    """Make, list, revoke and rotate API keys, and change their plans."""
 
 
 @keys.command()
@@ -189,6 +189,35 @@ def revoke(config: Path | None, ids: tuple[str, ...], as_json: bool) -> None:
         print_json([_row(record, _now()) for record in revoked])
     else:
         click.echo(f"revoked {', '.join(ids)}", err=True)
+
+
+@keys.command()
+@config_option
+@click.argument("name", metavar="ID")
+@click.argument("plan", metavar="PLAN")
+@json_option
+def plan(config: Path | None, name: str, plan: str, as_json: bool) -> None:
+    """Put the key of this ID on another PLAN, from now on.
+
+    What was counted stays counted: a limit that both plans have goes on where it stands. Records say since when. Other
+    keys of the customer keep their plan.
+    """
+    desk = _desk(config)
+    before = desk.known(name)
+    if (state := _state(before, _now())) != "active":
+        raise SidecarError(f"the key {name} is {state}; make a new one")
+    since = before.plan_since if before.plan == plan else f"{_now():%Y-%m-%dT%H:%M:%SZ}"
+    after, faults = read_record(before.stored() | {"plan": plan, "plan_since": since} if since else before.stored())
+    if after is None:
+        raise click.UsageError("; ".join(f"PLAN {what}" for _, what in faults))
+    if after != before:
+        desk.register.put(after)
+    if as_json:
+        print_json(_row(after, _now()))
+    elif after == before:
+        click.echo(f"{name} is on the plan {plan} already", err=True)
+    else:
+        click.echo(f"{name} is on the plan {plan} since {since}, before on {before.plan}; its counters go on", err=True)
 
 
 @keys.command()

@@ -33,7 +33,8 @@ class Identity:
     """The result of attribution. Compared and hashed by object: one look-up yields one object, which caches may key on.
 
     `zone` is the customer's IANA time zone; `anchor_us` the start of the subscription, in µs since the Unix epoch
-    (0: the calendar's own boundaries); from `expires_us` on the key is none (0: it never ends).
+    (0: the calendar's own boundaries); from `expires_us` on the key is none (0: it never ends). `plan_since` is the
+    moment of the last change of plan, RFC 3339 ("": always on this one); counters know nothing of it and go on.
     """
 
     key_id: str
@@ -44,6 +45,7 @@ class Identity:
     anchor_us: int = 0
     test: bool = False
     expires_us: int = 0
+    plan_since: str = ""
 
     def same_as(self, other: Identity) -> bool:
         """Whether both say the same, field by field: a refresh that changed nothing keeps the old object."""
@@ -246,7 +248,10 @@ _PRINTABLE = re.compile(r"[!-~](?:[ -~]{0,254}[!-~])?")
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """An API key as it is registered. `hash` is `sha256:` and 64 hex digits; `expires` RFC 3339; `anchor` a date."""
+    """An API key as it is registered. `hash` is `sha256:` and 64 hex digits; `anchor` a date.
+
+    `expires` and `plan_since` are RFC 3339 with an offset.
+    """
 
     id: str
     hash: str
@@ -259,6 +264,7 @@ class KeyRecord:
     expires: str = ""
     name: str = ""
     test: bool = False
+    plan_since: str = ""
 
     def __repr__(self) -> str:
         return f"KeyRecord({self.id!r})"
@@ -276,7 +282,17 @@ class KeyRecord:
             _us(datetime.combine(date.fromisoformat(self.anchor), time(), ZoneInfo(self.zone))) if self.anchor else 0
         )
         expires_us = _us(datetime.fromisoformat(self.expires)) if self.expires else 0
-        return Identity(self.id, self.subject, self.customer, self.plan, self.zone, anchor_us, self.test, expires_us)
+        return Identity(
+            key_id=self.id,
+            subject=self.subject,
+            customer=self.customer,
+            plan=self.plan,
+            zone=self.zone,
+            anchor_us=anchor_us,
+            test=self.test,
+            expires_us=expires_us,
+            plan_since=self.plan_since,
+        )
 
     def stored(self) -> dict[str, Any]:
         """The fields that are not at their defaults, as files and Redis hold them."""
@@ -335,5 +351,6 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "expires": (_is_moment, "is a moment with its offset, as in 2026-12-31T23:59:59Z"),
     "name": (_is_name, _NAME_RULE),
     "test": (lambda value: isinstance(value, bool), "is true or false"),
+    "plan_since": (_is_moment, "is a moment with its offset, as `sidecar keys plan` writes it: 2026-11-21T01:03:26Z"),
 }  # fmt: skip
 _REQUIRED = frozenset({"id", "hash", "customer", "subject", "plan"})

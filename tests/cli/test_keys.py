@@ -81,6 +81,7 @@ def test_a_key_in_json_carries_its_fields(desk):
     assert told == {
         "id": "k_1", "customer": "cust-1", "subject": "app-1", "plan": "free", "status": "active", "zone": "Asia/Tokyo",
         "anchor": "2026-01-31", "expires": "", "name": "a note", "test": True,
+        "plan_since": "",
     }  # fmt: skip
     assert desk.listed() == [told]
 
@@ -143,6 +144,52 @@ def test_rotation_never_lengthens_a_key(desk):
     assert {datetime.fromisoformat(one["expires"]) for one in desk.listed()} == {soon}
 
 
+# Fails if the moment is not written, or anything but the plan is changed with it.
+def test_another_plan_holds_from_now_on_and_all_else_stays(desk):
+    desk(*ONE, "--zone", "Asia/Tokyo")
+    (before,) = desk.listed()
+    code, out, err = desk("plan", "k_1", "pro")
+    (after,) = desk.listed()
+    assert (code, out) == (0, "")
+    assert f"k_1 is on the plan pro since {after['plan_since']}, before on free" in err
+    assert after == {**before, "plan": "pro", "plan_since": after["plan_since"]}
+    since = datetime.now(UTC) - datetime.fromisoformat(after["plan_since"])  # noqa: TID251 - held against the real clock
+    assert timedelta(0) <= since < timedelta(minutes=1)
+
+
+# Fails if the moment is written whatever the plan was.
+def test_the_same_plan_again_keeps_its_moment(desk):
+    desk(*ONE)
+    assert desk("plan", "k_1", "free") == (0, "", "k_1 is on the plan free already\n")
+    assert desk.listed()[0]["plan_since"] == ""
+    desk("plan", "k_1", "pro")
+    (before,) = desk.listed()
+    _, out, _ = desk("plan", "k_1", "pro", "--json")
+    assert json.loads(out) == before
+    assert desk.listed() == [before]
+
+
+def test_a_rotated_key_stands_on_its_plan_since_the_same_moment(desk):
+    desk(*ONE)
+    desk("plan", "k_1", "pro")
+    desk("rotate", "k_1", "--id", "k_2")
+    assert len({(one["plan"], one["plan_since"]) for one in desk.listed()}) == 1
+
+
+def test_a_plan_without_a_name_is_wrong_usage(desk):
+    desk(*ONE)
+    code, _, err = desk("plan", "k_1", "a\nb")
+    assert code == 2
+    assert "PLAN is 1 to 256 printable" in err
+    assert desk.listed()[0]["plan"] == "free"
+
+
+def test_a_key_that_has_ended_gets_no_other_plan(desk):
+    desk(*ONE)
+    desk("revoke", "k_1")
+    assert desk("plan", "k_1", "pro")[::2] == (1, "sidecar: the key k_1 is revoked; make a new one\n")
+
+
 def test_a_key_that_has_ended_is_not_rotated(desk):
     desk(*ONE)
     desk("revoke", "k_1")
@@ -159,6 +206,7 @@ def test_a_key_that_has_ended_is_not_rotated(desk):
         (("rotate", "k_1", "--grace", "1 moon"), "--grace: '1 moon' is not a quantity with a unit"),
         (("rotate", "k_1", "--grace", "99999999999d"), "--grace: "),
         (("revoke",), "Missing argument 'IDS...'"),
+        (("plan", "k_1"), "Missing argument 'PLAN'"),
     ],
 )
 def test_wrong_usage_is_status_2_and_says_what(file_desk, arguments, what):
@@ -180,7 +228,7 @@ def test_a_redis_that_is_away_is_status_1_in_one_line(tmp_path, monkeypatch, cap
     server = make_redis()
     desk = Desk(tmp_path, f"keys: {{ redis: true }}\nredis: {{ url: '{server.url}' }}\n", monkeypatch, capsys)
     server.kill()
-    for arguments in (("list",), ONE, ("revoke", "k_1"), ("rotate", "k_1")):
+    for arguments in (("list",), ONE, ("revoke", "k_1"), ("rotate", "k_1"), ("plan", "k_1", "p")):
         assert desk(*arguments) == (1, "", "sidecar: the key store did not answer: ConnectionError\n")
 
 

@@ -260,6 +260,14 @@ def test_a_revoked_record_yields_no_identity():
     assert record.identity() is None
 
 
+def test_an_identity_says_since_when_it_is_on_its_plan():
+    since = "2026-11-21T01:03:26Z"
+    identity = KeyRecord(**RAW, plan_since=since).identity()
+    assert identity is not None
+    assert identity.plan_since == since
+    assert KeyRecord(**RAW).identity().plan_since == ""
+
+
 def test_a_record_survives_its_stored_form():
     record = KeyRecord(**RAW, zone="Asia/Tokyo", expires="2026-01-01T00:00:00Z")
     assert read_record(record.stored()) == (record, [])
@@ -275,6 +283,7 @@ def test_a_record_survives_its_stored_form():
         ("zone", "Mars/Base"), ("zone", "../etc/passwd"), ("zone", ""), ("zone", 1),
         ("anchor", "2026-02-30"), ("anchor", "20260201"), ("anchor", 20260201),
         ("expires", "2026-12-31"), ("expires", "2026-12-31T00:00:00"), ("expires", "soon"), ("expires", 5),
+        ("plan_since", "2026-12-31"), ("plan_since", ""), ("plan_since", 5),
         ("test", "yes"), ("test", 1), ("colour", "red"),
     ],
 )  # fmt: skip
@@ -314,4 +323,5 @@ def test_identities_that_say_the_same_are_told_from_those_that_do_not():
     one = Identity("k", "s", "c", "p")
     assert one.same_as(Identity("k", "s", "c", "p"))
     assert not one.same_as(Identity("k", "s", "c", "p", expires_us=1))
+    assert not one.same_as(Identity("k", "s", "c", "p", plan_since="2026-11-21T01:03:26Z"))
     assert one != Identity("k", "s", "c", "p")
