@@ -1,0 +1,80 @@
+"""Mirrors sidecar/core/policy/policy.py."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.core.policy import CACHED_PATHS, Limit, Plan, Policy, Route, regex, specificity
+from sidecar.core.usage import REQUESTS, meter_for
+
+SEGMENT = st.sampled_from(["a", "b", "ab", "*", "**", "x.y"])
+PATTERN = st.lists(SEGMENT, min_size=1, max_size=5).map(lambda parts: "/" + "/".join(parts))
+PATH = st.lists(st.sampled_from(["a", "b", "ab", "", "x.y", "xzy"]), min_size=1, max_size=6).map(
+    lambda parts: "/" + "/".join(parts)
+)
+METHODS = st.sampled_from([frozenset(), frozenset({"GET"}), frozenset({"GET", "POST"}), frozenset({"POST"})])
+
+
+def policy(routes, plans=(), rules=(REQUESTS,)):
+    def meters(route):
+        found = [meter_for(rule, route.id) for rule in rules]
+        return [meter for meter in found if meter is not None]
+
+    return Policy("v", routes, plans, meters)
+
+
+@given(st.lists(st.tuples(PATTERN, METHODS), min_size=1, max_size=6), PATH, st.sampled_from(["GET", "POST", "PUT"]))
+def test_the_most_specific_of_all_matching_routes_wins(given_routes, path, method):
+    routes = [Route(str(index), pattern, methods) for index, (pattern, methods) in enumerate(given_routes)]
+    matching = [
+        route for route in routes if (not route.methods or method in route.methods) and regex(route.pattern)(path)
+    ]
+    best = max(map(specificity, matching), default=None)
+    here = policy(routes)
+    for _ in range(2):  # the second time from the cache
+        found = here.match(method, path)
+        assert (found is None) is (best is None)
+        assert found is None or (found in matching and specificity(found) == best)
+
+
+def test_a_route_with_methods_beats_the_same_path_without():
+    here = policy([Route("any", "/a"), Route("post", "/a", frozenset({"POST"}))])
+    assert here.match("POST", "/a").id == "post"
+    assert here.match("GET", "/a").id == "any"
+
+
+def test_the_order_of_the_routes_does_not_matter():
+    routes = [Route("all"), Route("chat", "/v1/chat"), Route("v1", "/v1/**")]
+    for order in (routes, routes[::-1]):
+        assert policy(order).match("GET", "/v1/chat").id == "chat"
+
+
+def test_no_route_matches_what_no_pattern_names():
+    assert policy([Route("chat", "/v1/chat")]).match("GET", "/v2") is None
+
+
+def test_a_scan_of_made_up_paths_does_not_grow_the_cache():
+    # litellm #12685. Fails if `_match` never clears.
+    here = policy([Route("a", "/a/*"), Route("all")])
+    for number in range(CACHED_PATHS * 2 + 10):
+        assert here.match("GET", f"/x/{number}").id == "all"
+    assert sum(map(len, here._paths.values())) <= CACHED_PATHS
+    assert here.match("GET", "/a/1").id == "a"
+
+
+def test_an_unknown_plan_has_no_terms_and_nobody_has_terms_without_limits():
+    here = policy([Route("r")], [Plan("p", "p@1", (Limit("a", "quota", 1),))])
+    assert here.terms("nope", here.routes[0]) is None
+    nobody = here.terms("", here.routes[0])
+    assert (nobody.limits, nobody.plan, [meter.id for meter in nobody.meters]) == ((), "", ["requests"])
+
+
+def test_a_limit_holds_on_its_own_routes_only():
+    chat, rest = Route("chat", "/chat"), Route("rest")
+    here = policy([chat, rest], [Plan("p", "p@1", (Limit("a", "quota", 1, routes=frozenset({"chat"})),))])
+    assert [len(here.terms("p", route).limits) for route in (chat, rest)] == [1, 0]
+
+
+def test_a_route_with_a_feature_is_for_plans_that_have_it():
+    route = Route("r", feature="chat")
+    here = policy([route], [Plan("free", "free@1"), Plan("pro", "pro@1", features=frozenset({"chat"}))])
+    assert [here.terms(plan, route).entitled for plan in ("free", "pro", "")] == [False, True, False]
