@@ -1,11 +1,13 @@
 """What a client is told of its limits: RateLimit fields (draft-ietf-httpapi-ratelimit-headers-10) and denials.
 
 Never more generous than the truth: `r` is not below zero and not above what is left, `t` and Retry-After round up.
-Shadow limits are not spoken of. Runs on every response, so all that holds for a window is rendered once per Checks.
+Shadow limits are not spoken of, nor is money: a balance shows in its own answers alone. Runs on every response, so all
+that holds for a window is rendered once per Checks.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sidecar.core.http.problem import Problem
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from sidecar.core.policy import Limit
 
 _SECOND_US = 1_000_000
+_UNTOLD = frozenset({"priced", "balance"})
 _INTEGER_MAX = 999_999_999_999_999  # RFC 9651 §3.3.1: fifteen digits
 
 
@@ -25,7 +28,9 @@ class _Fields:
     __slots__ = ("line", "shown")
 
     def __init__(self, checks: Checks) -> None:
-        self.shown = tuple(i for i, limit in enumerate(checks.limits) if limit.stage != "shadow")
+        self.shown = tuple(
+            i for i, limit in enumerate(checks.limits) if limit.stage != "shadow" and limit.kind not in _UNTOLD
+        )
         items = [_policy_item(checks, i) for i in self.shown]
         policy = b"RateLimit-Policy: %b\r\n" % b", ".join(items)
         states = [_literal(_string(checks.limits[i].id)) + b";r=%d;t=%d" for i in self.shown]
@@ -52,7 +57,7 @@ def x_ratelimit_fields(decision: Decision) -> bytes:
         return b""
     remaining = decision.remaining
     tightest = decision.violated
-    if tightest < 0:
+    if tightest not in fields.shown:
         tightest = min(fields.shown, key=lambda i: remaining[i] / checks.limits[i].amount)
     return b"X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %d\r\n" % (
         checks.limits[tightest].amount,
@@ -78,7 +83,7 @@ def denial_problem(decision: Decision) -> Problem:
         slug,
         detail.format(id=limit.id, amount=limit.amount, meter=limit.meter, cost=cost),
         title=title,
-        extra={"violated-policies": [limit.id]},
+        extra={"violated-policies": [limit.id], **({"link": limit.link} if limit.link else {})},
         headers=((b"Retry-After", b"%d" % retry_after(decision)),) if status == 429 else (),
     )
 
@@ -98,6 +103,22 @@ _DENIALS = {
     ),
     "balance": (402, "balance-exhausted", "Balance exhausted", "the balance {id} is used up: top it up to go on"),
 }
+
+
+def warning_fields(decision: Decision) -> bytes:
+    """A Sidecar-Warning line for each limit in stage soft that only would have denied; b"" for none.
+
+    A field of our own, without X- (RFC 6648): `Warning` is obsolete (RFC 9111 §5.5), and RateLimit cannot say that a
+    request passed a limit that is used up.
+    """
+    limits = [decision.checks.limits[index] for index in decision.shadowed]
+    return b"".join([_warning(limit) for limit in limits if limit.stage == "soft"])
+
+
+@lru_cache(maxsize=1024)
+def _warning(limit: Limit) -> bytes:
+    more = b"; see %b" % _text(limit.link) if limit.link else b""
+    return b"Sidecar-Warning: limit %b is used up%b\r\n" % (_string(limit.id), more)
 
 
 def _rendered(checks: Checks) -> _Fields:
@@ -144,8 +165,13 @@ def _literal(text: bytes) -> bytes:
 
 def _string(value: str) -> bytes:
     r"""A String of RFC 9651 §3.3.3: quoted, with \ before " and \; what is not printable ASCII is percent-encoded."""
+    return b'"%b"' % _text(value).replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+
+
+def _text(value: str) -> bytes:
+    """`value` on one line of ASCII: what is not printable is percent-encoded, as UTF-8."""
     plain = "".join(
         char if " " <= char <= "~" else "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogatepass"))
         for char in value
     )
-    return b'"%b"' % plain.replace("\\", "\\\\").replace('"', '\\"').encode("ascii")
+    return plain.encode("ascii")

@@ -16,7 +16,7 @@ from sidecar.core.headers import denial_problem
 from sidecar.core.http import problem as answers
 from sidecar.core.http.body import chunk, last_chunk
 from sidecar.core.http.forward import interim_head, trailers_allowed
-from sidecar.core.http.problem import Problem, problem_answer, too_large
+from sidecar.core.http.problem import Problem, no_feature, problem_answer, too_large
 from sidecar.core.http.request import Request
 from sidecar.core.http.response import ResponseHead
 from sidecar.core.identity import Identity
@@ -74,13 +74,16 @@ class RequestExchange(Facts):
 
     def _agree(self, terms: Terms | None) -> None:
         if terms is None or not terms.entitled:
-            return self._answer(answers.NO_PLAN if terms is None else answers.NO_FEATURE)
+            return self._answer(answers.NO_PLAN if terms is None else self._lacks(self.way.feature))
         self.terms = terms
         self.plan = terms.plan
         if self.identity is None or not terms.limits:
             return self._open()
         checks = self.checks = self.house.checks(self.arrival, self.request, self.arrived_us)
         return self.house.counters.reserve(self.id, checks, self.decided)
+
+    def _lacks(self, feature: str) -> Problem:
+        return no_feature([plan.id for plan in self.arrival.policy.plans.values() if feature in plan.features])
 
     # May they?
 

@@ -4,7 +4,7 @@ import pytest
 
 from sidecar.core.counter import checks_for
 from sidecar.core.decision import Decision
-from sidecar.core.headers import denial_problem, ratelimit_fields, retry_after, x_ratelimit_fields
+from sidecar.core.headers import denial_problem, ratelimit_fields, retry_after, warning_fields, x_ratelimit_fields
 from sidecar.core.identity import Identity
 from sidecar.core.policy import Limit
 
@@ -14,13 +14,15 @@ burst = Limit("burst", "rate", 100, per=100, period_us=60_000_000)
 monthly = Limit("monthly", "quota", 10_000, calendar="month")
 egress = Limit("egress", "quota", 2**30, meter="egress_bytes", calendar="day")
 tokens = Limit("tokens", "quota", 500, meter="input_tokens", calendar="hour")
+spent = Limit("spent", "priced", 0, meter="input_tokens", calendar="month", unit="usd")
+credit = Limit("credit", "balance", 0, unit="usd", period_us=600_000_000, link="https://example.com/top-up")
 inflight = Limit("inflight", "concurrency", 4, period_us=60_000_000)
 
 
-def decision(*limits, remaining=(), reset_us=(), violated=-1, costs=None):
+def decision(*limits, remaining=(), reset_us=(), violated=-1, costs=None, shadowed=()):
     checks = checks_for(limits, costs or (1,) * len(limits), WHO, NOW_US)
     zeros = (0,) * len(limits)
-    return Decision(checks, NOW_US, remaining or zeros, reset_us or zeros, violated)
+    return Decision(checks, NOW_US, remaining or zeros, reset_us or zeros, violated, shadowed)
 
 
 def lines(fields):
@@ -72,6 +74,33 @@ def test_shadow_limits_are_not_spoken_of():
     assert x_ratelimit_fields(decision(shadow, remaining=(1,))) == b""
 
 
+# Fails if money is told: no field of the draft has a unit for it.
+def test_balances_and_what_they_pay_for_are_not_spoken_of():
+    fields = ratelimit_fields(decision(spent, credit, burst, remaining=(-5, 10**12, 2)))
+    assert lines(fields) == ['RateLimit-Policy: "burst";q=100;w=60', 'RateLimit: "burst";r=2;t=0']
+    assert lines(x_ratelimit_fields(decision(spent, credit, burst, remaining=(-5, 0, 2), violated=1)))[1] == (
+        "X-RateLimit-Remaining: 2"
+    )
+    assert x_ratelimit_fields(decision(spent, credit, violated=1)) == b""
+
+
+def test_a_soft_limit_that_is_used_up_warns_and_a_shadow_is_silent():
+    soft = replace(monthly, stage="soft", link="https://example.com/upgrade")
+    shadow = replace(monthly, id="trial", stage="shadow")
+    assert lines(warning_fields(decision(soft, shadow, shadowed=(0, 1)))) == [
+        'Sidecar-Warning: limit "monthly" is used up; see https://example.com/upgrade'
+    ]
+    assert warning_fields(decision(soft)) == b""
+    assert warning_fields(decision(replace(soft, link=""), shadowed=(0,))).endswith(b" is used up\r\n")
+
+
+def test_a_link_cannot_end_its_line():
+    evil = replace(monthly, stage="soft", link="https://h/\r\nX: 1")
+    assert lines(warning_fields(decision(evil, shadowed=(0,)))) == [
+        'Sidecar-Warning: limit "monthly" is used up; see https://h/%0D%0AX: 1'
+    ]
+
+
 def test_no_limits_no_fields():
     assert ratelimit_fields(decision()) == b""
     assert x_ratelimit_fields(decision()) == b""
@@ -121,6 +150,11 @@ def test_a_denial_says_which_limit_and_what_to_do(limit, status, slug):
     assert problem.extra == {"violated-policies": [limit.id]}
     assert limit.id in problem.detail
     assert problem.headers == (() if status == 402 else ((b"Retry-After", b"2"),))
+
+
+@pytest.mark.parametrize("limit", [credit, replace(monthly, link=credit.link)])
+def test_a_denial_says_where_the_limit_is_raised(limit):
+    assert denial_problem(decision(limit, violated=0)).extra["link"] == "https://example.com/top-up"
 
 
 def test_a_request_that_can_never_pass_is_told_so():

@@ -30,8 +30,12 @@ class Scene(Setting):
         return self.upstream.calls[-1]
 
     @property
+    def members(self):
+        return orjson.loads(self.client.sent.partition(b"\r\n\r\n")[2])
+
+    @property
     def problem(self):
-        return orjson.loads(self.client.sent.partition(b"\r\n\r\n")[2])["type"].rpartition(":")[2]
+        return self.members["type"].rpartition(":")[2]
 
     @property
     def record(self):
@@ -99,7 +103,7 @@ def test_a_path_that_no_route_matches_is_404():
 def test_a_plan_that_lacks_the_feature_is_403():
     scene = Scene(feature="chat")
     scene.ask()
-    assert (scene.client.status, scene.problem) == (403, "feature-missing")
+    assert (scene.client.status, scene.problem, scene.members["plans"]) == (403, "feature-missing", [])
 
 
 # Kong metering plugin: a call with no subject was not recorded.

@@ -72,6 +72,12 @@ def too_large(most_bytes: int) -> Problem:
     return Problem(413, "body-too-large", detail)
 
 
+def no_feature(plans: Sequence[str]) -> Problem:
+    """The caller's plan lacks what a route or a model asks for; `plans` are the ids of those that have it."""
+    detail = "the plan of this key does not include this part of the API"
+    return Problem(403, "feature-missing", f"{detail}; `plans` do" if plans else detail, extra={"plans": [*plans]})
+
+
 # Answers that are the same for everybody.
 _AUTHENTICATE = ((b"WWW-Authenticate", b'Bearer realm="api"'),)
 NO_ROUTE = Problem(404, "no-route", "no route of the policy matches this method and path")
@@ -79,7 +85,6 @@ NO_KEY = Problem(401, "key-missing", "this API needs a key", headers=_AUTHENTICA
 BAD_KEY = Problem(401, "key-unknown", "this key is not known, or was revoked", headers=_AUTHENTICATE)
 KEYS_AWAY = Problem(503, "keys-unavailable", "keys cannot be verified now", headers=((b"Retry-After", b"1"),))
 NO_PLAN = Problem(403, "plan-unknown", "the plan of this key is not in the policy")
-NO_FEATURE = Problem(403, "feature-missing", "the plan of this key does not include this part of the API")
 JOURNAL_FULL = Problem(503, "journal-full", "usage cannot be recorded now", headers=((b"Retry-After", b"5"),))
 LOOP = Problem(508, "loop", "this request has been through this gateway before")
 NOT_RECORDED = Problem(503, "journal-failed", "usage cannot be recorded now", headers=((b"Retry-After", b"5"),))

@@ -7,9 +7,9 @@ docs/record.md tells the fields.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import sub
 from typing import Final, NamedTuple, Protocol
 
@@ -18,6 +18,7 @@ import orjson
 from sidecar.core.counter import Checks
 from sidecar.core.decision import Decision
 from sidecar.core.identity import Identity
+from sidecar.core.policy import Limit
 from sidecar.core.usage import billing
 
 SCHEMA_STEM: Final = "urn:sidecar:schema/"
@@ -212,7 +213,8 @@ def _said(identity: Identity | None, plan: str, route: str, method: str) -> tupl
         return "", way, way
     subject = f'"subject":{_json(identity.subject or identity.customer)},'
     customer = _json(identity.customer)
-    who = f'"customer":{customer},"key_id":{_json(identity.key_id)},'
+    since = f'"plan_since":{_json(identity.plan_since)},' if identity.plan_since else ""
+    who = f'"customer":{customer},"key_id":{_json(identity.key_id)},{since}'
     return f'{subject}"partitionkey":{customer},', who + way, subject + who + way
 
 
@@ -232,10 +234,11 @@ def _trace(traceparent: str) -> str:
 
 
 def _decided(decision: Decision) -> str:
-    """The limits asked: what of each is used with this exchange, in the window that counted it."""
+    """The limits asked: what is used of each with this exchange, in the window that counted it; a balance's rest."""
     shadowed = decision.shadowed
-    template, amounts, _ = _template(decision.checks)
-    limits = template % (*map(sub, amounts, decision.remaining),)
+    template, amounts, _, figures = _template(decision.checks)
+    remaining = decision.remaining
+    limits = template % ((*map(sub, amounts, remaining),) if figures is None else figures(remaining))
     if decision.allowed and not shadowed:
         return f',"decision":{{"mode":"{decision.mode}","limits":[{limits}]}}'
     named = decision.checks.limits
@@ -246,14 +249,43 @@ def _decided(decision: Decision) -> str:
 
 
 @lru_cache(maxsize=8192)
-def _template(checks: Checks) -> tuple[str, tuple[int, ...], str]:
-    """A decision's limits with a place for each `used`; the limits' amounts; what is reserved, by meter, as JSON."""
+def _template(checks: Checks) -> tuple[str, tuple[int, ...], str, Callable[[Sequence[int]], tuple[int, ...]] | None]:
+    """A decision's limits with a place for each `used`; the limits' amounts; what is reserved, by meter, as JSON.
+
+    The last, where money is among them, makes the figures of what remains: priced limits are left out, and a balance
+    says what remains.
+    """
     limits = ",".join(
-        f'{{"id":{_json(limit.id)},"period":{_json(window)}'.replace("%", "%%") + f',"used":%d,"limit":{limit.amount}}}'
-        for limit, window in zip(checks.limits, checks.windows, strict=True)
+        _limit(limit, window) for limit, window in zip(checks.limits, checks.windows, strict=True) if _told(limit)
     )
     reserved: dict[str, int] = {}
     for limit, cost in zip(checks.limits, checks.costs, strict=True):
-        if limit.kind != "concurrency":
+        if limit.kind not in _UNMETERED:
             reserved[limit.meter] = max(cost, reserved.get(limit.meter, 0))
-    return limits, tuple(limit.amount for limit in checks.limits), _json(reserved)
+    amounts = tuple(limit.amount for limit in checks.limits)
+    money = any(limit.kind in _MONEY for limit in checks.limits)
+    return limits, amounts, _json(reserved), partial(_figures, checks.limits) if money else None
+
+
+_UNMETERED: Final = frozenset({"concurrency", "balance"})
+_MONEY: Final = frozenset({"priced", "balance"})
+
+
+def _told(limit: Limit) -> bool:
+    """A priced limit only counts what its balance pays for."""
+    return limit.kind != "priced"
+
+
+def _limit(limit: Limit, window: str) -> str:
+    if limit.kind == "balance":
+        return f'{{"id":{_json(limit.id)},"unit":{_json(limit.unit)}'.replace("%", "%%") + ',"balance":%d}'
+    named = f'{{"id":{_json(limit.id)},"period":{_json(window)}'.replace("%", "%%")
+    return named + f',"used":%d,"limit":{limit.amount}}}'
+
+
+def _figures(limits: Sequence[Limit], remaining: Sequence[int]) -> tuple[int, ...]:
+    return tuple(
+        left if limit.kind == "balance" else limit.amount - left
+        for limit, left in zip(limits, remaining, strict=True)
+        if _told(limit)
+    )

@@ -32,6 +32,9 @@ _WHO: Final[dict[str, Json]] = {"subject": _NAME, "partitionkey": {**_NAME, "des
 _CAUSE: Final[dict[str, Json]] = {"causationid": {**_NAME, "description": "the id of the record it corrects"}}
 
 _CUSTOMER: Final[dict[str, Json]] = {"customer": _TEXT, "key_id": _TEXT}
+_SINCE: Final[dict[str, Json]] = {
+    "plan_since": {**_NAME, "description": "the last change of plan, RFC 3339: counters went on through it"}
+}
 _REQUEST: Final[dict[str, Json]] = {
     "plan": {**_TEXT, "description": "id@version, or empty where nobody is known"},
     "route": _NAME,
@@ -46,7 +49,7 @@ _USED: Final[dict[str, Json]] = {
     "billable": _FLAG,
     "billable_reason": _NAME,
     "outcome": {**_NAME, "description": "ok, or how it ended: client_gone, upstream_…, crashed, tunnel and so on"},
-    "dims": {"type": "object", "additionalProperties": _TEXT},
+    "dims": {"type": "object", "additionalProperties": _TEXT, "description": "such as model and service_tier"},
     "upstream_us": _COUNT,
     "bytes_in": {**_COUNT, "description": "of the request's body"},
     "bytes_out": {**_COUNT, "description": "of the answer's body"},
@@ -67,24 +70,29 @@ _CHECKPOINT: Final[dict[str, Json]] = {
     "degraded_s": {**_COUNT, "description": "seconds in which the store of counters did not answer, this epoch"},
     "policy": _TEXT,
 }
+_LIMIT: Final[dict[str, Json]] = {
+    "id": _NAME,
+    "period": {**_TEXT, "description": "the window's id; empty for rates and slots"},
+    "used": {"type": "integer", "description": "with this exchange, as it was decided"},
+    "limit": _COUNT,
+}
+_BALANCE: Final[dict[str, Json]] = {
+    "id": _NAME,
+    "unit": {**_TEXT, "description": "of the wallet: a currency, credits and so on"},
+    "balance": {"type": "integer", "description": "nano-units left after this exchange, as it was decided"},
+}
 
 
 def _decision(*, denied: bool) -> Json:
     fields = {
         "mode": {"enum": ["exact", "leased", "degraded", "local", "shadow"]},
         "violated": {**_NAME, "description": "the limit that refused"},
-        "shadowed": {"type": "array", "items": _NAME, "description": "limits in stage shadow that would have refused"},
-        "limits": {
+        "shadowed": {
             "type": "array",
-            "items": _object(
-                {
-                    "id": _NAME,
-                    "period": {**_TEXT, "description": "the window's id; empty for rates and slots"},
-                    "used": {"type": "integer", "description": "with this exchange, as it was decided"},
-                    "limit": _COUNT,
-                }
-            ),
+            "items": _NAME,
+            "description": "limits in stage shadow or soft that would have refused",
         },
+        "limits": {"type": "array", "items": {"oneOf": [_object(_LIMIT), _object(_BALANCE)]}},
     }
     return _object(fields, optional=("shadowed",) if denied else ("shadowed", "violated"))
 
@@ -101,9 +109,10 @@ def _event(kind: str, envelope: dict[str, Json], data: Json) -> Json:
 
 def record_schema() -> Json:
     """A schema that each record of ours meets by exactly one of its kinds."""
-    usage = _object({**_CUSTOMER, **_REQUEST, **_USED, "decision": _decision(denied=False)}, ("decision",))
+    who = {**_CUSTOMER, **_SINCE}
+    usage = _object({**who, **_REQUEST, **_USED, "decision": _decision(denied=False)}, ("plan_since", "decision"))
     unattributed = _object({**_REQUEST, **_USED, "decision": _decision(denied=False)}, ("decision",))
-    denial = _object({**_CUSTOMER, **_REQUEST, "decision": _decision(denied=True)})
+    denial = _object({**who, **_REQUEST, "decision": _decision(denied=True)}, ("plan_since",))
     change = _object({**_CUSTOMER, **_DELTA})
     kinds = {
         "usage": _event("usage", _WHO, usage),

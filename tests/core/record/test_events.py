@@ -1,4 +1,5 @@
 import timeit
+from dataclasses import replace
 
 import jsonschema
 import orjson
@@ -119,6 +120,29 @@ def test_what_only_would_have_been_denied_is_named(mode, said):
     event = read(usage_record(Facts(decision=decided(shadowed=(1,), mode=mode)), NOW_US, SOURCE, 1))
     assert event["data"]["decision"]["mode"] == said
     assert event["data"]["decision"]["shadowed"] == ["burst"]
+
+
+def test_a_balance_says_what_is_left_and_what_it_pays_for_stays_out():
+    limits = (
+        Limit("credit.input", "priced", 0, meter="input_tokens", calendar="month", unit="usd"),
+        LIMITS[0],
+        Limit("credit%d", "balance", 0, unit="usd", period_us=600_000_000),
+    )
+    decision = Decision(checks_for(limits, (812, 1, 0), WHO, NOW_US), NOW_US, (-900, 995_289, 49_500_000_000), (0,) * 3)
+    event = read(usage_record(Facts(decision=decision), NOW_US, SOURCE, 1))
+    assert event["data"]["decision"]["limits"] == [
+        {"id": "monthly", "period": "2026-11", "used": 4711, "limit": 1_000_000},
+        {"id": "credit%d", "unit": "usd", "balance": 49_500_000_000},
+    ]
+    opened = orjson.loads(open_entry(Facts(decision=decision), NOW_US))
+    assert opened["reserved"] == {"input_tokens": 812, "requests": 1}
+
+
+def test_a_plan_that_was_changed_says_since_when():
+    facts = Facts(identity=replace(WHO, plan_since="2026-11-20T08:00:00Z"), decision=decided(violated=0))
+    crashed = crashed_record(open_entry(facts, NOW_US), ID, NOW_US, SOURCE, 1)
+    for record in (usage_record(facts, NOW_US, SOURCE, 1), denial_record(facts, NOW_US, SOURCE, 1), crashed):
+        assert read(record)["data"]["plan_since"] == "2026-11-20T08:00:00Z"
 
 
 def test_a_checkpoint_says_how_far_and_how_much():
