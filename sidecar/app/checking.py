@@ -13,7 +13,7 @@ from typing import Any
 from sidecar.app import kafka
 from sidecar.app.loading import load_all, planless
 from sidecar.config import policies
-from sidecar.config.document import Model
+from sidecar.config.models import Model
 from sidecar.config.settings import Settings
 from sidecar.core.errors import SinkError
 from sidecar.core.policy import Limit, Policy, Route
@@ -116,7 +116,7 @@ def later() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for model in vars(policies).values():
         if isinstance(model, type) and issubclass(model, Model):
-            known: dict[str, str] = getattr(model, "later", {})
+            known: dict[str, str] = getattr(model, "elsewhere", {})
             for word, why in known.items():
                 found.setdefault(why, []).append(f"{model.__name__.removesuffix('Doc').lower()}.{word}")
     return found

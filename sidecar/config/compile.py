@@ -10,7 +10,8 @@ from typing import Any
 
 from sidecar.config import checks, limits
 from sidecar.config.checks import DEFAULT_ROUTE, HEADER_SOURCE, At, Names
-from sidecar.config.document import Document, Loc, read, validate
+from sidecar.config.document import Document, Loc, read
+from sidecar.config.models import validate
 from sidecar.config.policies import CredentialDoc, MeterDoc, PlanDoc, PolicyDoc, RouteDoc, WhenDoc
 from sidecar.core.errors import Fault, PolicyError
 from sidecar.core.identity import Source

@@ -8,29 +8,21 @@ from __future__ import annotations
 
 import difflib
 import re
-import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import Any, Final, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sidecar.config import units
-from sidecar.config.patterns import RIGHT
 from sidecar.core.errors import Fault, PolicyError
-
-if TYPE_CHECKING:
-    from pydantic.config import JsonDict
-    from pydantic_core import ErrorDetails
 
 MAX_FILE_BYTES: Final = 4 << 20
 MAX_VALUES: Final = 200_000  # after aliases are expanded: a "billion laughs" stops here
 MAX_DEPTH: Final = 32
 
 Loc = tuple[str | int, ...]
-M = TypeVar("M", bound=BaseModel)
 
 
 class Place(NamedTuple):
@@ -61,49 +53,6 @@ class Document(NamedTuple):
         return Fault(file, line, dotted(loc), what)
 
 
-def _short_names(schema: JsonDict) -> None:
-    """Let the JSON Schema take `timeout: 50ms` beside `timeout_ms: 50`."""
-    properties = schema.get("properties")
-    if not isinstance(properties, dict):
-        return
-    for name in list(properties):
-        suffix = units.suffix_of(name)
-        if suffix is not None:
-            said = f"whole {units.SUFFIXES[suffix][2]}, with its unit"
-            properties[name.removesuffix(suffix)] = {
-                "anyOf": [{"type": ["string", "null"]}, {"const": 0}],
-                "description": said,
-            }
-
-
-class Model(BaseModel):
-    """The base of every document: unknown fields are faults, and quantities may be written with their unit."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        validate_default=True,
-        revalidate_instances="always",
-        json_schema_extra=_short_names,
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_to_long(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        twice = [key for key in data if _long_name(cls, key) != key and _long_name(cls, key) in data]
-        if twice:
-            raise ValueError(f"'{twice[0]}' and '{_long_name(cls, twice[0])}' are the same setting: keep one")
-        return {_long_name(cls, key): _carry(cls, key, value) for key, value in data.items()}
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _quantities(cls, value: Any, info: ValidationInfo) -> Any:
-        suffix = units.suffix_of(info.field_name or "")
-        return value if suffix is None or value is None else units.quantity(value, suffix)
-
-
 def read(path: Path, text: str | None = None) -> Document:
     """The file at `path` (or `text`, said to be from there). PolicyError where it is not one plain YAML document."""
     file = str(path)
@@ -129,16 +78,6 @@ def read(path: Path, text: str | None = None) -> Document:
     if reader.faults:
         raise PolicyError(reader.faults)
     return Document(file, data, reader.places)
-
-
-def validate(model: type[M], document: Document, context: dict[str, Any] | None = None) -> M:
-    """The document as a `model`. PolicyError with a fault for every value that is wrong."""
-    try:
-        return model.model_validate(document.data, context=context)
-    except ValidationError as error:
-        told = [detail for detail in error.errors(include_url=False) if not _follows(detail)]
-        found = {_fault(model, document, detail): None for detail in told}
-        raise PolicyError(sorted(found, key=lambda fault: (fault.file, fault.line))) from None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -219,19 +158,6 @@ _SCALARS: Final[tuple[tuple[re.Pattern[str], Callable[[str], Any]], ...]] = (
 )
 
 
-def _long_name(model: type[BaseModel], name: str) -> str:
-    """The field that `name` means: itself, or itself with a unit."""
-    if name in model.model_fields:
-        return name
-    return next((name + suffix for suffix in units.SUFFIXES if name + suffix in model.model_fields), name)
-
-
-def _carry(model: type[BaseModel], name: str, value: Any) -> Any:
-    """A bare number under a name without a unit is marked, so that its validation can ask for one."""
-    bare = (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value.isdigit())
-    return units.Unitless(value) if bare and value not in (0, "0") and _long_name(model, name) != name else value
-
-
 def _spellings(loc: Loc) -> Iterable[Loc]:
     """`loc` as the model names it and as the document may have written it, without the unit."""
     yield loc
@@ -239,69 +165,3 @@ def _spellings(loc: Loc) -> Iterable[Loc]:
     suffix = units.suffix_of(last) if isinstance(last, str) else None
     if suffix is not None:
         yield (*loc[:-1], str(last).removesuffix(suffix))
-
-
-_SAID: Final = {
-    "missing": "is missing",
-    "too_short": "is empty: give at least one",
-    "model_type": "should be a mapping of fields to values",
-    "dict_type": "should be a mapping of names to values",
-    "tuple_type": "should be a list",
-}
-
-
-def _follows(detail: ErrorDetails) -> bool:
-    """A list whose items are wrong is then too short as well: that is not a fault of its own."""
-    return detail["type"] == "too_short" and len(detail["input"]) > 0
-
-
-def _fault(model: type[BaseModel], document: Document, detail: ErrorDetails) -> Fault:
-    loc, kind, context = detail["loc"], detail["type"], detail.get("ctx", {})
-    loc = tuple(part for part in loc if not str(part).startswith(("[key]", "<")))  # nothing that was written
-    if kind == "extra_forbidden":
-        later = getattr(_model_at(model, loc[:-1]), "later", {})
-        if loc[-1] in later:
-            return document.fault(loc, f"is not available yet: {later[loc[-1]]}")
-        return document.fault(loc, f"is not known here; {did_you_mean(str(loc[-1]), _fields_at(model, loc[:-1]))}")
-    if kind in _SAID:
-        return document.fault(loc, _SAID[kind])
-    if context.get("pattern") in RIGHT:
-        return document.fault(loc, f"'{detail['input']}' is not right: write {RIGHT[context['pattern']]}")
-    if kind == "value_error":
-        return document.fault(loc, str(context.get("error", detail["msg"])))
-    said = f", not {detail['input']!r}" if isinstance(detail["input"], str | int | float | None) else ""
-    return document.fault(loc, detail["msg"].replace("Input should", "should") + said)
-
-
-def _fields_at(model: Any, loc: Loc) -> list[str]:
-    """The names that may stand at `loc`, with units left out as people write them."""
-    model = _model_at(model, loc)
-    names = model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else ()
-    return [name.removesuffix(units.suffix_of(name) or "") for name in names]
-
-
-def _model_at(model: Any, loc: Loc) -> Any:
-    for part in loc:
-        model = _step(_present(model), part)
-    return _present(model)
-
-
-def _present(model: Any) -> Any:
-    """What is written as a mapping or list in `X | None` or `str | X`, without its annotations."""
-    if get_origin(model) is Annotated:
-        return _present(get_args(model)[0])
-    if get_origin(model) not in (Union, types.UnionType):
-        return model
-    options = [_present(option) for option in get_args(model)]
-    return next((option for option in options if option not in (type(None), str, int)), None)
-
-
-def _step(model: Any, part: str | int) -> Any:
-    """The annotation one step inside `model`."""
-    origin, arguments = get_origin(model), get_args(model)
-    if origin is not None:
-        named = isinstance(origin, type) and issubclass(origin, Mapping)
-        return arguments[1] if named else arguments[0]
-    if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
-        return model.model_fields[str(part)].annotation
-    return None

@@ -9,7 +9,8 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from sidecar.config.document import Model, did_you_mean
+from sidecar.config.document import did_you_mean
+from sidecar.config.models import Model
 from sidecar.config.patterns import HeaderName, HeaderValue, Method, Name
 
 MAX_UNITS: Final = 2**53 - 1
@@ -82,7 +83,7 @@ _MONEY: Final = "prices, balances and wallets come with a later version"
 class WhenDoc(Model):
     """Conditions that must all hold. `header` is of the request: name to value or values, `"*"` for any."""
 
-    later: ClassVar = {"json_rpc_method": _BODIES, "json": _BODIES, "body": _BODIES}
+    elsewhere: ClassVar = {"json_rpc_method": _BODIES, "json": _BODIES, "body": _BODIES}
 
     status: Statuses | None = None
     route: Names | None = None
@@ -101,7 +102,7 @@ class LookupDoc(Model):
 class MeterDoc(Model):
     """`count: 1`, or a `value`: a name such as `response.bytes`, or a table."""
 
-    later: ClassVar = {"usage": _ADAPTERS, "json": _BODIES}
+    elsewhere: ClassVar = {"usage": _ADAPTERS, "json": _BODIES}
 
     count: Amount | None = None
     value: (
@@ -139,7 +140,7 @@ class TimeoutsDoc(Model):
 class RouteDoc(Model):
     """Which requests go where, and how their caller is known."""
 
-    later: ClassVar = {"usage": _ADAPTERS}
+    elsewhere: ClassVar = {"usage": _ADAPTERS}
 
     id: Name
     match: MatchDoc
@@ -159,7 +160,7 @@ class RouteDoc(Model):
 class LimitDoc(Model):
     """One of `rate`, `quota`, `window` and `concurrency`, and for whom. The counter is found by `id` alone."""
 
-    later: ClassVar = {"balance": _MONEY}
+    elsewhere: ClassVar = {"balance": _MONEY}
 
     id: Name
     rate: AmountPerPeriod | None = None
@@ -183,7 +184,7 @@ class LimitDoc(Model):
 class PlanDoc(Model):
     """A named bundle of limits and features. `version` is what records say after the @; without it, a short hash."""
 
-    later: ClassVar = {"prices": _MONEY, "price": _MONEY, "balance": _MONEY, "wallet": _MONEY, "currency": _MONEY}
+    elsewhere: ClassVar = {"prices": _MONEY, "price": _MONEY, "balance": _MONEY, "wallet": _MONEY, "currency": _MONEY}
 
     version: Annotated[Name, BeforeValidator(_as_text, json_schema_input_type=Name | int)] | None = None
     limits: tuple[LimitDoc, ...] = ()
@@ -193,7 +194,7 @@ class PlanDoc(Model):
 class PolicyDoc(Model):
     """One file. The files of a directory are merged; a name is defined once among them."""
 
-    later: ClassVar = {"prices": _MONEY, "wallets": _MONEY, "balances": _MONEY, "grants": _MONEY}
+    elsewhere: ClassVar = {"prices": _MONEY, "wallets": _MONEY, "balances": _MONEY, "grants": _MONEY}
 
     meters: dict[Name, MeterDoc] = Field(default_factory=dict)
     routes: tuple[RouteDoc, ...] = ()

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from sidecar.config.addresses import Address, RedisEndpoint, Url, parse_address, parse_redis_url, parse_url
-from sidecar.config.document import Model
+from sidecar.config.models import Model
 from sidecar.config.patterns import Name, Servers
 
 

@@ -16,7 +16,8 @@ from typing import Annotated, Any, Final
 from pydantic import BeforeValidator, Field, IPvAnyNetwork
 
 from sidecar.config.addresses import Address, Url
-from sidecar.config.document import Document, Loc, Model, Place, did_you_mean, read, validate
+from sidecar.config.document import Document, Loc, Place, did_you_mean, read
+from sidecar.config.models import Model, validate
 from sidecar.config.patterns import Name
 from sidecar.config.sections import (
     Control,

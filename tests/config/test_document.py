@@ -4,33 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config.document import MAX_VALUES, Model, did_you_mean, dotted, read, validate
+from sidecar.config.document import MAX_VALUES, did_you_mean, dotted, read
 from sidecar.core.errors import PolicyError
-
-WRITE_A_UNIT = "write for example 50ms, 10s or 5m, or put the unit into the name: …_ms: 5"
-
-
-class Inner(Model):
-    wait_ms: int = 1
-    size_bytes: int | None = None
-    name: str = "x"
-
-
-class Outer(Model):
-    inner: Inner = Inner()
-    many: dict[str, Inner] | None = None
-    maybe: Inner | None = None
-    row: tuple[Inner, ...] = ()
 
 
 def document(text):
     return read(Path("p.yaml"), text)
-
-
-def faults(text, model=Outer):
-    with pytest.raises(PolicyError) as caught:
-        validate(model, document(text))
-    return [str(fault) for fault in caught.value.faults]
 
 
 def test_every_value_has_its_line():
@@ -116,43 +95,6 @@ def test_a_file_that_cannot_be_read_is_a_fault(tmp_path):
     (tmp_path / "latin").write_bytes(b"a: \xe9")
     with pytest.raises(PolicyError, match="is not UTF-8 text"):
         read(tmp_path / "latin")
-
-
-def test_all_faults_are_told_at_once_in_the_order_of_their_lines():
-    said = faults("row:\n  - {nme: a}\n  - {name: [1]}\ninner: 3\nmany:\n  x: {wait: 5}\n")
-    assert said == [
-        "p.yaml:2: row[0].nme: is not known here; did you mean 'name'?",
-        "p.yaml:3: row[1].name: should be a valid string",
-        "p.yaml:4: inner: should be a mapping of fields to values",
-        f"p.yaml:6: many.x.wait_ms: 5 of what? {WRITE_A_UNIT}",
-    ]
-
-
-@pytest.mark.parametrize("where", ["inner: {", "maybe: {", "many: {x: {", "row: [{"])
-def test_an_unknown_field_suggests_the_nearest_known_one_at_any_depth(where):
-    closing = "".join({"{": "}", "[": "]"}[char] for char in reversed(where) if char in "{[")
-    assert "did you mean 'wait'?" in faults(f"{where}wiat: 1s{closing}")[0]
-
-
-def test_an_unknown_field_unlike_any_other_lists_them():
-    assert faults("inner: {qqqq: 1}") == ["p.yaml:1: inner.qqqq: is not known here; known: name, size, wait"]
-
-
-def test_a_quantity_may_be_written_with_its_unit_or_under_a_name_that_has_it():
-    for text in ("wait: 2s", "wait_ms: 2000", "wait_ms: 2s", "wait: '2s'"):
-        assert validate(Outer, document(f"inner: {{{text}}}")).inner.wait_ms == 2_000
-
-
-def test_no_time_at_all_needs_no_unit():
-    assert validate(Outer, document("inner: {wait: 0}")).inner.wait_ms == 0
-
-
-def test_a_setting_under_both_its_names_is_refused():
-    assert "are the same setting: keep one" in faults("inner: {wait: 1s, wait_ms: 5}")[0]
-
-
-def test_a_document_that_is_no_mapping_is_a_fault_at_its_first_line():
-    assert faults("- a\n") == ["p.yaml:1: should be a mapping of fields to values"]
 
 
 @pytest.mark.parametrize(

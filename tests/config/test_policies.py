@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config.document import read, validate
+from sidecar.config.document import read
+from sidecar.config.models import validate
 from sidecar.config.policies import PolicyDoc
 from sidecar.core.errors import PolicyError
 

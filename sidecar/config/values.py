@@ -1,0 +1,116 @@
+"""The values that policy documents are made of: whole numbers, words, one or a list of one, decimal amounts as text.
+
+Nothing is rounded and nothing is guessed: what has two readings, or would lose a digit, is refused with what to write.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BeforeValidator, Field, StringConstraints
+
+from sidecar.config.patterns import (
+    CUSTOMER,
+    DECIMAL,
+    GLOB,
+    LINK,
+    POINTER,
+    UNIT,
+    HeaderValue,
+    Method,
+    Name,
+)
+
+MAX_UNITS: Final = 2**53 - 1
+
+
+def whole(value: Any) -> Any:
+    """Scaled integers only: a fraction that was rounded is a bill that drifts from its limit."""
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError(f"{value} is not a whole number; for fractions count in tenths: 15 for 1.5, and limits alike")
+    return value
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if type(value) is int else value
+
+
+def _spelled_out(value: Any) -> Any:
+    if isinstance(value, int | float):
+        raise ValueError(f"{value} per what? write for example {value}/s, or {value}/month for a quota")  # noqa: TRY004 - pydantic reports values, not types
+    return value
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str | int | float) else value
+
+
+def _exact(value: Any) -> Any:
+    """YAML reads 0.1 as a binary fraction that is not a tenth: an amount with a point is text."""
+    if isinstance(value, float):
+        plain = f"{Decimal(repr(value)):f}"
+        raise ValueError(f'{plain} has been rounded by YAML already: write "{plain}" in quotes')  # noqa: TRY004 - pydantic reports values, not types
+    return _as_text(value)
+
+
+def _scalar(value: Any) -> Any:
+    """A value of a JSON body, as its text there."""
+    return str(value).lower() if isinstance(value, bool) else _exact(value)
+
+
+Units = Annotated[int, Field(ge=0, le=MAX_UNITS), BeforeValidator(whole)]
+Amount = Annotated[int, Field(ge=1, le=MAX_UNITS), BeforeValidator(whole)]
+AmountPerPeriod = Annotated[str, BeforeValidator(_spelled_out)]
+Percent = Annotated[int, Field(ge=1, le=100), BeforeValidator(whole)]
+Decimals = Annotated[str, StringConstraints(pattern=DECIMAL), BeforeValidator(_exact, json_schema_input_type=str | int)]
+Version = Annotated[Name, BeforeValidator(_as_text, json_schema_input_type=Name | int)]
+Status = str | int
+Unit = Annotated[str, StringConstraints(pattern=UNIT)]
+Link = Annotated[str, StringConstraints(pattern=LINK)]
+Customer = Annotated[str, StringConstraints(pattern=CUSTOMER)]
+Pointer = Annotated[str, StringConstraints(pattern=POINTER)]
+Glob = Annotated[str, StringConstraints(pattern=GLOB)]
+Scalar = Annotated[
+    str, StringConstraints(max_length=256), BeforeValidator(_scalar, json_schema_input_type=str | int | bool)
+]
+Side = Literal["request", "response"]
+Calendar = Literal["hour", "day", "week", "month", "year"]
+
+# One may be written for a list of one.
+Names = Annotated[
+    tuple[Name, ...], Field(min_length=1), BeforeValidator(_listed, json_schema_input_type=Name | tuple[Name, ...])
+]
+Methods = Annotated[
+    tuple[Method, ...],
+    Field(min_length=1),
+    BeforeValidator(_listed, json_schema_input_type=Method | tuple[Method, ...]),
+]
+HeaderValues = Annotated[
+    tuple[HeaderValue, ...],
+    Field(min_length=1),
+    BeforeValidator(_listed, json_schema_input_type=HeaderValue | tuple[HeaderValue, ...]),
+]
+Statuses = Annotated[
+    tuple[Status, ...],
+    Field(min_length=1),
+    BeforeValidator(_listed, json_schema_input_type=Status | tuple[Status, ...]),
+]
+Globs = Annotated[
+    tuple[Glob, ...], Field(min_length=1), BeforeValidator(_listed, json_schema_input_type=Glob | tuple[Glob, ...])
+]
+Scalars = Annotated[
+    tuple[Scalar, ...],
+    Field(min_length=1),
+    BeforeValidator(_listed, json_schema_input_type=Scalar | tuple[Scalar, ...]),
+]
+Customers = Annotated[
+    tuple[Customer, ...],
+    Field(min_length=1),
+    BeforeValidator(_listed, json_schema_input_type=Customer | tuple[Customer, ...]),
+]
+Percents = Annotated[
+    tuple[Percent, ...],
+    Field(min_length=1, max_length=8),
+    BeforeValidator(_listed, json_schema_input_type=Percent | tuple[Percent, ...]),
+]

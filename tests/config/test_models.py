@@ -1,0 +1,105 @@
+"""Mirrors sidecar/config/models.py."""
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import pytest
+from pydantic import Discriminator, Field, Tag
+
+from sidecar.config.document import read
+from sidecar.config.models import Model, validate
+from sidecar.core.errors import PolicyError
+
+WRITE_A_UNIT = "write for example 50ms, 10s or 5m, or put the unit into the name: …_ms: 5"
+
+
+class Inner(Model):
+    wait_ms: int = 1
+    size_bytes: int | None = None
+    name: str = "x"
+
+
+class Named(Model):
+    elsewhere: ClassVar = {"price": "write it under prices"}
+
+    json_: Annotated[str, Field(alias="json")]
+    pointer: Any = None
+
+
+class Outer(Model):
+    inner: Inner = Inner()
+    many: dict[str, Inner] | None = None
+    maybe: Inner | None = None
+    row: Annotated[tuple[Inner, ...], Field(max_length=2)] = ()
+    either: (
+        Annotated[
+            Annotated[Inner, Tag("<inner>")] | Annotated[Named, Tag("<named>")],
+            Discriminator(lambda value: "<named>" if "json" in value else "<inner>"),
+        ]
+        | None
+    ) = None
+
+
+def document(text):
+    return read(Path("p.yaml"), text)
+
+
+def faults(text, model=Outer):
+    with pytest.raises(PolicyError) as caught:
+        validate(model, document(text))
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_all_faults_are_told_at_once_in_the_order_of_their_lines():
+    said = faults("row:\n  - {nme: a}\n  - {name: [1]}\ninner: 3\nmany:\n  x: {wait: 5}\n")
+    assert said == [
+        "p.yaml:2: row[0].nme: is not known here; did you mean 'name'?",
+        "p.yaml:3: row[1].name: should be a valid string",
+        "p.yaml:4: inner: should be a mapping of fields to values",
+        f"p.yaml:6: many.x.wait_ms: 5 of what? {WRITE_A_UNIT}",
+    ]
+
+
+@pytest.mark.parametrize("where", ["inner: {", "maybe: {", "many: {x: {", "row: [{"])
+def test_an_unknown_field_suggests_the_nearest_known_one_at_any_depth(where):
+    closing = "".join({"{": "}", "[": "]"}[char] for char in reversed(where) if char in "{[")
+    assert "did you mean 'wait'?" in faults(f"{where}wiat: 1s{closing}")[0]
+
+
+def test_an_unknown_field_unlike_any_other_lists_them():
+    assert faults("inner: {qqqq: 1}") == ["p.yaml:1: inner.qqqq: is not known here; known: name, size, wait"]
+
+
+def test_a_quantity_may_be_written_with_its_unit_or_under_a_name_that_has_it():
+    for text in ("wait: 2s", "wait_ms: 2000", "wait_ms: 2s", "wait: '2s'"):
+        assert validate(Outer, document(f"inner: {{{text}}}")).inner.wait_ms == 2_000
+
+
+def test_no_time_at_all_needs_no_unit():
+    assert validate(Outer, document("inner: {wait: 0}")).inner.wait_ms == 0
+
+
+def test_a_setting_under_both_its_names_is_refused():
+    assert "are the same setting: keep one" in faults("inner: {wait: 1s, wait_ms: 5}")[0]
+
+
+def test_a_document_that_is_no_mapping_is_a_fault_at_its_first_line():
+    assert faults("- a\n") == ["p.yaml:1: should be a mapping of fields to values"]
+
+
+def test_the_fields_of_the_form_that_was_written_are_suggested():
+    assert faults("either: {json: a, pointr: b}") == [
+        "p.yaml:1: either.pointr: is not known here; did you mean 'pointer'?"
+    ]
+    assert faults("either: {nme: b}") == ["p.yaml:1: either.nme: is not known here; did you mean 'name'?"]
+    assert faults("either: {json: a, x: b}") == ["p.yaml:1: either.x: is not known here; known: json, pointer"]
+
+
+def test_a_word_that_belongs_elsewhere_is_told_where():
+    assert faults("either: {json: a, price: 5}") == [
+        "p.yaml:1: either.price: does not stand here: write it under prices"
+    ]
+
+
+def test_a_list_that_is_too_long_is_told_how_long_it_may_be():
+    assert faults("row: [{}, {}, {}]") == ["p.yaml:1: row: has more than 2: leave some out"]
