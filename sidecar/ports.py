@@ -17,7 +17,7 @@ from sidecar.core.errors import StoreError, UpstreamError
 from sidecar.core.http import Problem, Request, ResponseHead
 from sidecar.core.identity import Identity
 from sidecar.core.policy import Policy, Route
-from sidecar.core.record import Totals
+from sidecar.core.record import Alert, Totals
 
 
 class Clock(Protocol):
@@ -57,6 +57,34 @@ class Counters(Protocol):
 
         `failed` is called where the store did not take it; asking again is safe.
         """
+
+
+class Retries(Protocol):
+    """Which attempt of a request that names itself by an Idempotency-Key is the first: the others cost nothing.
+
+    A key (bytes, any length) is what the gateway takes for the same request; only its digest is kept, per customer.
+    """
+
+    def first(
+        self, identity: Identity, key: bytes, window_us: int, id: bytes, done: Callable[[bool | StoreError], None]
+    ) -> None:
+        """True where no other exchange was first with `key` in the last `window_us`; the same id is first again."""
+
+    def forget(self, identity: Identity, key: bytes, id: bytes) -> None:
+        """The exchange `id` was first and came to nothing that is billed, so the next may be first. Never waits."""
+
+
+class Alerts(Protocol):
+    """Thresholds of limits (`Limit.alerts`), each told once a period over all workers."""
+
+    def look(self, decision: Decision, done: Callable[[Alert], None]) -> None:
+        """Call `done`, now or later, for each alert that stands passed and is this worker's to write down.
+
+        Worth a call only where `decision.checks.alerting`. Figures of a store that is away tell nothing.
+        """
+
+    def wrote(self, alert: Alert) -> None:
+        """Its record is in the journal: nobody tells it again. Without this another may, a minute after `done`."""
 
 
 class Commands(Protocol):
@@ -199,6 +227,8 @@ class House(Protocol):
     mono_us: Callable[[], int]
     keys: Keys
     counters: Counters
+    retries: Retries
+    alerts: Alerts
     journal: Journal
     probe: Probe
     policy: Policy

@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from sidecar.core.counter import Checks, id_us
+from sidecar.core.counter import Checks, id_us, left_at
 from sidecar.core.decision import Decision, Write, reserve, settle
 from sidecar.core.errors import StoreError, UpstreamError
 from sidecar.core.http import Request, ResponseHead, read_response
 from sidecar.core.identity import Identity, digest
-from sidecar.core.record import Ids
+from sidecar.core.record import Alert, Ids
+from sidecar.core.record.alert import window_alert
 from sidecar.ports import Caller
 
 SOURCE = "//sidecar/test/1"
@@ -151,6 +152,50 @@ class CounterBook(Held):
                 self.state.get(key, {}).pop(member, None)
             else:
                 self.state.setdefault(key, {})[member] = value
+
+
+class RetryBook(Held):
+    """`ports.Retries` on a dictionary that forgets nothing by itself. `fails` is answered instead, while it is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.firsts: dict[tuple[str, bytes], bytes] = {}
+        self.windows: list[int] = []
+        self.fails: StoreError | None = None
+
+    def first(
+        self, identity: Identity, key: bytes, window_us: int, id: bytes, done: Callable[[bool | StoreError], None]
+    ) -> None:
+        self.windows.append(window_us)
+        found = self.fails or self.firsts.setdefault((identity.customer, key), id) == id
+        self.answer(lambda: done(found))
+
+    def forget(self, identity: Identity, key: bytes, id: bytes) -> None:
+        if self.firsts.get((identity.customer, key)) == id:
+            del self.firsts[identity.customer, key]
+
+
+class AlertBook(Held):
+    """`ports.Alerts` on a set: each alert of a window is handed over until it is written. `written` are its keys."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[str] = []
+
+    def look(self, decision: Decision, done: Callable[[Alert], None]) -> None:
+        checks = decision.checks
+        for index, _ in checks.alerting:
+            limit = checks.limits[index]
+            for percent in limit.alerts:
+                if decision.remaining[index] <= left_at(limit.amount, percent) and limit.kind != "balance":
+                    self._tell(window_alert(decision, index, percent), done)
+
+    def wrote(self, alert: Alert) -> None:
+        self.written.append(alert.key)
+
+    def _tell(self, alert: Alert, done: Callable[[Alert], None]) -> None:
+        if alert.key not in self.written:
+            self.answer(lambda: done(alert))
 
 
 class Written(NamedTuple):

@@ -4,7 +4,17 @@ from sidecar.app.house import House, Manner, Ports
 from sidecar.core.identity import Identity
 from sidecar.core.policy import Limit, Plan, Policy, Route
 from sidecar.core.usage import REQUESTS, Measured, MeterRule, meter_for
-from sidecar.testing import CounterBook, HandClock, KeyBook, MemoryJournal, ScriptedUpstream, Tally, minted
+from sidecar.testing import (
+    AlertBook,
+    CounterBook,
+    HandClock,
+    KeyBook,
+    MemoryJournal,
+    RetryBook,
+    ScriptedUpstream,
+    Tally,
+    minted,
+)
 
 EGRESS = MeterRule("egress_bytes", Measured("response.bytes"))
 INGRESS = MeterRule("ingress_bytes", Measured("request.bytes"))
@@ -34,7 +44,9 @@ class Setting:
         self.counters = CounterBook(self.clock)
         self.journal = MemoryJournal()
         self.tally = Tally()
+        self.retries = RetryBook()
+        self.alerts = AlertBook()
         self.upstream = ScriptedUpstream()
-        ports = Ports(self.clock, self.keys, self.counters, self.journal, self.tally)
+        ports = Ports(self.clock, self.keys, self.counters, self.journal, self.tally, self.retries, self.alerts)
         found = upstream_of or (lambda _route: self.upstream)
         self.house = House(ports, policy(*limits, **more), found, minted(), manner or Manner("here"))

@@ -23,7 +23,7 @@ from sidecar.core.identity import Identity, strip_credential
 from sidecar.core.policy import Policy, Route, Terms
 from sidecar.core.record import Totals
 from sidecar.gateway import Arrival, RequestExchange
-from sidecar.ports import Client, Clock, Counters, Journal, Keys, Probe, Upstream
+from sidecar.ports import Alerts, Client, Clock, Counters, Journal, Keys, Probe, Retries, Upstream
 
 CHECKS_CACHED = 50_000
 LINES_A_SECOND = 10
@@ -51,6 +51,8 @@ class Ports(NamedTuple):
     counters: Counters
     journal: Journal
     probe: Probe
+    retries: Retries
+    alerts: Alerts
 
 
 class House:
@@ -59,7 +61,7 @@ class House:
     def __init__(
         self, ports: Ports, policy: Policy, upstream_of: Callable[[Route], Upstream], mint: Mint, manner: Manner
     ) -> None:
-        clock, self.keys, self.counters, self.journal, self.probe = ports
+        clock, self.keys, self.counters, self.journal, self.probe, self.retries, self.alerts = ports
         self.now_us, self.mono_us = clock.now_us, clock.mono_us
         self.pepper = manner.pepper
         self.mint = mint

@@ -20,12 +20,16 @@ from sidecar.edge.degraded import Degraded
 from sidecar.edge.denials import Denials
 from sidecar.edge.file_keys import FileKeys
 from sidecar.edge.key_cache import CacheBounds, KeyCache
+from sidecar.edge.memory_alerts import MemoryAlerts
 from sidecar.edge.memory_counters import MemoryCounters
+from sidecar.edge.memory_retries import MemoryRetries
+from sidecar.edge.redis_alerts import RedisAlerts
 from sidecar.edge.redis_counters import RedisCounters
 from sidecar.edge.redis_keys import RedisKeys, connect, disconnect
+from sidecar.edge.redis_retries import RedisRetries
 from sidecar.edge.redis_topology import Wire, wire
 from sidecar.edge.redis_wire import RedisWire, WireOptions, WireStats
-from sidecar.ports import Clock, Counters, Keys
+from sidecar.ports import Clock, Commands, Counters, Keys, Retries
 
 REDIS_KEYS_TIMEOUT_S = 1.0  # a look-up behind the cache may wait longer than a decision
 SETTLE_UP_S = 0.02
@@ -41,7 +45,10 @@ class StoreFigures(NamedTuple):
 
 
 class CounterStore:
-    """The counters of a worker and, on Redis, the parts that metrics and readiness look at."""
+    """The counters of a worker, with what is kept beside them: first attempts and told alerts.
+
+    On Redis there are the parts that metrics and readiness look at.
+    """
 
     def __init__(self, settings: Settings, clock: Clock, mint: Callable[[], bytes]) -> None:
         self.wire: Wire | None = None
@@ -50,6 +57,8 @@ class CounterStore:
         self.degraded: Degraded | None = None
         memory = MemoryCounters(clock)
         self.port: Counters = memory
+        self.retries: Retries = MemoryRetries(clock)
+        self.alerts: MemoryAlerts | RedisAlerts = MemoryAlerts(clock)
         if settings.redis is not None:
             self.port = self._on_redis(settings.redis, memory, clock, mint, settings.workers)
 
@@ -69,7 +78,13 @@ class CounterStore:
             pause_us=redis.breaker_open_ms * MS,
         )
         self.degraded = Degraded(self.breaker, memory, clock, mint, workers)
+        self._beside(self.wire, self.breaker, clock)
         return Denials(self.degraded, clock)
+
+    def _beside(self, commands: Commands, breaker: Breaker, clock: Clock) -> None:
+        """What lies beside the counters goes by their breaker: only they probe a store that has failed."""
+        self.retries = RedisRetries(commands, lambda: breaker.is_open)
+        self.alerts = RedisAlerts(MemoryAlerts(clock), commands, clock, lambda: breaker.is_open)
 
     @property
     def degraded_s(self) -> int:
@@ -104,6 +119,7 @@ class CounterStore:
 
     def tick(self, link: Link) -> None:
         """Once a second: pay debts where no traffic does, and tell the supervisor whether Redis answers."""
+        self.alerts.tick()
         if self.degraded is not None:
             self.degraded.tick()
         if self.wire is not None:

@@ -55,7 +55,10 @@ class Worker:
         self.keys = KeyStore(settings, self.clock, self.figures)
         self.counters = CounterStore(settings, self.clock, mint)
         self.upstreams = Upstreams(settings)
-        ports = Ports(self.clock, self.keys.port, self.counters.port, self.journal, self.figures)
+        stores = self.counters
+        ports = Ports(
+            self.clock, self.keys.port, stores.port, self.journal, self.figures, stores.retries, stores.alerts
+        )
         self.house = House(ports, policy_of(settings), self.upstreams.of, ids.mint, _manner(settings))
         self.listener = Listener(
             partial(serve, self.house),

@@ -38,6 +38,7 @@ class Checks:
     `costs[i]` units are asked of `limits[i]` in the window `starts_us[i] <= now < ends_us[i]` (0 and 0 where the kind
     has no window), counted under `keys[i]`: one Redis key, or for a sliding window two, the current and the previous.
     `marks` is the key, up to its bucket, of the marks that make a call idempotent by id.
+    `alerting`: of each limit with alerts its index, and what is left (of a balance: anything) when the first may stand.
     `wire` and `fields` are for those who render it: the store's packed command, the response's fixed header fields.
     """
 
@@ -51,6 +52,7 @@ class Checks:
     ends_us: tuple[int, ...]
     until_us: int
     slots: bool = False  # holds a concurrency slot, so it must be settled in every ending
+    alerting: tuple[tuple[int, int], ...] = ()
     wire: Any = field(default=None, repr=False)
     fields: Any = field(default=None, repr=False)
 
@@ -91,7 +93,18 @@ def checks_for(limits: Sequence[Limit], costs: Sequence[int], identity: Identity
         ends_us=tuple(window.end_us for window in windows),
         until_us=min((window.end_us for window in windows if window.end_us), default=NEVER_US),
         slots=any(slot and cost > 0 for slot, cost in zip(is_slot, costs, strict=True)),
+        alerting=tuple((index, _first_alert(limit)) for index, limit in enumerate(limits) if limit.alerts),
     )
+
+
+def left_at(amount: int, percent: int) -> int:
+    """What is left where `percent` of `amount` units are just used: the threshold stands passed at this and below."""
+    return amount * (100 - percent) // 100
+
+
+def _first_alert(limit: Limit) -> int:
+    """A balance's alerts are percents of what was granted, which its wallet knows."""
+    return COUNT_MAX if limit.kind == "balance" else left_at(limit.amount, limit.alerts[0])
 
 
 def window_of(limit: Limit, identity: Identity, now_us: int) -> Window:

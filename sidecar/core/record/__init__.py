@@ -1,5 +1,6 @@
 """What is written down: ids, records as CloudEvents, their JSON Schema, and the journal's frames."""
 
+from sidecar.core.record.alert import Alert, alert_record
 from sidecar.core.record.events import (
     Checkpoint,
     Facts,
@@ -14,6 +15,6 @@ from sidecar.core.record.ids import Ids
 from sidecar.core.record.schema import record_schema
 
 __all__ = [
-    "Checkpoint", "Facts", "Ids", "Totals", "checkpoint_record", "crashed_record", "denial_record", "open_entry",
-    "record_schema", "usage_record",
+    "Alert", "Checkpoint", "Facts", "Ids", "Totals", "alert_record", "checkpoint_record", "crashed_record",
+    "denial_record", "open_entry", "record_schema", "usage_record",
 ]  # fmt: skip
