@@ -100,7 +100,7 @@ def _compiled(names: Names) -> Policy:
 
 
 def _meters(rules: Mapping[str, MeterRule], route: Route) -> list[Meter]:
-    found = (meter_for(rule, route.id) for rule in rules.values())
+    found = (meter_for(rule, route.id, route.usage) for rule in rules.values())
     return [meter for meter in found if meter is not None]
 
 

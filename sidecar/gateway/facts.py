@@ -10,7 +10,7 @@ from sidecar.core.decision import Decision
 from sidecar.core.http.request import Request
 from sidecar.core.http.response import ResponseHead
 from sidecar.core.identity import Identity
-from sidecar.core.policy import Route, Terms
+from sidecar.core.policy import Route, Tap, Terms
 from sidecar.gateway.arrival import Arrival
 from sidecar.ports import Client, House, Leg, Upstream
 
@@ -35,6 +35,7 @@ class Facts:
     way: Route
     terms: Terms
     dims: dict[str, str] = {}  # noqa: RUF012 - never written to: meters that name dims come later
+    tap: Tap | None = None
 
     def __init__(self, house: House, request: Request, client: Client) -> None:
         self.house = house

@@ -1,21 +1,13 @@
 """The compiled policy: routes, plans, limits and meters (`model`), what holds where (`terms`), and which route wins."""
 
-from sidecar.core.policy.model import (
-    DEFAULT_SOURCES,
-    INHERITED,
-    NOWHERE,
-    Facts,
-    Limit,
-    Meter,
-    Plan,
-    Route,
-    Timeouts,
-)
-from sidecar.core.policy.patterns import ANY, REST, regex, segments, specificity, ties
+from sidecar.core.policy.meter import Arriving, Excluded, Exclusion, Facts, Meter, Tap
+from sidecar.core.policy.model import DEFAULT_SOURCES, INHERITED, NOWHERE, Limit, Plan, Route, Timeouts
+from sidecar.core.policy.patterns import ANY, REST, glob, regex, segments, specificity, ties
 from sidecar.core.policy.policy import CACHED_PATHS, Policy
 from sidecar.core.policy.terms import Terms
 
 __all__ = [
-    "ANY", "CACHED_PATHS", "DEFAULT_SOURCES", "INHERITED", "NOWHERE", "REST", "Facts", "Limit", "Meter", "Plan",
-    "Policy", "Route", "Terms", "Timeouts", "regex", "segments", "specificity", "ties",
+    "ANY", "CACHED_PATHS", "DEFAULT_SOURCES", "INHERITED", "NOWHERE", "REST", "Arriving", "Excluded", "Exclusion",
+    "Facts", "Limit", "Meter", "Plan", "Policy", "Route", "Tap", "Terms", "Timeouts", "glob", "regex", "segments",
+    "specificity", "ties",
 ]  # fmt: skip

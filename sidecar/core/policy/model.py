@@ -1,15 +1,13 @@
-"""What a policy is made of: limits, meters, routes, plans, and what a meter may look at. Values, and nothing that acts.
+"""What a policy is made of: limits, routes and plans. Values, and nothing that acts.
 
 They are compiled once per load. What is said here in units is an integer, and what is said in time names its unit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
-from sidecar.core.http import Request
 from sidecar.core.identity import Source
 from sidecar.core.price import Price
 
@@ -56,40 +54,6 @@ class Limit:
     link: str = ""
 
 
-class Facts(Protocol):
-    """What is known of an exchange when it has ended. Sizes are of bodies, unframed; header names are lower case."""
-
-    @property
-    def status(self) -> int: ...
-    @property
-    def method(self) -> str: ...
-    @property
-    def request_bytes(self) -> int: ...
-    @property
-    def response_bytes(self) -> int: ...
-    @property
-    def duration_us(self) -> int: ...
-    def request_header(self, name: bytes) -> bytes | None: ...
-    def response_header(self, name: bytes) -> bytes | None: ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Meter:
-    """Turns an exchange on one route into a quantity.
-
-    `ask(request)` is the quantity where it is `known` on arrival (if the exchange turns out to count at all), else 1
-    where the meter applies and 0 where not; it looks at `asks` (method, header). `measure(facts)` is the truth, and
-    looks at `needs` (status, method, exchange). Both are integers >= 0.
-    """
-
-    id: str
-    known: bool
-    ask: Callable[[Request | None], int]
-    asks: frozenset[str]
-    measure: Callable[[Facts], int]
-    needs: frozenset[str]
-
-
 class Timeouts(NamedTuple):
     """A route's own timeouts, ms; None leaves the upstream's, `total_ms` 0 is no bound."""
 
@@ -110,6 +74,11 @@ class Route:
     `pattern` is a glob over the path's normal form; no `methods` means all. `unattributed` requests are denied (401),
     or allowed and recorded as such. `feature` is what a plan must have for its callers to pass, "" for nothing.
     `max_body_bytes` 0 leaves the listener's bound.
+
+    `reads` says which bodies are looked at (request, response), at most `body_bytes` of each; the policy works it out.
+    `usage` is whose AI answers come here (openai, anthropic, gemini, auto; "" nobody's): until one has been read, its
+    output counts as what the request allows or else `default_output` tokens, at most `ceiling`; after its client left
+    it is read on for `drain_ms`. `models` pairs a glob over models with the feature that a plan must have for them.
     """
 
     id: str
@@ -123,6 +92,13 @@ class Route:
     feature: str = ""
     timeouts: Timeouts = INHERITED
     max_body_bytes: int = 0
+    usage: str = ""
+    default_output: int = 1024
+    ceiling: int = 65_536
+    body_bytes: int = 1 << 20
+    models: tuple[tuple[str, str], ...] = ()
+    drain_ms: int = 30_000
+    reads: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

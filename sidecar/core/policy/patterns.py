@@ -1,6 +1,6 @@
-"""Which route a path takes, whatever the order of a file: the most specific pattern wins.
+"""Which route a path takes, whatever the order of a file: the most specific pattern wins. And globs over names.
 
-Two patterns that could tie are refused on load (`ties`). No path takes more than linear time.
+Two patterns that could tie are refused on load (`ties`). No path and no name takes more than linear time.
 """
 
 from __future__ import annotations
@@ -40,6 +40,17 @@ def regex(pattern: str) -> Callable[[str], re.Match[str] | None]:
         return re.compile(first).fullmatch
     *between, last = between
     return re.compile(f"{first}{''.join(map(_LEFTMOST.format, between))}{_ANY_NUMBER}{last}").fullmatch
+
+
+@lru_cache(maxsize=4096)
+def glob(pattern: str) -> Callable[[str], re.Match[str] | None]:
+    """Matches whole names (models, JSON-RPC methods), letter by letter: `*` is any run of characters, none included."""
+    first, *between = pattern.split(ANY)
+    if not between:
+        return re.compile(re.escape(pattern)).fullmatch
+    *between, last = map(re.escape, between)
+    found = "".join(f"(?>.*?{piece})" for piece in between if piece)
+    return re.compile(f"(?s:{re.escape(first)}{found}.*{last})").fullmatch
 
 
 def specificity(route: Route) -> tuple[tuple[int, ...], bool]:

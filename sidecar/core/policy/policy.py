@@ -2,40 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Final
 
-from sidecar.core.policy.model import Meter, Plan, Route
+from sidecar.core.policy.meter import Exclusion, Meter
+from sidecar.core.policy.model import Plan, Route
 from sidecar.core.policy.patterns import regex, specificity
-from sidecar.core.policy.terms import Terms
+from sidecar.core.policy.terms import Terms, reads
 
 CACHED_PATHS: Final = 16_384  # per policy; a scan of made-up paths costs a clear, never memory
+NO_CUSTOMERS: Final[Mapping[str, Plan]] = MappingProxyType({})
 
 
 class Policy:
     """Routes, plans and meters of one load. `version` is a short hash of the content."""
 
-    __slots__ = ("_only", "_paths", "_room", "_terms", "_tries", "plans", "routes", "version")
+    __slots__ = ("_only", "_own", "_paths", "_room", "_terms", "_tries", "exclusions", "plans", "routes", "version")
 
     def __init__(
-        self, version: str, routes: Iterable[Route], plans: Iterable[Plan], meters: Callable[[Route], Sequence[Meter]]
+        self,
+        version: str,
+        routes: Iterable[Route],
+        plans: Iterable[Plan],
+        meters: Callable[[Route], Sequence[Meter]],
+        *,
+        exclusions: Sequence[Exclusion] = (),
+        customers: Mapping[str, Plan] = NO_CUSTOMERS,
     ) -> None:
-        """`meters(route)` yields the meters that can apply on a route."""
+        """`meters(route)` yields the meters that can apply on a route.
+
+        `customers` have terms of their own on top of the plan whose id theirs bears: all of its limits and features,
+        those that were changed included.
+        """
         self.version = version
-        self.routes = tuple(sorted(routes, key=specificity, reverse=True))
+        self.exclusions = tuple(exclusions)
         self.plans = {plan.id: plan for plan in plans}
-        measured = {route.id: meters(route) for route in self.routes}
-        nobody = Plan("", "")
-        self._terms = {
-            route.id: {plan.id: Terms(plan, route, measured[route.id]) for plan in (nobody, *self.plans.values())}
-            for route in self.routes
-        }
+        self._terms: dict[str, dict[str, Terms]] = {}
+        self._own: dict[str, dict[tuple[str, str], Terms]] = {customer: {} for customer in customers}
+        found = [self._compiled(route, meters(route), customers) for route in routes]
+        self.routes = tuple(sorted(found, key=specificity, reverse=True))
         self._tries = tuple((regex(route.pattern), route) for route in self.routes)
         first = self.routes[0] if self.routes else None
         # The least specific of all patterns comes first only where it is alone.
         self._only = first if first and first.pattern == "/**" and not first.methods else None
         self._paths: dict[str, dict[str, Route | None]] = {}
         self._room = CACHED_PATHS
+
+    def _compiled(self, route: Route, meters: Sequence[Meter], customers: Mapping[str, Plan]) -> Route:
+        """The route with what is read on it; keeps its terms."""
+        tried = [exclusion.on(route.id) for exclusion in self.exclusions]
+        exclusions = [excluded for excluded in tried if excluded is not None]
+        read = reads(route, meters, exclusions)
+        if read != route.reads:
+            route = replace(route, reads=read)
+        plans = (Plan("", ""), *self.plans.values())
+        self._terms[route.id] = {plan.id: Terms(plan, route, meters, exclusions) for plan in plans}
+        for customer, plan in customers.items():
+            self._own[customer][route.id, plan.id] = Terms(plan, route, meters, exclusions)
+        return route
 
     def match(self, method: str, path: str) -> Route | None:
         """The most specific route for a path in its normal form, or None (404)."""
@@ -46,9 +72,20 @@ class Policy:
         except KeyError:
             return self._match(method, path)
 
-    def terms(self, plan_id: str, route: Route) -> Terms | None:
-        """What holds for a plan on a route. "" is the terms of unattributed requests; None: no such plan, so deny."""
+    def terms(self, plan_id: str, route: Route, customer: str = "") -> Terms | None:
+        """What holds for a plan on a route. "" is the terms of unattributed requests; None: no such plan, so deny.
+
+        A customer with terms of its own on top of that plan gets those.
+        """
+        if customer in self._own:
+            own = self._own[customer].get((route.id, plan_id))
+            if own is not None:
+                return own
         return self._terms[route.id].get(plan_id)
+
+    def offering(self, feature: str) -> tuple[str, ...]:
+        """The plans that have a feature, in the order of the policy."""
+        return tuple(plan.id for plan in self.plans.values() if feature in plan.features)
 
     def _match(self, method: str, path: str) -> Route | None:
         found = next(

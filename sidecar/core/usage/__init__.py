@@ -7,6 +7,7 @@ from sidecar.core.usage.meters import (
     Count,
     Exclusion,
     Json,
+    JsonTest,
     Lookup,
     Measured,
     MeterRule,
@@ -18,6 +19,6 @@ from sidecar.core.usage.meters import (
 )
 
 __all__ = [
-    "MAX_UNITS", "QUANTITIES", "REQUESTS", "Count", "Exclusion", "Json", "Lookup", "Measured", "MeterRule", "Usage",
-    "Value", "When", "billing", "meter_for",
+    "MAX_UNITS", "QUANTITIES", "REQUESTS", "Count", "Exclusion", "Json", "JsonTest", "Lookup", "Measured", "MeterRule",
+    "Usage", "Value", "When", "billing", "meter_for",
 ]  # fmt: skip

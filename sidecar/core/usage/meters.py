@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from sidecar.core.http import Request
-from sidecar.core.policy import Facts, Meter
+from sidecar.core.policy import Excluded, Facts, Meter
 
 MAX_UNITS: Final = 2**53 - 1  # what Redis scripts and JSON readers count exactly
 
@@ -60,6 +60,12 @@ class Exclusion:
     test_keys: bool = False
     retries_us: int = 0
 
+    def on(self, route_id: str) -> Excluded | None:
+        """What it means on one route; None where it can never apply there."""
+        if self.when.routes is not None and route_id not in self.when.routes:
+            return None
+        return Excluded(self.id, self.retries_us, frozenset(), lambda *_: False)
+
 
 @dataclass(frozen=True, slots=True)
 class Count:
@@ -102,7 +108,7 @@ class Usage:
     adapter: str = ""
 
 
-Value = Count | Lookup | Measured
+Value = Count | Lookup | Measured | Json | Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +124,16 @@ class MeterRule:
 REQUESTS: Final = MeterRule("requests", when=When(statuses=frozenset(range(200, 500))))
 
 
-def meter_for(rule: MeterRule, route_id: str) -> Meter | None:
-    """The meter on one route; None where it can never apply there."""
+def meter_for(rule: MeterRule, route_id: str, usage: str = "") -> Meter | None:
+    """The meter on one route, whose `usage` is whose AI answers come there; None where it can never apply there."""
     when = rule.when
-    if when.routes is not None and route_id not in when.routes:
+    if (when.routes is not None and route_id not in when.routes) or not _readable(rule.value, usage):
         return None
     known, asks = _on_arrival(rule.value)
     conditions = {"method"} if when.methods is not None else set()
     conditions |= {"header"} if when.headers else set()
     looks = asks | conditions | ({"status"} if when.statuses is not None else set())
-    units = _units(rule.value, route_id, _field_of_request) if known else _one
+    units = _units(rule.value, route_id, _field_of_request) if known else _not_yet
     return Meter(
         id=rule.id,
         known=known,
@@ -138,6 +144,13 @@ def meter_for(rule: MeterRule, route_id: str) -> Meter | None:
         ),
         needs=frozenset(looks if known and "header" not in looks else looks | {"exchange"}),
     )
+
+
+def _readable(value: Value, usage: str) -> bool:
+    """Tokens are read only where AI answers of that kind come."""
+    if isinstance(value, Usage):
+        return bool(usage) and (usage in {"auto", value.adapter} or not value.adapter)
+    return not isinstance(value, Json)  # bodies are not read yet
 
 
 def billing(plan: str, *, status: int, test: bool = False, outcome: str = "ok") -> tuple[bool, str]:
@@ -166,7 +179,7 @@ def _billing(plan: str, failed: bool, test: bool, outcome: str) -> tuple[bool, s
 # Tests and quantities read a request (on arrival) or the facts (afterwards); only header fields are found differently.
 _Field = Callable[[Any, bytes], bytes | None]
 _Test = Callable[[Any], bool]
-_Units = Callable[[Any], int]
+_Units = Callable[[Any], Any]  # an integer, or on arrival None where it is not known yet
 
 
 def _field_of_request(request: Request, name: bytes) -> bytes | None:
@@ -177,8 +190,8 @@ def _field_of_facts(facts: Facts, name: bytes) -> bytes | None:
     return facts.request_header(name)
 
 
-def _one(_: Any) -> int:
-    return 1
+def _not_yet(_: Any) -> None:
+    """What only the answer tells: the limit says how much is held for it."""
 
 
 def _on_arrival(value: Value) -> tuple[bool, set[str]]:
@@ -187,7 +200,7 @@ def _on_arrival(value: Value) -> tuple[bool, set[str]]:
         return True, set()
     if isinstance(value, Lookup):
         return True, {"header"} if value.dim.startswith("header.") else {value.dim} - {"route"}
-    known = value.source.startswith("request.header.")
+    known = isinstance(value, Measured) and value.source.startswith("request.header.")
     return known, {"header"} if known else set()
 
 
@@ -197,6 +210,7 @@ def _units(value: Value, route_id: str, field: _Field) -> _Units:
         return lambda _: units
     if isinstance(value, Lookup):
         return _looked_up(value, route_id, field)
+    assert isinstance(value, Measured)  # noqa: S101
     side, _, name = value.source.partition(".header.")
     if not name:
         return QUANTITIES[value.source]
