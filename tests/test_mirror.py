@@ -13,8 +13,8 @@ ELSEWHERE = {
     "sidecar/app/worker.py": "the composition; tests/e2e runs it whole, with real servers, through every ending",
     "sidecar/cli/options.py": "shared options; tests/cli/test_cli.py meets them in every command",
     "sidecar/cli/children.py": "two hidden commands; tests/cli/test_run.py runs them as a house does",
-    "sidecar/gateway/arrival.py": "the first step of the story; tests/gateway/test_gateway.py plays it whole",
-    "sidecar/gateway/facts.py": "fields without behaviour; tests/gateway/test_gateway.py reads them in records",
+    "sidecar/gateway/arrival.py": "the first step of the story; tests/gateway/test_exchange.py plays it whole",
+    "sidecar/gateway/facts.py": "fields without behaviour; tests/gateway/test_exchange.py reads them in records",
     "sidecar/core/errors.py": "types and their text; every test of a fault reads them",
 }
 

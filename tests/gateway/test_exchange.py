@@ -1,51 +1,16 @@
-"""Every ending of an exchange, over the shipped doubles: what is answered, recorded, settled, and when."""
+"""The life of a request, over the shipped doubles: who may, what goes up, what comes down, what is told."""
 
 import orjson
 import pytest
 
-from sidecar.core.errors import StoreError, UpstreamError
-from sidecar.core.http.problem import Problem
+from sidecar.core.errors import StoreError
 from sidecar.core.http.request import HeadLimits, read_request
 from sidecar.core.identity import make_key
-from sidecar.core.policy import Limit, Route
+from sidecar.core.policy import Route
 from sidecar.gateway import REPLAY_BYTES, serve
 from sidecar.testing import PaperClient
-from tests.stage import ANN, BOB, Setting, policy, quota
-
-SLOTS = Limit("slots", "concurrency", 1, period_us=60_000_000)
-EGRESS = Limit("egress", "quota", 1_000_000, meter="egress_bytes", calendar="month", reserve=500)
-
-
-class Scene(Setting):
-    def ask(self, *fields, key="ann", method="GET", target=b"/a", minor=1):
-        pairs = [(b"Host", b"h"), *(tuple(field.encode().split(b": ", 1)) for field in fields)]
-        if key:
-            pairs.append((b"X-Api-Key", key.encode()))
-        self.client = PaperClient()
-        self.exchange = serve(self.house, read_request((method, target, minor), pairs, HeadLimits()), self.client)
-        return self.exchange
-
-    @property
-    def call(self):
-        return self.upstream.calls[-1]
-
-    @property
-    def members(self):
-        return orjson.loads(self.client.sent.partition(b"\r\n\r\n")[2])
-
-    @property
-    def problem(self):
-        return self.members["type"].rpartition(":")[2]
-
-    @property
-    def record(self):
-        [entry] = self.journal.of("records")
-        return orjson.loads(entry.body)["data"]
-
-    def at_rest(self):
-        """Nothing is open: every exchange was counted in and out, and no slot is held."""
-        return self.house.inflight == 0 and self.house.idle.is_set() and self.counters.used("slots") == 0
-
+from tests.gateway.scene import SLOTS, Scene
+from tests.stage import ANN, BOB, policy, quota
 
 # The way in.
 
@@ -151,49 +116,6 @@ def test_a_shadow_limit_is_told_to_the_probe_alone():
     assert (scene.client.status, scene.tally.denials) == (200, [("monthly", True)])
 
 
-# litellm #27639, eliza #9904: a reservation or a slot that stayed. Fails if one ending forgets to settle.
-@pytest.mark.parametrize(
-    "ending",
-    ["respond", "refused", "cut", "gone before", "gone after", "journal full", "journal broken", "broken body", "5xx"],
-)
-def test_every_ending_gives_back_what_was_not_used(ending):
-    scene = Scene(quota(10), SLOTS, EGRESS)
-    if ending == "journal full":
-        scene.journal.full = True
-    scene.journal.broken = ending == "journal broken"
-    scene.ask("Content-Length: 3", method="POST")
-    used = (0, 0)
-    if ending == "respond":
-        scene.exchange.on_body(b"abc")
-        scene.exchange.on_body_end([])
-        scene.call.connect().respond(200, b"12345")
-        used = (1, 5)
-    elif ending == "5xx":
-        scene.call.connect().respond(500, b"12345")
-        used = (0, 5)
-    elif ending == "refused":
-        scene.call.fail(UpstreamError(502, "upstream-unreachable", "x"))
-    elif ending == "cut":
-        scene.call.connect().begin(200, (b"Content-Length", b"9"))
-        scene.call.go_on(b"123")
-        scene.call.fail(UpstreamError(502, "upstream-truncated", "x"))
-        used = (1, 3)
-    elif ending == "gone before":
-        scene.exchange.on_client_gone()
-    elif ending == "gone after":
-        scene.call.connect().begin(200, (b"Content-Length", b"9"))
-        scene.call.go_on(b"123")
-        scene.exchange.on_client_gone()
-        used = (1, 3)
-    elif ending == "broken body":
-        scene.call.connect()
-        scene.exchange.on_body_broken(Problem(400, "x", "x"))
-        used = (1, 0)
-    assert scene.counters.used("slots") == 0
-    assert (scene.counters.used("monthly"), scene.counters.used("egress")) == used
-    assert scene.at_rest()
-
-
 # Fails if a store that does not answer is let past as an answer.
 def test_counters_that_do_not_answer_are_no_permission():
     scene = Scene()
@@ -216,89 +138,11 @@ def test_nothing_goes_up_before_the_open_entry_is_safe():
     assert len(scene.upstream.calls) == 1
 
 
-# Fails if the last bytes are written with the record under way. Held in every ending that answers.
-@pytest.mark.parametrize("ending", ["whole", "refused", "chunked"])
-def test_the_last_bytes_wait_for_the_record(ending):
-    scene = Scene()
-    scene.ask()
-    call = scene.call.connect()
-    scene.journal.holding = True
-    if ending == "whole":
-        call.respond(200, b"last")
-    elif ending == "refused":
-        call.fail(UpstreamError(504, "upstream-timeout", "x"))
-    else:
-        call.begin(200, (b"Transfer-Encoding", b"chunked"))
-        call.go_on(b"first")
-        call.go_on(b"last", done=True)
-    assert b"last" not in scene.client.sent
-    assert b"0\r\n\r\n" not in scene.client.sent
-    assert scene.client.ended == ""
-    scene.journal.let_go()
-    assert scene.client.ended in {"kept", "closed"}
-    assert (scene.client.status, scene.at_rest()) == (504 if ending == "refused" else 200, True)
-
-
-def test_a_record_that_cannot_be_written_cuts_the_client():
-    scene = Scene()
-    scene.ask()
-    call = scene.call.connect()
-    scene.journal.broken = True
-    call.respond(200, b"last")
-    assert (scene.client.ended, b"last" in scene.client.sent) == ("cut", False)
-    assert scene.at_rest()
-
-
 def test_an_open_entry_that_cannot_be_written_is_503():
     scene = Scene()
     scene.journal.broken = True
     scene.ask()
     assert (scene.client.status, scene.problem, scene.upstream.calls) == (503, "journal-failed", [])
-
-
-# sub2api #4408. Fails if a second ending is recorded.
-@pytest.mark.parametrize("second", ["on_client_gone", "on_body_broken", "on_upstream_failed"])
-def test_one_exchange_ends_once(second):
-    scene = Scene()
-    scene.ask()
-    scene.journal.holding = True
-    scene.call.connect().respond(200, b"x")
-    problem = [Problem(400, "x", "x")] if second == "on_body_broken" else []
-    problem = [UpstreamError(502, "x", "x")] if second == "on_upstream_failed" else problem
-    getattr(scene.exchange, second)(*problem)
-    scene.journal.let_go()
-    assert scene.record["outcome"] == "ok"
-    assert scene.at_rest()
-
-
-@pytest.mark.parametrize("waits_for", ["keys", "counters", "journal"])
-def test_a_client_that_leaves_while_a_port_is_asked_never_reaches_the_upstream(waits_for):
-    scene = Scene(quota(10), SLOTS)
-    port = getattr(scene, waits_for)
-    port.holding = True
-    scene.ask()
-    scene.exchange.on_client_gone()
-    port.holding = False
-    port.let_go()
-    assert scene.upstream.calls == []
-    assert (scene.counters.used("monthly"), scene.at_rest()) == (0, True)
-    assert len(scene.journal.of("records")) == len(scene.journal.of("open")) == (waits_for == "journal")
-
-
-def test_a_client_that_leaves_before_a_connection_is_there_is_forgotten_upstream():
-    scene = Scene()
-    exchange = scene.ask()
-    exchange.on_client_gone()
-    assert scene.upstream.forgotten == [exchange]
-    assert (scene.record["outcome"], scene.record["attempts"]) == ("client_gone", 0)
-
-
-def test_a_client_that_leaves_later_has_its_connection_cancelled():
-    scene = Scene()
-    scene.ask()
-    call = scene.call.connect()
-    scene.exchange.on_client_gone()
-    assert (call.cancelled, scene.record["attempts"]) == (True, 1)
 
 
 # Bodies.
