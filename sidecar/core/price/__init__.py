@@ -1,5 +1,8 @@
-"""What a quantity costs (`rating`), in integer nano-units, so that rating downstream yields the same bill."""
+"""What a quantity costs (`rating`), and what pays for it (`wallet`), in integer nano-units.
 
-from sidecar.core.price.rating import Price, Tier, rate
+Pure, so that rating downstream yields the same bill.
+"""
 
-__all__ = ["Price", "Tier", "rate"]
+from sidecar.core.price.rating import NANOS_MAX, Price, Tier, charged, dearest, lowest, price_fault, rate
+
+__all__ = ["NANOS_MAX", "Price", "Tier", "charged", "dearest", "lowest", "price_fault", "rate"]

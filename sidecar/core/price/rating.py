@@ -1,16 +1,20 @@
 """What a quantity costs, in integer nano-units of the currency. Pure, so that rating downstream yields the same bill.
 
 Every step is exact; where a price is for more than one unit (`per`), the whole charge is rounded once, half up, to a
-nano. A part of a package is a package.
+nano. A part of a package is a package. What is included is taken off first, whatever the kind.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import gcd
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+NANOS_MAX = 2**51  # a charge, a grant, a debt: sums of three stay exact in a Lua double
+_EXACT = 2**52
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,10 @@ class Price:
     volume:    all units at the price of the tier in which the quantity lies; so a unit more can cost less in all.
     package:   `nanos` for each begun package of `per` units.
 
+    The first `included` units cost nothing, and the rest is priced as if they were not there: tiers and packages begin
+    above them. So it is the free first tier that vendors put before a table, and unlike the free first tier of a Stripe
+    volume price it stays free when the quantity has left it.
+
     ValueError: a negative price, `per` below 1, tiers that do not ascend or do not end open.
     """
 
@@ -37,6 +45,7 @@ class Price:
     nanos: int = 0
     per: int = 1
     tiers: tuple[Tier, ...] = ()
+    included: int = 0
 
     def __post_init__(self) -> None:
         tiered = self.kind in {"graduated", "volume"}
@@ -44,6 +53,8 @@ class Price:
             raise ValueError(f"kind is one of {', '.join(_RATES)}")
         if self.per < 1 or self.nanos < 0 or any(tier.nanos < 0 for tier in self.tiers):
             raise ValueError("a price is never negative, and for at least one unit")
+        if self.included < 0:
+            raise ValueError("a price includes no less than nothing")
         if tiered is not bool(self.tiers) or (tiered and self.nanos):
             raise ValueError("graduated and volume prices are in tiers, the others in nanos")
         bounds = [0, *(tier.up_to for tier in self.tiers if tier.up_to is not None)]
@@ -56,11 +67,49 @@ class Price:
 def rate(price: Price, quantity: int) -> int:
     """The charge for `quantity` units (an integer of the meter's scale, never negative), in nano-units.
 
-    Monotone in `quantity` except for volume prices; exactly additive over splits for per-unit prices with `per` 1.
+    Monotone in `quantity` except for volume prices; exactly additive over splits for per-unit prices with `per` 1 and
+    nothing included.
     """
     if quantity < 0:
         raise ValueError("a quantity is never negative; a correction is the difference of two charges")
-    return _RATES[price.kind](price, quantity)
+    return _RATES[price.kind](price, max(0, quantity - price.included))
+
+
+def charged(price: Price, quantity: int) -> int:
+    """`rate`, but never more than `NANOS_MAX`: what a balance is charged, on Redis as in memory."""
+    return min(rate(price, quantity), NANOS_MAX)
+
+
+def lowest(price: Price) -> Price:
+    """The same price in lowest terms: the fewest units for which it is whole nanos. A package keeps its size."""
+    if price.kind == "package":
+        return price
+    common = gcd(price.per, price.nanos, *(tier.nanos for tier in price.tiers))
+    tiers = tuple(replace(tier, nanos=tier.nanos // common) for tier in price.tiers)
+    return replace(price, nanos=price.nanos // common, per=price.per // common, tiers=tiers)
+
+
+def dearest(price: Price) -> Price:
+    """A flat price at which no quantity costs less than it adds to a charge at `price`, wherever that stands.
+
+    But for a nano of rounding, and for a volume price whose tiers rise: entering one prices all units anew.
+    """
+    if not price.tiers:
+        return replace(price, included=0)
+    return Price("per_unit", max(tier.nanos for tier in price.tiers), price.per)
+
+
+def price_fault(price: Price) -> str | None:
+    """Why a price cannot be rated exactly in a Lua double (2**52 at most), or None. For the load of a policy."""
+    bounds = [tier.up_to for tier in price.tiers if tier.up_to is not None]
+    if max(price.included, price.per, *bounds) > NANOS_MAX:
+        return f"included, per and up_to are at most {NANOS_MAX} units"
+    nanos = [price.nanos, *(tier.nanos for tier in price.tiers)]
+    if max(nanos) > NANOS_MAX:
+        return f"a price of {max(nanos)} nano-units is more than a balance holds ({NANOS_MAX})"
+    if price.kind != "package" and 2 * (price.per - 1) * sum(nanos) + price.per > _EXACT:
+        return f"{max(nanos)} nano-units for {price.per} units are too fine to rate exactly: use fewer units or digits"
+    return None
 
 
 def _per_unit(price: Price, quantity: int) -> int:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.price import Price, Tier, rate
+from sidecar.core.price import NANOS_MAX, Price, Tier, charged, dearest, lowest, price_fault, rate
 
 QUANTITY = st.integers(0, 10**15)
 NANOS = st.integers(0, 10**12)
@@ -94,9 +94,82 @@ def test_nothing_used_costs_nothing_and_less_is_refused(kind):
         {"kind": "volume", "nanos": 1, "tiers": (Tier(None, 1),)}, {"kind": "volume", "tiers": (Tier(None, -1),)},
         {"kind": "volume", "tiers": (Tier(5, 1),)}, {"kind": "volume", "tiers": (Tier(None, 1), Tier(5, 1))},
         {"kind": "volume", "tiers": (Tier(5, 1), Tier(5, 2), Tier(None, 1))},
-        {"kind": "volume", "tiers": (Tier(0, 1), Tier(None, 1))},
+        {"kind": "volume", "tiers": (Tier(0, 1), Tier(None, 1))}, {"kind": "per_unit", "included": -1},
     ],
 )  # fmt: skip
 def test_a_price_that_cannot_be_rated_is_not_made(wrong):
     with pytest.raises(ValueError, match=r"price|kind|tiers"):
         Price(**wrong)
+
+
+PRICES = st.one_of(
+    st.builds(Price, st.sampled_from(["per_unit", "package"]), NANOS, PER, included=st.integers(0, 2000)),
+    st.builds(
+        lambda kind, per, tiers_, included: Price(kind, 0, per, tiers_, included),
+        st.sampled_from(["graduated", "volume"]), PER, tiers(), st.integers(0, 2000),
+    ),
+)  # fmt: skip
+
+
+# Fails if tiers or packages begin at 0 and not above what is included.
+@given(PRICES, QUANTITY)
+def test_what_is_included_costs_nothing_and_the_rest_is_priced_as_if_it_were_not_there(price, quantity):
+    without = Price(price.kind, price.nanos, price.per, price.tiers)
+    assert rate(price, min(quantity, price.included)) == 0
+    assert rate(price, price.included + quantity) == rate(without, quantity)
+
+
+def test_an_allowance_is_a_free_first_tier():
+    free = Price("graduated", tiers=(Tier(10, 0), Tier(15, 7), Tier(None, 3)))
+    included = Price("graduated", tiers=(Tier(5, 7), Tier(None, 3)), included=10)
+    assert [rate(free, units) for units in range(30)] == [rate(included, units) for units in range(30)]
+
+
+@given(PRICES, QUANTITY)
+def test_lowest_terms_change_no_charge(price, quantity):
+    least = lowest(price)
+    assert rate(least, quantity) == rate(price, quantity)
+    assert least.per <= price.per
+
+
+def test_a_fraction_of_a_nano_for_a_unit_is_in_lowest_terms():  # 0.0000000375 of a unit of money
+    assert lowest(Price("per_unit", 375, 10)) == Price("per_unit", 75, 2)
+    assert lowest(Price("package", 6, 4)) == Price("package", 6, 4)
+
+
+@given(PRICES.filter(lambda price: price.kind != "volume"), st.lists(st.integers(0, 10**6), min_size=2, max_size=8))
+def test_no_part_of_a_charge_is_more_than_the_dearest_price_says(price, parts):
+    flat, total, units = dearest(price), 0, 0
+    for part in parts:
+        assert rate(price, units + part) - rate(price, units) <= rate(flat, part) + 1
+        units, total = units + part, total + rate(flat, part)
+    assert rate(price, units) <= total + len(parts)
+
+
+def test_a_charge_ends_where_a_double_is_no_longer_exact():
+    assert charged(Price("per_unit", 10**9), 10**9) == NANOS_MAX
+    assert charged(Price("per_unit", 10**9), 7) == 7 * 10**9
+
+
+@pytest.mark.parametrize(
+    "price",
+    [
+        Price("per_unit", 2500), Price("per_unit", 75, 2), Price("per_unit", NANOS_MAX), Price("package", 10**12, 1000),
+        Price("graduated", per=1000, tiers=(Tier(10**8, 10_000), Tier(None, 8_000)), included=5 * 10**7),
+    ],
+)  # fmt: skip
+def test_what_people_write_can_be_rated_exactly(price):
+    assert price_fault(price) is None
+
+
+@pytest.mark.parametrize(
+    ("price", "says"),
+    [
+        (Price("per_unit", 10**15 + 1, 10**6), "too fine to rate exactly"),
+        (Price("package", NANOS_MAX + 1), "more than a balance holds"),
+        (Price("per_unit", 1, included=NANOS_MAX + 1), "at most 2251799813685248 units"),
+        (Price("graduated", tiers=(Tier(NANOS_MAX + 1, 1), Tier(None, 1))), "included, per and up_to"),
+    ],
+)
+def test_what_a_double_cannot_hold_is_a_fault(price, says):
+    assert says in (price_fault(price) or "")
