@@ -27,10 +27,17 @@ def quota(amount, **more):
     return Limit("monthly", "quota", amount, calendar="month", **more)
 
 
-def policy(*limits, version="v1", routes=None, rules=(REQUESTS, EGRESS, INGRESS), **route):
+def policy(
+    *limits, version="v1", routes=None, rules=(REQUESTS, EGRESS, INGRESS), exclusions=(), customers=None, **route
+):
     ways = routes or [Route("api", **route)]
-    plans = [Plan("free", "free@1", limits or (MANY,))]
-    return Policy(version, ways, plans, lambda way: [meter_for(rule, way.id) for rule in rules])
+    plans = [Plan("free", "free@1", limits or (MANY,)), Plan("pro", "pro@1", (MANY,), frozenset({"chat", "big"}))]
+
+    def meters(way):
+        found = [meter_for(rule, way.id, way.usage) for rule in rules]
+        return [meter for meter in found if meter is not None]
+
+    return Policy(version, ways, plans, meters, exclusions=exclusions, customers=customers or {})
 
 
 class Setting:

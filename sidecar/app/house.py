@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from sidecar.core.counter import Checks, checks_for
 from sidecar.core.decision import Decision
-from sidecar.core.headers import ratelimit_fields, x_ratelimit_fields
+from sidecar.core.headers import ratelimit_fields, warning_fields, x_ratelimit_fields
 from sidecar.core.http import forward
 from sidecar.core.http.request import Request
 from sidecar.core.http.response import ResponseHead
@@ -191,6 +191,8 @@ class House:
             exchange.close_after = True
         decision = exchange.decision
         limits = self.limit_fields(decision) if decision is not None and b"ratelimit" not in head.fields else b""
+        if decision is not None and decision.shadowed:
+            limits += warning_fields(decision)
         shape = (minor, exchange.close_after)
         prepared = head.prepared.get(shape)
         if prepared is None:

@@ -8,6 +8,8 @@ path a coroutine costs seven times a call.
 
 from __future__ import annotations
 
+from functools import partial
+
 from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError, UpstreamError
 from sidecar.core.headers import denial_problem
@@ -18,7 +20,7 @@ from sidecar.core.http.problem import Problem, no_feature, too_large
 from sidecar.core.http.response import ResponseHead
 from sidecar.core.identity import Identity
 from sidecar.core.policy import Terms
-from sidecar.core.record import open_entry
+from sidecar.core.record import Alert, alert_record, open_entry
 from sidecar.gateway.arrival import Arrival
 from sidecar.gateway.ending import Ending
 from sidecar.ports import Leg
@@ -88,9 +90,22 @@ class RequestExchange(Ending):
         self.checks = decision.checks
         if decision.shadowed:
             self.house.shadowed(decision)
+        if decision.checks.alerting:
+            self.house.alerts.look(decision, self.alerted)
         if decision.allowed:
             return self._open()
         return None if self.ended else self._deny(decision)
+
+    def alerted(self, alert: Alert) -> None:
+        """A threshold was passed, and it is ours to say so: in a record of its own, now or when this one has ended."""
+        house = self.house
+        house.journal.close(
+            "records",
+            alert.id,
+            alert.customer,
+            partial(alert_record, alert, self.plan, house.now_us()),
+            lambda written: house.alerts.wrote(alert) if written else None,
+        )
 
     def _deny(self, decision: Decision) -> None:
         problem = denial_problem(decision)

@@ -34,8 +34,12 @@ class Facts:
     arrival: Arrival
     way: Route
     terms: Terms
-    dims: dict[str, str] = {}  # noqa: RUF012 - never written to: meters that name dims come later
+    # What only an exchange whose bodies are read, or that may be a retry, knows of itself (reading.py).
+    dims: dict[str, str] = {}  # noqa: RUF012 - never written to
     tap: Tap | None = None
+    rewritten = 0  # bytes of the body that goes up where it is not the client's own
+    repeated = False  # an earlier exchange had this Idempotency-Key
+    continued = False  # the client was told to go on before the decision
 
     def __init__(self, house: House, request: Request, client: Client) -> None:
         self.house = house

@@ -6,7 +6,7 @@ import pytest
 from sidecar.core.errors import StoreError
 from sidecar.core.http.request import HeadLimits, read_request
 from sidecar.core.identity import make_key
-from sidecar.core.policy import Route
+from sidecar.core.policy import Plan, Route
 from sidecar.gateway import REPLAY_BYTES, serve
 from sidecar.testing import PaperClient
 from tests.gateway.scene import SLOTS, Scene
@@ -68,7 +68,22 @@ def test_a_path_that_no_route_matches_is_404():
 def test_a_plan_that_lacks_the_feature_is_403():
     scene = Scene(feature="chat")
     scene.ask()
-    assert (scene.client.status, scene.problem, scene.members["plans"]) == (403, "feature-missing", [])
+    assert (scene.client.status, scene.problem, scene.members["plans"]) == (403, "feature-missing", ["pro"])
+
+
+# Fails if the customer's own terms are not asked for.
+def test_a_customer_with_terms_of_its_own_has_those():
+    scene = Scene(quota(1), customers={"cust-ann": Plan("free", "free@1+", (quota(2),))})
+    for key in ("ann", "ann", "bob"):
+        scene.ask(key=key)
+        scene.call.connect().respond()
+    statuses = []
+    for key in ("ann", "bob"):
+        scene.ask(key=key)
+        statuses.append(scene.client.status)
+    assert statuses == [429, 429]
+    labels = [orjson.loads(entry.body)["data"]["plan"] for entry in scene.journal.of("records")]
+    assert labels == ["free@1+", "free@1+", "free@1"]
 
 
 # Kong metering plugin: a call with no subject was not recorded.
@@ -123,6 +138,39 @@ def test_counters_that_do_not_answer_are_no_permission():
     scene.ask()
     assert (scene.client.status, scene.upstream.calls) == (503, [])
     assert scene.at_rest()
+
+
+def test_a_denial_says_where_to_get_more():
+    scene = Scene(quota(1, link="https://x/up"))
+    scene.ask()
+    scene.ask()
+    assert scene.members["link"] == "https://x/up"
+
+
+def alerts(scene):
+    found = [orjson.loads(entry.body) for entry in scene.journal.of("records")]
+    return [event["data"]["percent"] for event in found if event["type"] == "sidecar.alert.v1"]
+
+
+# Fails if alerts are told before their record is written, or looked for on denials no more.
+def test_a_threshold_that_is_passed_is_written_down_and_then_told_no_more():
+    scene = Scene(quota(4, alerts=(50, 100)))
+    for _ in range(5):
+        scene.ask()
+        if not scene.client.ended:
+            scene.call.connect().respond()
+    assert alerts(scene) == [50, 100]
+    assert len(scene.alerts.written) == 2
+
+
+def test_an_alert_that_could_not_be_written_is_told_again():
+    scene = Scene(quota(2, alerts=(50,)))
+    scene.journal.broken = True
+    scene.ask()
+    assert scene.alerts.written == []
+    scene.journal.broken = False
+    scene.ask()
+    assert (alerts(scene), len(scene.alerts.written)) == ([50], 1)
 
 
 # The order of things.
