@@ -3,10 +3,22 @@
 import pytest
 
 from sidecar.core.counter import checks_for
+from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import digest
 from sidecar.core.policy import Limit
-from sidecar.testing import SOURCE, CounterBook, HandClock, KeyBook, MemoryJournal, PaperClient, Tally, minted
+from sidecar.testing import (
+    SOURCE,
+    AlertBook,
+    CounterBook,
+    HandClock,
+    KeyBook,
+    MemoryJournal,
+    PaperClient,
+    RetryBook,
+    Tally,
+    minted,
+)
 from tests.stage import ANN, quota
 
 
@@ -121,3 +133,26 @@ def test_a_probe_counts():
     tally.denied("x", shadow=True)
     tally.answered("r", 200, 5)
     assert (tally.counts["a"], tally.denials, tally.answers) == (2, [("x", True)], [("r", 200, 5)])
+
+
+def test_first_attempts_are_told_apart_until_they_are_forgotten():
+    retries, told = RetryBook(), []
+    for id_ in (b"1", b"2", b"1"):
+        retries.first(ANN, b"key", 5, id_, told.append)
+    retries.forget(ANN, b"key", b"2")
+    retries.first(ANN, b"key", 5, b"3", told.append)
+    retries.forget(ANN, b"key", b"1")
+    retries.first(ANN, b"key", 5, b"4", told.append)
+    retries.fails = StoreError("away")
+    retries.first(ANN, b"key", 5, b"5", told.append)
+    assert told == [True, False, True, False, True, retries.fails]
+
+
+def test_an_alert_is_handed_over_until_it_is_written(clock):
+    alerts, told = AlertBook(), []
+    checks = checks_for((quota(10, alerts=(50, 100)),), (1,), ANN, clock.now_us())
+    for left in (6, 5, 5, 0):
+        alerts.look(Decision(checks, clock.now_us(), (left,), (0,)), told.append)
+        for alert in told[1:]:
+            alerts.wrote(alert)
+    assert [alert.percent for alert in told] == [50, 50, 100]

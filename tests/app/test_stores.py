@@ -8,6 +8,7 @@ from sidecar.app.stores import CounterStore, KeyStore, redis_url
 from sidecar.config.settings import load_settings
 from sidecar.core.counter import checks_for
 from sidecar.core.decision import Decision
+from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity, digest, stored
 from sidecar.core.policy import Limit
 from sidecar.core.record import Ids
@@ -58,6 +59,56 @@ async def test_on_redis_two_workers_share_one_limit(tmp_path, redis_clean):
     assert {said.mode for (said,) in told} == {"exact"}
     for store in stores:
         await store.aclose()
+
+
+def first(store, id_):
+    told = []
+    store.retries.first(ACME, b"key", 60_000_000, id_, told.append)
+    return told
+
+
+def test_without_redis_first_attempts_and_alerts_are_in_memory(tmp_path):
+    store = CounterStore(settings(tmp_path), CLOCK, mint)
+    assert [first(store, id_) for id_ in (mint(), mint())] == [[True], [False]]
+    store.tick(None)
+
+
+@pytest.mark.redis
+async def test_on_redis_two_workers_share_first_attempts_and_told_alerts(tmp_path, redis_clean):
+    # Fails if either lies in the worker's own memory.
+    given = settings(tmp_path, f"redis: {{ url: '{redis_clean.url}' }}\nworkers: 2\n")
+    stores = [CounterStore(given, CLOCK, mint) for _ in range(2)]
+    for store in stores:
+        store.start()
+    await until(lambda: all(store.wire.ready for store in stores), "both connected")
+    found = []
+    limit = Limit("monthly", "quota", 10, calendar="month", alerts=(50,))
+    said = Decision(checks_for((limit,), (1,), ACME, CLOCK.now_us()), CLOCK.now_us(), (5,), (0,))
+    told = []
+    for store in stores:
+        store.alerts.look(said, found.append)
+        told.append(first(store, mint()))
+        await until(lambda: told[-1], "the answer, and so that to what was asked before it")
+    assert told == [[True], [False]]
+    assert len(found) == 1
+    for store in stores:
+        await store.aclose()
+
+
+@pytest.mark.redis
+async def test_while_the_breaker_is_open_nobody_waits_for_first_attempts(tmp_path, make_redis):
+    # Mutation: they are asked for all the same, and each request waits out its own timeout.
+    server = make_redis()
+    store = CounterStore(settings(tmp_path, f"redis: {{ url: '{server.url}' }}\n"), CLOCK, mint)
+    store.start()
+    await until(lambda: store.wire.ready, "connected")
+    server.pause()
+    told = [reserve(store) for _ in range(8)]
+    await until(lambda: all(told), "eight decisions without Redis")
+    assert store.breaker.is_open
+    assert isinstance(first(store, mint())[0], StoreError)
+    server.resume()
+    await store.aclose()
 
 
 @pytest.mark.redis

@@ -22,7 +22,7 @@ from sidecar.core.policy import Limit
 from sidecar.core.usage import billing
 
 SCHEMA_STEM: Final = "urn:sidecar:schema/"
-KINDS: Final = ("usage", "unattributed", "denial", "correction", "void", "checkpoint")
+KINDS: Final = ("usage", "unattributed", "denial", "correction", "void", "alert", "checkpoint")
 
 
 class Facts(Protocol):

@@ -81,6 +81,20 @@ _BALANCE: Final[dict[str, Json]] = {
     "unit": {**_TEXT, "description": "of the wallet: a currency, credits and so on"},
     "balance": {"type": "integer", "description": "nano-units left after this exchange, as it was decided"},
 }
+_ALERT: Final[dict[str, Json]] = {
+    "customer": _TEXT,
+    "key_id": {**_TEXT, "description": "where the limit is counted by key"},
+    "plan": {**_TEXT, "description": "id@version"},
+    "limit": {**_NAME, "description": "the limit's id"},
+    "scope": {"enum": ["key", "subject", "customer"], "description": "whose use is counted"},
+    "meter": {**_NAME, "description": "what is counted; a balance has a unit instead"},
+    "unit": {**_NAME, "description": "of a balance; its figures are in billionths of it"},
+    "period": {**_NAME, "description": "the window's id; of a balance, the grant that began it"},
+    "percent": {"type": "integer", "minimum": 1, "maximum": 100},
+    "used": {**_COUNT, "description": "as it stood when the threshold was seen passed"},
+    "amount": {**_COUNT, "description": "the limit's, or what was granted"},
+    "link": {**_NAME, "description": "where more is to be had, if the policy says so"},
+}
 
 
 def _decision(*, denied: bool) -> Json:
@@ -120,6 +134,7 @@ def record_schema() -> Json:
         "denial": _event("denial", _WHO, denial),
         "correction": _event("correction", {**_WHO, **_CAUSE}, change),
         "void": _event("void", {**_WHO, **_CAUSE}, change),
+        "alert": _event("alert", _WHO, _object(_ALERT, ("key_id", "meter", "unit", "link"))),
         "checkpoint": _event("checkpoint", {"partitionkey": _NAME}, _object(_CHECKPOINT)),
     }
     return {
