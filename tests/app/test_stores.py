@@ -13,6 +13,7 @@ from sidecar.core.identity import Identity, digest, stored
 from sidecar.core.policy import Limit
 from sidecar.core.record import Ids
 from sidecar.edge.clock import SystemClock
+from sidecar.testing import HandClock
 from tests.servers.talk import until
 
 CLOCK = SystemClock()
@@ -70,7 +71,21 @@ def first(store, id_):
 def test_without_redis_first_attempts_and_alerts_are_in_memory(tmp_path):
     store = CounterStore(settings(tmp_path), CLOCK, mint)
     assert [first(store, id_) for id_ in (mint(), mint())] == [[True], [False]]
+
+
+def test_an_alert_that_nobody_wrote_down_is_due_again_after_a_minute_s_ticks(tmp_path):
+    # Mutation: the tick leaves the alerts out.
+    clock, found = HandClock(), []
+    store = CounterStore(settings(tmp_path), clock, mint)
+    limit = Limit("monthly", "quota", 10, calendar="month", alerts=(50,))
+    said = Decision(checks_for((limit,), (1,), ACME, clock.now_us()), clock.now_us(), (5,), (0,))
+    store.alerts.look(said, found.append)
+    clock.turn(60_000_000)
+    store.alerts.look(said, found.append)
+    assert len(found) == 1
     store.tick(None)
+    store.alerts.look(said, found.append)
+    assert len(found) == 2
 
 
 @pytest.mark.redis

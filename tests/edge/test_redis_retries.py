@@ -48,7 +48,7 @@ def test_a_key_lives_for_its_window_and_is_not_put_off(redis_clean, retries):
 
 
 def test_after_its_window_a_key_is_new(redis_clean, retries):
-    ask(retries, ONE, window_us=1_500)  # µs, of which a part of a millisecond is a whole one
+    ask(retries, ONE, window_us=500)  # µs: a part of a millisecond is a whole one
     wait_until(lambda: not redis_clean.cli.keys("*"), "the end of the window")
     assert ask(retries, TWO)
 
