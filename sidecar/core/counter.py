@@ -4,6 +4,7 @@ A key is made of the limit's id, the scope's value and the window's id, never of
 edit of a policy resets nothing. No value that a customer can choose can spell another counter's key.
 
     sc:{customer}:limit id:scope letter + scope value:window id
+    sc:{customer}:wallet (ledger, holds, held):unit
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from math import gcd
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sidecar.core.price import NANOS_MAX, price_fault
 from sidecar.core.window import Window, calendar_window, length_window
 
 if TYPE_CHECKING:
@@ -28,6 +30,10 @@ MINUTE_US = 60_000_000
 _DAY_US = 86_400_000_000
 _CROCKFORD = bytes.maketrans(b"0123456789ABCDEFGHJKMNPQRSTVWXYZ", b"0123456789abcdefghijklmnopqrstuv")
 _NO_WINDOW = Window("", 0, 0)
+_CALENDAR = frozenset({"quota", "priced"})
+_UNBOUNDED = frozenset({"priced", "balance"})
+_PURSE = ("wallet", "ledger", "holds", "held")
+_WORDS = frozenset({*_PURSE, "granted", "retry"})  # the third part of keys that are no counters
 _UNSAFE = re.compile(rb"[^!-~]|[%:{}]")
 
 
@@ -36,10 +42,13 @@ class Checks:
     """What requests of one identity, terms and costs ask of the counters; the same object until `until_us`.
 
     `costs[i]` units are asked of `limits[i]` in the window `starts_us[i] <= now < ends_us[i]` (0 and 0 where the kind
-    has no window), counted under `keys[i]`: one Redis key, or for a sliding window two, the current and the previous.
+    has no window), counted under `keys[i]`: one Redis key; for a sliding window two, the current and the previous; for
+    a balance four: wallet, ledger, holds, held. All windows are open while `from_us <= now < until_us`.
+    `payers[i]` is the index of the balance that pays for `limits[i]`, -1 for none; () where no limit is a balance.
     `marks` is the key, up to its bucket, of the marks that make a call idempotent by id.
     `alerting`: of each limit with alerts its index, and what is left (of a balance: anything) when the first may stand.
-    `wire` and `fields` are for those who render it: the store's packed command, the response's fixed header fields.
+    `wire`, `plan` and `fields` are for those who prepare it: the store's packed command, the rule's steps, the
+    response's fixed header fields.
     """
 
     identity: Identity
@@ -51,9 +60,12 @@ class Checks:
     starts_us: tuple[int, ...]
     ends_us: tuple[int, ...]
     until_us: int
-    slots: bool = False  # holds a concurrency slot, so it must be settled in every ending
+    from_us: int = 0
+    slots: bool = False  # holds a slot or a part of a balance, so it must be settled in every ending
+    payers: tuple[int, ...] = ()
     alerting: tuple[tuple[int, int], ...] = ()
     wire: Any = field(default=None, repr=False)
+    plan: Any = field(default=None, repr=False)
     fields: Any = field(default=None, repr=False)
 
     @property
@@ -71,7 +83,7 @@ class Checks:
 
     def holds(self, now_us: int) -> bool:
         """Whether every window is the one of `now_us`."""
-        return all(not end or start <= now_us < end for start, end in zip(self.starts_us, self.ends_us, strict=True))
+        return self.from_us <= now_us < self.until_us
 
 
 def checks_for(limits: Sequence[Limit], costs: Sequence[int], identity: Identity, now_us: int) -> Checks:
@@ -81,6 +93,7 @@ def checks_for(limits: Sequence[Limit], costs: Sequence[int], identity: Identity
     """
     windows = [window_of(limit, identity, now_us) for limit in limits]
     is_slot = [limit.kind == "concurrency" for limit in limits]
+    payers = payers_of(limits)
     return Checks(
         identity=identity,
         limits=tuple(limits),
@@ -92,9 +105,25 @@ def checks_for(limits: Sequence[Limit], costs: Sequence[int], identity: Identity
         starts_us=tuple(window.start_us for window in windows),
         ends_us=tuple(window.end_us for window in windows),
         until_us=min((window.end_us for window in windows if window.end_us), default=NEVER_US),
-        slots=any(slot and cost > 0 for slot, cost in zip(is_slot, costs, strict=True)),
+        from_us=max((window.start_us for window in windows), default=0),
+        slots=bool(payers) or any(slot and cost > 0 for slot, cost in zip(is_slot, costs, strict=True)),
+        payers=payers,
         alerting=tuple((index, _first_alert(limit)) for index, limit in enumerate(limits) if limit.alerts),
     )
+
+
+def payers_of(limits: Sequence[Limit]) -> tuple[int, ...]:
+    """Of each limit the index of the balance that pays for it: of a priced one the next of its unit; -1 for none.
+
+    () where no limit is a balance.
+    """
+    payers, next_of = [], dict[str, int]()
+    for index in range(len(limits) - 1, -1, -1):
+        limit = limits[index]
+        if limit.kind == "balance":
+            next_of[limit.unit] = index
+        payers.append(next_of.get(limit.unit, -1) if limit.kind == "priced" else -1)
+    return tuple(reversed(payers)) if next_of else ()
 
 
 def left_at(amount: int, percent: int) -> int:
@@ -111,7 +140,7 @@ def window_of(limit: Limit, identity: Identity, now_us: int) -> Window:
     """The window of a limit that holds `now_us`; id "" and 0, 0 for the kinds that have none."""
     if limit.kind == "window":
         return length_window(limit.period_us, now_us)
-    if limit.kind != "quota":
+    if limit.kind not in _CALENDAR:
         return _NO_WINDOW
     zone = identity.zone if limit.zone == "customer" else limit.zone
     return calendar_window(limit.calendar, zone, identity.anchor_us if limit.anchored else 0, now_us)
@@ -167,6 +196,10 @@ def previous_ceiling(limit: Limit) -> int:
 
 def bounds_fault(limit: Limit) -> str | None:
     """Why a limit's arithmetic would not be exact in a Lua double (below 2**53), or None. For the load of a policy."""
+    if limit.id in _WORDS:
+        return f"id {limit.id} is a word of other keys in the store: use another"
+    if limit.kind in _UNBOUNDED:
+        return _money_fault(limit)
     if not 0 < limit.amount <= COUNT_MAX:
         return f"amount {limit.amount} must be from 1 to {COUNT_MAX}"
     if limit.kind == "rate":
@@ -185,6 +218,27 @@ def bounds_fault(limit: Limit) -> str | None:
     return None
 
 
+def _money_fault(limit: Limit) -> str | None:
+    if limit.amount:
+        return f"a {limit.kind} limit has no amount"
+    if limit.kind == "priced":
+        return price_fault(limit.price) if limit.price is not None else "a priced limit needs a price"
+    if not limit.unit:
+        return "a balance needs a unit"
+    if not 0 <= limit.offline <= NANOS_MAX:
+        return f"offline {limit.offline} must be from 0 to {NANOS_MAX} nano-units"
+    if not 1_000_000 <= limit.period_us <= _DAY_US:
+        return f"a hold on a balance ends after {limit.period_us} µs: from a second to a day"
+    return None
+
+
+def list_fault(limits: Sequence[Limit]) -> str | None:
+    """Why limits cannot be asked together, or None: a wallet pays once. For the load of a policy, plan by plan."""
+    units = [limit.unit for limit in limits if limit.kind == "balance"]
+    twice = next((unit for unit in units if units.count(unit) > 1), None)
+    return f"two balances of {twice}: a customer has one wallet in it" if twice is not None else None
+
+
 def id_us(id_: bytes) -> int:
     """When an id was made, in µs since the epoch by its maker's clock: ten Crockford digits of ms, as in a ULID."""
     return int(id_[:10].translate(_CROCKFORD), 32) * 1000
@@ -197,6 +251,8 @@ def expiry_us(limit: Limit, start_us: int, end_us: int) -> int:
 
 
 def _keys(limit: Limit, identity: Identity, window: Window) -> tuple[str, ...]:
+    if limit.kind == "balance":
+        return tuple(f"sc:{{{escaped(identity.customer)}}}:{name}:{escaped(limit.unit)}" for name in _PURSE)
     letter, value = _SCOPES[limit.scope](identity)
     stem = f"sc:{{{escaped(identity.customer)}}}:{escaped(limit.id)}:{letter}{escaped(value)}"
     if not window.id:

@@ -1,4 +1,4 @@
-"""The counters in memory, for one worker: the rule of core/decision.py on a dict.
+"""The counters in memory, for one worker: the rule of core/decision on a dict.
 
 What has expired is not seen any more, and is dropped as others are written, so memory is bounded by what is live.
 """
@@ -74,14 +74,14 @@ class MemoryCounters:
                 heappush(self._due, (expire_us, key))
             self._expiries[key] = max(expire_us, self._expiries.get(key, 0))
 
-    def _put(self, key: str, member: bytes, value: Any, now_us: int) -> None:
+    def _put(self, key: str, member: bytes | int, value: Any, now_us: int) -> None:
         members = self.state.setdefault(key, {})
         if isinstance(value, int):  # a slot: those that nobody gave back make room
             for gone in [other for other, expiry_us in members.items() if expiry_us <= now_us]:
                 del members[gone]
         members[member] = value
 
-    def _remove(self, key: str, member: bytes) -> None:
+    def _remove(self, key: str, member: bytes | int) -> None:
         members = self.state.get(key)
         if members is not None:
             members.pop(member, None)

@@ -1,6 +1,6 @@
 """The counters on Redis: one script call per decision, prepared once per window and sent as one join of bytes.
 
-The scripts are the rule of core/decision.py, held to it by a test; nothing is decided here. A command is repeated only
+The scripts are the rule of core/decision, held to it by a test; nothing is decided here. A command is repeated only
 where the server said that it did nothing: NOSCRIPT, or a window that is not that of its clock, which is the only one.
 """
 

@@ -2,9 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.counter import COUNT_MAX, NEVER_US, bounds_fault, checks_for, escaped, id_us, shift_of
+from sidecar.core.counter import COUNT_MAX, NEVER_US, bounds_fault, checks_for, escaped, id_us, list_fault, shift_of
 from sidecar.core.identity import Identity
 from sidecar.core.policy import Limit
+from sidecar.core.price import Price
 
 NOW_US = 1_795_239_000_123_456  # 2026-11-21T05:30:00 UTC
 DAY_US = 86_400_000_000
@@ -15,6 +16,8 @@ monthly = Limit("monthly", "quota", 10_000, calendar="month", scope="customer")
 minute = Limit("minute", "window", 100, period_us=60_000_000, scope="subject")
 fixed = Limit("fixed", "window", 100, period_us=60_000_000, fixed=True)
 inflight = Limit("inflight", "concurrency", 4, period_us=60_000_000)
+cost = Limit("credit.requests", "priced", 0, calendar="month", scope="customer", unit="usd", price=Price("per_unit", 9))
+credit = Limit("credit", "balance", 0, unit="usd", period_us=600_000_000)
 
 texts = st.text(st.characters() | st.sampled_from("{}:%ksc"), max_size=12)
 
@@ -99,6 +102,20 @@ def test_an_exchange_holds_one_slot_whatever_it_costs():
     assert not checks_for((inflight,), (0,), WHO, NOW_US).slots
 
 
+def test_a_priced_limit_counts_like_a_quota_and_a_balance_has_the_customer_s_wallet():
+    assert keys(cost, credit) == (
+        ("sc:{cust-9}:credit.requests:ccust-9:2026-11",),
+        ("sc:{cust-9}:wallet:usd", "sc:{cust-9}:ledger:usd", "sc:{cust-9}:holds:usd", "sc:{cust-9}:held:usd"),
+    )
+
+
+def test_a_balance_is_settled_in_every_ending():
+    checks = checks_for((cost, credit), (0, 0), WHO, NOW_US)
+    assert checks.slots
+    assert checks.payers == (1, -1)
+    assert checks_for((cost, monthly), (1, 1), WHO, NOW_US).payers == ()
+
+
 def test_an_absurd_cost_stays_exact():
     assert checks_for((monthly,), (10**30,), WHO, NOW_US).costs == (COUNT_MAX,)
 
@@ -115,6 +132,8 @@ def test_an_id_says_when_it_was_made():
         monthly,
         minute,
         inflight,
+        cost,
+        credit,
         Limit("fast", "rate", 1_400_000, per=700_000, period_us=1_000_000),
         Limit("tpm", "rate", 100_000_000, per=100_000_000, period_us=60_000_000),
         Limit("odd", "rate", 10, per=3, period_us=1_000_000),
@@ -135,10 +154,22 @@ def test_what_people_write_is_within_bounds(limit):
         (Limit("x", "window", 10**9, period_us=DAY_US), "use fixed"),
         (Limit("x", "window", 10, period_us=1_500), "whole milliseconds"),
         (Limit("x", "concurrency", 10), "needs period_us"),
+        (Limit("x", "balance", 0, period_us=600_000_000), "needs a unit"),
+        (Limit("x", "balance", 5, unit="usd", period_us=600_000_000), "has no amount"),
+        (Limit("x", "balance", 0, unit="usd"), "from a second to a day"),
+        (Limit("x", "balance", 0, unit="usd", period_us=600_000_000, offline=-1), "offline -1"),
+        (Limit("x", "priced", 0, calendar="month", unit="usd"), "needs a price"),
+        (Limit("x", "priced", 0, calendar="day", price=Price("package", COUNT_MAX + 1)), "more than a balance holds"),
+        (Limit("wallet", "quota", 1, calendar="day"), "is a word of other keys"),
     ],
 )
 def test_what_a_double_cannot_hold_is_refused_on_load(limit, says):
     assert says in (bounds_fault(limit) or "")
+
+
+def test_two_balances_of_one_wallet_are_refused_on_load():
+    assert list_fault((cost, credit, monthly)) is None
+    assert "two balances of usd" in (list_fault((credit, cost, Limit("other", "balance", 0, unit="usd"))) or "")
 
 
 # Fails if the age is left out: a burst that time has given back is given back again.
