@@ -1,0 +1,240 @@
+"""Mirrors sidecar/app/wallets.py: amounts in words, ledgers summed up, wallets made anew from them."""
+
+import random
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.app.wallets import (
+    NEVER_TRIMMED,
+    audit,
+    decimal_of,
+    differences,
+    moment_us,
+    nanos_of,
+    rebuilt,
+    told,
+    told_us,
+)
+from sidecar.core.counter import COUNT_MAX
+from sidecar.core.price.wallet import Grant, Posting, Wallet, add, available, balance, move, sweep, void
+from sidecar.edge.redis_wallet import Book, Posted
+
+DAY_US = 86_400_000_000
+START_US = 1_795_000_000_000_000
+SEED = 20261121
+
+
+def grant(name: str, amount: int = 100, **more) -> Grant:
+    figures = {"priority": 0, "starts_us": 0, "expires_us": 0, "amount": amount, "remaining": amount}
+    return Grant(id=name, **figures | more)
+
+
+class Till:
+    """A wallet and its ledger as the scripts keep them: each change of the balance is a posting with its place."""
+
+    def __init__(self) -> None:
+        self.wallet, self.now_us = Wallet(), START_US
+        self.granted, self.postings = {}, []
+
+    def grant(self, one: Grant) -> None:
+        one = one._replace(made_us=self.now_us)
+        self.granted[one.id] = one
+        self._step(lambda wallet: add(wallet, one, self.now_us))
+
+    def void(self, name: str) -> None:
+        self._step(lambda wallet: (void(wallet, name)[0], void(wallet, name)[1] or [Posting("void", name, 0)]))
+
+    def move(self, nanos: int, kind: str = "reserve") -> None:
+        self._step(lambda wallet: move(wallet, kind, "x", nanos, self.now_us))
+
+    def book(self, **more) -> Book:
+        book = Book(self.now_us, self.wallet, {}, dict(self.granted), tuple(self.postings))
+        return book._replace(**more)
+
+    def trim(self, count: int) -> None:
+        """As the scripts do it where a ledger is full."""
+        carried = sum(posted.delta for posted in self.postings[:count])
+        self.wallet = self.wallet._replace(carried=self.wallet.carried + carried)
+        del self.postings[:count]
+
+    def _step(self, change) -> None:
+        stands = balance(self.wallet)
+        self.wallet, swept = sweep(self.wallet, self.now_us)
+        self.wallet, changed = change(self.wallet)
+        for number, posting in enumerate((*swept, *changed)):
+            stands += posting.delta
+            place = f"{self.now_us // 1000}-{number}"
+            self.postings.append(Posted(place, *posting, stands))
+        assert stands == balance(self.wallet)
+
+
+def random_till(seed: int, steps: int = 400) -> Till:
+    """Grants, voids, expiries, charges and what is given back, in a random order over some days."""
+    chance, till = random.Random(seed), Till()
+    for number in range(steps):
+        till.now_us += chance.randrange(1, DAY_US // 50)
+        what = chance.random()
+        day = (till.now_us // 1_000_000 + chance.randrange(1, 300_000)) * 1_000_000
+        if what < 0.15:
+            roll = {"rollover_max": chance.randrange(60), "rollover_until_us": day + DAY_US} if what < 0.05 else {}
+            ends = {"expires_us": day, **roll} if what < 0.1 else {}
+            starts = {"starts_us": day - 100_000_000_000} if chance.random() < 0.3 else {}
+            till.grant(grant(f"g{number}", chance.randrange(1, 200), priority=chance.randrange(3), **ends, **starts))
+        elif what < 0.2 and till.wallet.grants:
+            till.void(chance.choice(till.wallet.grants).id)
+        elif what < 0.7:
+            till.move(chance.randrange(1, 40))
+        else:
+            till.move(-chance.randrange(1, 30), "settle")
+    return till
+
+
+# --- Words -----------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, COUNT_MAX - 1))
+def test_amounts_are_written_and_read_without_losing_a_digit(nanos):
+    assert nanos_of(decimal_of(nanos)) == nanos
+    assert Decimal(decimal_of(nanos)) * 10**9 == nanos
+    assert decimal_of(-nanos) == "-" + decimal_of(nanos)
+
+
+@pytest.mark.parametrize(
+    ("text", "nanos"),
+    [("50.00", 50 * 10**9), ("0.000000001", 1), ("0.10", 10**8), ("007", 7 * 10**9), ("1.0000000000000", 10**9)],
+)
+def test_amounts_may_be_written_as_people_do(text, nanos):
+    assert nanos_of(text) == nanos
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("0", "more than 0"), ("0.00", "more than 0"), ("2251799.813685248", "less than 2251799.813685248"),
+        ("0.0000000001", "at most 9 digits"), ("-5", "write digits"), ("1e3", "write digits"), ("1,5", "write digits"),
+        ("", "write digits"), (".5", "write digits"), ("5.", "write digits"), ("٣", "write digits"), ("5\n", "write"),
+        ("$5", "write digits"), ("9" * 17, "write digits"),
+    ],
+)  # fmt: skip
+def test_what_is_no_amount_is_refused_with_what_to_write(text, right):
+    with pytest.raises(ValueError, match=right):
+        nanos_of(text)
+
+
+def test_moments_are_days_in_utc_or_have_their_offset():
+    assert told_us(moment_us("2027-01-01")) == "2027-01-01T00:00:00Z"
+    assert moment_us("2027-01-01T01:00:00+01:00") == moment_us("2027-01-01")
+    assert told_us(0) == ""
+    for text in ("2027-13-01", "soon", "never", "2027-01-01T00:00:00", "2027-01-01T00:00:00.5Z", "1969-12-31"):
+        with pytest.raises(ValueError, match="write"):
+            moment_us(text)
+    with pytest.raises(ValueError, match="1970 to 2255"):
+        moment_us("9999-12-31")
+
+
+# --- The ledger ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(SEED, SEED + 10))
+def test_a_ledger_sums_to_the_balance_also_when_it_was_trimmed(seed):
+    till = random_till(seed)
+    assert audit(till.book()).whole
+    till.trim(123)
+    found = audit(till.book())
+    assert found.whole
+    assert found.ledger == found.balance == balance(till.wallet)
+
+
+def test_a_lost_posting_is_found_where_it_was_and_as_a_difference():
+    till = random_till(SEED)
+    lost = till.postings.pop(100)
+    found = audit(till.book())
+    assert not found.whole
+    assert found.balance - found.ledger == lost.delta
+    assert found.broken[0] == till.postings[100]
+
+
+def test_a_wallet_that_was_changed_without_a_posting_is_found():
+    till = random_till(SEED)
+    found = audit(till.book(wallet=till.wallet._replace(debt=till.wallet.debt + 5)))
+    assert (found.whole, found.broken) == (False, ())
+    assert found.ledger - found.balance == 5
+
+
+# The balance is rebuilt from its ledger alone: whatever the wallet says, or without it. Mutations: no sweep before a
+# posting is played, or what is given back is burned: the sums differ, and the replay is not taken for exact.
+@pytest.mark.parametrize("seed", range(SEED, SEED + 20))
+def test_a_wallet_is_made_anew_from_its_ledger_grant_by_grant(seed):
+    till = random_till(seed)
+    for wallet in (till.wallet, Wallet(), Wallet((grant("forged", 5),), 7)):
+        made = rebuilt(till.book(wallet=wallet))
+        assert made.exact
+        assert balance(made.wallet) == balance(till.wallet)
+        assert differences(till.book(), made.wallet) == []
+        assert available(sweep(made.wallet, till.now_us)[0], till.now_us) == available(till.wallet, till.now_us)
+
+
+def test_what_differs_is_told_by_grant_with_what_stands_and_what_would():
+    till = Till()
+    till.grant(grant("a"))
+    till.grant(grant("b"))
+    till.move(130)
+    book = till.book(wallet=Wallet((grant("a", remaining=7), till.wallet.grants[1])))
+    assert differences(book, rebuilt(book).wallet) == [("a", 7, 0)]
+    book = till.book(wallet=Wallet((grant("a", remaining=0), grant("c", remaining=0)), 3))
+    assert differences(book, rebuilt(book).wallet) == [("b", 0, 70), ("the debt", 3, 0)]
+
+
+# Mutation: the sum is that of the postings that are left, without what was carried.
+@pytest.mark.parametrize("seed", range(SEED, SEED + 10))
+def test_from_a_trimmed_ledger_the_sum_is_right_and_the_parts_are_those_of_the_burn_order(seed):
+    till = Till()
+    chance = random.Random(seed)
+    for number in range(5):
+        till.grant(grant(f"g{number}", 10**6, priority=chance.randrange(3)))
+    for _ in range(NEVER_TRIMMED + 100):
+        till.now_us += 1000
+        till.move(chance.randrange(1, 300))
+    till.trim(50)
+    for wallet in (till.wallet, Wallet()):
+        made = rebuilt(till.book(wallet=wallet))
+        assert not made.exact
+        assert made.wallet.carried == till.wallet.carried
+        assert differences(till.book(), made.wallet) == []
+
+
+def test_more_used_than_granted_is_debt_also_from_a_trimmed_ledger():
+    till = Till()
+    till.grant(grant("a"))
+    till.move(150)
+    till.granted.clear()
+    made = rebuilt(till.book())
+    assert not made.exact
+    assert (made.wallet.grants[0].remaining, made.wallet.debt) == (0, 50)
+
+
+def test_an_empty_ledger_makes_an_empty_wallet():
+    assert rebuilt(Till().book()) == (Wallet(), True)
+
+
+# --- What is shown ---------------------------------------------------------------------------------------------------
+
+
+def test_a_wallet_is_shown_as_the_next_request_finds_it():
+    till = Till()
+    till.grant(grant("later", starts_us=till.now_us + DAY_US))
+    till.grant(grant("ends", expires_us=till.now_us + DAY_US // 2, priority=1))
+    till.grant(grant("other", priority=1))
+    till.now_us += DAY_US // 2
+    rows = told(till.book(held={"x": 30, "y": 12}, postings=()))
+    assert [(row["grant"], row["state"]) for row in rows["grants"]] == [("later", "waiting"), ("other", "live")]
+    assert (rows["balance"], rows["available"]) == ("0.0000002", "0.0000001")
+    assert (rows["held"], rows["holds"], rows["postings"]) == ("0.000000042", 2, [])
+
+
+def test_the_kinds_of_postings_are_those_of_the_rule():
+    till = random_till(SEED)
+    assert {posted.kind for posted in till.postings} == {"grant", "void", "expire", "rollover", "reserve", "settle"}
