@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": ("sidecar.cli.demo:demo", "See the main job done in seconds, with nothing but this machine."),
     "check": ("sidecar.cli.check:check", "Validate configuration and policies; print what they bind us to."),
     "keys": ("sidecar.cli.keys:keys", "Make, list, revoke and rotate API keys, and change their plans."),
+    "wallet": ("sidecar.cli.wallet:wallet", "Fill, void, show and audit prepaid wallets."),
     "records": ("sidecar.cli.records:records", "Read records back: tail, verify, count."),
     "ship": ("sidecar.cli.ship:ship", "Carry a journal to Kafka or a file, and stop when it is empty."),
     "schema": ("sidecar.cli.schema:schema", "JSON Schema of records, policies and configuration."),
