@@ -325,6 +325,15 @@ async def test_a_wallet_is_replaced_only_where_nothing_was_posted_meanwhile(wall
     assert (await wallet.read()).wallet == made
 
 
+async def test_a_replaced_wallet_keeps_what_its_ledger_does_not_know(wallet, redis_clean):
+    await wallet.grant(grant())
+    redis_clean.cli.hset(WALLET, "other", "kept")
+    assert await wallet.replace(await wallet.read(EVERY), Wallet())
+    fields = redis_clean.cli.hgetall(WALLET)
+    assert fields[b"other"] == b"kept"
+    assert not [name for name in fields if name.startswith(b"g:")]
+
+
 # --- The store -------------------------------------------------------------------------------------------------------
 
 
