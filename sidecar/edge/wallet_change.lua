@@ -140,6 +140,16 @@ local function remember(given)
   for n = 1, math.min(FORGOTTEN, #old) do call('HDEL', KEYS[3], old[n][1]) end
 end
 
+-- Alerts are percents of what could be spent right after the newest grant that had started.
+local function topped()
+  if grants[id][STARTS] > now then return end
+  local sum = -debt
+  for _, grant in pairs(grants) do
+    if grant[STARTS] <= now then sum = sum + grant[LEFT] end
+  end
+  call('HSET', KEYS[1], 'topped', words(now, math.max(sum, 0)) .. ' ' .. id)
+end
+
 local function make()
   local given = table.concat(ARGV, ' ', 3, 8)
   local known = call('HGET', KEYS[3], id)
@@ -153,6 +163,7 @@ local function make()
   keep(id, grants[id])
   post('grant', id, amount)
   pay_debt()
+  topped()
   remember(words(now) .. ' ' .. given)
   return 'made', amount
 end

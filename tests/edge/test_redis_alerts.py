@@ -1,9 +1,20 @@
-import pytest
+import json
+from dataclasses import replace
 
+import jsonschema
+import pytest
+import redis.asyncio
+
+from sidecar.core.counter import checks_for
+from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
+from sidecar.core.policy import Limit
+from sidecar.core.price.wallet import Grant
+from sidecar.core.record import alert_record, record_schema
 from sidecar.edge import redis_alerts
 from sidecar.edge.memory_alerts import AGAIN_US, MemoryAlerts
-from sidecar.edge.redis_alerts import CLAIM_MS, KEPT_US, RedisAlerts
+from sidecar.edge.redis_alerts import CLAIM_MS, KEPT_US, TOPPED_TICKS, RedisAlerts
+from sidecar.edge.redis_wallet import RedisWallet
 from sidecar.testing import HandClock
 from tests.edge.alerts_suite import ANN, AlertsSuite, decision, look, pass_a_minute, tell
 from tests.edge.at_once import AtOnce
@@ -165,3 +176,110 @@ def test_an_answer_that_was_an_error_is_asked_for_again(clock, redis_clean, work
     pass_a_minute(clock, one.alerts)
     assert tell(one.alerts, decision(clock, 5_000, who=ANN)) == [50]
     assert {slot_key for slot_key, _ in one.commands.sent} == {"sc:{cust-ann}:alert:monthly:ccust-ann:2099-12:50"}
+
+
+# A balance: percents of what could be spent right after the newest grant.
+
+CREDIT = Limit("credit", "balance", 0, scope="customer", unit="usd", period_us=600_000_000, alerts=(50, 80, 100))
+USD = 1_000_000_000
+
+
+def left(clock, nanos, mode="exact"):
+    checks = checks_for((CREDIT,), (0,), ANN, clock.now_us())
+    return Decision(checks, clock.now_us(), (nanos,), (0,), mode=mode)
+
+
+async def grant(server, id_, amount, starts_us=0, customer="cust-ann"):
+    client = redis.asyncio.Redis(host="127.0.0.1", port=server.port)
+    made = await RedisWallet(client, customer, "usd").grant(Grant(id_, 0, starts_us, 0, amount, amount))
+    assert made.done == "made"
+    await client.aclose()
+
+
+def see_top_up(alerts):
+    for _ in range(TOPPED_TICKS):
+        alerts.tick()
+
+
+async def test_a_balance_tells_how_much_of_the_last_top_up_is_gone_once_over_all_workers(clock, redis_clean, workers):
+    await grant(redis_clean, "g1", 10 * USD)
+    said = [left(clock, nanos) for nanos in (5 * USD + 1, 5 * USD, 2 * USD, 1, 0)]
+    assert [tell(workers[0].alerts, each) for each in said] == [[], [50], [80], [], [100]]
+    assert tell(workers[1].alerts, *said) == []
+
+
+async def test_a_top_up_begins_another_period_from_what_is_there_after_it(clock, redis_clean, workers):
+    # Mutations: percents of the grant alone; of all that was ever granted; the period is the wallet's.
+    one = workers[0].alerts
+    await grant(redis_clean, "g1", 10 * USD)
+    assert tell(one, left(clock, 0)) == [50, 80, 100]
+    await grant(redis_clean, "g2", 20 * USD)
+    see_top_up(one)
+    assert tell(one, left(clock, 30 * USD), left(clock, 15 * USD), left(clock, 14 * USD)) == [50]
+
+
+async def test_an_alert_of_a_balance_meets_the_schema_and_says_what_there_was(clock, redis_clean, workers):
+    await grant(redis_clean, "purchase:1 {x}", 10 * USD)
+    found = []
+    workers[0].alerts.look(left(clock, -USD), found.append)
+    said = json.loads(alert_record(found[0], "pro@1", clock.now_us(), "//sidecar/a/b/1/1", 1))
+    assert list(jsonschema.Draft202012Validator(record_schema()).iter_errors(said)) == []
+    assert said["data"] == {
+        "customer": "cust-ann",
+        "plan": "pro@1",
+        "limit": "credit",
+        "scope": "customer",
+        "unit": "usd",
+        "period": "purchase:1 {x}",
+        "percent": 50,
+        "used": 11 * USD,
+        "amount": 10 * USD,
+    }
+    assert found[0].key == "sc:{cust-ann}:alert:credit:ccust-ann:gpurchase%3A1%20%7Bx%7D:50"
+
+
+async def test_what_was_told_of_a_balance_is_kept_for_two_years(clock, redis_clean, workers):
+    await grant(redis_clean, "g1", 10 * USD)
+    tell(workers[0].alerts, left(clock, 5 * USD))
+    (key,) = redis_clean.cli.keys("*:alert:*")
+    assert redis_clean.cli.pttl(key) > 2 * 365 * 86_400_000
+
+
+async def test_a_grant_that_has_not_started_begins_no_period(clock, redis_clean, workers):
+    # Mutation: what cannot be spent yet counts as spent.
+    await grant(redis_clean, "g1", 10 * USD)
+    await grant(redis_clean, "g2", 90 * USD, starts_us=YEAR_2099_US)
+    assert tell(workers[0].alerts, left(clock, 10 * USD)) == []
+    await grant(redis_clean, "g3", 10 * USD)
+    see_top_up(workers[0].alerts)
+    assert tell(workers[0].alerts, left(clock, 20 * USD), left(clock, 10 * USD)) == [50]
+
+
+def test_a_wallet_that_nobody_filled_tells_nothing_and_is_asked_about_once_in_a_while(clock, workers):
+    one = workers[0]
+    assert tell(one.alerts, *(left(clock, -nanos) for nanos in range(5))) == []
+    assert len(one.commands.sent) == 1
+    see_top_up(one.alerts)
+    assert tell(one.alerts, left(clock, 0), left(clock, 0)) == []
+    assert len(one.commands.sent) == 2
+
+
+async def test_of_a_balance_nothing_is_told_on_figures_that_are_not_exact_nor_asked_of_a_store_that_is_away(
+    clock, redis_clean, workers
+):
+    await grant(redis_clean, "g1", 10 * USD)
+    one = workers[0]
+    one.away = True
+    assert tell(one.alerts, left(clock, 0), left(clock, 0, mode="degraded")) == []
+    assert one.commands.sent == []
+    one.away = False
+    assert tell(one.alerts, left(clock, 0, mode="degraded")) == []
+    assert tell(one.alerts, left(clock, 0)) == [50, 80, 100]
+
+
+def test_wallets_without_number_cost_no_memory(clock, workers, monkeypatch):
+    monkeypatch.setattr(redis_alerts, "TOPPED_MAX", 10)
+    for number in range(25):
+        who = replace(ANN, customer=f"cust-{number}")
+        tell(workers[0].alerts, Decision(checks_for((CREDIT,), (0,), who, 1), 1, (0,), (0,)))
+    assert len(workers[0].alerts._topped) <= 10

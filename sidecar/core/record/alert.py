@@ -9,21 +9,25 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from sidecar.core.counter import escaped
 from sidecar.core.record.events import _whole  # one form for all records that are rare
 
 if TYPE_CHECKING:
+    from sidecar.core.counter import Checks
     from sidecar.core.decision import Decision
     from sidecar.core.identity import Identity
     from sidecar.core.policy import Limit
 
+TOLD_US: Final = 2 * 366 * 86_400_000_000  # a balance's period has no end; so long after its grant it is told again
 _DIGITS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 class Alert(NamedTuple):
     """`used` of `amount` units stand at or past `percent` of a limit, in the period that ends at `until_us`.
 
-    Units are the meter's; of a balance nano-units: what was granted, and what is gone of it. `id` (26 ASCII bytes) is
-    the record's, dated with the period's start; `counter` the key under which the limit is counted in that period.
+    Units are the meter's; of a balance nano-units: what there was after the last top-up, and what is gone of that.
+    `id` (26 ASCII bytes) is the record's, dated with the period's start; `counter` the key under which the limit is
+    counted in that period.
     """
 
     id: bytes
@@ -63,6 +67,40 @@ def window_alert(decision: Decision, index: int, percent: int) -> Alert:
         limit.amount - decision.remaining[index],
         limit.amount,
     )
+
+
+class TopUp(NamedTuple):
+    """The newest grant of a wallet that has started: its id, when it was made, what could be spent then (nano-units).
+
+    `counter` stands for a counter's key, one for each grant: a balance's period is from one grant to the next.
+    """
+
+    grant: str
+    made_us: int
+    amount: int
+    counter: str
+
+
+def balance_alert(decision: Decision, index: int, percent: int, topped: TopUp) -> Alert:
+    """The alert that the balance at `index` stands at or past `percent` of what there was after the last top-up."""
+    checks = decision.checks
+    return Alert(
+        alert_id(claim_key(topped.counter, percent), topped.made_us),
+        topped.counter,
+        checks.identity,
+        checks.limits[index],
+        topped.grant,
+        topped.made_us + TOLD_US,
+        percent,
+        topped.amount - decision.remaining[index],
+        topped.amount,
+    )
+
+
+def balance_counter(checks: Checks, index: int, grant: str) -> str:
+    """What stands for the key of a counter of the balance at `index`, in the form of one that has a window."""
+    customer = escaped(checks.customer)
+    return f"sc:{{{customer}}}:{escaped(checks.limits[index].id)}:c{customer}:g{escaped(grant)}"
 
 
 def claim_key(counter: str, percent: int) -> str:
