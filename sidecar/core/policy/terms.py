@@ -123,7 +123,7 @@ class Terms:
         """The feature that the plan lacks for a model on this route, "" for none. A model "", not known, needs all."""
         return next((feature for matches, feature in self._gates if not model or matches(model)), "")
 
-    def truth(self, usage: dict[str, int], *, excluded: bool = False) -> tuple[int, ...]:
+    def truth(self, usage: dict[str, int], excluded: bool = False) -> tuple[int, ...]:
         """What `measure` found, by limit: settle where it is unlike the costs. A slot is given back, so it is 0.
 
         What is `excluded` from the bill charges nothing but rates and windows.

@@ -1,11 +1,12 @@
-"""What an exchange consumed: meters, and what they read of requests and answers."""
+"""What an exchange consumed: meters, and what they read of requests and answers; and what of it is not billed."""
 
-from sidecar.core.usage.meters import (
+from sidecar.core.usage.body import MAX_CALLS, Bodies, steps
+from sidecar.core.usage.exclusions import Exclusion, billing
+from sidecar.core.usage.meters import QUANTITIES, meter_for
+from sidecar.core.usage.rules import (
     MAX_UNITS,
-    QUANTITIES,
     REQUESTS,
     Count,
-    Exclusion,
     Json,
     JsonTest,
     Lookup,
@@ -14,11 +15,9 @@ from sidecar.core.usage.meters import (
     Usage,
     Value,
     When,
-    billing,
-    meter_for,
 )
 
 __all__ = [
-    "MAX_UNITS", "QUANTITIES", "REQUESTS", "Count", "Exclusion", "Json", "JsonTest", "Lookup", "Measured", "MeterRule",
-    "Usage", "Value", "When", "billing", "meter_for",
+    "MAX_CALLS", "MAX_UNITS", "QUANTITIES", "REQUESTS", "Bodies", "Count", "Exclusion", "Json", "JsonTest", "Lookup",
+    "Measured", "MeterRule", "Usage", "Value", "When", "billing", "meter_for", "steps",
 ]  # fmt: skip

@@ -1,20 +1,32 @@
-"""What one exchange consumed, in the units of each meter, and whether it is billable. Integers, never below zero.
+"""What one exchange consumed, in the units of each meter. Integers, never below zero, never above MAX_UNITS.
 
-A meter is a quantity (`QUANTITIES`, a constant, a table or a header) under conditions (`When`). It is compiled once per
-route: what the route decides is decided then. A duration counts every started unit.
+A meter is compiled once per route: what the route decides is decided then, and a meter that looks at no body pays for
+none. A duration counts every started unit. Where a body does not yield what is measured, the rule's default stands for
+it (0 where it has none), and `Meter.missing` says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
-from sidecar.core.http import Request
-from sidecar.core.policy import Excluded, Facts, Meter
-
-MAX_UNITS: Final = 2**53 - 1  # what Redis scripts and JSON readers count exactly
+from sidecar.core.policy import Facts, Meter, glob
+from sidecar.core.usage.body import steps
+from sidecar.core.usage.conditions import (
+    BodyTest,
+    Field,
+    Test,
+    body_tests,
+    field_of_facts,
+    field_of_request,
+    head_tests,
+    judge,
+    looks,
+    named,
+    sides,
+    status_tests,
+)
+from sidecar.core.usage.rules import MAX_UNITS, Count, Json, Lookup, Measured, MeterRule, Usage, Value
 
 QUANTITIES: Final[dict[str, Callable[[Facts], int]]] = {
     "request.bytes": lambda facts: facts.request_bytes,
@@ -22,195 +34,104 @@ QUANTITIES: Final[dict[str, Callable[[Facts], int]]] = {
     "duration_ms": lambda facts: -(-facts.duration_us // 1_000),
     "duration_s": lambda facts: -(-facts.duration_us // 1_000_000),
 }
+RPC: Final = "json_rpc_method"
 
-
-class JsonTest(NamedTuple):
-    """A field of a JSON body: `side` is request or response, `pointer` RFC 6901, no `values`: it is there."""
-
-    side: str
-    pointer: str
-    values: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class When:
-    """Conditions that all hold; None or () is no condition. `headers`: of the request, name and values (none: present).
-
-    `json_rpc`: globs over the method of a JSON-RPC call; a batch is judged call by call.
-    """
-
-    statuses: frozenset[int] | None = None
-    routes: frozenset[str] | None = None
-    methods: frozenset[str] | None = None
-    headers: tuple[tuple[bytes, frozenset[bytes]], ...] = ()
-    json_rpc: tuple[str, ...] = ()
-    json: tuple[JsonTest, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Exclusion:
-    """Exchanges that match `when`, `customers` and `test_keys` are recorded and not billed, for the reason `id`.
-
-    With `retries_us`, those that repeat an `Idempotency-Key` of the same customer within that time of a billed one.
-    """
-
-    id: str
-    when: When = When()
-    customers: frozenset[str] = frozenset()
-    test_keys: bool = False
-    retries_us: int = 0
-
-    def on(self, route_id: str) -> Excluded | None:
-        """What it means on one route; None where it can never apply there."""
-        if self.when.routes is not None and route_id not in self.when.routes:
-            return None
-        return Excluded(self.id, self.retries_us, frozenset(), lambda *_: False)
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """A constant."""
-
-    units: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """Units by `dim`: "method", "route", or the request's "header.<lower-case name>"; `default` for all others."""
-
-    dim: str
-    table: Mapping[str, int]
-    default: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One of QUANTITIES, or a whole number in "request.header.<name>" or "response.header.<name>"."""
-
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Json:
-    """A whole number in a JSON body, or with `length` the number of an array's items. `default` where it is neither."""
-
-    side: str
-    pointer: str
-    length: bool = False
-    default: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """A kind of tokens read from an AI answer, such as input_uncached. `adapter` "" takes whichever read it."""
-
-    kind: str
-    adapter: str = ""
-
-
-Value = Count | Lookup | Measured | Json | Usage
-
-
-@dataclass(frozen=True, slots=True)
-class MeterRule:
-    """A meter as the policy says it."""
-
-    id: str
-    value: Value = Count()
-    when: When = When()
-
-
-# Where a policy says nothing else: a request is what the API answered, well or with the client's own fault.
-REQUESTS: Final = MeterRule("requests", when=When(statuses=frozenset(range(200, 500))))
+Units = Callable[[Any], Any]  # an integer, or None: not known (yet)
 
 
 def meter_for(rule: MeterRule, route_id: str, usage: str = "") -> Meter | None:
-    """The meter on one route, whose `usage` is whose AI answers come there; None where it can never apply there."""
+    """The meter on one route, whose `usage` is whose AI answers come there; None where it can never apply there.
+
+    ValueError: a pointer that is none.
+    """
     when = rule.when
     if (when.routes is not None and route_id not in when.routes) or not _readable(rule.value, usage):
         return None
+    if read := sides(when) | _SIDES[type(rule.value)](rule.value):
+        return _inside(rule, route_id, read)
     known, asks = _on_arrival(rule.value)
-    conditions = {"method"} if when.methods is not None else set()
-    conditions |= {"header"} if when.headers else set()
-    looks = asks | conditions | ({"status"} if when.statuses is not None else set())
-    units = _units(rule.value, route_id, _field_of_request) if known else _not_yet
+    seen = asks | looks(when) | ({"status"} if when.statuses is not None else set())
+    units = _units(rule.value, route_id, field_of_request) if known else _not_yet
     return Meter(
         id=rule.id,
         known=known,
-        ask=_where(_request_tests(when, _field_of_request), units),
-        asks=frozenset(asks | conditions),
+        ask=_where(head_tests(when, field_of_request), units),
+        asks=frozenset(asks | looks(when)),
         measure=_where(
-            _status_tests(when) + _request_tests(when, _field_of_facts), _units(rule.value, route_id, _field_of_facts)
+            status_tests(when) + head_tests(when, field_of_facts), _units(rule.value, route_id, field_of_facts)
         ),
-        needs=frozenset(looks if known and "header" not in looks else looks | {"exchange"}),
+        needs=frozenset(seen if known and "header" not in seen else seen | {"exchange"}),
     )
 
 
 def _readable(value: Value, usage: str) -> bool:
     """Tokens are read only where AI answers of that kind come."""
-    if isinstance(value, Usage):
-        return bool(usage) and (usage in {"auto", value.adapter} or not value.adapter)
-    return not isinstance(value, Json)  # bodies are not read yet
+    return not isinstance(value, Usage) or bool(usage and (usage == "auto" or value.adapter in {"", usage}))
 
 
-def billing(plan: str, *, status: int, test: bool = False, outcome: str = "ok") -> tuple[bool, str]:
-    """Whether an exchange is billable, and why. `plan` is the plan's id, "" for nobody's; `status` what was answered.
-
-    What failed at the upstream (`upstream_…`) or was found open after a crash is not billed, and the outcome is the
-    reason; what a client did not wait for (`client_gone`) was consumed all the same.
-    """
-    return _billing(plan, status >= 500, test, outcome)
-
-
-_UNBILLED: Final = frozenset({"aborted", "crashed", "bad_upstream_answer"})
-
-
-@lru_cache(maxsize=4096)
-def _billing(plan: str, failed: bool, test: bool, outcome: str) -> tuple[bool, str]:
-    reasons = (
-        (not plan, "unattributed"),
-        (test, "test_key"),
-        (outcome in _UNBILLED or outcome.startswith("upstream_"), outcome),
-        (failed, "upstream_5xx"),
-    )
-    return next(((False, reason) for holds, reason in reasons if holds), (True, f"plan:{plan}"))
-
-
-# Tests and quantities read a request (on arrival) or the facts (afterwards); only header fields are found differently.
-_Field = Callable[[Any, bytes], bytes | None]
-_Test = Callable[[Any], bool]
-_Units = Callable[[Any], Any]  # an integer, or on arrival None where it is not known yet
-
-
-def _field_of_request(request: Request, name: bytes) -> bytes | None:
-    return request.fields.get(name)
-
-
-def _field_of_facts(facts: Facts, name: bytes) -> bytes | None:
-    return facts.request_header(name)
+def _where(tests: list[Test], units: Units) -> Units:
+    if not tests:
+        return units
+    return lambda exchange: units(exchange) if all(test(exchange) for test in tests) else 0
 
 
 def _not_yet(_: Any) -> None:
     """What only the answer tells: the limit says how much is held for it."""
 
 
+# --- Quantities ------------------------------------------------------------------------------------------------------
+
+_SIDES: Final[dict[type, Callable[[Any], set[str]]]] = {
+    Count: lambda _: set(),
+    Measured: lambda _: set(),
+    Lookup: lambda value: {"request"} if value.dim in {RPC, "model"} else set(),
+    Json: lambda value: {value.side},
+    Usage: lambda _: {"request", "response"},
+}
+
+
 def _on_arrival(value: Value) -> tuple[bool, set[str]]:
-    """Whether the quantity is known when the request arrives, and what of the request it looks at."""
+    """Whether the quantity is known when the request arrives, and what of the request's head it looks at."""
     if isinstance(value, Count):
         return True, set()
     if isinstance(value, Lookup):
-        return True, {"header"} if value.dim.startswith("header.") else {value.dim} - {"route"}
-    known = isinstance(value, Measured) and value.source.startswith("request.header.")
-    return known, {"header"} if known else set()
+        return True, {"header"} if value.dim.startswith("header.") else {value.dim} & {"method"}
+    if isinstance(value, Measured):
+        known = value.source.startswith("request.header.")
+        return known, {"header"} if known else set()
+    return isinstance(value, Json) and value.side == "request", set()
 
 
-def _units(value: Value, route_id: str, field: _Field) -> _Units:
+def _units(value: Value, route_id: str, field: Field) -> Units:
     if isinstance(value, Count):
-        units = value.units
+        units = _clamped(value.units)
         return lambda _: units
     if isinstance(value, Lookup):
         return _looked_up(value, route_id, field)
-    assert isinstance(value, Measured)  # noqa: S101
+    if isinstance(value, Measured):
+        return _measured(value, field)
+    return _number_in(value) if isinstance(value, Json) else _tokens(value)
+
+
+def _looked_up(value: Lookup, route_id: str, field: Field) -> Units:
+    table = {name: _clamped(units) for name, units in value.table.items()}
+    default = _clamped(value.default)
+    if value.dim == "route":
+        units = table.get(route_id, default)
+        return lambda _: units
+    if value.dim == "method":
+        return lambda exchange: table.get(exchange.method, default)
+    if value.dim == RPC:
+        return _by_name(table, default)
+    if value.dim == "model":
+        of = _by_name(table, default)
+        return lambda exchange: of(exchange.tap.model) if exchange.tap is not None and exchange.tap.model else None
+    wanted = value.dim.removeprefix("header.").encode()
+    by_bytes = {name.encode(): units for name, units in table.items()}
+    return lambda exchange: by_bytes.get(field(exchange, wanted) or b"", default)
+
+
+def _measured(value: Measured, field: Field) -> Units:
     side, _, name = value.source.partition(".header.")
     if not name:
         return QUANTITIES[value.source]
@@ -220,16 +141,30 @@ def _units(value: Value, route_id: str, field: _Field) -> _Units:
     return lambda facts: _number(facts.response_header(wanted))
 
 
-def _looked_up(value: Lookup, route_id: str, field: _Field) -> _Units:
-    table, default = value.table, value.default
-    if value.dim == "route":
-        units = table.get(route_id, default)
-        return lambda _: units
-    if value.dim == "method":
-        return lambda exchange: table.get(exchange.method, default)
-    wanted = value.dim.removeprefix("header.").encode()
-    by_bytes = {name.encode(): units for name, units in table.items()}
-    return lambda exchange: by_bytes.get(field(exchange, wanted) or b"", default)
+def _number_in(value: Json) -> Units:
+    side, pointer, length = value.side, value.pointer, value.length
+    steps(pointer)  # refuses what is no pointer
+    return lambda exchange: None if exchange.tap is None else exchange.tap.number(side, pointer, length)
+
+
+def _tokens(value: Usage) -> Units:
+    """What the answer does not speak of was not used. Whether it was read at all, the reading's quality says."""
+    kind, adapter = value.kind, value.adapter
+    return lambda facts: None if facts.tap is None else _clamped(facts.tap.tokens(kind, adapter) or 0)
+
+
+def _by_name(table: Mapping[str, int], default: int) -> Callable[[str], int]:
+    """The units of an exact name, else of the glob with the most letters that matches it."""
+    globs = sorted((name for name in table if "*" in name), key=lambda name: (len(name), name), reverse=True)
+    loose = [(glob(name), table[name]) for name in globs]
+    if not loose:
+        return lambda name: table.get(name, default)
+
+    def units(name: str) -> int:
+        found = table.get(name)
+        return next((units for matches, units in loose if matches(name)), default) if found is None else found
+
+    return units
 
 
 def _number(text: bytes | None) -> int:
@@ -237,24 +172,87 @@ def _number(text: bytes | None) -> int:
     return min(int(text), MAX_UNITS) if text is not None and len(text) < 20 and text.isdigit() else 0
 
 
-def _status_tests(when: When) -> list[_Test]:
-    statuses = when.statuses
-    return [] if statuses is None else [lambda facts: facts.status in statuses]
+def _clamped(units: int) -> int:
+    return max(0, min(units, MAX_UNITS))
 
 
-def _request_tests(when: When, field: _Field) -> list[_Test]:
-    methods = when.methods
-    tests: list[_Test] = [] if methods is None else [lambda exchange: exchange.method in methods]
-    return tests + [_header_test(name, values, field) for name, values in when.headers]
+# --- Meters that look at bodies --------------------------------------------------------------------------------------
 
 
-def _header_test(name: bytes, values: frozenset[bytes], field: _Field) -> _Test:
-    if not values:
-        return lambda exchange: field(exchange, name) is not None
-    return lambda exchange: field(exchange, name) in values
+class _Look(NamedTuple):
+    """How a meter is computed on one occasion: conditions of the head, of the bodies, and the quantity."""
+
+    tests: list[Test]
+    inside: list[BodyTest]
+    units: Units
+
+    def __call__(self, exchange: Any) -> int | None:
+        """The quantity; None: it is not known, or the bodies did not yield it."""
+        if not all(test(exchange) for test in self.tests):
+            return 0
+        holds = judge(self.inside, exchange.tap) if self.inside else True
+        if holds is None:
+            return None
+        return cast("int | None", self.units(exchange)) if holds else 0
 
 
-def _where(tests: list[_Test], units: _Units) -> _Units:
-    if not tests:
+def _inside(rule: MeterRule, route_id: str, read: set[str]) -> Meter:
+    when, value = rule.when, rule.value
+    known, asks = _on_arrival(value)
+    asks |= looks(when) | ({"body"} if "request" in read else set())
+    before = _Look(
+        head_tests(when, field_of_request), body_tests(when, arriving=True), _counted(rule, _early(value, route_id))
+    )
+    after = _Look(
+        status_tests(when) + head_tests(when, field_of_facts),
+        body_tests(when, arriving=False),
+        _counted(rule, _units(value, route_id, field_of_facts)),
+    )
+    default = _clamped(value.default if isinstance(value, Lookup | Json) else 0)
+    return Meter(
+        id=rule.id,
+        known=known,
+        ask=_or_else(default if known else None, before),
+        asks=frozenset(asks),
+        measure=_or_else(default, after),  # type: ignore[arg-type] # an integer in both ways
+        needs=frozenset(asks | {"body", "exchange"} | ({"status"} if when.statuses is not None else set())),
+        reads=frozenset(read),
+        missing=lambda facts: after(facts) is None,
+    )
+
+
+def _or_else(default: int | None, look: _Look) -> Callable[[Any], int | None]:
+    return lambda exchange: default if (units := look(exchange)) is None else units
+
+
+def _early(value: Value, route_id: str) -> Units:
+    """What is known of the quantity on arrival."""
+    if isinstance(value, Usage):
+        estimate = _tokens(value)
+        return lambda arriving: estimate(arriving) or None  # one of 0 would let pass where nothing is left
+    return _units(value, route_id, field_of_request) if _on_arrival(value)[0] else _not_yet
+
+
+def _counted(rule: MeterRule, units: Units) -> Units:
+    """Constants and look-ups count for each JSON-RPC call that matches, a quantity of the exchange once if any does."""
+    value, globs = rule.value, rule.when.json_rpc
+    by_call = isinstance(value, Lookup) and value.dim == RPC  # then `units` takes a call's method
+    each = isinstance(value, Count | Lookup)
+    if not by_call and not globs:
         return units
-    return lambda exchange: units(exchange) if all(test(exchange) for test in tests) else 0
+    matches = named(globs)
+
+    def count(exchange: Any) -> int | None:
+        calls = exchange.tap.calls if exchange.tap is not None else None
+        if calls is None:
+            return None
+        found = [method for method in calls if method and matches(method)] if globs else calls or _NO_CALL
+        if by_call:
+            return _clamped(sum(map(units, found)))
+        one: int | None = units(exchange) if found else 0
+        return one if one is None or not each else _clamped(one * len(found))
+
+    return count
+
+
+_NO_CALL: Final = ("",)  # a request that is no JSON-RPC call counts once, as whatever is not in the table

@@ -1,0 +1,82 @@
+"""What is recorded and not billed, and for which reason. An exclusion holds only where that is certain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from sidecar.core.identity import Identity
+from sidecar.core.policy import Excluded, Facts, Tap
+from sidecar.core.usage.conditions import body_tests, field_of_facts, head_tests, judge, named, sides, status_tests
+from sidecar.core.usage.rules import ALWAYS, When
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """Exchanges that match `when`, `customers` and `test_keys` are recorded and not billed, for the reason `id`.
+
+    With `retries_us`, those that repeat an `Idempotency-Key` of the same customer within that time of a billed one.
+    A batch of JSON-RPC calls is excluded where all of its calls match.
+    """
+
+    id: str
+    when: When = ALWAYS
+    customers: frozenset[str] = frozenset()
+    test_keys: bool = False
+    retries_us: int = 0
+
+    def on(self, route_id: str) -> Excluded | None:
+        """What it means on one route; None where it can never apply there."""
+        when = self.when
+        if when.routes is not None and route_id not in when.routes:
+            return None
+        return Excluded(self.id, self.retries_us, frozenset(sides(when)), self._holds())
+
+    def _holds(self) -> Callable[[Facts, Identity | None], bool]:
+        when, customers, test_keys = self.when, self.customers, self.test_keys
+        tests = status_tests(when) + head_tests(when, field_of_facts)
+        inside = body_tests(when, arriving=False)
+        if when.json_rpc:
+            inside.append(_all_calls(named(when.json_rpc)))
+
+        def holds(facts: Facts, identity: Identity | None) -> bool:
+            if customers and (identity is None or identity.customer not in customers):
+                return False
+            if test_keys and (identity is None or not identity.test):
+                return False
+            return all(test(facts) for test in tests) and (not inside or judge(inside, facts.tap) is True)
+
+        return holds
+
+
+def _all_calls(matches: Callable[[str], bool]) -> Callable[[Tap], bool | None]:
+    return lambda tap: bool(tap.calls) and all(method and matches(method) for method in tap.calls or ())
+
+
+def billing(plan: str, *, status: int, test: bool = False, outcome: str = "ok", excluded: str = "") -> tuple[bool, str]:
+    """Whether an exchange is billable, and why. `plan` is the plan's id, "" for nobody's; `status` what was answered.
+
+    `excluded` is the exclusion that holds, and then the reason. What failed at the upstream (`upstream_…`) or was
+    found open after a crash is not billed, and the outcome is the reason; what a client did not wait for
+    (`client_gone`) was consumed all the same.
+    """
+    if plan and outcome == "ok" and status < 500 and not test and not excluded:
+        return _billed(plan)
+    reasons = (
+        (not plan, "unattributed"),
+        (excluded, excluded),
+        (test, "test_key"),
+        (outcome in _UNBILLED or outcome.startswith("upstream_"), outcome),
+        (status >= 500, "upstream_5xx"),
+    )
+    return next(((False, reason) for holds, reason in reasons if holds), _billed(plan))
+
+
+_UNBILLED: Final = frozenset({"aborted", "crashed", "bad_upstream_answer"})
+
+
+@lru_cache(maxsize=4096)
+def _billed(plan: str) -> tuple[bool, str]:
+    return True, f"plan:{plan}"
