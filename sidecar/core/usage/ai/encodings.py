@@ -1,0 +1,155 @@
+"""Content codings of an answer, undone so that it can be read: gzip, deflate, br and zstd, also one upon another.
+
+The answer itself is passed on as it came. Reading stops for good at what is broken, unknown or a bomb: a layer makes at
+most ALLOWED + RATIO bytes for each byte that came. Input is taken in slices of SLICE bytes, so that what is read does
+not hang on how the bytes were cut. Source: RFC 9110 §8.4, RFC 1950 to 1952, 7932, 8878.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Protocol
+
+import brotli
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+SLICE: Final = 16 * 1024  # bytes of the wire
+ALLOWED: Final = 1 << 20  # bytes that any answer may grow to
+RATIO: Final = 64  # bytes made of one; text comes to 20
+MAX_LAYERS: Final = 3
+PIECE: Final = 64 * 1024  # bytes made at once
+WINDOW_LOG: Final = 23  # RFC 9659: a window of at most 8 MiB
+_GZIP: Final = 16 + zlib.MAX_WBITS
+
+
+class Layer(Protocol):
+    """One coding. `feed` gives what the bytes decode to, piece by piece; raises one of _BROKEN."""
+
+    def feed(self, data: bytes) -> Iterator[bytes]: ...
+
+
+class _Zlib:
+    """gzip, of one or several members, and deflate: with zlib's head as it should be, or without as it often is."""
+
+    def __init__(self, wbits: int) -> None:
+        self._wbits = wbits
+        self._member: zlib._Decompress | None = None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        while data:
+            if self._member is None:
+                bare = self._wbits == zlib.MAX_WBITS and data[0] & 0x0F != zlib.DEFLATED
+                self._member = zlib.decompressobj(-zlib.MAX_WBITS if bare else self._wbits)
+            made = self._member.decompress(data, PIECE)
+            yield made
+            data = self._member.unconsumed_tail
+            while not self._member.eof and not data and len(made) == PIECE:
+                made = self._member.decompress(b"", PIECE)
+                yield made
+            if self._member.eof:
+                data = self._member.unused_data
+                self._member = None
+
+
+class _Brotli:
+    def __init__(self) -> None:
+        self._stream = brotli.Decompressor()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        if self._stream.is_finished():
+            return
+        yield self._stream.process(data, output_buffer_limit=PIECE)
+        while not self._stream.is_finished() and not self._stream.can_accept_more_data():
+            yield self._stream.process(b"", output_buffer_limit=PIECE)
+
+
+class _Zstd:
+    """Frames, one behind the other."""
+
+    def __init__(self) -> None:
+        self._frame: zstd.ZstdDecompressor | None = None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        more = bool(data)
+        while more:
+            if self._frame is None:
+                self._frame = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG})
+            yield self._frame.decompress(data, PIECE)
+            data, more = b"", not self._frame.needs_input
+            if self._frame.eof:
+                data, self._frame = self._frame.unused_data, None
+                more = bool(data)
+
+
+_BROKEN: Final = (zlib.error, brotli.error, zstd.ZstdError, EOFError, MemoryError)
+
+_LAYERS: Final[dict[bytes, Callable[[], Layer]]] = {
+    b"gzip": lambda: _Zlib(_GZIP),
+    b"x-gzip": lambda: _Zlib(_GZIP),
+    b"deflate": lambda: _Zlib(zlib.MAX_WBITS),
+    b"br": _Brotli,
+    b"zstd": _Zstd,
+}
+
+
+def layers_of(content_encoding: bytes) -> list[Layer] | None:
+    """What undoes a Content-Encoding, the last coding first; [] for none at all, None where one is not known."""
+    names = [name for part in content_encoding.lower().split(b",") if (name := part.strip()) not in {b"", b"identity"}]
+    if len(names) > MAX_LAYERS or not all(name in _LAYERS for name in names):
+        return None
+    return [_LAYERS[name]() for name in reversed(names)]
+
+
+class Decoder:
+    """Undoes `layers` and gives what is under them to `read`. `unread` counts the bytes of the wire that were not."""
+
+    __slots__ = ("_allowed", "_layers", "_made", "_read", "_slice", "unread")
+
+    def __init__(self, layers: Sequence[Layer] | None, read: Callable[[bytes], Any]) -> None:
+        self._allowed = ALLOWED
+        self._layers = layers
+        self._made = 0
+        self._read = read
+        self._slice = bytearray()
+        self.unread = 0
+
+    def feed(self, data: bytes) -> None:
+        self._slice += data
+        while len(self._slice) >= SLICE:
+            self._decode(bytes(self._slice[:SLICE]))
+            del self._slice[:SLICE]
+
+    def end(self) -> None:
+        """Read what is left of the last slice."""
+        self._decode(bytes(self._slice))
+        self._slice.clear()
+
+    def _decode(self, data: bytes) -> None:
+        if self._layers is None:
+            self.unread += len(data)
+            return
+        self._allowed += RATIO * SLICE
+        try:
+            for piece in self._through(data, 0):
+                self._read(piece)
+        except _BROKEN:
+            self._layers = None
+            self.unread += len(data)
+
+    def _through(self, data: bytes, layer: int) -> Iterator[bytes]:
+        layers = self._layers or ()
+        if layer == len(layers):
+            yield data
+            return
+        for piece in layers[layer].feed(data):
+            self._made += len(piece)
+            if self._made > self._allowed:
+                raise EOFError("more came out of the answer than is read")
+            if piece:
+                yield from self._through(piece, layer + 1)

@@ -1,0 +1,85 @@
+"""Server-sent events, cut out of a stream of bytes. Every byte comes out again, in its order, as part of one event.
+
+Lines end with CRLF, LF or CR, and an empty line ends an event; wherever the bytes are cut, the events are the same. At
+most MAX_EVENT bytes are held. Source: html.spec.whatwg.org/multipage/server-sent-events.html.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+MAX_EVENT: Final = 1 << 20  # bytes of an event that is read; of a longer one, nothing is held
+
+Event = tuple[bytes, bool]
+"""The bytes of an event as they came, with the lines that end it, and whether that is all of it: what is longer than
+MAX_EVENT comes in pieces that are not to be read."""
+
+_LINE_END: Final = rb"(?:\r\n|\n|\r(?=[^\n]))"  # whether a CR ends its line is known when the next byte is there
+_END: Final = re.compile(_LINE_END * 2)
+_TAIL: Final = 3  # bytes of an end that can have come before its last one
+
+
+class Events:
+    """The events of one stream, as its bytes come."""
+
+    __slots__ = ("_held", "_tail", "_too_long")
+
+    def __init__(self) -> None:
+        self._held = bytearray()  # what came of the current event, unless it is too long
+        self._tail = b""  # the last bytes that came of it
+        self._too_long = False
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that end in `data`; an event that is all of it is that very object."""
+        if not self._tail and data.find(b"\n\n") == len(data) - 2 >= 0 and b"\r" not in data:
+            return [(data, len(data) <= MAX_EVENT)]  # most writes of most servers are one event
+        before = len(self._tail)
+        events: list[Event] = []
+        begin = 0
+        for end in list(_ends(self._tail + data if before else data)):
+            events.append(self._ended(data[begin : end - before]))
+            begin = end - before
+        if begin < len(data):
+            self._hold(data[begin:], events)
+        return events
+
+    def rest(self) -> Event:
+        """What came after the last event: a stream may end without the empty line."""
+        return self._ended(b"")
+
+    def _ended(self, piece: bytes) -> Event:
+        if not self._tail:
+            return piece, len(piece) <= MAX_EVENT
+        event = bytes(self._held) + piece, not self._too_long and len(self._held) + len(piece) <= MAX_EVENT
+        self._held.clear()
+        self._tail, self._too_long = b"", False
+        return event
+
+    def _hold(self, piece: bytes, events: list[Event]) -> None:
+        self._tail = (self._tail + piece)[-_TAIL:]
+        self._held += piece
+        if self._too_long or len(self._held) > MAX_EVENT:
+            self._too_long = True
+            events.append((bytes(self._held), False))
+            self._held.clear()
+
+
+def data_of(event: bytes) -> bytes:
+    """The event's data: of its `data:` lines, what is behind the colon; b"" where it has none."""
+    if event.startswith(b"data:") and event.find(b"\n") >= len(event) - 2 and b"\r" not in event:
+        return event[5:]  # one line; its end means nothing to what reads it
+    lines = [line[5:] for line in event.splitlines() if line.startswith(b"data:")]
+    return lines[0] if len(lines) == 1 else b"\n".join(lines)
+
+
+def _ends(data: bytes) -> Iterator[int]:
+    """Where events end in `data`."""
+    if b"\r" in data:
+        yield from (found.end() for found in _END.finditer(data))
+        return
+    end = data.find(b"\n\n")
+    while end >= 0:
+        yield end + 2
+        end = data.find(b"\n\n", end + 2)
