@@ -246,10 +246,12 @@ async def test_what_was_told_of_a_balance_is_kept_for_two_years(clock, redis_cle
 
 
 async def test_a_grant_that_has_not_started_begins_no_period(clock, redis_clean, workers):
-    # Mutation: what cannot be spent yet counts as spent.
+    # Mutations: what cannot be spent yet counts as spent; the later grant's id is taken for a period.
     await grant(redis_clean, "g1", 10 * USD)
+    assert tell(workers[0].alerts, left(clock, 5 * USD)) == [50]
     await grant(redis_clean, "g2", 90 * USD, starts_us=YEAR_2099_US)
-    assert tell(workers[0].alerts, left(clock, 10 * USD)) == []
+    see_top_up(workers[0].alerts)
+    assert tell(workers[0].alerts, left(clock, 10 * USD), left(clock, 5 * USD)) == []
     await grant(redis_clean, "g3", 10 * USD)
     see_top_up(workers[0].alerts)
     assert tell(workers[0].alerts, left(clock, 20 * USD), left(clock, 10 * USD)) == [50]
