@@ -199,11 +199,27 @@ def test_from_a_trimmed_ledger_the_sum_is_right_and_the_parts_are_those_of_the_b
         till.now_us += 1000
         till.move(chance.randrange(1, 300))
     till.trim(50)
-    for wallet in (till.wallet, Wallet()):
+    wrong = till.wallet._replace(grants=tuple(one._replace(remaining=1) for one in till.wallet.grants))
+    for wallet in (till.wallet, Wallet(), wrong):
         made = rebuilt(till.book(wallet=wallet))
         assert not made.exact
         assert made.wallet.carried == till.wallet.carried
         assert differences(till.book(), made.wallet) == []
+
+
+# What was trimmed sums to nothing and is not nothing. Mutation: whatever sums up is taken for played from its first.
+def test_a_trimmed_ledger_is_never_taken_for_a_whole_one():
+    till = Till()
+    till.grant(grant("waiting", starts_us=START_US + DAY_US))
+    till.move(100)
+    for _ in range(NEVER_TRIMMED // 2):
+        till.move(5)
+        till.move(-5)
+    till.trim(2)
+    assert till.wallet.carried == 0
+    made = rebuilt(till.book())
+    assert not made.exact
+    assert differences(till.book(), made.wallet) == []
 
 
 def test_more_used_than_granted_is_debt_also_from_a_trimmed_ledger():
