@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from sidecar.core.policy.meter import Exclusion, Meter
+from sidecar.core.policy.meter import Excluded, Exclusion, Meter
 from sidecar.core.policy.model import Plan, Route
 from sidecar.core.policy.patterns import regex, specificity
 from sidecar.core.policy.terms import Terms, reads
@@ -19,7 +19,10 @@ NO_CUSTOMERS: Final[Mapping[str, Plan]] = MappingProxyType({})
 class Policy:
     """Routes, plans and meters of one load. `version` is a short hash of the content."""
 
-    __slots__ = ("_only", "_own", "_paths", "_room", "_terms", "_tries", "exclusions", "plans", "routes", "version")
+    __slots__ = (
+        "_only", "_own", "_parts", "_paths", "_room", "_terms", "_tries",
+        "customers", "exclusions", "plans", "routes", "version",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -40,8 +43,10 @@ class Policy:
         self.exclusions = tuple(exclusions)
         self.plans = {plan.id: plan for plan in plans}
         self._terms: dict[str, dict[str, Terms]] = {}
-        self._own: dict[str, dict[tuple[str, str], Terms]] = {customer: {} for customer in customers}
-        found = [self._compiled(route, meters(route), customers) for route in routes]
+        self.customers = customers
+        self._own: dict[tuple[str, str], Terms] = {}  # of a customer on a route
+        self._parts: dict[str, tuple[Sequence[Meter], Sequence[Excluded]]] = {}
+        found = [self._compiled(route, meters(route)) for route in routes]
         self.routes = tuple(sorted(found, key=specificity, reverse=True))
         self._tries = tuple((regex(route.pattern), route) for route in self.routes)
         first = self.routes[0] if self.routes else None
@@ -50,7 +55,7 @@ class Policy:
         self._paths: dict[str, dict[str, Route | None]] = {}
         self._room = CACHED_PATHS
 
-    def _compiled(self, route: Route, meters: Sequence[Meter], customers: Mapping[str, Plan]) -> Route:
+    def _compiled(self, route: Route, meters: Sequence[Meter]) -> Route:
         """The route with what is read on it; keeps its terms."""
         tried = [exclusion.on(route.id) for exclusion in self.exclusions]
         exclusions = [excluded for excluded in tried if excluded is not None]
@@ -59,8 +64,7 @@ class Policy:
             route = replace(route, reads=read)
         plans = (Plan("", ""), *self.plans.values())
         self._terms[route.id] = {plan.id: Terms(plan, route, meters, exclusions) for plan in plans}
-        for customer, plan in customers.items():
-            self._own[customer][route.id, plan.id] = Terms(plan, route, meters, exclusions)
+        self._parts[route.id] = meters, exclusions
         return route
 
     def match(self, method: str, path: str) -> Route | None:
@@ -77,11 +81,14 @@ class Policy:
 
         A customer with terms of its own on top of that plan gets those.
         """
-        if customer in self._own:
-            own = self._own[customer].get((route.id, plan_id))
-            if own is not None:
-                return own
+        if customer in self.customers and self.customers[customer].id == plan_id:
+            return self._own.get((customer, route.id)) or self._owned(customer, route)
         return self._terms[route.id].get(plan_id)
+
+    def _owned(self, customer: str, route: Route) -> Terms:
+        """Made when first asked for: those of a thousand customers on all routes would hold up a reload."""
+        made = self._own[customer, route.id] = Terms(self.customers[customer], route, *self._parts[route.id])
+        return made
 
     def offering(self, feature: str) -> tuple[str, ...]:
         """The plans that have a feature, in the order of the policy."""

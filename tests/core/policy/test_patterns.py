@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sidecar.core.policy import Route, regex, segments, specificity, ties
+from sidecar.core.policy import Route, glob, regex, segments, specificity, ties
 
 SEGMENT = st.sampled_from(["a", "b", "ab", "*", "**", "x.y"])
 PATTERN = st.lists(SEGMENT, min_size=1, max_size=5).map(lambda parts: "/" + "/".join(parts))
@@ -80,3 +80,29 @@ def test_no_path_makes_a_pattern_slow():
     # Backtracking over three `**` would take 4,000 cubed steps, which the timeout of the suite would not wait for.
     # Fails if the group between two `**` is not atomic.
     assert not regex("/**/b/**/b/**/b/**/b/**/c")("/b" * 4_000 + "/x")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "matches"),
+    [
+        ("gpt-4*", "gpt-4", True),
+        ("gpt-4*", "gpt-4o\n", True),
+        ("gpt-4*", "xgpt-4", False),
+        ("gpt-4", "gpt-4o", False),
+        ("*_getLogs", "eth_getLogs", True),
+        ("a*b*c", "a-b-c", True),
+        ("a*b*c", "a-c", False),
+        ("a*a", "a", False),
+        ("*", "", True),
+        ("a.c", "abc", False),
+        ("[a]?", "a", False),
+        ("Gpt*", "gpt-4", False),
+    ],
+)
+def test_a_glob_matches_whole_names_letter_by_letter(pattern, name, matches):
+    assert bool(glob(pattern)(name)) is matches
+
+
+def test_no_name_makes_a_glob_slow():
+    # A client names its methods and models. Fails if what stands between two stars is looked for again and again.
+    assert not glob("*a*a*a*a*a*b")("a" * 20_000)

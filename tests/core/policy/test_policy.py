@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.policy import CACHED_PATHS, Limit, Plan, Policy, Route, regex, specificity
-from sidecar.core.usage import REQUESTS, meter_for
+from sidecar.core.usage import REQUESTS, Exclusion, Json, JsonTest, MeterRule, When, meter_for
 
 SEGMENT = st.sampled_from(["a", "b", "ab", "*", "**", "x.y"])
 PATTERN = st.lists(SEGMENT, min_size=1, max_size=5).map(lambda parts: "/" + "/".join(parts))
@@ -14,12 +14,12 @@ PATH = st.lists(st.sampled_from(["a", "b", "ab", "", "x.y", "xzy"]), min_size=1,
 METHODS = st.sampled_from([frozenset(), frozenset({"GET"}), frozenset({"GET", "POST"}), frozenset({"POST"})])
 
 
-def policy(routes, plans=(), rules=(REQUESTS,)):
+def policy(routes, plans=(), rules=(REQUESTS,), **more):
     def meters(route):
-        found = [meter_for(rule, route.id) for rule in rules]
+        found = [meter_for(rule, route.id, route.usage) for rule in rules]
         return [meter for meter in found if meter is not None]
 
-    return Policy("v", routes, plans, meters)
+    return Policy("v", routes, plans, meters, **more)
 
 
 @given(st.lists(st.tuples(PATTERN, METHODS), min_size=1, max_size=6), PATH, st.sampled_from(["GET", "POST", "PUT"]))
@@ -78,3 +78,44 @@ def test_a_route_with_a_feature_is_for_plans_that_have_it():
     route = Route("r", feature="chat")
     here = policy([route], [Plan("free", "free@1"), Plan("pro", "pro@1", features=frozenset({"chat"}))])
     assert [here.terms(plan, route).entitled for plan in ("free", "pro", "")] == [False, True, False]
+
+
+def test_a_route_says_which_bodies_are_read_there_and_a_plain_one_none():
+    rows = MeterRule("rows", Json("response", "/rows"), When(routes=frozenset({"data"})))
+    dry = Exclusion("dry", When(routes=frozenset({"try"}), json=(JsonTest("request", "/dry"),)))
+    routes = [Route("data", "/data"), Route("chat", "/chat", usage="openai"), Route("try", "/try"), Route("rest")]
+    here = policy(routes, rules=[REQUESTS, rows], exclusions=[dry])
+    reads = {route.id: set(route.reads) for route in here.routes}
+    assert reads == {"data": {"response"}, "chat": {"request", "response"}, "try": {"request"}, "rest": set()}
+    assert here.match("GET", "/data").reads == {"response"}
+    assert here.terms("", here.match("GET", "/data")).reads == {"response"}
+
+
+def test_an_exclusion_is_looked_at_on_its_own_routes_only():
+    health = Exclusion("health", When(routes=frozenset({"health"})))
+    here = policy([Route("health", "/health"), Route("rest")], exclusions=[health])
+    assert {route.id: [found.id for found in here.terms("", route).exclusions] for route in here.routes} == {
+        "health": ["health"],
+        "rest": [],
+    }
+    assert here.exclusions == (health,)
+
+
+def test_a_customer_with_terms_of_its_own_gets_them_on_top_of_its_plan_and_no_other():
+    # Fails if the plan is left out of what they are found by: a customer who changes plans would keep the old terms.
+    pro, free = Plan("pro", "pro@1", (Limit("a", "quota", 1),)), Plan("free", "free@1")
+    own = Plan("pro", "pro@1+cust-9", (Limit("a", "quota", 5),), frozenset({"big"}))
+    here = policy([Route("r", feature="big")], [pro, free], customers={"cust-9": own})
+    route = here.routes[0]
+    assert [here.terms("pro", route, who).limits[0].amount for who in ("cust-9", "cust-1", "")] == [5, 1, 1]
+    assert [here.terms("pro", route, who).entitled for who in ("cust-9", "cust-1")] == [True, False]
+    assert here.terms("free", route, "cust-9").plan == "free@1"
+    assert here.terms("nope", route, "cust-9") is None
+    assert here.terms("pro", route, "cust-9").plan == "pro@1+cust-9"
+    assert here.terms("pro", route, "cust-9") is here.terms("pro", route, "cust-9")
+
+
+def test_a_feature_is_offered_by_the_plans_that_have_it():
+    plans = [Plan("free", ""), Plan("pro", "", (), frozenset({"big"})), Plan("max", "", (), frozenset({"big", "x"}))]
+    here = policy([Route("r")], plans)
+    assert [here.offering(feature) for feature in ("big", "x", "none")] == [("pro", "max"), ("max",), ()]
