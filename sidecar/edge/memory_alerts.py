@@ -40,6 +40,9 @@ class _Watch:
         self.amount = 0
         self.next = _NEVER
 
+    def is_of(self, percents: tuple[int, ...], amount: int) -> bool:
+        return self.percents is percents and self.amount == amount
+
     def wait(self, percents: tuple[int, ...], amount: int) -> None:
         self.percents, self.amount = percents, amount
         waits = (percent for percent in percents if percent not in self.told and percent not in self.asked)
@@ -59,12 +62,16 @@ class MemoryAlerts:
         self._asked: deque[tuple[int, _Watch, int]] = deque(maxlen=4 * CAP)  # since when (mono µs), and what
 
     def look(self, decision: Decision, done: Callable[[Alert], None]) -> None:
-        checks = decision.checks
+        if decision.mode not in _EXACT:
+            return
+        checks, watches = decision.checks, self._watches
         for index, first in checks.alerting:
             left = decision.remaining[index]
-            if left > first or decision.mode not in _EXACT:
+            if left > first:
                 continue
-            limit = checks.limits[index]
+            watch, limit = watches.get(checks.keys[index][0]), checks.limits[index]
+            if watch is not None and left > watch.next and watch.is_of(limit.alerts, limit.amount):
+                continue
             if limit.kind != "balance":
                 for percent in self.passed(checks.keys[index][0], limit.alerts, limit.amount, left):
                     done(window_alert(decision, index, percent))
@@ -74,7 +81,7 @@ class MemoryAlerts:
         watch = self._watches.get(counter)
         if watch is None:
             watch = self._watch(counter)
-        if watch.amount != amount or watch.percents is not percents:  # a new counter, or a policy that was edited
+        if not watch.is_of(percents, amount):  # a new counter, a policy that was edited, a seat more
             watch.wait(percents, amount)
         if left > watch.next:
             return ()

@@ -109,6 +109,12 @@ class AlertsSuite:
         assert tell(alerts, decision(clock, 8_001, raised), decision(clock, 16_000, raised)) == []
         assert tell(alerts, decision(clock, 20_000, raised)) == [100]
 
+    def test_an_edit_of_the_amount_moves_what_is_still_to_be_told(self, clock, alerts):
+        # A seat more, say. Mutation: only new percents are felt.
+        assert tell(alerts, decision(clock, 5_000)) == [50]
+        raised = replace(MONTHLY, amount=20_000)
+        assert tell(alerts, decision(clock, 15_999, raised), decision(clock, 16_000, raised)) == [80]
+
     def test_an_edit_of_the_percents_is_felt(self, clock, alerts):
         assert tell(alerts, decision(clock, 8_000)) == [50, 80]
         more = replace(MONTHLY, alerts=(10, 50, 75))
