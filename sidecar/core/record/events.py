@@ -1,27 +1,33 @@
 """Records as CloudEvents 1.0 in structured JSON: one billable statement per exchange, never changed once written.
 
 Nothing of a credential, a query string, a header, a body or an address can get in, because nothing here reads one.
-What repeats (who, by which terms, in which second) is rendered once and kept, within bounds; the rest is one f-string.
+What repeats (who, by which terms, in which second) is rendered once and kept, within bounds; the rest is filled in.
 docs/record.md tells the fields.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from functools import lru_cache, partial
-from operator import sub
+from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol
 
 import orjson
 
-from sidecar.core.counter import Checks
 from sidecar.core.decision import Decision
 from sidecar.core.identity import Identity
-from sidecar.core.policy import Limit
+from sidecar.core.record.forms import (
+    SCHEMA_STEM,
+    decided,
+    denial_form,
+    json,
+    open_form,
+    reserved,
+    second,
+    trace,
+    usage_form,
+    verdict,
+)
 from sidecar.core.usage import billing
 
-SCHEMA_STEM: Final = "urn:sidecar:schema/"
 KINDS: Final = ("usage", "unattributed", "denial", "correction", "void", "alert", "checkpoint")
 
 
@@ -73,34 +79,42 @@ class Checkpoint(NamedTuple):
 
 def usage_record(facts: Facts, time_us: int, source: str, sequence: int) -> bytes:
     """The record of an exchange: kind `usage`, or `unattributed` where nobody is known. `time_us`: since the epoch."""
-    identity, decision = facts.identity, facts.decision
-    envelope, data, _ = _said(identity, facts.plan, facts.route, facts.method)
-    seconds, micros = divmod(time_us, 1_000_000)
-    return (
-        f'{_begin(source, "usage" if identity is not None else "unattributed")}{facts.id.decode()}",{envelope}'
-        f'"time":"{_second(seconds)}{micros:06d}Z","sequence":"{sequence:018d}",{_trace(facts.traceparent)}'
-        f'"data":{{{data}{_json(facts.path)},"status":{facts.status},'
-        f'"usage":{orjson.dumps(facts.usage).decode()},'
-        f"{_verdict(facts.quality, facts.billable, facts.billable_reason, facts.outcome)}"
-        f'"dims":{_json(facts.dims) if facts.dims else "{}"},'
-        f'"duration_us":{facts.duration_us},"upstream_us":{facts.upstream_us},'
-        f'"bytes_in":{facts.bytes_in},"bytes_out":{facts.bytes_out},"attempts":{facts.attempts},'
-        f'"client_disconnected":{"true" if facts.client_disconnected else "false"}'
-        f"{_decided(decision) if decision is not None else ''}}}}}"
-    ).encode()
+    decision = facts.decision
+    return usage_form(source, facts.identity, facts.plan, facts.route, facts.method) % (
+        facts.id,
+        second(time_us // 1_000_000),
+        time_us % 1_000_000,
+        sequence,
+        trace(facts.traceparent) if facts.traceparent else b"",
+        json(facts.path),
+        facts.status,
+        orjson.dumps(facts.usage),
+        verdict(facts.quality, facts.billable, facts.billable_reason, facts.outcome),
+        json(facts.dims) if facts.dims else b"{}",
+        facts.duration_us,
+        facts.upstream_us,
+        facts.bytes_in,
+        facts.bytes_out,
+        facts.attempts,
+        b"true" if facts.client_disconnected else b"false",
+        decided(decision) if decision is not None else b"",
+    )
 
 
 def denial_record(facts: Facts, time_us: int, source: str, sequence: int) -> bytes:
     """The record of a request that a limit refused: it consumed nothing."""
     decision = facts.decision
-    envelope, data, _ = _said(facts.identity, facts.plan, facts.route, facts.method)
-    seconds, micros = divmod(time_us, 1_000_000)
-    return (
-        f'{_begin(source, "denial")}{facts.id.decode()}",{envelope}'
-        f'"time":"{_second(seconds)}{micros:06d}Z","sequence":"{sequence:018d}",{_trace(facts.traceparent)}'
-        f'"data":{{{data}{_json(facts.path)},"status":{facts.status},'
-        f'"duration_us":{facts.duration_us}{_decided(decision) if decision is not None else ""}}}}}'
-    ).encode()
+    return denial_form(source, facts.identity, facts.plan, facts.route, facts.method) % (
+        facts.id,
+        second(time_us // 1_000_000),
+        time_us % 1_000_000,
+        sequence,
+        trace(facts.traceparent) if facts.traceparent else b"",
+        json(facts.path),
+        facts.status,
+        facts.duration_us,
+        decided(decision) if decision is not None else b"",
+    )
 
 
 def checkpoint_record(said: Checkpoint, id_: bytes, time_us: int, source: str, sequence: int) -> bytes:
@@ -116,11 +130,12 @@ def checkpoint_record(said: Checkpoint, id_: bytes, time_us: int, source: str, s
 def open_entry(facts: Facts, time_us: int) -> bytes:
     """What is known when the upstream is about to see the exchange: enough to close it as crashed after a kill."""
     decision = facts.decision
-    _, _, known = _said(facts.identity, facts.plan, facts.route, facts.method)
-    reserved = "{}" if decision is None else _template(decision.checks)[2]
-    return (
-        f'{{"time_us":{time_us},{_trace(facts.traceparent)}{known}{_json(facts.path)},"reserved":{reserved}}}'
-    ).encode()
+    return open_form(facts.identity, facts.plan, facts.route, facts.method) % (
+        time_us,
+        trace(facts.traceparent) if facts.traceparent else b"",
+        json(facts.path),
+        b"{}" if decision is None else reserved(decision.checks),
+    )
 
 
 def crashed_record(opened: bytes, id_: bytes, time_us: int, source: str, sequence: int) -> bytes:
@@ -180,112 +195,8 @@ def _whole(kind: str, envelope: Mapping[str, str], at: tuple[int, str, int], dat
         "source": source,
         "dataschema": f"{SCHEMA_STEM}{kind}.v1.json",
         **envelope,
-        "time": f"{_second(time_us // 1_000_000)}{time_us % 1_000_000:06d}Z",
+        "time": f"{second(time_us // 1_000_000).decode()}{time_us % 1_000_000:06d}Z",
         "sequence": f"{sequence:018d}",
         "data": data,
     }
     return orjson.dumps(event)
-
-
-def _json(value: object) -> str:
-    try:
-        return orjson.dumps(value).decode()
-    except TypeError:  # a lone surrogate: no record is lost for a name that is no text
-        return orjson.dumps(str(value).encode("utf-8", "backslashreplace").decode()).decode()
-
-
-@lru_cache(maxsize=64)
-def _begin(source: str, kind: str) -> str:
-    return (
-        f'{{"specversion":"1.0","type":"sidecar.{kind}.v1","source":{_json(source)},'
-        f'"dataschema":"{SCHEMA_STEM}{kind}.v1.json","id":"'
-    )
-
-
-@lru_cache(maxsize=8192)
-def _said(identity: Identity | None, plan: str, route: str, method: str) -> tuple[str, str, str]:
-    """What an exchange shares with the caller's others: of the envelope, of the data, of an OPEN entry, up to the path.
-
-    No attribute is empty: CloudEvents forbids it.
-    """
-    way = f'"plan":{_json(plan)},"route":{_json(route)},"method":{_json(method)},"path":'
-    if identity is None:
-        return "", way, way
-    subject = f'"subject":{_json(identity.subject or identity.customer)},'
-    customer = _json(identity.customer)
-    since = f'"plan_since":{_json(identity.plan_since)},' if identity.plan_since else ""
-    who = f'"customer":{customer},"key_id":{_json(identity.key_id)},{since}'
-    return f'{subject}"partitionkey":{customer},', who + way, subject + who + way
-
-
-@lru_cache(maxsize=4096)
-def _verdict(quality: str, billable: bool, reason: str, outcome: str) -> str:
-    said = {"quality": quality, "billable": billable, "billable_reason": reason, "outcome": outcome}
-    return orjson.dumps(said).decode()[1:-1] + ","
-
-
-@lru_cache(maxsize=16)
-def _second(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}."
-
-
-def _trace(traceparent: str) -> str:
-    return f'"traceparent":{_json(traceparent)},' if traceparent else ""
-
-
-def _decided(decision: Decision) -> str:
-    """The limits asked: what is used of each with this exchange, in the window that counted it; a balance's rest."""
-    shadowed = decision.shadowed
-    template, amounts, _, figures = _template(decision.checks)
-    remaining = decision.remaining
-    limits = template % ((*map(sub, amounts, remaining),) if figures is None else figures(remaining))
-    if decision.allowed and not shadowed:
-        return f',"decision":{{"mode":"{decision.mode}","limits":[{limits}]}}'
-    named = decision.checks.limits
-    mode = "shadow" if shadowed and decision.mode == "exact" else decision.mode
-    refused = "" if decision.allowed else f'"violated":{_json(named[decision.violated].id)},'
-    would = f'"shadowed":{_json([named[index].id for index in shadowed])},' if shadowed else ""
-    return f',"decision":{{"mode":"{mode}",{refused}{would}"limits":[{limits}]}}'
-
-
-@lru_cache(maxsize=8192)
-def _template(checks: Checks) -> tuple[str, tuple[int, ...], str, Callable[[Sequence[int]], tuple[int, ...]] | None]:
-    """A decision's limits with a place for each `used`; the limits' amounts; what is reserved, by meter, as JSON.
-
-    The last, where money is among them, makes the figures of what remains: priced limits are left out, and a balance
-    says what remains.
-    """
-    limits = ",".join(
-        _limit(limit, window) for limit, window in zip(checks.limits, checks.windows, strict=True) if _told(limit)
-    )
-    reserved: dict[str, int] = {}
-    for limit, cost in zip(checks.limits, checks.costs, strict=True):
-        if limit.kind not in _UNMETERED:
-            reserved[limit.meter] = max(cost, reserved.get(limit.meter, 0))
-    amounts = tuple(limit.amount for limit in checks.limits)
-    money = any(limit.kind in _MONEY for limit in checks.limits)
-    return limits, amounts, _json(reserved), partial(_figures, checks.limits) if money else None
-
-
-_UNMETERED: Final = frozenset({"concurrency", "balance"})
-_MONEY: Final = frozenset({"priced", "balance"})
-
-
-def _told(limit: Limit) -> bool:
-    """A priced limit only counts what its balance pays for."""
-    return limit.kind != "priced"
-
-
-def _limit(limit: Limit, window: str) -> str:
-    if limit.kind == "balance":
-        return f'{{"id":{_json(limit.id)},"unit":{_json(limit.unit)}'.replace("%", "%%") + ',"balance":%d}'
-    named = f'{{"id":{_json(limit.id)},"period":{_json(window)}'.replace("%", "%%")
-    return named + f',"used":%d,"limit":{limit.amount}}}'
-
-
-def _figures(limits: Sequence[Limit], remaining: Sequence[int]) -> tuple[int, ...]:
-    return tuple(
-        left if limit.kind == "balance" else limit.amount - left
-        for limit, left in zip(limits, remaining, strict=True)
-        if _told(limit)
-    )

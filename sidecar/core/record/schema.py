@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sidecar.core.record.events import SCHEMA_STEM
+from sidecar.core.record.forms import SCHEMA_STEM
 
 Json = dict[str, Any]
 
