@@ -16,7 +16,7 @@ from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError, UpstreamError
 from sidecar.core.http import Problem, Request, ResponseHead
 from sidecar.core.identity import Identity
-from sidecar.core.policy import Policy, Route
+from sidecar.core.policy import Policy, Route, Tap
 from sidecar.core.record import Alert, Totals
 
 
@@ -239,8 +239,10 @@ class House(Protocol):
     def mint(self, now_ms: int) -> bytes:
         """A new id, dated `now_ms`: of the request, the reservation and the record."""
 
-    def checks(self, arrival: Any, request: Request, now_us: int) -> Checks:
-        """What this request asks of the counters; the same object for all of a window."""
+    unheard: set[Any]  # exchanges whose answer is read on though their client has left
+
+    def checks(self, arrival: Any, request: Request, now_us: int, tap: Tap | None = None) -> Checks:
+        """What this request asks of the counters; the same object for all of a window. `tap`: of its body."""
 
     def upstream(self, route: Route) -> Upstream: ...
     def is_loop(self, request: Request) -> bool: ...

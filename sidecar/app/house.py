@@ -20,17 +20,19 @@ from sidecar.core.http import forward
 from sidecar.core.http.request import Request
 from sidecar.core.http.response import ResponseHead
 from sidecar.core.identity import Identity, strip_credential
-from sidecar.core.policy import Policy, Route, Terms
+from sidecar.core.policy import Policy, Route, Tap, Terms
 from sidecar.core.record import Totals
-from sidecar.gateway import Arrival, RequestExchange
+from sidecar.gateway import Arrival, ReadingExchange, RequestExchange
 from sidecar.ports import Alerts, Client, Clock, Counters, Journal, Keys, Probe, Retries, Upstream
 
 CHECKS_CACHED = 50_000
+VARIED_CACHED = 4_096  # where a body decides what is asked: calls repeat, estimates of tokens hardly
 LINES_A_SECOND = 10
 _NOT_NEWS = frozenset({"ok", "tunnel", "client_gone"})
 log = logging.getLogger("sidecar.exchange")
 Network = IPv4Network | IPv6Network
 Mint = Callable[[int], bytes]
+Question = tuple[Identity, Terms, tuple[int, ...]]
 
 
 class Manner(NamedTuple):
@@ -68,6 +70,7 @@ class House:
         self.draining = False
         self.inflight = 0
         self.totals = Totals()
+        self.unheard: set[ReadingExchange] = set()
         self.idle = asyncio.Event()
         self.idle.set()
         self._manner = manner
@@ -83,30 +86,33 @@ class House:
     def put_in_force(self, policy: Policy) -> None:
         """Swap the policy in whole. Exchanges under way keep their terms; counters go by limit id, so none resets."""
         self.policy = policy
-        self._checks: dict[tuple[Identity, Terms, tuple[int, ...]], Checks] = {}
+        self._checks: dict[Question, Checks] = {}
+        self._varied: dict[Question, Checks] = {}
         self._upstreams: Mapping[str, Upstream] = {route.id: self._upstream_of(route) for route in policy.routes}
 
     def upstream(self, route: Route) -> Upstream:
         """The pool of a route; one of a policy that is no longer in force is looked up anew."""
         return self._upstreams.get(route.id) or self._upstream_of(route)
 
-    def checks(self, arrival: Arrival, request: Request, now_us: int) -> Checks:
+    def checks(self, arrival: Arrival, request: Request, now_us: int, tap: Tap | None = None) -> Checks:
         """What this request asks of the counters; the same object for all of a window."""
         terms, identity, found = arrival.terms, arrival.identity, arrival.checks
         assert terms is not None  # noqa: S101 - asked only of whom has terms
         assert identity is not None  # noqa: S101
-        costs = terms.fixed_costs or terms.costs(request)
+        costs = terms.fixed_costs or terms.costs(request, tap)
+        if tap is not None:
+            return self._kept(self._varied, (identity, terms, costs), now_us)
         if found is None or now_us >= found.until_us or found.costs != costs:
-            found = arrival.checks = self._kept(identity, terms, costs, now_us)
+            found = arrival.checks = self._kept(self._checks, (identity, terms, costs), now_us)
         return found
 
-    def _kept(self, identity: Identity, terms: Terms, costs: tuple[int, ...], now_us: int) -> Checks:
-        asked = (identity, terms, costs)
-        found = self._checks.get(asked)
+    def _kept(self, kept: dict[Question, Checks], asked: Question, now_us: int) -> Checks:
+        found = kept.get(asked)
         if found is None or now_us >= found.until_us:
-            if len(self._checks) >= CHECKS_CACHED:
-                self._checks.clear()
-            found = self._checks[asked] = checks_for(terms.limits, costs, identity, now_us)
+            if len(kept) >= (CHECKS_CACHED if kept is self._checks else VARIED_CACHED):
+                kept.clear()
+            identity, terms, costs = asked
+            found = kept[asked] = checks_for(terms.limits, costs, identity, now_us)
         return found
 
     # Exchanges under way, so that a drain knows when the last has ended.
@@ -124,6 +130,18 @@ class House:
         self.probe.answered(exchange.route, exchange.status, took_us - exchange.upstream_us)
         if exchange.opened and exchange.outcome not in _NOT_NEWS:
             self._tell(exchange)
+
+    def sweep(self) -> None:
+        """The wheel's turn: answers that were read on long enough without their clients."""
+        if self.unheard:
+            now_us = self.mono_us()
+            for exchange in [each for each in self.unheard if now_us > each.due_us]:
+                exchange.on_overdue()
+
+    def abort(self) -> None:
+        """The drain's deadline has passed."""
+        for exchange in list(self.unheard):
+            exchange.on_overdue()
 
     def _tell(self, exchange: RequestExchange) -> None:
         """A line for an exchange that ended badly, a few a second: an upstream's outage must not fill the disk."""
@@ -148,7 +166,9 @@ class House:
         )
 
     def head_up(self, exchange: RequestExchange) -> bytes:
-        up = exchange.arrival.up or self._rebuilt(exchange)
+        up = exchange.arrival.up
+        if not up or exchange.rewritten:
+            up = self._rebuilt(exchange)
         return b"%bX-Request-Id: %b\r\n\r\n" % (up, exchange.id)
 
     def _rebuilt(self, exchange: RequestExchange) -> bytes:
@@ -164,11 +184,16 @@ class House:
         dropped = self._drops(source.field if source is not None else b"")
         if b"traceparent" in request.fields and not arrival.traceparent:
             dropped = dropped | {b"traceparent", b"tracestate"}
+        if exchange.rewritten:  # what is taken out of the answer again has to be read there
+            dropped = dropped | {b"accept-encoding"}
+            lines.append(b"Accept-Encoding: identity\r\n")
         who = exchange.identity
         if arrival.way.identity_headers and who is not None:
             lines.append(forward.identity_lines(who.customer, who.subject, who.key_id, exchange.plan))
-        up = forward.request_head(request, query, dropped, b"".join(lines))
-        if not arrival.way.identity_headers:  # whom the key stands for may change while the head stays
+        up = forward.request_head(request, query, dropped, b"".join(lines), length=exchange.rewritten)
+        if not (
+            arrival.way.identity_headers or exchange.rewritten
+        ):  # whom the key stands for may change while the head stays
             arrival.up = up
         return up
 

@@ -19,9 +19,14 @@ class Arrival:
 
     `refusal` is the answer where it goes no further. `digest` is b"" for a caller without credential, who may pass.
     `identity`, `terms` and `checks` are the last ones that this head led to; `up` the rebuilt head, but for the id.
+    `reads`: it is looked into more closely (reading.py). `retry_key` is what makes a later request a retry of this one,
+    b"" where nothing does.
     """
 
-    __slots__ = ("checks", "digest", "identity", "policy", "refusal", "source", "terms", "traceparent", "up", "way")
+    __slots__ = (
+        "checks", "digest", "identity", "policy", "reads", "refusal", "retry_key", "source", "terms", "traceparent",
+        "up", "way",
+    )  # fmt: skip
 
     def __init__(self, house: House, request: Request) -> None:
         self.policy = house.policy
@@ -34,6 +39,16 @@ class Arrival:
         way = self.policy.match(request.method, request.path)
         self.way: Route = way if way is not None else NOWHERE
         self.refusal = NO_ROUTE if way is None else self._refusal(house, request)
+        self.retry_key = self._retry_key(request) if self.policy.exclusions and way is not None else b""
+        self.reads = bool(self.way.reads or self.retry_key)
+
+    def _retry_key(self, request: Request) -> bytes:
+        """A key says "the same again" of one method and path (draft-ietf-httpapi-idempotency-key-header-07 §2.2)."""
+        named = request.fields.get(b"idempotency-key")
+        terms = self.policy.terms("", self.way)  # exclusions are the same for every plan
+        if not named or terms is None or not terms.retries_us:
+            return b""
+        return b"%b %b %b" % (request.method.encode(), request.path.encode(), named)
 
     def _refusal(self, house: House, request: Request) -> Problem | None:
         way = self.way

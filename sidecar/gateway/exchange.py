@@ -40,11 +40,7 @@ class RequestExchange(Ending):
 
     # Who is calling, and by which terms?
 
-    def arrive(self) -> None:
-        house, request = self.house, self.request
-        arrival = request.prepared
-        if arrival is None or arrival.policy is not house.policy:
-            arrival = request.prepared = Arrival(house, request)
+    def arrive(self, arrival: Arrival) -> None:
         self.arrival = arrival
         self.way = arrival.way
         self.route = arrival.way.id
@@ -53,7 +49,7 @@ class RequestExchange(Ending):
             return self._answer(arrival.refusal)
         if not arrival.digest:
             return self._agree(arrival.policy.terms("", arrival.way))
-        return house.keys.find(arrival.digest, self.identified)
+        return self.house.keys.find(arrival.digest, self.identified)
 
     def identified(self, found: Identity | StoreError | None) -> None:
         if self.ended:
@@ -75,7 +71,7 @@ class RequestExchange(Ending):
         self.plan = terms.plan
         if self.identity is None or not terms.limits:
             return self._open()
-        checks = self.checks = self.house.checks(self.arrival, self.request, self.arrived_us)
+        checks = self.checks = self.house.checks(self.arrival, self.request, self.arrived_us, self.tap)
         return self.house.counters.reserve(self.id, checks, self.decided)
 
     def _lacking(self, feature: str) -> Problem:
@@ -133,7 +129,7 @@ class RequestExchange(Ending):
             self.opened = False
             self._settle(None)
             return self._answer(answers.NOT_RECORDED)
-        if self.request.expect:
+        if self.request.expect and not self.continued:
             self.client.interim(CONTINUE)
         self.upstream = self.house.upstream(self.way)
         self.sent_us = self.house.mono_us()

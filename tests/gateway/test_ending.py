@@ -5,6 +5,7 @@ import pytest
 from sidecar.core.errors import UpstreamError
 from sidecar.core.http.problem import Problem
 from sidecar.core.policy import Limit
+from sidecar.core.usage import Exclusion
 from tests.gateway.scene import SLOTS, Scene
 from tests.stage import quota
 
@@ -130,3 +131,18 @@ def test_a_client_that_leaves_later_has_its_connection_cancelled():
     call = scene.call.connect()
     scene.exchange.on_client_gone()
     assert (call.cancelled, scene.record["attempts"]) == (True, 1)
+
+
+# What the policy excludes.
+
+
+# Fails if what is excluded is billed, or keeps what it reserved of a quota.
+@pytest.mark.parametrize(("key", "billed"), [("ann", (False, "internal", 0)), ("bob", (True, "plan:free", 1))])
+def test_what_is_excluded_is_recorded_and_neither_billed_nor_charged(key, billed):
+    scene = Scene(quota(10), exclusions=[Exclusion("internal", customers=frozenset({"cust-ann"}))])
+    scene.ask(key=key)
+    assert scene.counters.used("monthly") == 1
+    scene.call.connect().respond()
+    record = scene.record
+    assert (record["billable"], record["billable_reason"], scene.counters.used("monthly")) == billed
+    assert record["usage"]["requests"] == 1

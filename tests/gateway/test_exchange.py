@@ -3,6 +3,7 @@
 import orjson
 import pytest
 
+from sidecar.app.house import Manner
 from sidecar.core.errors import StoreError
 from sidecar.core.http.request import HeadLimits, read_request
 from sidecar.core.identity import make_key
@@ -138,6 +139,19 @@ def test_counters_that_do_not_answer_are_no_permission():
     scene.ask()
     assert (scene.client.status, scene.upstream.calls) == (503, [])
     assert scene.at_rest()
+
+
+# Fails if soft denies, or if the warning goes by the switch for the RateLimit fields.
+def test_a_soft_limit_lets_pass_and_warns():
+    scene = Scene(quota(1, stage="soft", link="https://x/up"), manner=Manner("here", limit_headers=False))
+    warning = b'Sidecar-Warning: limit "monthly" is used up; see https://x/up\r\n'
+    seen = []
+    for _ in range(2):
+        scene.ask()
+        scene.call.connect().respond()
+        seen.append((scene.client.status, warning in scene.client.sent))
+    assert seen == [(200, False), (200, True)]
+    assert scene.tally.denials == [("monthly", True)]
 
 
 def test_a_denial_says_where_to_get_more():

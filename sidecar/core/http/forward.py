@@ -100,15 +100,18 @@ def identity_lines(customer: str, subject: str, key_id: str, plan: str) -> bytes
     )
 
 
-def request_head(request: Request, query: str, dropped: frozenset[bytes], extra: bytes) -> bytes:
-    """The request head for the upstream, without its last empty line. `extra` is whole field lines."""
+def request_head(request: Request, query: str, dropped: frozenset[bytes], extra: bytes, *, length: int = 0) -> bytes:
+    """The request head for the upstream, without its last empty line. `extra` is whole field lines.
+
+    `length` > 0 is that of another body than the client's, where its own has a length.
+    """
     if request.nominated:
         dropped = dropped | request.nominated
     target = f"{request.path}?{query}" if query else request.path
     kept = [
         b"%b: %b\r\n" % field for field, name in zip(request.headers, request.names, strict=True) if name not in dropped
     ]
-    length = request.length
+    length = length if length and request.length > 0 else request.length
     if length > 0 or b"content-length" in request.fields:
         framing = b"Content-Length: %d\r\n" % length
     elif length == CHUNKED:
