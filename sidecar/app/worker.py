@@ -111,6 +111,7 @@ class Worker:
             now = loop.time()
             self.listener.sweep(now)
             self.upstreams.sweep(now)
+            self.house.sweep()
             if turns % 10 == 0:
                 self.counters.tick(self.link)
             if turns % (10 * self.settings.checkpoint_seconds) == 0:
@@ -132,6 +133,7 @@ class Worker:
         if not await self.link.within_drain(self._finish(came)):
             log.warning("%d exchanges are cut: drain_seconds are over", self.house.inflight)
             self.listener.abort()
+            self.house.abort()
         if not await self.link.within_drain(self.counters.settle_up()):
             log.warning(
                 "Redis was not told all that it is owed: what was let through while it was away is in the records"
