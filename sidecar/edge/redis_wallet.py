@@ -1,4 +1,4 @@
-"""Wallets on Redis, as those see them who fill and audit them: each change, and each look, is one script.
+"""Wallets on Redis, as those see them who fill and audit them: each change, and each look at a balance, is one script.
 
 A change of the balance and its posting are one step, so there is no instant at which the ledger does not sum to the
 balance. Grants are idempotent by id: whoever got no answer may ask again. Requests burn in reserve.lua and settle.lua.
@@ -16,13 +16,15 @@ from sidecar.core.errors import StoreError
 from sidecar.core.price.wallet import Grant, Wallet
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from redis.asyncio import Redis, RedisCluster
 
 EVERY = 1_000_000  # more postings than a ledger holds
 _NO_ANSWER = (RedisError, RedisClusterException, OSError, TimeoutError)
 _GRANT = "g:"
+_PAGE = 500  # postings: a third of a millisecond of Redis's time
+_ATTEMPTS = 20
 
 
 class Posted(NamedTuple):
@@ -53,7 +55,7 @@ class Change(NamedTuple):
 
 
 class Book(NamedTuple):
-    """A wallet and its ledger at one instant.
+    """A wallet and its ledger at one instant, with what else is known of it the moment after.
 
     `held`: nano-units held by exchange. `granted`: the last 1,000 grants by id as they were given, `remaining` all of
     the amount, whatever became of them.
@@ -95,15 +97,33 @@ class RedisWallet:
 
     async def read(self, postings: int = 0) -> Book:
         """The wallet as it stands, with the last `postings` of its ledger (`EVERY`: all that it keeps)."""
-        keys = (self._wallet, self._ledger, self._held, self._granted)
-        now_us, wallet, held, granted, ledger = await self._run(_READ, keys, postings)
-        return Book(
-            now_us,
-            _wallet(_pairs(wallet)),
-            {name: int(text.split()[0]) for name, text in _pairs(held).items()},
-            {name: _given(name, text) for name, text in _pairs(granted).items()},
-            tuple(_posted(place, fields) for place, fields in ledger),
-        )
+        for _ in range(_ATTEMPTS):
+            now_us, fields, first, last = await self._run(_READ, (self._wallet, self._ledger))
+            found = await self._postings(first.decode(), last.decode(), postings)
+            if found is not None:
+                held = _texts(await _answer(self._redis.hgetall(self._held)))
+                granted = _texts(await _answer(self._redis.hgetall(self._granted)))
+                return Book(
+                    now_us,
+                    _wallet(_pairs(fields)),
+                    {name: int(text.split()[0]) for name, text in held.items()},
+                    {name: _given(name, text) for name, text in granted.items()},
+                    found,
+                )
+        raise StoreError("the ledger was trimmed each time while it was read; try again when it is quieter")
+
+    async def _postings(self, first: str, last: str, count: int) -> tuple[Posted, ...] | None:
+        """The last `count` postings up to `last`, oldest first; None where some were trimmed meanwhile."""
+        found: list[Posted] = []
+        end, wanted = last, count if last else 0
+        while len(found) < wanted and (not found or found[-1].place != first):
+            page = self._redis.xrevrange(self._ledger, end, "-", count=min(_PAGE, wanted - len(found)))
+            rows = await _answer(page)
+            if not rows:
+                return None
+            found += [_posted(place, _texts(fields)) for place, fields in rows]
+            end = f"({found[-1].place}"
+        return tuple(reversed(found))
 
     async def replace(self, book: Book, wallet: Wallet) -> bool:
         """Put `wallet` in the place of what stands; False where something was posted since `book` was read."""
@@ -118,17 +138,24 @@ class RedisWallet:
         return Change(done.decode(), moved, now_us, _wallet(_pairs(fields)))
 
     async def _run(self, script: str, keys: Sequence[str], *words: str | int) -> Any:
-        try:
-            return await self._redis.eval(script, len(keys), *keys, *words)
-        except ResponseError as error:
-            raise StoreError(f"the wallet's store refused: {str(error)[:200]}") from None
-        except _NO_ANSWER as error:
-            raise StoreError(f"the wallet's store did not answer: {type(error).__name__}", maybe_applied=True) from None
+        return await _answer(self._redis.eval(script, len(keys), *keys, *words))
+
+
+async def _answer(asked: Awaitable[Any]) -> Any:
+    try:
+        return await asked
+    except ResponseError as error:
+        raise StoreError(f"the wallet's store refused: {str(error)[:200]}") from None
+    except _NO_ANSWER as error:
+        raise StoreError(f"the wallet's store did not answer: {type(error).__name__}", maybe_applied=True) from None
 
 
 def _pairs(flat: Sequence[bytes]) -> dict[str, str]:
-    texts = [each.decode() for each in flat]
-    return dict(zip(texts[::2], texts[1::2], strict=True))
+    return _texts(dict(zip(flat[::2], flat[1::2], strict=True)))
+
+
+def _texts(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in fields.items()}
 
 
 def _wallet(fields: dict[str, str]) -> Wallet:
@@ -152,8 +179,7 @@ def _given(id: str, text: str) -> Grant:
     return Grant(id, priority, starts_us, expires_us, amount, amount, rollover_max, rollover_until_us, made_us)
 
 
-def _posted(place: bytes, flat: Sequence[bytes]) -> Posted:
-    fields = _pairs(flat)
+def _posted(place: bytes, fields: Mapping[str, str]) -> Posted:
     return Posted(place.decode(), fields["kind"], fields["id"], int(fields["delta"]), int(fields["balance"]))
 
 

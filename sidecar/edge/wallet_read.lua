@@ -1,19 +1,11 @@
--- Read a wallet as it stands at one instant: what it holds, what is held by exchanges under way, and the ledger's end.
+-- A wallet as it stands at one instant, and from where to where its ledger goes then. The postings between do not change,
+-- so they are read in pages afterwards: all at once would hold Redis up for longer than a request waits.
 --
--- KEYS  wallet | ledger | held | granted
--- ARGV  how many postings, the last ones; 0 none
--- Reply {now_us, wallet, held, granted, postings from the oldest}: the hashes as flat lists, a posting as {id, fields}
+-- KEYS  wallet | ledger
+-- Reply {now_us, the wallet's fields and values in a flat list, the first posting's place, the last's; "" of no ledger}
 
 local call = redis.call
 local time = call('TIME')
-local count = ARGV[1] + 0
-local postings = count > 0 and call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', count) or {}
-local oldest_first = {}
-for n = #postings, 1, -1 do oldest_first[#oldest_first + 1] = postings[n] end
-return {
-  time[1] * 1000000 + time[2],
-  call('HGETALL', KEYS[1]),
-  call('HGETALL', KEYS[3]),
-  call('HGETALL', KEYS[4]),
-  oldest_first,
-}
+local first = call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)[1]
+local last = call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+return { time[1] * 1000000 + time[2], call('HGETALL', KEYS[1]), first and first[1] or '', last and last[1] or '' }

@@ -238,6 +238,48 @@ async def test_a_ledger_of_10000_postings_is_trimmed_and_still_sums(wallet, redi
     assert sums(book)
 
 
+async def test_the_last_postings_are_those_that_are_asked_for(wallet):
+    for number in range(7):
+        await wallet.grant(grant(f"g{number}"))
+    for count in (0, 1, 6, 7, 8, EVERY):
+        book = await wallet.read(count)
+        assert [posted.id for posted in book.postings] == [f"g{number}" for number in range(7)][-count or 7 :]
+
+
+class Trimming:
+    """Redis as it is, but for a trim between two pages."""
+
+    def __init__(self, redis, times: int) -> None:
+        self._redis, self._times = redis, times
+
+    def __getattr__(self, name):
+        return getattr(self._redis, name)
+
+    async def xrevrange(self, key, *arguments, **more):
+        rows = await self._redis.xrevrange(key, *arguments, **more)
+        if self._times:
+            self._times -= 1
+            first = (await self._redis.xrange(key, count=1))[0][1]
+            await self._redis.hincrby(WALLET, "carried", int(first[b"delta"]))
+            await self._redis.xtrim(key, maxlen=await self._redis.xlen(key) - 1, approximate=False)
+        return rows
+
+
+# Mutation: what was read is taken as it is. The sum would miss what went meanwhile.
+async def test_a_ledger_that_is_trimmed_while_it_is_read_is_read_again(wallet, monkeypatch):
+    monkeypatch.setattr("sidecar.edge.redis_wallet._PAGE", 2)
+    for number in range(12):
+        await wallet.grant(grant(f"g{number}"))
+    monkeypatch.setattr(wallet, "_redis", Trimming(wallet._redis, 3))
+    book = await wallet.read(EVERY)
+    assert len(book.postings) == 9
+    assert sums(book)
+    monkeypatch.setattr(wallet, "_redis", Trimming(wallet._redis._redis, 9))
+    monkeypatch.setattr("sidecar.edge.redis_wallet._ATTEMPTS", 1)
+    with pytest.raises(StoreError, match="when it is quieter"):
+        await wallet.read(EVERY)
+
+
 # --- The rule --------------------------------------------------------------------------------------------------------
 
 
