@@ -11,12 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 from sidecar.app import kafka
-from sidecar.app.loading import load_all, planless
-from sidecar.config import policies
-from sidecar.config.models import Model
+from sidecar.app.balances import balances, prices
+from sidecar.app.loading import load_all, mistermed, planless
+from sidecar.config.compile import Loaded
+from sidecar.config.plans import compiled
 from sidecar.config.settings import Settings
 from sidecar.core.errors import SinkError
-from sidecar.core.policy import Limit, Policy, Route
+from sidecar.core.policy import Limit, Route
+from sidecar.core.usage import Exclusion, When
 from sidecar.edge.degraded import over_admission_bound
 from sidecar.edge.kafka_topics import topic_faults
 
@@ -33,8 +35,13 @@ _SPANS = (("d", 86_400_000_000), ("h", 3_600_000_000), ("min", 60_000_000), ("s"
 
 async def findings(settings: Settings) -> dict[str, Any]:
     """Everything that `sidecar check` tells, as plain data. PolicyError: policies or keys are wrong."""
-    policy, keys = load_all(settings)
+    loaded, keys = load_all(settings)
+    policy = loaded.policy
     warnings = [f"key {key.id}: plan {key.plan!r} is not defined: refused" for key in planless(policy, keys)]
+    warnings += [
+        f"key {key.id}: is on {key.plan}, and the terms of {key.customer} are on top of {plan}: they do not apply"
+        for key, plan in mistermed(loaded, keys)
+    ]
     warnings += _folder_warnings(settings)
     return {
         "version": policy.version,
@@ -43,9 +50,11 @@ async def findings(settings: Settings) -> dict[str, Any]:
         "workers": settings.workers,
         "routes": [_route(route) for route in policy.routes],
         "plans": {name: plan.label for name, plan in policy.plans.items()},
-        "limits": _limits(policy, settings),
+        "limits": _limits(loaded, settings),
+        "prices": prices(loaded),
+        "balances": balances(loaded, settings),
+        "exclude": [_exclusion(exclusion) for exclusion in loaded.exclusions],
         "keys": len(keys) if settings.keys.file is not None else None,
-        "not_in_this_version": later(),
         "warnings": warnings + await _topic_warnings(settings),
     }
 
@@ -57,27 +66,49 @@ def _route(route: Route) -> dict[str, Any]:
         "path": route.pattern,
         "upstream": route.upstream,
         "unattributed": route.unattributed,
+        "reads": [f"{side} body" for side in sorted(route.reads)],
+        "usage": route.usage,
+        "models": dict(route.models),
     }
 
 
-def _limits(policy: Policy, settings: Settings) -> list[dict[str, Any]]:
-    return [
-        {
-            "plan": name,
-            "id": limit.id,
-            "kind": limit.kind,
-            "says": _AMOUNTS[limit.kind](limit),
-            "meter": limit.meter,
-            "scope": limit.scope,
-            "routes": sorted(limit.routes) or ["all"],
-            "over": limit.over,
-            "stage": limit.stage,
-            "on_store_failure": limit.on_store_failure,
-        }
-        | bounds(limit, settings)
-        for name, plan in policy.plans.items()
-        for limit in plan.limits
+def _exclusion(exclusion: Exclusion) -> dict[str, Any]:
+    retries, customers = exclusion.retries_us, sorted(exclusion.customers)
+    said = [
+        f"retries within {_span(retries)}" if retries else "",
+        f"customers {', '.join(customers)}" if customers else "",
+        "test keys" if exclusion.test_keys else "",
+        "as its `when` says" if exclusion.when != When() else "",
     ]
+    return {"id": exclusion.id, "says": "; ".join(filter(None, said))}
+
+
+def _limits(loaded: Loaded, settings: Settings) -> list[dict[str, Any]]:
+    """Every limit of every plan, and of a customer's own terms those unlike the plan's. Balances are told apart."""
+    return [
+        _limit(limit, plan, customer) | bounds(limit, settings)
+        for (customer, plan), offer in loaded.offers.items()
+        for _, limit in compiled(offer)
+        if limit.kind in _AMOUNTS and not (customer and limit in loaded.policy.plans[plan].limits)
+    ]
+
+
+def _limit(limit: Limit, plan: str, customer: str) -> dict[str, Any]:
+    return {
+        "plan": plan,
+        "customer": customer,
+        "id": limit.id,
+        "kind": limit.kind,
+        "says": _AMOUNTS[limit.kind](limit),
+        "meter": limit.meter,
+        "scope": limit.scope,
+        "routes": sorted(limit.routes) or ["all"],
+        "over": limit.over,
+        "stage": limit.stage,
+        "alert": list(limit.alerts),
+        "link": limit.link,
+        "on_store_failure": limit.on_store_failure,
+    }
 
 
 def bounds(limit: Limit, settings: Settings) -> dict[str, int]:
@@ -109,17 +140,6 @@ async def _topic_warnings(settings: Settings) -> list[str]:
             return [str(fault) for fault in await topic_faults(kafka.connection(settings.kafka), wanted)]
     except (SinkError, TimeoutError) as error:
         return [f"kafka: its topics could not be looked at: {str(error) or 'no answer'}"]
-
-
-def later() -> dict[str, list[str]]:
-    """What comes with a later version, and the words of policy documents that are refused by name until then."""
-    found: dict[str, list[str]] = {}
-    for model in vars(policies).values():
-        if isinstance(model, type) and issubclass(model, Model):
-            known: dict[str, str] = getattr(model, "elsewhere", {})
-            for word, why in known.items():
-                found.setdefault(why, []).append(f"{model.__name__.removesuffix('Doc').lower()}.{word}")
-    return found
 
 
 def _span(us: int) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sidecar.config.compile import load_policy
+from typing import NamedTuple
+
+from sidecar.config import compile as compiling
+from sidecar.config.compile import Loaded
 from sidecar.config.settings import Settings
 from sidecar.core.errors import Fault, PolicyError
 from sidecar.core.identity import KeyRecord
@@ -10,28 +13,56 @@ from sidecar.core.policy import Policy
 from sidecar.edge.file_keys import KeyFile
 
 
+class Node(NamedTuple):
+    """What a node is told by its documents; the keys are those of a file."""
+
+    loaded: Loaded
+    keys: list[KeyRecord]
+
+    @property
+    def policy(self) -> Policy:
+        """The compiled policy."""
+        return self.loaded.policy
+
+
 def load(settings: Settings) -> str:
     """Validate the policies and the keys that `settings` name; the policy's version. PolicyError: all that is wrong."""
-    return load_all(settings)[0].version
+    return load_all(settings).policy.version
 
 
-def load_all(settings: Settings) -> tuple[Policy, list[KeyRecord]]:
+def policy_of(settings: Settings) -> Policy:
+    """The policy that the settings name. PolicyError: all that is wrong with it."""
+    return _loaded(settings).policy
+
+
+def load_all(settings: Settings) -> Node:
     """The compiled policy, and the keys where they are in a file. PolicyError: all that is wrong with either."""
     faults: list[Fault] = []
-    policy, keys = None, list[KeyRecord]()
+    loaded, keys = None, list[KeyRecord]()
     try:
-        policy = load_policy(settings.policies, set(settings.upstreams), region=settings.region)
+        loaded = _loaded(settings)
     except PolicyError as error:
         faults += error.faults
     try:
         keys = KeyFile(settings.keys.file).records() if settings.keys.file is not None else []
     except PolicyError as error:
         faults += error.faults
-    if policy is None or faults:
+    if loaded is None or faults:
         raise PolicyError(faults)
-    return policy, keys
+    return Node(loaded, keys)
+
+
+def _loaded(settings: Settings) -> Loaded:
+    wallets = settings.redis is not None
+    return compiling.load(settings.policies, set(settings.upstreams), region=settings.region, wallets=wallets)
 
 
 def planless(policy: Policy, keys: list[KeyRecord]) -> list[KeyRecord]:
     """Keys of a plan that no policy defines: whoever presents one is refused."""
     return [key for key in keys if key.plan not in policy.plans]
+
+
+def mistermed(loaded: Loaded, keys: list[KeyRecord]) -> list[tuple[KeyRecord, str]]:
+    """Keys of a customer that has terms of its own, on top of another plan than the key's: they do not apply to it."""
+    own = {customer: plan for customer, plan in loaded.offers if customer}
+    return [(key, own[key.customer]) for key in keys if own.get(key.customer, key.plan) != key.plan]

@@ -19,11 +19,11 @@ from functools import partial
 
 from sidecar.app.children import Link
 from sidecar.app.house import House, Manner, Ports
+from sidecar.app.loading import policy_of
 from sidecar.app.probe import Figures
 from sidecar.app.stats import worker_stats
 from sidecar.app.stores import CounterStore, KeyStore
 from sidecar.app.upstreams import Upstreams
-from sidecar.config.compile import load_policy
 from sidecar.config.sections import Http
 from sidecar.config.settings import Settings
 from sidecar.control.stats import WorkerStats
@@ -183,11 +183,6 @@ def last_in(server: asyncio.Server) -> list[socket.socket]:
 async def run_worker(settings: Settings, index: int, link: Link) -> None:
     """Run worker `index` until `link` says to drain. PolicyError, SinkError, OSError: it cannot start."""
     await Worker(settings, index, link).run()
-
-
-def policy_of(settings: Settings) -> Policy:
-    """The policy that the settings name."""
-    return load_policy(settings.policies, set(settings.upstreams), region=settings.region)
 
 
 def journal_options(settings: Settings, index: int) -> JournalOptions:

@@ -16,7 +16,7 @@ from sidecar.cli.options import config_option, json_option, print_json, settings
 @config_option
 @json_option
 def check(config: Path | None, as_json: bool) -> int:
-    """Validate settings, policies and keys; print routes, plans, limits and by how much each may be missed.
+    """Validate settings, policies and keys; print routes, limits, prices, balances, and by how much each may be missed.
 
     Every fault is one line, `file:line: where: what would be right`, and the exit status is 2. Warnings leave it 0.
 
@@ -37,27 +37,52 @@ def _print(found: dict[str, Any]) -> None:
         f"{found['workers']} worker{many}"
     )
     click.echo("\nroutes, the most specific first")
-    _table(found["routes"], ("id", "methods", "path", "upstream"))
+    _table(found["routes"], ("id", "methods", "path", "upstream", "reads", "usage"))
     click.echo("\nlimits")
-    columns = ("plan", "id", "says", "meter", "scope", "over", "stage", "on_store_failure", "over_by_at_most")
-    _table(found["limits"], columns)
+    columns = ("plan", "customer", "id", "says", "meter", "scope", "over", "stage", "on_store_failure")
+    _table(found["limits"], (*columns, "over_by_at_most"))
     click.echo(
         "\nNo limit is exceeded while its store answers; while it does not, by at most the last column, in a window."
     )
+    _print_money(found)
     if found["counters"] == "memory":
         click.echo("Counters in memory are forgotten at a restart: after it a quota is granted once more.")
-    for why, words in found["not_in_this_version"].items():
-        click.echo(f"Not yet: {why} ({', '.join(words)}).")
     for warning in found["warnings"]:
         click.echo(f"warning: {warning}", err=True)
     click.echo("good")
 
 
+def _print_money(found: dict[str, Any]) -> None:
+    if found["prices"]:
+        click.echo("\nprices")
+        _table(found["prices"], ("plan", "customer", "meter", "price", "period", "paid_by"))
+    if found["balances"]:
+        click.echo("\nbalances")
+        columns = ("plan", "customer", "id", "unit", "over", "stage", "below_zero_per_exchange", "below_zero_in_total")
+        _table(found["balances"], (*columns, "while_redis_is_away"))
+        click.echo(
+            "\nA balance goes below zero only by what exchanges under way use beyond what was held for them: each by\n"
+            "at most the first figure, `-` being no bound. While Redis is away, the last figure passes in all."
+        )
+    for balance in found["balances"]:
+        if balance["unbounded_by"]:
+            meters = ", ".join(balance["unbounded_by"])
+            click.echo(
+                f"No bound for {balance['id']} of {balance['plan']}: {meters}. A `ceiling` at the price gives one."
+            )
+    if found["exclude"]:
+        click.echo("\nrecorded, neither billed nor charged")
+        _table(found["exclude"], ("id", "says"))
+
+
 def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
     """Columns as wide as what stands in them; lines are never folded, so that they can be searched."""
-    cells = [
-        [", ".join(cell) if isinstance(cell := row[name], list) else str(cell) for name in columns] for row in rows
-    ]
+    cells = [[_cell(row[name]) for name in columns] for row in rows]
     for line in (lines := [list(columns), *cells]):
         widths = [max(len(other[column]) for other in lines) for column in range(len(columns))]
         click.echo("  " + "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    said = ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)
+    return said or "-"

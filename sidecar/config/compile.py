@@ -6,33 +6,56 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from sidecar.config import checks, limits
-from sidecar.config.checks import DEFAULT_ROUTE, HEADER_SOURCE, At, Names
+from sidecar.config import checks, plans
+from sidecar.config.checks import Parts
 from sidecar.config.document import Document, Loc, read
-from sidecar.config.models import validate
-from sidecar.config.policies import CredentialDoc, MeterDoc, PlanDoc, PolicyDoc, RouteDoc, WhenDoc
+from sidecar.config.exclusions import exclusion_of
+from sidecar.config.meters import MeterDoc, rule_of
+from sidecar.config.models import Model, validate
+from sidecar.config.names import At, Names
+from sidecar.config.plans import CustomerDoc, Offer
+from sidecar.config.policies import PolicyDoc
+from sidecar.config.routes import DEFAULT_ROUTE, route_of
 from sidecar.core.errors import Fault, PolicyError
-from sidecar.core.identity import Source
-from sidecar.core.policy import Meter, Plan, Policy, Route, Timeouts
-from sidecar.core.usage import REQUESTS, Count, Lookup, Measured, MeterRule, Value, When, meter_for
+from sidecar.core.policy import Meter, Plan, Policy, Route
+from sidecar.core.usage import REQUESTS, Exclusion, MeterRule, meter_for
 
 
-def load_policy(path: Path, upstreams: set[str], *, region: str = "local") -> Policy:
+class Loaded(NamedTuple):
+    """A compiled policy, and for those who explain it the rules of its meters and what each plan comes to.
+
+    `offers` are by (customer, plan), the plan's own under the customer "".
+    """
+
+    policy: Policy
+    rules: Mapping[str, MeterRule]
+    offers: Mapping[tuple[str, str], Offer]
+    exclusions: tuple[Exclusion, ...]
+
+
+def load_policy(path: Path, upstreams: set[str], *, region: str = "local", wallets: bool = True) -> Policy:
     """The policy of a file, or of a directory's *.yaml merged in the order of their names.
 
-    `upstreams` are the names that routes may send to; `region` is where this sidecar runs, for look-ups by region.
-    PolicyError carries every fault of every file.
+    `upstreams` are the names that routes may send to; `region` is where this sidecar runs, for look-ups by region;
+    `wallets`: there is a store that holds balances. PolicyError carries every fault of every file.
     """
+    return load(path, upstreams, region=region, wallets=wallets).policy
+
+
+def load(path: Path, upstreams: set[str], *, region: str = "local", wallets: bool = True) -> Loaded:
+    """The same, with what the policy was made of."""
     documents, faults = _read_all(path)
-    names, doubles = _merge(documents, upstreams, region)
+    parts, doubles = _merge(documents)
+    names = checks.names_of(parts, upstreams, region=region, wallets=wallets)
     faults += doubles
     if not faults:
-        faults = sorted(checks.faults_of(names, path), key=lambda fault: (fault.file, fault.line))
+        found = dict.fromkeys(checks.faults_of(parts, names, path))  # terms of customers repeat what their plan has
+        faults = sorted(found, key=lambda fault: (fault.file, fault.line))
     if faults:
         raise PolicyError(faults)
-    return _compiled(names)
+    return _compiled(parts, names)
 
 
 # --- Reading and merging ---------------------------------------------------------------------------------------------
@@ -65,16 +88,16 @@ def _files(path: Path) -> list[Path]:
     )
 
 
-def _merge(
-    documents: Iterable[tuple[Document, PolicyDoc]], upstreams: set[str], region: str
-) -> tuple[Names, list[Fault]]:
-    names = Names(upstreams, {}, {}, {}, region)
+def _merge(documents: Iterable[tuple[Document, PolicyDoc]]) -> tuple[Parts, list[Fault]]:
+    parts = Parts({}, {}, {}, {}, {})
     faults: list[Fault] = []
     for document, doc in documents:
         items: list[tuple[dict[str, Any], str, Loc, Any]] = [
-            *((names.meters, name, ("meters", name), meter) for name, meter in doc.meters.items()),
-            *((names.routes, route.id, ("routes", index), route) for index, route in enumerate(doc.routes)),
-            *((names.plans, name, ("plans", name), plan) for name, plan in doc.plans.items()),
+            *((parts.meters, name, ("meters", name), meter) for name, meter in doc.meters.items()),
+            *((parts.routes, route.id, ("routes", index), route) for index, route in enumerate(doc.routes)),
+            *((parts.exclusions, given.id, ("exclude", index), given) for index, given in enumerate(doc.exclude)),
+            *((parts.plans, name, ("plans", name), plan) for name, plan in doc.plans.items()),
+            *((parts.customers, name, ("customers", name), own) for name, own in doc.customers.items()),
         ]
         for into, name, loc, item in items:
             at = At(document, loc)
@@ -84,19 +107,32 @@ def _merge(
                 )
             else:
                 into[name] = at, item
-    return names, faults
+    return parts, faults
 
 
 # --- Compiling -------------------------------------------------------------------------------------------------------
 
 
-def _compiled(names: Names) -> Policy:
+def _compiled(parts: Parts, names: Names) -> Loaded:
     rules = {REQUESTS.id: REQUESTS} | {
-        name: _rule(name, meter, names.region) for name, (_, meter) in names.meters.items()
+        name: rule_of(name, meter, names.region) for name, (_, meter) in parts.meters.items()
     }
-    routes = [_route(route) for _, route in names.routes.values()] or [DEFAULT_ROUTE]
-    plans = [_plan(name, plan, names.meters) for name, (_, plan) in names.plans.items()]
-    return Policy(_short_hash(_content(names)), routes, plans, lambda route: _meters(rules, route))
+    exclusions = tuple(exclusion_of(doc) for _, doc in parts.exclusions.values())
+    offers = checks.offers(parts)
+    compiled = {name: _plan(offer, parts.meters) for (customer, name), offer in offers.items() if not customer}
+    policy = Policy(
+        _short_hash(_content(parts, names.region)),
+        [route_of(route) for _, route in parts.routes.values()] or [DEFAULT_ROUTE],
+        compiled.values(),
+        lambda route: _meters(rules, route),
+        exclusions=exclusions,
+        customers={
+            customer: _own(compiled[name], offer, parts.customers[customer][1])
+            for (customer, name), offer in offers.items()
+            if customer
+        },
+    )
+    return Loaded(policy, rules, offers, exclusions)
 
 
 def _meters(rules: Mapping[str, MeterRule], route: Route) -> list[Meter]:
@@ -104,79 +140,27 @@ def _meters(rules: Mapping[str, MeterRule], route: Route) -> list[Meter]:
     return [meter for meter in found if meter is not None]
 
 
-def _rule(name: str, meter: MeterDoc, region: str) -> MeterRule:
-    return MeterRule(name, _value(meter, region), _when(meter.when))
+def _plan(offer: Offer, meters: Mapping[str, tuple[At, MeterDoc]]) -> Plan:
+    name, limits = str(offer.at.loc[-1]), tuple(limit for _, limit in plans.compiled(offer))
+    used = {limit.meter: _said(meters[limit.meter][1]) for limit in limits if limit.meter in meters}
+    version = offer.plan.version or _short_hash([_said(offer.plan), used])
+    return Plan(name, f"{name}@{version}", limits, offer.features)
 
 
-def _value(meter: MeterDoc, region: str) -> Value:
-    if meter.value is None:
-        return Count(1 if meter.count is None else meter.count)
-    if isinstance(meter.value, str):
-        found = HEADER_SOURCE.fullmatch(meter.value)
-        return Measured(f"{found[1]}.header.{found[2].lower()}" if found else meter.value)
-    lookup, default = meter.value, meter.value.default or 0
-    if lookup.lookup == "region":
-        return Count(lookup.table.get(region, default))
-    dim = lookup.lookup.lower() if lookup.lookup.startswith("header.") else lookup.lookup
-    return Lookup(dim, lookup.table, default)
+def _own(plan: Plan, offer: Offer, customer: CustomerDoc) -> Plan:
+    """A customer's own terms, as a plan of the same id: `pro@3+acme-1` is what records say."""
+    version = customer.version or _short_hash(_said(customer))
+    limits = tuple(limit for _, limit in plans.compiled(offer))
+    return Plan(plan.id, f"{plan.label}+{version}", limits, offer.features)
 
 
-def _when(when: WhenDoc) -> When:
-    return When(
-        statuses=None
-        if when.status is None
-        else frozenset(code for status in when.status for code in _codes(str(status))),
-        routes=None if when.route is None else frozenset(when.route),
-        methods=None if when.method is None else frozenset(when.method),
-        headers=tuple(
-            (name.lower().encode(), frozenset() if "*" in values else frozenset(value.encode() for value in values))
-            for name, values in (when.header or {}).items()
-        ),
-    )
+def _content(parts: Parts, region: str) -> list[Any]:
+    return [*({name: _said(doc) for name, (_, doc) in part.items()} for part in parts), region]
 
 
-def _codes(status: str) -> range:
-    first = int(status.replace("x", "0"))
-    return range(first, first + (100 if status.endswith("xx") else 1))
-
-
-def _route(route: RouteDoc) -> Route:
-    return Route(
-        id=route.id,
-        pattern=route.match.path,
-        methods=frozenset(route.match.methods or ()),
-        upstream=route.upstream,
-        sources=tuple(map(_source, route.credentials)),
-        keep_credential=route.keep_credential,
-        unattributed=route.unattributed,
-        identity_headers=route.identity_headers,
-        feature=route.feature or "",
-        timeouts=Timeouts(**route.timeouts.model_dump()),
-        max_body_bytes=route.max_body_bytes,
-    )
-
-
-def _source(credential: CredentialDoc) -> Source:
-    if credential.header is not None:
-        return Source("header", credential.header)
-    if credential.query is not None:
-        return Source("query", credential.query)
-    return Source("bearer" if credential.bearer else "basic")
-
-
-def _plan(name: str, plan: PlanDoc, meters: Mapping[str, tuple[At, MeterDoc]]) -> Plan:
-    compiled = tuple(map(limits.compiled, plan.limits))
-    used = {limit.meter: meters[limit.meter][1].model_dump() for limit in compiled if limit.meter in meters}
-    version = plan.version or _short_hash([plan.model_dump(), used])
-    return Plan(name, f"{name}@{version}", compiled, frozenset(plan.features))
-
-
-def _content(names: Names) -> list[Any]:
-    found = [
-        {name: doc.model_dump() for name, (_, doc) in part.items()}
-        for part in (names.meters, names.routes, names.plans)
-    ]
-    return [*found, names.region]
+def _said(doc: Model) -> dict[str, Any]:
+    """What a document says, however it says it, without what it leaves at its default."""
+    return doc.model_dump(exclude_defaults=True)
 
 
 def _short_hash(content: Any) -> str:

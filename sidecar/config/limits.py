@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from itertools import pairwise
+from typing import Any, ClassVar, Final, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sidecar.config import units
 from sidecar.config.document import did_you_mean
-from sidecar.config.policies import MAX_UNITS, LimitDoc
+from sidecar.config.models import Model
+from sidecar.config.patterns import Name
+from sidecar.config.prices import nanos
+from sidecar.config.values import MAX_UNITS, Amount, AmountPerPeriod, Calendar, Decimals, Link, Names, Percents, Unit
 from sidecar.core.counter import bounds_fault
 from sidecar.core.policy import Limit
 
-CALENDAR: Final = ("hour", "day", "week", "month", "year")
-KINDS: Final = ("rate", "quota", "window", "concurrency")
+CALENDAR: Final = get_args(Calendar)
+KINDS: Final = ("rate", "quota", "window", "concurrency", "balance")
+METERED: Final = ("rate", "quota", "window")
 SLOT_EXPIRY_US: Final = 600_000_000  # a replica that was killed gives its slots back after ten minutes
 
 _LENGTHS_US: Final = {
@@ -39,13 +44,56 @@ _ONLY_WITH: Final = {
     "anchor": ("quota",),
     "zone": ("quota",),
     "fixed": ("window",),
-    "expiry_us": ("concurrency",),
-    "meter": ("rate", "quota", "window"),
-    "reserve": ("rate", "quota", "window"),
+    "expiry_us": ("concurrency", "balance"),
+    "meter": METERED,
+    "reserve": METERED,
+    "scope": (*METERED, "concurrency"),
+    "per_seat": (*METERED, "concurrency"),
+    "on_store_failure": (*METERED, "concurrency"),
+    "alert": ("quota", "window", "balance"),
+    "offline": ("balance",),
 }
 
 Wrong = tuple[str, str]
 """A field, and what is wrong with it."""
+
+
+class LimitDoc(Model):
+    """One of `rate`, `quota`, `window`, `concurrency` and `balance`, and for whom. The counter is found by `id` alone.
+
+    `per_seat`: that many for each seat that the customer has. `alert`: percents of the amount whose passing makes a
+    record. `link`: where a client gets more. `offline`: how much of a balance passes in all while its store is away.
+    """
+
+    elsewhere: ClassVar = {
+        "price": "prices are the plan's: write them under its prices, by meter",
+        "unit": "write the unit as the balance itself: balance: usd",
+        "alerts": "write alert: [80, 100]",
+        "seats": "seats are a customer's: write them under customers",
+    }
+
+    id: Name
+    rate: AmountPerPeriod | None = None
+    burst: Amount | None = None
+    quota: AmountPerPeriod | None = None
+    anchor: Literal["subscription", "calendar"] | None = None
+    zone: str | None = None
+    window: AmountPerPeriod | None = None
+    fixed: bool | None = None
+    concurrency: Amount | None = None
+    balance: Unit | None = None
+    expiry_us: Amount | None = None
+    offline: Decimals | None = None
+    meter: Name | None = None
+    reserve: Amount | None = None
+    per_seat: bool | None = None
+    scope: Literal["key", "subject", "customer"] | None = None
+    routes: Names | None = None
+    over: Literal["deny", "allow"] = "deny"
+    stage: Literal["enforce", "soft", "shadow"] = "enforce"
+    on_store_failure: Literal["allow", "deny"] | None = None
+    alert: Percents | None = None
+    link: Link | None = None
 
 
 def kind_of(doc: LimitDoc) -> str | None:
@@ -63,13 +111,29 @@ def faults_of(doc: LimitDoc, *, sized: bool) -> Iterator[Wrong]:
     for field, kinds in _ONLY_WITH.items():
         if getattr(doc, field) is not None and kind not in kinds:
             yield field, f"means nothing with {kind}, only with {', '.join(kinds)}: leave it out"
-    if kind != "concurrency":
+    if kind in METERED:
         try:
             shape(doc, sized=sized)
         except ValueError as error:
             yield kind, str(error)
-    if doc.zone is not None and doc.zone != "customer" and not _is_zone(doc.zone):
-        yield "zone", f"'{doc.zone}' is no time zone: write an IANA name such as Europe/Berlin, or customer"
+    if doc.zone is not None and not zone_known(doc.zone):
+        yield "zone", no_zone(doc.zone)
+    if doc.stage == "soft" and doc.over == "allow":
+        yield "stage", "warns where the limit would deny, but over: allow never denies: leave one of them out"
+    if any(one >= other for one, other in pairwise(doc.alert or ())):
+        yield "alert", f"{list(doc.alert or ())} do not ascend: write each percent once, the lowest first"
+    yield from _offline_faults(doc)
+
+
+def _offline_faults(doc: LimitDoc) -> Iterator[Wrong]:
+    if doc.offline is None:
+        return
+    if doc.over == "allow":
+        yield "offline", "bounds what passes while the store is away, but over: allow never denies: leave it out"
+    try:
+        nanos(doc.offline)
+    except ValueError as error:
+        yield "offline", str(error)
 
 
 def shape(doc: LimitDoc, *, sized: bool = True) -> dict[str, Any]:
@@ -89,37 +153,68 @@ def shape(doc: LimitDoc, *, sized: bool = True) -> dict[str, Any]:
     return {"amount": amount, "period_us": period_us, "fixed": bool(doc.fixed)}
 
 
-def compiled(doc: LimitDoc) -> Limit:
-    """The limit, of a document without faults."""
+def compiled(doc: LimitDoc, *, seats: int = 1) -> Limit:
+    """The limit, of a document without faults. Where it is `per_seat`, for that many seats."""
     kind = kind_of(doc) or ""
-    shaped: dict[str, Any] = {"amount": doc.concurrency, "period_us": doc.expiry_us or SLOT_EXPIRY_US, "meter": ""}
-    if kind != "concurrency":
-        shaped = {"meter": doc.meter or "requests", "reserve": doc.reserve or 1, **shape(doc)}
+    many = seats if doc.per_seat else 1
     return Limit(
         id=doc.id,
         kind=kind,
-        scope=doc.scope or ("customer" if kind == "quota" else "key"),
+        scope=doc.scope or ("customer" if kind in ("quota", "balance") else "key"),
         zone=doc.zone or "UTC",
-        anchored=doc.anchor is not None,
+        anchored=doc.anchor == "subscription",
         over=doc.over,
         stage=doc.stage,
-        on_store_failure=doc.on_store_failure,
         routes=frozenset(doc.routes or ()),
-        **shaped,
+        alerts=doc.alert or (),
+        link=doc.link or "",
+        **_SHAPES.get(kind, _metered)(doc, many),
     )
 
 
-def inexact(doc: LimitDoc) -> Iterator[Wrong]:
+def _metered(doc: LimitDoc, many: int) -> dict[str, Any]:
+    shaped = shape(doc)
+    for name in {"amount", "per"} & shaped.keys():
+        shaped[name] *= many
+    return {"meter": doc.meter or "requests", "reserve": doc.reserve or 1, **_away(doc, "allow"), **shaped}
+
+
+def _slots(doc: LimitDoc, many: int) -> dict[str, Any]:
+    amount = (doc.concurrency or 0) * many
+    return {"amount": amount, "period_us": doc.expiry_us or SLOT_EXPIRY_US, "meter": "", **_away(doc, "allow")}
+
+
+def _balance(doc: LimitDoc, _: int) -> dict[str, Any]:
+    offline = nanos(doc.offline or "0")
+    return {
+        "amount": 0,
+        "period_us": doc.expiry_us or SLOT_EXPIRY_US,
+        "meter": "",
+        "unit": doc.balance or "",
+        "offline": offline,
+        **_away(doc, "allow" if offline or doc.over == "allow" else "deny"),
+    }
+
+
+def _away(doc: LimitDoc, default: str) -> dict[str, Any]:
+    return {"on_store_failure": doc.on_store_failure or default}
+
+
+_SHAPES: Final = {"concurrency": _slots, "balance": _balance}
+
+
+def inexact(doc: LimitDoc, *, seats: int = 1) -> Iterator[Wrong]:
     """What would not be counted exactly by every store, in a document without other faults."""
-    what = bounds_fault(compiled(doc))
+    limit = compiled(doc, seats=seats)
+    what = bounds_fault(limit)
     if what is not None:
-        yield kind_of(doc) or "", what
+        yield limit.kind, what
 
 
 def identity_of(limit: Limit) -> dict[str, object]:
     """What must be alike wherever a limit's id is used, because the id is the counter."""
-    alike: dict[str, object] = {"kind": limit.kind, "scope": limit.scope, "meter": limit.meter}
-    if limit.kind == "quota":
+    alike: dict[str, object] = {"kind": limit.kind, "scope": limit.scope, "meter": limit.meter, "unit": limit.unit}
+    if limit.kind in ("quota", "priced"):
         alike["calendar"] = limit.calendar
     if limit.kind == "window":
         alike |= {"period": f"{limit.period_us} µs", "fixed": limit.fixed}
@@ -159,8 +254,14 @@ def _period_us(kind: str, text: str, example: str) -> int:
     return period_us
 
 
-def _is_zone(name: str) -> bool:
+def zone_known(name: str) -> bool:
+    """Whether `name` is an IANA time zone, or `customer` for the key's own."""
     try:
-        return bool(ZoneInfo(name).key)
+        return name == "customer" or bool(ZoneInfo(name).key)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         return False
+
+
+def no_zone(name: str) -> str:
+    """What to say of a `name` that is no zone."""
+    return f"'{name}' is no time zone: write an IANA name such as Europe/Berlin, or customer"

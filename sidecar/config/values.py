@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
+from sidecar.config import units
 from sidecar.config.patterns import (
     CUSTOMER,
     DECIMAL,
@@ -54,6 +55,11 @@ def _exact(value: Any) -> Any:
     return _as_text(value)
 
 
+def _sized(value: Any) -> Any:
+    """A number of bytes may be written as a size."""
+    return units.parse(value, "_bytes") if isinstance(value, str) else whole(value)
+
+
 def _scalar(value: Any) -> Any:
     """A value of a JSON body, as its text there."""
     return str(value).lower() if isinstance(value, bool) else _exact(value)
@@ -62,6 +68,7 @@ def _scalar(value: Any) -> Any:
 Units = Annotated[int, Field(ge=0, le=MAX_UNITS), BeforeValidator(whole)]
 Amount = Annotated[int, Field(ge=1, le=MAX_UNITS), BeforeValidator(whole)]
 AmountPerPeriod = Annotated[str, BeforeValidator(_spelled_out)]
+Quantity = Annotated[int, Field(ge=1, le=MAX_UNITS), BeforeValidator(_sized, json_schema_input_type=int | str)]
 Percent = Annotated[int, Field(ge=1, le=100), BeforeValidator(whole)]
 Decimals = Annotated[str, StringConstraints(pattern=DECIMAL), BeforeValidator(_exact, json_schema_input_type=str | int)]
 Version = Annotated[Name, BeforeValidator(_as_text, json_schema_input_type=Name | int)]

@@ -1,6 +1,6 @@
 import pytest
 
-from sidecar.app.checking import bounds, later
+from sidecar.app.checking import bounds
 from sidecar.config.settings import load_settings
 from sidecar.core.policy import Limit
 
@@ -22,9 +22,3 @@ RATE = Limit("burst", "rate", 10, per=5, period_us=1_000_000)
 )
 def test_a_limit_is_missed_by_at_most(settings, limit, over, after_restart):
     assert bounds(limit, settings) == {"over_by_at_most": over, "over_after_restart": after_restart}
-
-
-def test_what_comes_later_is_told_with_the_words_that_are_refused():
-    words = [word for words in later().values() for word in words]
-    assert "meter.usage" in words
-    assert "limit.balance" in words

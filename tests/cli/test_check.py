@@ -29,11 +29,6 @@ def test_a_key_of_a_plan_that_is_not_there_is_a_warning(sidecar, folder):
     assert err == "warning: key k1: plan 'gold' is not defined: refused\n"
 
 
-def test_what_comes_later_is_named(sidecar, folder):
-    _, out, _ = sidecar("check", "-c", "sidecar.yaml")
-    assert "Not yet: " in out
-
-
 def test_kafka_that_does_not_answer_is_a_warning_not_a_fault(sidecar, folder):
     status, _, err = sidecar("check", "-c", "sidecar.yaml", SIDECAR_KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1")
     assert status == 0

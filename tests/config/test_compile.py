@@ -8,7 +8,6 @@ from sidecar.config.compile import load_policy
 from sidecar.core.counter import checks_for
 from sidecar.core.errors import PolicyError
 from sidecar.core.identity import Identity
-from sidecar.core.policy import Timeouts
 
 DESIGN = """\
 meters:
@@ -31,16 +30,6 @@ plans:
       - { id: monthly,  meter: requests, quota: 1000000/month, anchor: subscription, over: allow }   # overage is billed
       - { id: trial-v2, meter: requests, quota: 500000/month, stage: shadow }   # decides, never blocks
 """
-
-
-@pytest.fixture
-def load(tmp_path):
-    def load(*texts, upstreams=("default", "llm"), region="eu"):
-        for index, text in enumerate(texts):
-            (tmp_path / f"{index}.yaml").write_text(text)
-        return load_policy(tmp_path, set(upstreams), region=region)
-
-    return load
 
 
 def facts(**given):
@@ -95,37 +84,6 @@ def test_a_policy_s_own_requests_meter_replaces_the_default(load):
     policy = load("meters: {requests: {count: 2, when: {status: [2xx]}}}")
     terms = policy.terms("", policy.match("GET", "/"))
     assert [terms.measure(facts(status=status))["requests"] for status in (200, 404)] == [2, 0]
-
-
-def test_a_route_is_compiled_with_all_its_fields(load):
-    policy = load(
-        "routes:\n- id: r\n  match: {path: /a, methods: [GET]}\n  "
-        "credentials: [{query: api_key}, basic, {header: X-K}]\n"
-        "  keep_credential: true\n  unattributed: allow\n  identity_headers: true\n  feature: f\n"
-        "  timeouts: {first_byte: 5s, total: 0}\n  max_body_bytes: 1MiB\nplans: {p: {features: [f]}}\n"
-    )
-    route = policy.routes[0]
-    assert [(source.kind, source.name) for source in route.sources] == [
-        ("query", b"api_key"),
-        ("basic", b"Authorization"),
-        ("header", b"X-K"),
-    ]
-    assert (route.keep_credential, route.unattributed, route.identity_headers, route.feature) == (
-        True,
-        "allow",
-        True,
-        "f",
-    )
-    assert route.timeouts == Timeouts(first_byte_ms=5_000, total_ms=0)
-    assert (route.max_body_bytes, route.methods) == (1 << 20, {"GET"})
-
-
-def test_a_key_is_looked_for_in_its_header_and_then_as_a_bearer_unless_a_route_says_otherwise(load):
-    for policy in (load(""), load("routes: [{id: r, match: {path: /**}}]")):
-        assert [(source.kind, source.name) for source in policy.routes[0].sources] == [
-            ("header", b"X-Api-Key"),
-            ("bearer", b"Authorization"),
-        ]
 
 
 def test_a_look_up_by_header_does_not_mind_the_case_of_its_name(load):

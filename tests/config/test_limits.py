@@ -1,9 +1,11 @@
 """Mirrors sidecar/config/limits.py."""
 
-import pytest
+import re
 
-from sidecar.config.limits import SLOT_EXPIRY_US, compiled, faults_of, identity_of, inexact, kind_of, shape
-from sidecar.config.policies import LimitDoc
+import pytest
+from pydantic import ValidationError
+
+from sidecar.config.limits import SLOT_EXPIRY_US, LimitDoc, compiled, faults_of, identity_of, inexact, kind_of, shape
 from sidecar.core.policy import Limit
 
 DAY_US = 86_400_000_000
@@ -36,6 +38,26 @@ def wrong(*, sized=False, **fields):
             Limit("x", "rate", 1, "m", per=1, period_us=1_000_000, stage="shadow", on_store_failure="deny",
                   routes=frozenset({"r"}), reserve=7),
         ),
+        (
+            {"quota": "5/month", "stage": "soft", "alert": [50, 80, 100], "link": "https://example.com/up"},
+            Limit("x", "quota", 5, calendar="month", scope="customer", stage="soft", alerts=(50, 80, 100),
+                  link="https://example.com/up"),
+        ),
+        (
+            {"balance": "usd"},
+            Limit("x", "balance", 0, "", scope="customer", period_us=SLOT_EXPIRY_US, unit="usd",
+                  on_store_failure="deny"),
+        ),
+        (
+            {"balance": "usd", "offline": "0.10", "expiry": "1h", "alert": 80},
+            Limit("x", "balance", 0, "", scope="customer", period_us=3_600_000_000, unit="usd", offline=100_000_000,
+                  alerts=(80,)),
+        ),
+        (
+            {"balance": "usd", "over": "allow", "routes": "r"},
+            Limit("x", "balance", 0, "", scope="customer", period_us=SLOT_EXPIRY_US, unit="usd", over="allow",
+                  routes=frozenset({"r"})),
+        ),
     ],
 )  # fmt: skip
 def test_each_form_becomes_its_limit(fields, limit):
@@ -62,7 +84,7 @@ def test_a_period_is_a_word_or_a_duration(text, period_us):
 @pytest.mark.parametrize(
     ("fields", "field", "said"),
     [
-        ({}, "", "needs exactly one of rate, quota, window, concurrency"),
+        ({}, "", "needs exactly one of rate, quota, window, concurrency, balance"),
         ({"rate": "1/s", "quota": "1/day"}, "", "needs exactly one of"),
         ({"rate": "5 per second"}, "rate", "is not an amount per period: write for example 5/s or 100/10s"),
         ({"rate": "5/0s"}, "rate", "is not from 1ms to 366d"),
@@ -80,9 +102,21 @@ def test_a_period_is_a_word_or_a_duration(text, period_us):
         ({"quota": "1/day", "zone": "Mars/Olympus"}, "zone", "write an IANA name such as Europe/Berlin, or customer"),
         ({"quota": "1/day", "zone": "../etc/passwd"}, "zone", "is no time zone"),
         ({"quota": "1/day", "burst": 3}, "burst", "means nothing with quota, only with rate"),
+        ({"balance": "usd", "scope": "key"}, "scope", "means nothing with balance"),
+        ({"balance": "usd", "meter": "m"}, "meter", "means nothing with balance"),
+        ({"balance": "usd", "per_seat": True}, "per_seat", "means nothing with balance"),
+        ({"balance": "usd", "on_store_failure": "allow"}, "on_store_failure", "means nothing with balance"),
+        ({"quota": "1/day", "offline": "1"}, "offline", "means nothing with quota, only with balance"),
+        ({"balance": "usd", "offline": "0.0000000001"}, "offline", "is finer than a nano: at most nine digits"),
+        ({"balance": "usd", "offline": "1", "over": "allow"}, "offline", "over: allow never denies: leave it out"),
+        ({"rate": "1/s", "alert": [80]}, "alert", "means nothing with rate, only with quota, window, balance"),
+        ({"concurrency": 1, "alert": [80]}, "alert", "means nothing with concurrency"),
+        ({"quota": "1/day", "alert": [80, 50]}, "alert", "[80, 50] do not ascend: write each percent once"),
+        ({"quota": "1/day", "alert": [80, 80]}, "alert", "do not ascend"),
+        ({"quota": "1/day", "stage": "soft", "over": "allow"}, "stage", "over: allow never denies"),
         ({"rate": "1/s", "anchor": "subscription"}, "anchor", "only with quota"),
         ({"rate": "1/s", "fixed": False}, "fixed", "only with window"),
-        ({"rate": "1/s", "expiry": "1s"}, "expiry_us", "only with concurrency"),
+        ({"rate": "1/s", "expiry": "1s"}, "expiry_us", "only with concurrency, balance"),
         ({"concurrency": 1, "meter": "m"}, "meter", "only with rate, quota, window"),
         ({"concurrency": 1, "reserve": 5}, "reserve", "means nothing with concurrency"),
     ],
@@ -110,9 +144,46 @@ def test_what_no_store_could_count_exactly_is_a_fault():
     assert what
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"quota": "1/day", "alert": list(range(10, 19))}, "at most 8"),
+        ({"quota": "1/day", "alert": [101]}, "less than or equal to 100"),
+        ({"quota": "1/day", "stage": "warn"}, "'enforce', 'soft' or 'shadow'"),
+        ({"quota": "1/day", "link": "ftp://example.com"}, "String should match pattern"),
+        ({"quota": "1/day", "link": "https://example.com/\r\nX: 1"}, "String should match pattern"),
+        ({"quota": "1/day", "link": 'https://example.com/"'}, "String should match pattern"),
+        ({"balance": "US$"}, "String should match pattern"),
+        ({"balance": 5}, "valid string"),
+    ],
+)
+def test_a_word_of_the_wrong_form_is_refused(fields, said):
+    with pytest.raises(ValidationError, match=re.escape(said)):
+        doc(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "figures"),
+    [
+        ({"quota": "10/month"}, {"amount": 120}),
+        ({"rate": "5/s", "burst": 7}, {"amount": 84, "per": 60}),
+        ({"window": "3/60s"}, {"amount": 36}),
+        ({"concurrency": 2}, {"amount": 24}),
+    ],
+)
+def test_what_is_per_seat_is_that_many_for_each_seat(fields, figures):
+    limit = compiled(doc(**fields, per_seat=True), seats=12)
+    assert {name: getattr(limit, name) for name in figures} == figures
+    assert compiled(doc(**fields, per_seat=True)) == compiled(doc(**fields)) == compiled(doc(**fields), seats=12)
+
+
+def test_a_limit_may_not_be_named_like_another_key_of_the_store():
+    assert "is a word of other keys" in str(list(inexact(LimitDoc.model_validate({"id": "wallet", "quota": "1/day"}))))
+
+
 def test_a_quota_is_the_customer_s_and_all_else_the_key_s_unless_said():
     scopes = {kind: compiled(doc(**fields)).scope for kind, fields in FORMS.items()}
-    assert scopes == {"rate": "key", "quota": "customer", "window": "key", "concurrency": "key"}
+    assert scopes == {kind: "customer" if kind in ("quota", "balance") else "key" for kind in FORMS}
 
 
 def test_the_kind_is_the_one_that_is_named():
@@ -123,7 +194,7 @@ def test_the_kind_is_the_one_that_is_named():
 def test_the_figures_of_a_limit_are_no_part_of_its_identity():
     # APISIX limit-count: editing the policy restarted the quota.
     for kind, fields in FORMS.items():
-        edited = {"quota": "9/month", "rate": "9/min", "window": "9/60s", "concurrency": 9}[kind]
+        edited = {"quota": "9/month", "rate": "9/min", "window": "9/60s", "concurrency": 9, "balance": "usd"}[kind]
         before, after = compiled(doc(**fields)), compiled(doc(**{kind: edited}, over="allow", stage="shadow"))
         assert before != after
         assert identity_of(before) == identity_of(after)
@@ -134,4 +205,5 @@ FORMS = {
     "quota": {"quota": "1/month"},
     "window": {"window": "1/60s"},
     "concurrency": {"concurrency": 1},
+    "balance": {"balance": "usd"},
 }

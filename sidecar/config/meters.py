@@ -1,0 +1,212 @@
+"""Meters as people write them, what is wrong with one, and the rule that the core makes of it.
+
+A meter counts, takes a value, or takes what an AI answer says it used. What would always be 0, because nothing reads
+it, is refused: a meter that silently measures nothing is a bill of nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Final
+
+from pydantic import ConfigDict, Discriminator, Field, Tag
+
+from sidecar.config.document import did_you_mean
+from sidecar.config.models import Model
+from sidecar.config.names import At, Names, unknown
+from sidecar.config.patterns import HeaderName
+from sidecar.config.values import (
+    Amount,
+    Globs,
+    HeaderValues,
+    Methods,
+    Pointer,
+    Scalars,
+    Side,
+    Statuses,
+    Units,
+)
+from sidecar.config.values import Names as ListOfNames
+from sidecar.core.errors import Fault
+from sidecar.core.usage import QUANTITIES, Count, Json, JsonTest, Lookup, Measured, MeterRule, Usage, Value, When
+from sidecar.core.usage.ai import ADAPTERS, KINDS, SUMS
+
+HEADER_SOURCE: Final = re.compile(r"(request|response)\.header\.([A-Za-z0-9!#$%&'*+.^_`|~-]+)")
+_DIMS: Final = ("method", "route", "region", "header.<name>", "model", "json_rpc_method")
+_STATUS: Final = re.compile(r"([1-5])xx|([1-5][0-9][0-9])")
+_ANY: Final = "*"
+_AUTO: Final = "auto"
+_VENDORS: Final = tuple(adapter for adapter in ADAPTERS if adapter != _AUTO)
+# `json` is a name of pydantic's own, so it is an alias here, and a default that was valid once is not asked again.
+_BY_ALIAS: Final = ConfigDict(revalidate_instances="never")
+
+
+class WhenDoc(Model):
+    """Conditions that must all hold. `"*"` is any value of a header or of a field of a JSON body.
+
+    `header` is of the request. `model` is the one that an AI request asks for, `json_rpc_method` the one of each call
+    of a batch, and `json` goes from a side to pointers (RFC 6901) to values: all of them may be globs.
+    """
+
+    model_config = _BY_ALIAS
+
+    status: Statuses | None = None
+    route: ListOfNames | None = None
+    method: Methods | None = None
+    header: Annotated[dict[HeaderName, HeaderValues], Field(min_length=1)] | None = None
+    model: Globs | None = None
+    json_rpc_method: Globs | None = None
+    json_: Annotated[
+        dict[Side, Annotated[dict[Pointer, Scalars], Field(min_length=1)]] | None, Field(alias="json", min_length=1)
+    ] = None
+
+
+class LookupDoc(Model):
+    """Units from a table: by `method`, `route`, `region`, `header.X-Tier`, the request's `model` or JSON-RPC method."""
+
+    lookup: str
+    table: Annotated[dict[str, Units], Field(min_length=1)]
+    default: Units | None = None
+
+
+class JsonDoc(Model):
+    """A whole number in a JSON body, or with `length` how many items an array has; `default` where it is neither."""
+
+    model_config = _BY_ALIAS
+
+    json_: Annotated[Side, Field(alias="json")]
+    pointer: Pointer
+    length: bool = False
+    default: Units = 0
+
+
+def _form(value: Any) -> str:
+    if isinstance(value, JsonDoc) or (isinstance(value, dict) and "json" in value):
+        return "<json>"
+    return "<table>" if isinstance(value, dict | LookupDoc) else "<text>"
+
+
+class MeterDoc(Model):
+    """`count: 1`, a `value` (a name such as `response.bytes`, a table, a field of a body), or `usage` of an AI API."""
+
+    elsewhere: ClassVar = {"json": "write value: { json: response, pointer: /meta/rows }"}
+
+    count: Amount | None = None
+    value: (
+        Annotated[
+            Annotated[str, Tag("<text>")] | Annotated[LookupDoc, Tag("<table>")] | Annotated[JsonDoc, Tag("<json>")],
+            Discriminator(_form),
+        ]
+        | None
+    ) = None
+    usage: str | None = None
+    when: WhenDoc = WhenDoc()
+
+
+def faults_of(at: At, meter: MeterDoc, names: Names) -> Iterator[Fault]:
+    """All that is wrong with a meter."""
+    said = [form for form in ("count", "value", "usage") if getattr(meter, form) is not None]
+    if len(said) > 1:
+        yield at.fault(f"has both {' and '.join(said[:2])}: keep one (a table's numbers can hold the product)")
+    if meter.usage is not None:
+        yield from _usage_faults(at.at("usage"), meter.usage, names)
+    if isinstance(meter.value, LookupDoc):
+        yield from _lookup_faults(at, meter.value, names)
+    elif isinstance(meter.value, str) and meter.value not in QUANTITIES and not HEADER_SOURCE.fullmatch(meter.value):
+        known = [*QUANTITIES, "request.header.<name>", "response.header.<name>"]
+        usage = meter.value.removeprefix("usage.")
+        hint = did_you_mean(meter.value, known) if usage == meter.value else f"write usage: {usage} instead"
+        yield at.fault(f"'{meter.value}' is no quantity; {hint}", "value")
+    yield from when_faults(at.at("when"), meter.when, names)
+
+
+def when_faults(at: At, when: WhenDoc, names: Names) -> Iterator[Fault]:
+    """All that is wrong with conditions."""
+    for index, status in enumerate(when.status or ()):
+        if not _STATUS.fullmatch(str(status)):
+            yield at.fault(f"'{status}' is no status: write 2xx or 404", "status", index)
+    for index, route in enumerate(when.route or ()):
+        yield from unknown(at, route, names.routes, "route", index)
+
+
+def _usage_faults(at: At, usage: str, names: Names) -> Iterator[Fault]:
+    adapter, kind = _divided(usage)
+    if adapter and adapter not in _VENDORS:
+        yield at.fault(f"'{adapter}' is no AI API that is read; {did_you_mean(adapter, _VENDORS)}")
+    elif kind not in (*KINDS, *SUMS):
+        yield at.fault(f"'{kind}' is no kind of usage; {did_you_mean(kind, (*KINDS, *SUMS))}")
+    elif not names.adapters & ({adapter, _AUTO} if adapter else {*ADAPTERS}):
+        yield at.fault(f"is read on no route: give one `usage: {adapter or _VENDORS[0]}`")
+
+
+def _lookup_faults(at: At, lookup: LookupDoc, names: Names) -> Iterator[Fault]:
+    dim, inside = lookup.lookup, ("value", "lookup")
+    table, has_default = lookup.table, lookup.default is not None
+    if dim not in _DIMS and not re.fullmatch(r"header\..+", dim):
+        yield at.fault(f"'{dim}' cannot be looked up; {did_you_mean(dim, _DIMS)}", *inside)
+    elif dim == "route":
+        for name in table:
+            yield from unknown(at, name, names.routes, "value", "table", name)
+        missing = sorted(names.routes - set(table))
+        if missing and not has_default:
+            yield at.fault(f"has no entry for {', '.join(missing)}, and no default: add one", "value", "table")
+    elif dim == "region" and names.region not in table and not has_default:
+        what = f"has no entry for '{names.region}', which is this sidecar's `region`, and no default: add one"
+        yield at.fault(what, "value", "table")
+    elif dim != "region" and not has_default:
+        yield at.fault("needs a default: a request can hold a value that is not in the table", "value", "table")
+
+
+def rule_of(name: str, meter: MeterDoc, region: str) -> MeterRule:
+    """The rule, of a meter without faults. `region` is where this sidecar runs."""
+    return MeterRule(name, _value(meter, region), when_of(meter.when))
+
+
+def when_of(when: WhenDoc) -> When:
+    """The conditions, of a document without faults."""
+    return When(
+        statuses=None if when.status is None else frozenset(code for text in when.status for code in _codes(str(text))),
+        routes=None if when.route is None else frozenset(when.route),
+        methods=None if when.method is None else frozenset(when.method),
+        headers=tuple(
+            (name.lower().encode(), frozenset() if _ANY in values else frozenset(value.encode() for value in values))
+            for name, values in (when.header or {}).items()
+        ),
+        json_rpc=when.json_rpc_method or (),
+        models=when.model or (),
+        json=tuple(
+            JsonTest(side, pointer, frozenset() if _ANY in values else frozenset(values))
+            for side, fields in (when.json_ or {}).items()
+            for pointer, values in fields.items()
+        ),
+    )
+
+
+def _value(meter: MeterDoc, region: str) -> Value:
+    if meter.usage is not None:
+        adapter, kind = _divided(meter.usage)
+        return Usage(kind, adapter)
+    if meter.value is None:
+        return Count(1 if meter.count is None else meter.count)
+    if isinstance(meter.value, str):
+        found = HEADER_SOURCE.fullmatch(meter.value)
+        return Measured(f"{found[1]}.header.{found[2].lower()}" if found else meter.value)
+    if isinstance(meter.value, JsonDoc):
+        return Json(meter.value.json_, meter.value.pointer, meter.value.length, meter.value.default)
+    lookup, default = meter.value, meter.value.default or 0
+    if lookup.lookup == "region":
+        return Count(lookup.table.get(region, default))
+    dim = lookup.lookup.lower() if lookup.lookup.startswith("header.") else lookup.lookup
+    return Lookup(dim, lookup.table, default)
+
+
+def _divided(usage: str) -> tuple[str, str]:
+    """`openai.input` as adapter and kind; without an adapter, ""."""
+    adapter, _, kind = usage.rpartition(".")
+    return adapter, kind
+
+
+def _codes(status: str) -> range:
+    first = int(status.replace("x", "0"))
+    return range(first, first + (100 if status.endswith("xx") else 1))

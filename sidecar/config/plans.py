@@ -1,0 +1,246 @@
+"""Plans as people sell them, a customer's own terms on top of one, and the limits that both come to.
+
+A balance pays for what is priced in its unit: each price becomes a limit of kind `priced` just before it, with a
+counter of its own, so that an edit of a price resets nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Annotated, ClassVar, Final, Literal, NamedTuple
+
+from pydantic import Field
+
+from sidecar.config import limits, prices
+from sidecar.config.limits import LimitDoc
+from sidecar.config.models import Model
+from sidecar.config.names import At, Names, unknown
+from sidecar.config.patterns import Name
+from sidecar.config.prices import PriceDoc
+from sidecar.config.values import Amount, Calendar, Unit, Version
+from sidecar.core.counter import LIMITS_MAX
+from sidecar.core.errors import Fault
+from sidecar.core.policy import Limit
+
+SEATS_MAX: Final = 1_000_000
+_GRANTS: Final = (
+    "grants are made with `sidecar wallet grant`; here is only what pays: limits: [{ id: credit, balance: usd }]"
+)
+
+Prices = Annotated[dict[Name, PriceDoc], Field(default_factory=dict)]
+
+
+class PlanDoc(Model):
+    """A named bundle of limits, features and prices. `version` is what records say after the @; else a short hash.
+
+    `prices` are by meter, in `currency`. `prices_period` is what tiers and included units are counted in. `anchor` and
+    `zone` are of the plan's periods: of its prices, and of its quotas that say nothing else.
+    """
+
+    elsewhere: ClassVar = {
+        "price": "write prices: { <meter>: { per_unit: … } }",
+        "balance": "a balance is a limit: write limits: [{ id: credit, balance: usd }]",
+        "wallet": _GRANTS,
+        "grants": _GRANTS,
+        "seats": "seats are a customer's: write them under customers",
+    }
+
+    version: Version | None = None
+    limits: tuple[LimitDoc, ...] = ()
+    features: tuple[Name, ...] = ()
+    currency: Unit | None = None
+    prices: Prices
+    prices_period: Calendar = "month"
+    anchor: Literal["subscription", "calendar"] | None = None
+    zone: str | None = None
+
+
+class CustomerDoc(Model):
+    """Terms of one customer on top of a plan: limits replace those of the same id, prices those of the same meter.
+
+    Others are added, and so are features. `seats` multiply the limits that are `per_seat`.
+    """
+
+    elsewhere: ClassVar = {"wallet": _GRANTS, "grants": _GRANTS}
+
+    plan: Name
+    version: Version | None = None
+    seats: Annotated[Amount, Field(le=SEATS_MAX)] = 1
+    limits: tuple[LimitDoc, ...] = ()
+    features: tuple[Name, ...] = ()
+    prices: Prices
+
+
+class Offer(NamedTuple):
+    """What a plan comes to, or a customer's own terms on top of it; each part with the place where it is written.
+
+    `base` is the place of the plan, `at` the customer's or again the plan's.
+    """
+
+    at: At
+    base: At
+    plan: PlanDoc
+    limits: tuple[tuple[At, LimitDoc], ...]
+    prices: Mapping[str, tuple[At, PriceDoc]]
+    features: frozenset[str]
+    seats: int = 1
+
+
+def offer_of(at: At, plan: PlanDoc) -> Offer:
+    """A plan as it is."""
+    return Offer(at, at, plan, _placed(at, plan), _priced(at, plan), frozenset(plan.features))
+
+
+def customised(offer: Offer, at: At, customer: CustomerDoc) -> Offer:
+    """A customer's own terms on top of a plan's."""
+    own = {doc.id: (place, doc) for place, doc in _placed(at, customer)}
+    kept = tuple(own.pop(doc.id, (place, doc)) for place, doc in offer.limits)
+    return Offer(
+        at,
+        offer.at,
+        offer.plan,
+        (*kept, *own.values()),
+        {**offer.prices, **_priced(at, customer)},
+        offer.features | frozenset(customer.features),
+        customer.seats,
+    )
+
+
+def _placed(at: At, doc: PlanDoc | CustomerDoc) -> tuple[tuple[At, LimitDoc], ...]:
+    return tuple((at.at("limits", index), limit) for index, limit in enumerate(doc.limits))
+
+
+def _priced(at: At, doc: PlanDoc | CustomerDoc) -> dict[str, tuple[At, PriceDoc]]:
+    return {meter: (at.at("prices", meter), price) for meter, price in doc.prices.items()}
+
+
+# --- What is wrong ---------------------------------------------------------------------------------------------------
+
+
+def faults_of(at: At, doc: PlanDoc | CustomerDoc, names: Names) -> Iterator[Fault]:
+    """What is wrong with a plan or a customer by itself: with each of its limits and prices."""
+    for place, limit in _placed(at, doc):
+        yield from _limit_faults(place, limit, names)
+    for meter, (place, price) in _priced(at, doc).items():
+        yield from unknown(place, meter, names.meters)
+        yield from prices.faults_of(place, price)
+    seen: dict[str, At] = {}
+    for place, limit in _placed(at, doc):
+        first = seen.setdefault(limit.id, place)
+        if first != place:
+            yield place.fault(f"'{limit.id}' is already a limit of this plan, at {first}", "id")
+    if isinstance(doc, CustomerDoc):
+        yield from unknown(at, doc.plan, names.plans, "plan")
+    elif doc.zone is not None and not limits.zone_known(doc.zone):
+        yield at.fault(limits.no_zone(doc.zone), "zone")
+
+
+def _limit_faults(at: At, limit: LimitDoc, names: Names) -> Iterator[Fault]:
+    meter = limit.meter or "requests"
+    if limits.kind_of(limit) in limits.METERED:
+        yield from unknown(at, meter, names.meters, "meter")
+    wrong = list(limits.faults_of(limit, sized=meter in names.sized))
+    for field, what in wrong or limits.inexact(limit):
+        yield at.fault(what, *((field,) if field else ()))
+    for index, route in enumerate(limit.routes or ()):
+        yield from unknown(at, route, names.routes, "routes", index)
+
+
+def offer_faults(offer: Offer, names: Names) -> Iterator[Fault]:
+    """What is wrong between the parts of a plan, or of a customer's terms, whose parts are each right."""
+    if offer.seats > 1:
+        yield from _seat_faults(offer)
+    for at, price in offer.prices.values():
+        if not unit_of(offer, price):
+            yield at.fault("is in which currency? write for example currency: usd beside the plan's prices")
+    paid: dict[str, At] = {}
+    for at, limit in offer.limits:
+        if limit.balance is not None:
+            yield from _balance_faults(offer, at, limit, paid)
+            if not names.wallets:
+                yield at.fault("balances are kept in Redis: set redis.url in the settings", "balance")
+    found: dict[str, At] = {}
+    counted = compiled(offer)
+    for at, counter in counted:
+        first = found.setdefault(counter.id, at)
+        if first != at:
+            yield at.fault(f"'{counter.id}' is the counter of {first} too: give one another id")
+    for route in sorted(names.routes):
+        many = sum(not limit.routes or route in limit.routes for _, limit in counted)
+        if many > LIMITS_MAX:
+            yield offer.at.fault(f"has {many} limits and paid prices on route '{route}': at most {LIMITS_MAX}")
+
+
+def _seat_faults(offer: Offer) -> Iterator[Fault]:
+    seated = [(at, limit) for at, limit in offer.limits if limit.per_seat]
+    if not seated:
+        yield offer.at.fault("multiply limits that are per_seat: true, and the plan has none", "seats")
+    for at, limit in seated:
+        for field, what in limits.inexact(limit, seats=offer.seats):
+            yield at.fault(f"for {offer.seats} seats: {what}", field)
+
+
+def _balance_faults(offer: Offer, at: At, limit: LimitDoc, paid: dict[str, At]) -> Iterator[Fault]:
+    unit = limit.balance or ""
+    units = sorted({unit_of(offer, price) for _, price in offer.prices.values()} - {""})
+    first = paid.setdefault(unit, at)
+    if first != at:
+        yield at.fault(f"'{unit}' is paid for by {first} already: one balance for each unit", "balance")
+    if unit not in units:
+        said = f"has prices in {', '.join(units)}" if units else "has none"
+        what = f"pays for prices in {unit}, but the plan {said}: write them under its prices"
+        yield at.fault(what, "balance")
+
+
+# --- What it comes to ------------------------------------------------------------------------------------------------
+
+
+def compiled(offer: Offer) -> list[tuple[At, Limit]]:
+    """The limits in their order, each balance after the prices that it pays for. Of parts that are each right."""
+    found: list[tuple[At, Limit]] = []
+    for at, doc in offer.limits:
+        limit = limits.compiled(_with_periods(offer.plan, doc), seats=offer.seats)
+        if limit.kind == "balance":
+            found += _paid(offer, limit)
+        found.append((at, limit))
+    return found
+
+
+def _with_periods(plan: PlanDoc, doc: LimitDoc) -> LimitDoc:
+    """A quota that does not say from when and where its periods run has the plan's."""
+    if doc.quota is None:
+        return doc
+    return doc.model_copy(update={"anchor": doc.anchor or plan.anchor, "zone": doc.zone or plan.zone})
+
+
+def _paid(offer: Offer, balance: Limit) -> Iterator[tuple[At, Limit]]:
+    plan = offer.plan
+    for meter, (at, price) in offer.prices.items():
+        if unit_of(offer, price) == balance.unit:
+            yield (
+                at,
+                replace(
+                    balance,
+                    id=f"{balance.id}.{meter}",
+                    kind="priced",
+                    meter=meter,
+                    period_us=0,
+                    calendar=plan.prices_period,
+                    zone=plan.zone or "UTC",
+                    anchored=plan.anchor == "subscription",
+                    over="allow",
+                    stage="enforce",
+                    on_store_failure="allow",
+                    reserve=price.reserve or 1,
+                    price=prices.price_of(price),
+                    alerts=(),
+                    offline=0,
+                    link="",
+                ),
+            )
+
+
+def unit_of(offer: Offer, price: PriceDoc) -> str:
+    """The currency, or other unit, that a price is in; "" where nothing says."""
+    return price.currency or offer.plan.currency or ""

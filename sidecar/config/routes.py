@@ -1,0 +1,182 @@
+"""Routes as people write them, what is wrong with one or between two, and the route that the core makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BeforeValidator, Field
+
+from sidecar.config.document import did_you_mean
+from sidecar.config.models import Model
+from sidecar.config.names import At, Names, unknown
+from sidecar.config.patterns import HeaderName, Name
+from sidecar.config.values import Amount, Glob, Methods, Units
+from sidecar.core.errors import Fault
+from sidecar.core.http.path import NoNormalForm, normal_path
+from sidecar.core.identity import Source
+from sidecar.core.policy import ANY, REST, Route, Timeouts, segments, ties
+from sidecar.core.usage.ai import ADAPTERS
+
+DEFAULT_ROUTE: Final = Route("default")
+BODY_MAX_BYTES: Final = 64 << 20
+DRAIN_MAX_MS: Final = 600_000
+_SCHEMES: Final = ("bearer", "basic")
+
+
+def _credential(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value not in _SCHEMES:
+        raise ValueError(f"'{value}' is no place for a key; {did_you_mean(value, _SCHEMES)}, or {{header: X-Api-Key}}")
+    return {value: True}
+
+
+class CredentialDoc(Model):
+    """Where a key is looked for: `bearer`, `basic`, `{header: X-Api-Key}` or `{query: api_key}`."""
+
+    header: HeaderName | None = None
+    query: Name | None = None
+    bearer: bool = False
+    basic: bool = False
+
+
+class MatchDoc(Model):
+    """`path` is a glob: `*` one segment, `**` any number. No `methods`: all of them."""
+
+    path: str
+    methods: Methods | None = None
+
+
+class TimeoutsDoc(Model):
+    """A route's own; what is left out is the upstream's. `total` 0 is no bound."""
+
+    connect_ms: Amount | None = None
+    first_byte_ms: Amount | None = None
+    between_bytes_ms: Amount | None = None
+    total_ms: Units | None = None
+
+
+class EstimateDoc(Model):
+    """How many tokens an answer is taken to have until it is read: what the request allows, else `output`.
+
+    Never more than `ceiling`.
+    """
+
+    output: Amount = DEFAULT_ROUTE.default_output
+    ceiling: Amount = DEFAULT_ROUTE.ceiling
+
+
+class RouteDoc(Model):
+    """Which requests go where, how their caller is known, and what is read of their bodies.
+
+    `body` is how much of a JSON body is held to read it; `drain` how long an AI answer is read on without its client.
+    `models` says which feature a plan needs for the models that match.
+    """
+
+    id: Name
+    match: MatchDoc
+    upstream: Name = "default"
+    credentials: Annotated[
+        tuple[Annotated[CredentialDoc, BeforeValidator(_credential, json_schema_input_type=str | CredentialDoc)], ...],
+        Field(min_length=1),
+    ] = (CredentialDoc(header="X-Api-Key"), CredentialDoc(bearer=True))
+    keep_credential: bool = False
+    unattributed: Literal["deny", "allow"] = "deny"
+    identity_headers: bool = False
+    feature: Name | None = None
+    timeouts: TimeoutsDoc = TimeoutsDoc()
+    max_body_bytes: Units = 0
+    usage: str | None = None
+    estimate: EstimateDoc | None = None
+    models: Annotated[dict[Glob, Name], Field(min_length=1)] | None = None
+    body_bytes: Annotated[int, Field(ge=1024, le=BODY_MAX_BYTES)] = DEFAULT_ROUTE.body_bytes
+    drain_ms: Annotated[int, Field(ge=0, le=DRAIN_MAX_MS)] | None = None
+
+
+def faults_of(at: At, route: RouteDoc, names: Names) -> Iterator[Fault]:
+    """All that is wrong with a route by itself."""
+    yield from unknown(at, route.upstream, names.upstreams, "upstream")
+    what = _pattern_fault(route.match.path)
+    if what:
+        yield at.fault(f"'{route.match.path}' {what}", "match", "path")
+    for index, credential in enumerate(route.credentials):
+        if sum(map(bool, (credential.header, credential.query, credential.bearer, credential.basic))) != 1:
+            yield at.fault("names one place: header, query, bearer or basic", "credentials", index)
+    if route.feature is not None:
+        yield from unknown(at, route.feature, names.features, "feature")
+    for models, feature in (route.models or {}).items():
+        yield from unknown(at, feature, names.features, "models", models)
+    yield from _usage_faults(at, route)
+
+
+def _usage_faults(at: At, route: RouteDoc) -> Iterator[Fault]:
+    if route.usage is not None and route.usage not in ADAPTERS:
+        yield at.fault(f"'{route.usage}' is no AI API that is read; {did_you_mean(route.usage, ADAPTERS)}", "usage")
+    for field in ("estimate", "models", "drain_ms"):
+        if route.usage is None and getattr(route, field) is not None:
+            yield at.fault("needs `usage: openai` or another beside it, so that AI requests are read", field)
+    if route.estimate is not None and route.estimate.ceiling < route.estimate.output:
+        said = f"{route.estimate.ceiling} is below output, {route.estimate.output}"
+        yield at.fault(f"{said}: the ceiling is the most that is held for one answer", "estimate", "ceiling")
+
+
+def tie_faults(routes: Iterable[tuple[At, RouteDoc]]) -> Iterator[Fault]:
+    """Pairs of routes of which the policy does not say which one wins."""
+    valid = {doc.id: (at, doc) for at, doc in routes if not _pattern_fault(doc.match.path)}
+    for one, other in ties(
+        Route(name, doc.match.path, frozenset(doc.match.methods or ())) for name, (_, doc) in valid.items()
+    ):
+        what = f"is as specific as '{one.id}' at {valid[one.id][0]}, and some requests match both"
+        yield valid[other.id][0].fault(f"{what}: make one path or its methods more specific", "match")
+
+
+def _pattern_fault(pattern: str) -> str:
+    """What keeps a glob from matching the normal form of a path; "" where nothing does."""
+    if not pattern.startswith("/"):
+        return "does not begin with a slash"
+    if "?" in pattern:
+        return "has a query: only the path is matched"
+    parts = segments(pattern)
+    if any("*" in part and part not in (ANY, REST) for part in parts):
+        return "has a star inside a segment: `*` is one whole segment, `**` any number of them"
+    if any(pair == (REST, REST) for pair in pairwise(parts)):
+        return "has `**` twice in a row: once is enough"
+    try:
+        normal = normal_path(pattern.encode())
+    except NoNormalForm as error:
+        return f"is no path: {error}"
+    return "" if normal == pattern else f"is never seen in that spelling: write '{normal}'"
+
+
+def route_of(doc: RouteDoc) -> Route:
+    """The route, of a document without faults."""
+    estimate = doc.estimate or EstimateDoc()
+    return Route(
+        id=doc.id,
+        pattern=doc.match.path,
+        methods=frozenset(doc.match.methods or ()),
+        upstream=doc.upstream,
+        sources=tuple(map(_source, doc.credentials)),
+        keep_credential=doc.keep_credential,
+        unattributed=doc.unattributed,
+        identity_headers=doc.identity_headers,
+        feature=doc.feature or "",
+        timeouts=Timeouts(**doc.timeouts.model_dump()),
+        max_body_bytes=doc.max_body_bytes,
+        usage=doc.usage or "",
+        default_output=estimate.output,
+        ceiling=estimate.ceiling,
+        body_bytes=doc.body_bytes,
+        models=tuple((doc.models or {}).items()),
+        drain_ms=DEFAULT_ROUTE.drain_ms if doc.drain_ms is None else doc.drain_ms,
+    )
+
+
+def _source(credential: CredentialDoc) -> Source:
+    if credential.header is not None:
+        return Source("header", credential.header)
+    if credential.query is not None:
+        return Source("query", credential.query)
+    return Source("bearer" if credential.bearer else "basic")

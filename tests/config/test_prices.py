@@ -1,0 +1,155 @@
+"""Mirrors sidecar/config/prices.py."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.config.document import read
+from sidecar.config.models import validate
+from sidecar.config.names import At
+from sidecar.config.prices import PriceDoc, amount, faults_of, nanos, price_of, says
+from sidecar.core.errors import PolicyError
+from sidecar.core.price import Price, Tier, rate
+
+
+def doc(text):
+    return validate(PriceDoc, read(Path("p.yaml"), text))
+
+
+def wrong(text):
+    document = read(Path("p.yaml"), text)
+    try:
+        return [str(fault) for fault in faults_of(At(document, ()), validate(PriceDoc, document))]
+    except PolicyError as error:
+        return [str(fault) for fault in error.faults]
+
+
+@pytest.mark.parametrize(
+    ("text", "price"),
+    [
+        ('{per_unit: "0.0000025"}', Price("per_unit", 2_500)),
+        ('{per_unit: "0.0000000375"}', Price("per_unit", 75, 2)),
+        ('{price: "2.50", per: 1000000}', Price("per_unit", 2_500)),
+        ('{price: "0.10", per: 3}', Price("per_unit", 100_000_000, 3)),
+        ('{price: "0.09", per: 1GiB}', Price("per_unit", 9 * 10**7 // 2**7, 2**23)),
+        ("{package: 1, per: 100}", Price("package", 10**9, 100)),
+        (
+            '{included: 50, graduated: [{up_to: 100, price: "0.00001"}, {price: "0.0000000085"}]}',
+            Price("graduated", per=2, tiers=(Tier(100, 20_000), Tier(None, 17)), included=50),
+        ),
+        (
+            '{volume: [{up_to: 1000, price: "0.01"}, {price: "0.008"}], per: 10}',
+            Price("volume", tiers=(Tier(1_000, 1_000_000), Tier(None, 800_000))),
+        ),
+        ("{per_unit: 0}", Price("per_unit")),
+    ],
+)
+def test_each_form_becomes_its_price_in_lowest_terms(text, price):
+    assert wrong(text) == []
+    assert price_of(doc(text)) == price
+
+
+@given(units=st.integers(0, 10**7), digits=st.integers(0, 10**12), places=st.integers(0, 12), per=st.integers(1, 10**6))
+def test_no_digit_of_a_price_is_lost(units, digits, places, per):
+    # Mutation: float(text) instead of Fraction(text), or a price rounded to whole nanos for each unit.
+    text = f"{digits // 10**places}.{digits % 10**places:0{places}}" if places else str(digits)
+    price = price_of(PriceDoc(price=text, per=per))
+    exact = Fraction(text) * 10**9 * units / per
+    assert abs(rate(price, units) - exact) <= Fraction(1, 2)
+    assert Fraction(price.nanos, price.per) * units == exact
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{}", "p.yaml:1: needs exactly one of per_unit, price, graduated, volume, package"),
+        ("{per_unit: 1, package: 1}", "needs exactly one of"),
+        ("{per_unit: 0.01}", 'per_unit: 0.01 has been rounded by YAML already: write "0.01" in quotes'),
+        ("{per_unit: 1, per: 5}", "per: means nothing with per_unit, only with price, graduated, volume, package"),
+        ("{price: 1}", "price: per how many units? write for example per: 1000000"),
+        ("{package: 1}", "package: per how many units?"),
+        (
+            '{package: "0.0000000001", per: 5}',
+            "package: loses precision: 0.0000000001 is finer than a nano: at most nine",
+        ),
+        ('{per_unit: "0.0000000000000000001"}', "is not right: write a decimal amount in quotes"),
+        (
+            '{price: "0.0000000001", per: 1000000007}',
+            "loses precision: a unit at 0.0000000001 costs less than a nano can",
+        ),
+        ('{price: "123456789.123456789", per: 999999937}', "price: "),
+        ("{per_unit: 99999999999}", "is more than a balance holds"),
+        ("{graduated: [{price: 1}, {price: 2}]}", "graduated[0]: needs up_to: only the last has none"),
+        ("{volume: [{up_to: 5, price: 1}]}", "volume[0]: is the last tier, for all the rest: leave up_to out"),
+        (
+            "{volume: [{up_to: 5, price: 1}, {up_to: 5, price: 2}, {price: 3}]}",
+            "volume[1].up_to: is not above 5, where the tier before it ends",
+        ),
+        ("{volume: []}", "volume: is empty: give at least one"),
+        ("{per_unit: 1, ceiling: 5, reserve: 6}", "ceiling: is below what is reserved, 6: raise it"),
+        ("{per_unit: -1}", "'-1' is not right: write a decimal amount in quotes"),
+        (
+            "{per_unit: 1, currency: USD}",
+            "currency: 'USD' is not right: write a currency or another unit of balances in lower",
+        ),
+        ("{per_unti: 1}", "did you mean 'per_unit'?"),
+    ],
+)
+def test_each_fault_names_its_field_and_what_would_be_right(text, said):
+    assert said in wrong(text)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "exact"),
+    [("0.000000001", 1), ("1", 10**9), ("2.50", 2_500_000_000), ("0", 0), ("2251799.813685248", 2**51)],
+)
+def test_an_amount_is_whole_nano_units(text, exact):
+    assert nanos(text) == exact
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("0.0000000001", "is finer than a nano"), ("2251799.813685249", "is more than 2251799")]
+)
+def test_an_amount_that_no_store_holds_exactly_is_refused(text, said):
+    with pytest.raises(ValueError, match=said):
+        nanos(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{per_unit: "0.0000025"}', "2.50 usd per 1000000"),
+        ('{price: "10.00", per: 1000000}', "10.00 usd per 1000000"),
+        ('{per_unit: "0.01"}', "0.01 usd each"),
+        ('{per_unit: "1250"}', "1250.00 usd each"),
+        ('{per_unit: "0.0000000375"}', "0.0375 usd per 1000000"),
+        ('{price: "0.10", per: 3}', "0.10 usd per 3"),
+        ("{per_unit: 0}", "0.00 usd each"),
+        ('{package: "1.00", per: 100}', "1.00 usd per begun 100"),
+        (
+            '{included: 50, graduated: [{up_to: 100, price: "0.00001"}, {price: "0.000008"}]}',
+            "50 included, then graduated: to 100 10.00 usd per 1000000, the rest 8.00 usd per 1000000",
+        ),
+        (
+            '{volume: [{up_to: 9, price: "0.01"}, {price: "0.008"}]}',
+            "volume: to 9 0.01 usd each, the rest 0.008 usd each",
+        ),
+    ],
+)
+def test_a_price_is_told_as_people_read_it(text, said):
+    assert says(price_of(doc(text)), "usd") == said
+
+
+@pytest.mark.parametrize(
+    ("exact", "said"), [(2_500_000_000, "2.50"), (1, "0.000000001"), (-2_500_000, "-0.0025"), (0, "0.00")]
+)
+def test_nano_units_are_told_as_a_decimal_without_losing_one(exact, said):
+    assert amount(exact) == said
+
+
+def test_what_is_told_of_nano_units_is_what_they_are():
+    for exact in (1, 10, 123_456_789, 10**9, 10**15 + 1):
+        assert nanos(amount(exact)) == exact
