@@ -16,6 +16,7 @@ import socket
 import ssl
 from contextlib import suppress
 from functools import partial
+from typing import cast
 
 from sidecar.app.children import Link
 from sidecar.app.house import House, Manner, Ports
@@ -94,10 +95,15 @@ class Worker:
             wheel.cancel()
             await self._close()
 
+    def _client(self) -> asyncio.Protocol:
+        return cast(
+            "asyncio.Protocol", self.listener()
+        )  # one by its methods: no base class, so that it can be compiled
+
     async def _bind(self) -> asyncio.Server:
         listen = self.settings.listen
         server = await asyncio.get_running_loop().create_server(
-            self.listener, listen.host, listen.port, reuse_port=True, backlog=BACKLOG, ssl=server_tls(self.settings)
+            self._client, listen.host, listen.port, reuse_port=True, backlog=BACKLOG, ssl=server_tls(self.settings)
         )
         host, port = server.sockets[0].getsockname()[:2]
         self.link.ready(f"{host}:{port}")
@@ -142,7 +148,7 @@ class Worker:
     async def _finish(self, came: list[socket.socket]) -> None:
         """Serve whom the kernel let in, and wait until every answer has been sent."""
         loop, tls = asyncio.get_running_loop(), server_tls(self.settings)
-        joining = [loop.connect_accepted_socket(self.listener, each, ssl=tls) for each in came]
+        joining = [loop.connect_accepted_socket(self._client, each, ssl=tls) for each in came]
         await asyncio.gather(*joining, return_exceptions=True)  # a handshake that fails is the client's
         await self.listener.gone()
         await self.house.idle.wait()

@@ -7,8 +7,7 @@ and counted. A flood of unknown keys cannot push out a known one: they are bound
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.core.errors import StoreError
 
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     Done = Callable[[Identity | StoreError | None], None]
 
 
-@dataclass(frozen=True, slots=True)
-class CacheBounds:
+class CacheBounds(NamedTuple):
     """How many entries, and for how many µs each.
 
     `ttl_us` and `unknown_ttl_us` bound how late a change is seen when its message is lost; `stale_us` comes on top
@@ -50,11 +48,11 @@ class _Entry:
 class KeyCache:
     """Wraps `keys` and is `ports.Keys`. Times run on the monotonic clock; a key's own end on the wall clock."""
 
-    def __init__(self, keys: Keys, clock: Clock, probe: Probe, bounds: CacheBounds = CacheBounds()) -> None:
+    def __init__(self, keys: Keys, clock: Clock, probe: Probe, bounds: CacheBounds | None = None) -> None:
         self._keys = keys
         self._clock = clock
         self._probe = probe
-        self._bounds = bounds
+        self._bounds = bounds or CacheBounds()
         self._known: OrderedDict[bytes, _Entry] = OrderedDict()
         self._unknown: OrderedDict[bytes, int] = OrderedDict()
         self._epoch = 0  # entries of an older one are asked for again

@@ -96,8 +96,8 @@ class Listener:
             connection.on_abort()
 
 
-class Downstream(asyncio.Protocol):
-    """One client connection, and `ports.Client` for the exchange that it carries."""
+class Downstream:
+    """One client connection: `ports.Client` for the exchange that it carries, an `asyncio.Protocol` by its methods."""
 
     __slots__ = (
         "_buffer", "_house", "_pumping", "_reading", "_stalled", "_transport", "deadline",
@@ -123,7 +123,7 @@ class Downstream(asyncio.Protocol):
         self._body_since = 0.0
         self._minor = 1
         self._last_head = b""
-        self._last_request: Request = cast("Request", None)
+        self._last_request: Request  # set with the head
 
     # What the exchange asks (ports.Client).
 

@@ -14,8 +14,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import hiredis
 
@@ -38,8 +37,7 @@ _CANCEL_AGAIN_S = 0.1
 _FAILED_OVER = re.compile(r"(?:^|-)(READONLY|MASTERDOWN)\b")
 
 
-@dataclass(frozen=True, slots=True)
-class WireOptions:
+class WireOptions(NamedTuple):
     """Bounds of one connection.
 
     `timeout_us`: a reply later than this is a StoreError; `late_us`: a reply later than this ends the connection;
@@ -154,7 +152,7 @@ class RedisWire:
         writer, connection._writer, connection._reader = connection._writer, None, None
         assert writer is not None  # noqa: S101 - connect() returned
         line = _Line(writer, self._clock, self._options, self.stats, self._on_lost)
-        writer.transport.set_protocol(line)
+        writer.transport.set_protocol(cast("asyncio.Protocol", line))
         self._line = line
         self.stats.connects += 1
         self.stats.connected += 1
@@ -174,8 +172,8 @@ class RedisWire:
             self._away = StoreError(reason)
 
 
-class _Line(asyncio.Protocol):
-    """One connection, from the hand-over to its loss.
+class _Line:
+    """One connection, from the hand-over to its loss: an `asyncio.Protocol` by its methods.
 
     `_waiting` are the callers whose replies have yet to come, oldest first. A batch is what one tick sent:
     [sent at, replies outstanding]. Batches that timed out move from `_batches` to `_late`, and their callers are told;
@@ -317,6 +315,15 @@ class _Line(asyncio.Protocol):
         self._stats.timeouts += batch[1]
         for _ in range(batch[1]):
             self._tell(self._waiting.popleft(), self._timed_out)
+
+    def eof_received(self) -> None:
+        """The server is done: what is left of the connection is closed."""
+
+    def pause_writing(self) -> None:
+        """Nothing to pause: what is sent is bounded by `backlog`."""
+
+    def resume_writing(self) -> None:
+        """As above."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed.set()

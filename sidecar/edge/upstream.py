@@ -37,8 +37,11 @@ class Owner(Protocol):
     def lost(self, leg: UpstreamLeg, caller: Caller, error: UpstreamError, *, untouched: bool) -> None: ...
 
 
-class UpstreamLeg(asyncio.Protocol):
-    """One upstream connection, and the exchange that it carries now. Fields are grouped by lifetime."""
+class UpstreamLeg:
+    """One upstream connection, and the exchange that it carries now: an `asyncio.Protocol` by its methods.
+
+    Fields are grouped by lifetime.
+    """
 
     __slots__ = (
         "address", "closed", "deadline", "idle_since", "owner", "paused", "served", "transport",  # the connection

@@ -10,9 +10,9 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 
@@ -32,8 +32,7 @@ _log = logging.getLogger(__name__)
 Write = Callable[[str, int], bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class JournalOptions:
+class JournalOptions(NamedTuple):
     """Where and how. `source` is this worker's name in records, "//sidecar/eu-1/gw-3/0"; the epoch comes after it.
 
     durability: os (written), interval (written, synced every `interval_us`), always (synced). `cap_bytes` is for this
@@ -50,8 +49,7 @@ class JournalOptions:
     on_full: str = "reject"
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """What a start found: exchanges closed as crashed, and bytes that were no entries."""
 
     epoch: int
