@@ -7,11 +7,13 @@ then no condition that is false may hide behind it: one False is False, whatever
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from sidecar.core.http import Request
-from sidecar.core.policy import Arriving, Facts, Tap, glob
+from sidecar.core.policy import ANY, Arriving, Facts, Tap, glob
 from sidecar.core.usage.rules import JsonTest, When
+
+EXCEPT: Final = "!"
 
 # Tests read a request (on arrival) or the facts (afterwards); only header fields are found differently.
 Field = Callable[[Any, bytes], bytes | None]
@@ -74,11 +76,22 @@ def judge(tests: Sequence[BodyTest], tap: Tap | None) -> bool | None:
 
 def named(patterns: Iterable[str]) -> Callable[[str], bool]:
     """Whether a name is one of `patterns`, in which `*` is any run of characters."""
+    patterns = list(patterns)
     exact = frozenset(pattern for pattern in patterns if "*" not in pattern)
     loose = [glob(pattern) for pattern in patterns if "*" in pattern]
     if not loose:
         return exact.__contains__
     return lambda name: name in exact or any(matches(name) for matches in loose)
+
+
+def chosen(patterns: Iterable[str]) -> Callable[[str], bool]:
+    """The same for models and methods, where `!` before a pattern makes an exception; with these alone, all others."""
+    given, excepted = set(patterns), {pattern for pattern in patterns if pattern.startswith(EXCEPT)}
+    wanted = named(given - excepted or {ANY})
+    if not excepted:
+        return wanted
+    unwanted = named(pattern.removeprefix(EXCEPT) for pattern in excepted)
+    return lambda name: wanted(name) and not unwanted(name)
 
 
 def _json_test(test: JsonTest) -> BodyTest:
@@ -95,5 +108,5 @@ def _json_test(test: JsonTest) -> BodyTest:
 
 
 def _model_test(models: Sequence[str]) -> BodyTest:
-    matches = named(models)
+    matches = chosen(models)
     return lambda tap: matches(tap.model) if tap.model else None

@@ -9,7 +9,7 @@ from typing import Final
 
 from sidecar.core.identity import Identity
 from sidecar.core.policy import Excluded, Facts, Tap
-from sidecar.core.usage.conditions import body_tests, field_of_facts, head_tests, judge, named, sides, status_tests
+from sidecar.core.usage.conditions import body_tests, chosen, field_of_facts, head_tests, judge, sides, status_tests
 from sidecar.core.usage.rules import ALWAYS, When
 
 
@@ -39,7 +39,7 @@ class Exclusion:
         tests = status_tests(when) + head_tests(when, field_of_facts)
         inside = body_tests(when, arriving=False)
         if when.json_rpc:
-            inside.append(_all_calls(named(when.json_rpc)))
+            inside.append(_all_calls(chosen(when.json_rpc)))
 
         def holds(facts: Facts, identity: Identity | None) -> bool:
             if customers and (identity is None or identity.customer not in customers):

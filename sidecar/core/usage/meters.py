@@ -17,12 +17,12 @@ from sidecar.core.usage.conditions import (
     Field,
     Test,
     body_tests,
+    chosen,
     field_of_facts,
     field_of_request,
     head_tests,
     judge,
     looks,
-    named,
     sides,
     status_tests,
 )
@@ -240,7 +240,7 @@ def _counted(rule: MeterRule, units: Units) -> Units:
     each = isinstance(value, Count | Lookup)
     if not by_call and not globs:
         return units
-    matches = named(globs)
+    matches = chosen(globs)
 
     def count(exchange: Any) -> int | None:
         calls = exchange.tap.calls if exchange.tap is not None else None

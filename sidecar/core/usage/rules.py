@@ -28,7 +28,7 @@ class When:
     """Conditions that all hold; None or () is no condition. `headers`: of the request, name and values (none: present).
 
     `json_rpc`: globs over the method of a JSON-RPC call; a batch is judged call by call. `models`: globs over the
-    model that was asked for.
+    model that was asked for. Of both, a glob after `!` is an exception, so that every other one can have its price.
     """
 
     statuses: frozenset[int] | None = None

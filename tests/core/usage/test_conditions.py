@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.usage import Bodies, JsonTest, When
-from sidecar.core.usage.conditions import body_tests, judge, looks, named, sides
+from sidecar.core.usage.conditions import body_tests, chosen, judge, looks, named, sides
 
 
 class Tap(Bodies):
@@ -101,3 +101,24 @@ def test_a_name_matches_one_of_its_patterns_as_they_read(patterns, name):
         return bool(text) and pattern[0] == text[0] and plain(pattern[1:], text[1:])
 
     assert named(patterns)(name) is any(plain(pattern, name) for pattern in patterns)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "taken"),
+    [
+        (["gpt-4*"], {"gpt-4", "gpt-4-mini"}),
+        (["gpt-4*", "!*-mini"], {"gpt-4"}),
+        (["!gpt-4*"], {"o3", "o3-mini"}),
+        (["!*-mini", "!o3"], {"gpt-4"}),
+        (["*", "!o3"], {"gpt-4", "gpt-4-mini", "o3-mini"}),
+    ],
+)
+def test_an_exception_leaves_the_rest_so_that_every_name_can_have_its_price(patterns, taken):
+    names = ["gpt-4", "gpt-4-mini", "o3", "o3-mini"]
+    assert {name for name in names if chosen(patterns)(name)} == taken
+
+
+@given(st.lists(st.sampled_from(["a*", "*b", "ab", "c"]), min_size=1), st.text("abc", max_size=3))
+def test_what_is_chosen_and_what_is_excepted_by_the_same_patterns_are_all_and_never_both(patterns, name):
+    # Mutation: the exceptions joined by any instead of all.
+    assert chosen(patterns)(name) is not chosen(["!" + pattern for pattern in patterns])(name)
