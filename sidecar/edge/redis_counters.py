@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from hashlib import sha1
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sidecar.core.counter import COUNT_MAX, expiry_us, id_us, pace_of, previous_ceiling, shift_of
 from sidecar.core.decision import MARK_LIFE_US, Decision, changes_nothing, shadowed_of
@@ -20,19 +20,20 @@ if TYPE_CHECKING:
 
     from sidecar.core.counter import Checks
     from sidecar.core.policy import Limit
+    from sidecar.core.price import Price
     from sidecar.ports import Clock, Commands
 
     Done = Callable[[Decision | StoreError], None]
 
 _STALE = -1
-_COUNT_ROLE = {("deny", "enforce"): 0, ("deny", "shadow"): 2}  # any other may pass
+_COUNT_ROLE = {("deny", "enforce"): 0, ("deny", "shadow"): 2, ("deny", "soft"): 2}  # any other may pass
 
 
 class _Script:
-    """A Lua file beside this one, by its digest; in full where a server does not know it."""
+    """The Lua files beside this one, as one text, by its digest; in full where a server does not know it."""
 
-    def __init__(self, name: str) -> None:
-        source = Path(__file__).with_name(name).read_bytes()
+    def __init__(self, *names: str) -> None:
+        source = b"".join(Path(__file__).with_name(name).read_bytes() for name in names)
         self.words = _bulks("EVALSHA", sha1(source).hexdigest())  # noqa: S324 - Redis's own name for a script
         self._full = _bulks("EVAL", source.decode())
 
@@ -47,22 +48,28 @@ class _Wire:
     `instead` is the same question in the windows of Redis's clock, where that is not ours.
     """
 
-    __slots__ = ("as_held", "forced", "head", "instead", "settle_head", "settle_keys", "slot_key", "tail")
+    __slots__ = ("as_held", "forced", "head", "instead", "purses", "scripts", "settle_head", "settle_keys", "slot_key",
+                 "tail")  # fmt: skip
 
     def __init__(self, checks: Checks) -> None:
-        by_kind = [(limit.kind == "concurrency", keys) for limit, keys in zip(checks.limits, checks.keys, strict=True)]
-        counters = [key for is_slot, keys in by_kind if not is_slot for key in keys]
-        keys = _bulks(*counters, *(keys[0] for is_slot, keys in by_kind if is_slot))
-        words = [word for index in range(len(checks.limits)) for word in _asked(checks, index)]
-        slots = sum(is_slot for is_slot, _ in by_kind)
+        by_kind = [(limit.kind, keys) for limit, keys in zip(checks.limits, checks.keys, strict=True)]
+        counters = [key for kind, keys in by_kind if kind not in _APART for key in keys]
+        apart = [key for name in _APART for kind, keys in by_kind if kind == name for key in keys]
+        keys = [*counters, *apart]
+        purses = _places(checks, keys)
+        words = [word for index in range(len(by_kind)) for word in _asked(checks, index, purses)]
         self.slot_key = checks.marks
-        self.head = _head(_RESERVE, checks, 1 + len(counters) + slots, 3 + len(words))
-        self.tail = b"\r\n" + keys + _bulks(0, len(counters), *words) + b"$26\r\n"
-        self.forced = b"\r\n" + keys + _bulks(1, len(counters), *words) + b"$26\r\n"
-        settled = sum(_SETTLE_WORDS[limit.kind] for limit in checks.limits)
-        self.settle_head = _head(_SETTLE, checks, 1 + len(checks.limits), 2 + settled)
-        self.settle_keys = b"\r\n" + _bulks(*(keys[0] for keys in checks.keys)) + b"$26\r\n"
-        self.as_held = [_bulks(*_owed(checks, index, cost, 0)) for index, cost in enumerate(checks.costs)]
+        self.scripts = _PAID if checks.payers else _PLAIN
+        self.head = _head(self.scripts.reserve, checks, 1 + len(keys), 3 + len(words))
+        packed = _bulks(*keys)
+        self.tail = b"\r\n" + packed + _bulks(0, len(counters), *words) + b"$26\r\n"
+        self.forced = b"\r\n" + packed + _bulks(1, len(counters), *words) + b"$26\r\n"
+        settled = [key for kind, keys in by_kind for key in (keys if kind == "balance" else keys[:1])]
+        self.purses = _places(checks, settled)
+        as_held = [_owed(checks, index, cost, 0, self.purses) for index, cost in enumerate(checks.costs)]
+        self.settle_head = _head(self.scripts.settle, checks, 1 + len(settled), 2 + sum(map(len, as_held)))
+        self.settle_keys = b"\r\n" + _bulks(*settled) + b"$26\r\n"
+        self.as_held = [_bulks(*owed) for owed in as_held]
         self.instead: Checks | None = None
 
 
@@ -102,17 +109,17 @@ class RedisCounters:
         wire = checks.wire or _wired(checks)
         age_us = self._now_us() - id_us(id)
         owed = [
-            as_held if units == cost else _bulks(*_owed(checks, index, units, age_us))
+            as_held if units == cost else _bulks(*_owed(checks, index, units, age_us, wire.purses))
             for index, (as_held, units, cost) in enumerate(zip(wire.as_held, truth, checks.costs, strict=True))
         ]
         gone = b"\r\n$1\r\n1\r\n" if age_us > MARK_LIFE_US else b"\r\n$1\r\n0\r\n"
         packed = b"".join((wire.settle_head, id[:7], wire.settle_keys, id, gone, *owed))
-        self._send(wire.slot_key, packed, partial(self._settled, packed, wire.slot_key, failed))
+        self._send(wire.slot_key, packed, partial(self._settled, packed, wire, failed))
 
     def _replied(self, packed: bytes, asked: Checks, sent: Checks, done: Done, reply: Any) -> None:
         if type(reply) is StoreError:
             if reply.detail.startswith("NOSCRIPT"):
-                again = _RESERVE.in_full(packed)
+                again = sent.wire.scripts.reserve.in_full(packed)
                 self._send(asked.marks, again, partial(self._replied, again, asked, sent, done))
             else:
                 done(reply)
@@ -138,12 +145,12 @@ class RedisCounters:
         else:
             done(_decision(checks, reply))
 
-    def _settled(self, packed: bytes, slot_key: str, failed: Callable[[StoreError], None] | None, reply: Any) -> None:
+    def _settled(self, packed: bytes, wire: _Wire, failed: Callable[[StoreError], None] | None, reply: Any) -> None:
         if type(reply) is not StoreError:
             return
         if reply.detail.startswith("NOSCRIPT"):
-            again = _SETTLE.in_full(packed)
-            self._send(slot_key, again, partial(self._settled, again, slot_key, failed))
+            again = wire.scripts.settle.in_full(packed)
+            self._send(wire.slot_key, again, partial(self._settled, again, wire, failed))
             return
         self.unsettled += 1
         if failed is not None:
@@ -160,38 +167,68 @@ def _wired(checks: Checks) -> _Wire:
     return wire
 
 
-def _asked(checks: Checks, index: int) -> list[str | int]:
+def _places(checks: Checks, keys: Sequence[str]) -> tuple[int, ...]:
+    """Where in KEYS, after the bucket of marks, the purse begins that each limit pays from or is; 0 for none."""
+    payers = [index if limit.kind == "balance" else -1 for index, limit in enumerate(checks.limits)]
+    payers = [max(pair) for pair in zip(payers, checks.payers or payers, strict=True)]
+    return tuple(keys.index(checks.keys[payer][0]) + 2 if payer >= 0 else 0 for payer in payers)
+
+
+def _asked(checks: Checks, index: int, purses: tuple[int, ...]) -> list[str | int]:
     """What reserve.lua is told of one limit."""
-    limit, cost = checks.limits[index], checks.costs[index]
-    first: list[str | int] = [_letter(limit), _COUNT_ROLE.get((limit.over, limit.stage), 1), cost, limit.amount]
-    if limit.kind == "rate":
+    limit, cost, kind = checks.limits[index], checks.costs[index], _letter(checks.limits[index], purses[index])
+    first: list[str | int] = [kind, _COUNT_ROLE.get((limit.over, limit.stage), 1), cost, limit.amount]
+    if kind == "r":
         pace = pace_of(limit, cost)
         return [*first, *pace.cost, *pace.burst, pace.step, pace.parts, pace.ceiling_us]
-    if limit.kind == "concurrency":
+    if kind == "c":
         return [*first, limit.period_us]
+    if kind == "b":
+        return [*first, limit.period_us, purses[index]]
     start_us, end_us = checks.starts_us[index], checks.ends_us[index]
     window = [start_us, end_us, expiry_us(limit, start_us, end_us) // 1000]
-    return [*first, *window, *([limit.period_us // 1000, previous_ceiling(limit)] if first[0] == "w" else ())]
+    if kind == "p":
+        return [*first, *window, price_word(limit.price), purses[index]]
+    if limit.kind == "priced":
+        first[1] = 1  # nobody pays for it, and it refuses nobody
+    return [*first, *window, *([limit.period_us // 1000, previous_ceiling(limit)] if kind == "w" else ())]
 
 
-def _letter(limit: Limit) -> str:
-    return "q" if limit.kind == "window" and limit.fixed else _LETTERS[limit.kind]
+def _letter(limit: Limit, purse: int) -> str:
+    if limit.fixed or (limit.kind == "priced" and not purse):
+        return "q"
+    return _LETTERS[limit.kind]
 
 
-_LETTERS = {"rate": "r", "window": "w", "quota": "q", "concurrency": "c"}
-_SETTLE_WORDS = {"rate": 5, "window": 3, "quota": 3, "concurrency": 1}
+_LETTERS = {"rate": "r", "window": "w", "quota": "q", "concurrency": "c", "priced": "p", "balance": "b"}
+_APART = ("concurrency", "balance")  # their keys follow those of the counters, in this order
 
 
-def _owed(checks: Checks, index: int, truth: int, age_us: int) -> tuple[str | int, ...]:
+def price_word(price: Price | None) -> str:
+    """A price as balance.lua reads it: kind, included, per, then up_to (0: open) and nanos of each tier."""
+    if price is None:
+        return "g,0,1,0,0"
+    tiers = [(tier.up_to or 0, tier.nanos) for tier in price.tiers] or [(0, price.nanos)]
+    figures = [price.included, price.per, *(figure for tier in tiers for figure in tier)]
+    return ",".join([_PRICES[price.kind], *map(str, figures)])
+
+
+_PRICES = {"per_unit": "g", "graduated": "g", "volume": "v", "package": "k"}
+
+
+def _owed(checks: Checks, index: int, truth: int, age_us: int, purses: tuple[int, ...]) -> tuple[str | int, ...]:
     """What settle.lua is told of one limit."""
-    limit, cost = checks.limits[index], checks.costs[index]
+    limit, cost, kind = checks.limits[index], checks.costs[index], _letter(checks.limits[index], purses[index])
     owed = min(truth, COUNT_MAX) - cost
-    if limit.kind == "concurrency":
-        return ("c",)
-    if limit.kind == "rate":
+    if kind in {"b", "c"}:
+        return (kind,)
+    if kind == "r":
         pace = pace_of(limit, cost)
         return ("r", *shift_of(limit, cost, owed, age_us), pace.parts, pace.ceiling_us)
-    return "q", owed, expiry_us(limit, checks.starts_us[index], checks.ends_us[index]) // 1000
+    expire_ms = expiry_us(limit, checks.starts_us[index], checks.ends_us[index]) // 1000
+    return (
+        ("p", owed, expire_ms, cost, price_word(limit.price), purses[index]) if kind == "p" else ("q", owed, expire_ms)
+    )
 
 
 def _head(script: _Script, checks: Checks, keys: int, words: int) -> bytes:
@@ -205,5 +242,10 @@ def _bulks(*words: str | int) -> bytes:
     return b"\r\n".join([*[b"$%d\r\n%b" % (len(word), word) for word in packed], b""])
 
 
-_RESERVE = _Script("reserve.lua")
-_SETTLE = _Script("settle.lua")
+class _Scripts(NamedTuple):
+    reserve: _Script
+    settle: _Script
+
+
+_PLAIN = _Scripts(_Script("reserve.lua"), _Script("settle.lua"))
+_PAID = _Scripts(_Script("balance.lua", "reserve.lua"), _Script("balance.lua", "settle.lua"))

@@ -1,12 +1,16 @@
--- Two passes: look at every limit, then charge all of them or none. The rule is core/decision.py, and a test holds this
--- script to it. Redis's TIME is the clock. Every figure is an integer below 2^53, so that doubles are exact.
+-- Two passes: look at every limit, then charge all of them or none. The rule is core/decision, and a test holds this
+-- script to it. Redis's TIME is the clock. Every figure is an integer below 2^53, so that doubles are exact. Where a
+-- balance is asked, balance.lua stands before this text: kinds p and b are of no use without it.
 --
--- KEYS  marks bucket | per limit but concurrency: its counter (sliding: and the previous one) | slots per concurrency
+-- KEYS  marks bucket | per limit that has one: its counter (sliding: and the previous one) | slots per concurrency |
+--       four of each purse
 -- ARGV  force 0/1 | number of counters | limits | id, where a limit is: kind, role (0 denies, 1 may pass, 2 shadow),
 --         cost, amount, then  q (quota, fixed):  start_us end_us expire_ms
 --                             w (sliding):       start_us end_us expire_ms length_ms previous_ceiling
 --                             r (rate):          cost_us cost_rest burst_us burst_rest step parts ceiling_us
 --                             c (concurrency):   period_us
+--                             p (priced):        start_us end_us expire_ms price, place of the purse in KEYS
+--                             b (balance):       period_us, place of the purse in KEYS
 -- Reply {0 or 1 + the limit that denied, now_us, shadow mask, remaining, reset_us, remaining, reset_us, ...}
 --       {-1, now_us} where a window is not that of now: ask again with the right one.
 
@@ -24,6 +28,7 @@ local stands = { 0, now, 0 } -- the reply if nothing is charged
 local leaves = { 0, now, 0 } -- the reply if all is charged
 local sets, slots = {}, {} -- the second pass: key, value, expiry in ms; key, expiry in µs
 local counter, slot, at, reply = 0, counters + 1, 3, 4
+local paying = false
 
 for limit = 1, 40 do
   local kind = ARGV[at]
@@ -104,6 +109,32 @@ for limit = 1, 40 do
     end
     at = at + 11
 
+  elseif kind == 'p' then
+    local opens, closes = ARGV[at + 4] + 0, ARGV[at + 5] + 0
+    if not force and (now < opens or now >= closes) then return { -1, now } end
+    local purse = open(ARGV[at + 8] + 0, id, now, true) -- before the counter is read: a release may move it
+    counter = counter + 1
+    local key = KEYS[counter + 1]
+    local used = (moved[key] or stored[counter] or 0) + 0
+    remaining, reset = amount - used, closes - now
+    left, left_reset = remaining - cost, reset
+    if cost > 0 then
+      local n, after = #sets, math.min(used + cost, 2251799813685248)
+      sets[n + 1], sets[n + 2], sets[n + 3] = key, after, ARGV[at + 6]
+      ask(purse, key, cost, ARGV[at + 7], used, after)
+    end
+    at = at + 9
+
+  elseif kind == 'b' then
+    local purse = open(ARGV[at + 5] + 0, id, now, true)
+    remaining, reset = available(purse) + amount, 0
+    left, left_reset = remaining, 0
+    denies = purse.due > 0 and purse.due > remaining
+    purse.amount, purse.expires, purse.reply = amount, now + ARGV[at + 4], reply
+    paying = true
+    if purse.holding then mark = mark or '0' end -- its mark has gone, its hold has not
+    at = at + 6
+
   else
     slot = slot + 1
     remaining = amount - call('ZCOUNT', KEYS[slot], now + 1, '+inf')
@@ -139,6 +170,7 @@ if mark then
 end
 
 if force then denied, mask = 0, 0 end
+if paying then pay(id, denied > 0, leaves) end
 if denied == 0 then
   for n = 1, #sets, 3 do
     call('SET', sets[n], sets[n + 1], 'PXAT', sets[n + 2])

@@ -1,8 +1,10 @@
--- Replace what an exchange reserved by the truth, once, in the windows that held it. The rule is core/decision.py.
+-- Replace what an exchange reserved by the truth, once, in the windows that held it. The rule is core/decision.
+-- Where a balance pays, balance.lua stands before this text: kinds p and b are of no use without it.
 --
--- KEYS  marks bucket | one counter, or the slots, per limit
+-- KEYS  marks bucket | per limit: its counter, its slots, or the four keys of its purse
 -- ARGV  id | gone 0/1: the mark is so old that it may have expired | limits, where a limit is:
 --         q (window, quota): owed expire_ms      r (rate): moved_us moved_rest parts ceiling_us      c: nothing
+--         p (priced): owed expire_ms cost price, place of the purse in KEYS                         b: nothing
 -- Reply 1 where it was settled now, 0 where it had been, or nothing was reserved.
 
 local call = redis.call
@@ -12,9 +14,11 @@ if mark and string.sub(mark, 1, 1) == 's' then return 0 end
 local reserved = ARGV[2] == '1'
 if mark then reserved = tonumber(mark) % 64 == 0 end
 
-local at = 3
-for index = 2, reserved and #KEYS or 1 do
+local at, index = 3, 2
+local paying = false
+while reserved and ARGV[at] do
   local key, kind = KEYS[index], ARGV[at]
+  index = index + 1
   if kind == 'c' then
     call('ZREM', key, id)
     at = at + 1
@@ -26,6 +30,24 @@ for index = 2, reserved and #KEYS or 1 do
       call('SET', key, used, 'PXAT', ARGV[at + 2])
     end
     at = at + 3
+
+  elseif kind == 'p' then
+    local owed, base = ARGV[at + 1] + 0, ARGV[at + 3] + 0
+    local purse = open(ARGV[at + 5] + 0, id, clock(), false)
+    if not purse.holding then owed, base = owed + base, 0 end -- the hold ran out, and was given back
+    if owed ~= 0 then
+      local total = (call('GET', key) or base) + 0
+      local after = math.max(0, math.min(total + owed, 2251799813685248))
+      purse.due = purse.due + charged(ARGV[at + 4], after) - charged(ARGV[at + 4], total)
+      local n = #purse.parts
+      purse.parts[n + 1], purse.parts[n + 2], purse.parts[n + 3] = key, after, ARGV[at + 2]
+    end
+    paying = true
+    at = at + 6
+
+  elseif kind == 'b' then
+    index = index + 3
+    at = at + 1
 
   else
     local moved, moved_rest = ARGV[at + 1] + 0, ARGV[at + 2] + 0
@@ -57,6 +79,7 @@ for index = 2, reserved and #KEYS or 1 do
     at = at + 5
   end
 end
+if paying then repay(id) end
 call('HSET', KEYS[1], id, 's' .. (mark or '0'))
 call('PEXPIRE', KEYS[1], 180000)
 return reserved and 1 or 0

@@ -1,11 +1,8 @@
 import asyncio
 import random
-import socket
 import time
 from functools import partial
-from pathlib import Path
 
-import hiredis
 import pytest
 import redis.asyncio
 import redis.cluster
@@ -17,7 +14,6 @@ from sidecar.core.decision import changes_nothing, reserve, settle
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity
 from sidecar.core.policy import Limit
-from sidecar.edge import redis_counters
 from sidecar.edge.redis_counters import RedisCounters
 from sidecar.edge.redis_wire import RedisWire, WireOptions
 from tests.edge.counters_suite import (
@@ -35,54 +31,9 @@ from tests.edge.counters_suite import (
     pace,
     tokens,
 )
+from tests.edge.scripts import Blocking, OnSetClock, Oracle, outcome, present, stored
 
 pytestmark = pytest.mark.redis
-CLOCK_LINE = b"local time = call('TIME')"
-SET_CLOCK_LINE = b"local time = { string.match(call('GET', 'clock'), '^(%d+) (%d+)$') }"
-
-
-class Blocking:
-    """`Commands` on one socket that answers before `send` returns."""
-
-    def __init__(self, port):
-        self._socket = socket.create_connection(("127.0.0.1", port))
-        self._reader = hiredis.Reader(replyError=StoreError, notEnoughData=...)
-        self.sent = []
-
-    def send(self, slot_key, packed, done):
-        self.sent.append(packed)
-        done(self.call(packed))
-
-    def call(self, packed):
-        self._socket.sendall(packed)
-        while (reply := self._reader.gets()) is ...:
-            self._reader.feed(self._socket.recv(65_536))
-        return reply
-
-    def close(self):
-        self._socket.close()
-
-
-class OnSetClock(Blocking):
-    """The same, with the scripts' one line that reads Redis's clock replaced by a look at the test's."""
-
-    def __init__(self, port, cli, clock):
-        super().__init__(port)
-        self._cli = cli
-        self._clock = clock
-        self._set = {}
-        for name in ("reserve.lua", "settle.lua"):
-            source = Path(redis_counters.__file__).with_name(name).read_bytes()
-            assert source.count(CLOCK_LINE) == 1
-            real, patched = cli.script_load(source), cli.script_load(source.replace(CLOCK_LINE, SET_CLOCK_LINE))
-            self._set[real.encode()] = patched.encode()
-
-    def call(self, packed):
-        seconds, micros = divmod(self._clock.at_us, SECOND_US)
-        self._cli.set("clock", f"{seconds} {micros}")
-        for real, patched in self._set.items():
-            packed = packed.replace(real, patched)
-        return super().call(packed)
 
 
 class RealClock:
@@ -122,7 +73,9 @@ class TestRedisCounters(CountersSuite):
 
 # The script is the rule: the same verdict, figures and stored state, case by case.
 
-ROLES = st.sampled_from([("deny", "enforce"), ("deny", "enforce"), ("deny", "shadow"), ("allow", "enforce")])
+ROLES = st.sampled_from(
+    [("deny", "enforce"), ("deny", "enforce"), ("deny", "shadow"), ("deny", "soft"), ("allow", "enforce")]
+)
 AMOUNTS = st.sampled_from([1, 2, 3, 7, 20, 1000])
 PERIODS_MS = st.sampled_from([1, 7, 100, 1000, 60_000, 86_400_000])
 
@@ -158,44 +111,6 @@ STEPS = st.lists(
 APART = Identity("k2", "app-{2}", "cust:2", "pro", zone="Australia/Lord_Howe", anchor_us=START_US - 9 * DAY_US)
 
 
-class Oracle:
-    """core/decision.py on a dict that forgets nothing but slots that expired, when one is put, as the script."""
-
-    def __init__(self):
-        self.state = {}
-
-    def store(self, writes, now_us):
-        for key, member, value, _ in writes:
-            if member is None:
-                self.state[key] = value
-            elif value is None:
-                self.state.get(key, {}).pop(member, None)
-            else:
-                held = self.state.setdefault(key, {})
-                if isinstance(value, int):
-                    held = self.state[key] = {slot: expiry for slot, expiry in held.items() if expiry > now_us}
-                held[member] = value
-
-
-def stored(cli):
-    """Redis's keys in the shapes of core/decision.py."""
-    found = {}
-    for key in cli.scan_iter("sc:*"):
-        kind = cli.type(key).decode()
-        if kind == "hash":
-            value = {member: mark.decode() for member, mark in cli.hgetall(key).items()}
-        elif kind == "zset":
-            value = {member: int(score) for member, score in cli.zrange(key, 0, -1, withscores=True)}
-        else:
-            value = tuple(int(part) for part in cli.get(key).split())
-            if not {b"r", b"edited"} & set(key.split(b":")):
-                (value,) = value
-            elif len(value) == 1:
-                value = (*value, 0)
-        found[key.decode()] = value
-    return found
-
-
 # Fails if one rounding, one bound, one order or one mark differs: floor for ceil in the weight; `>=` for `>` in the
 # rate; a missing KEEPTTL, ZREMRANGEBYSCORE, carry, clamp or `s`; a figure taken before instead of after the charge.
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -227,8 +142,7 @@ def test_the_script_is_the_rule(store, limits, who, steps):
             oracle.store(writes, now_us)
             said = getattr(store, what)(checks, id_)
             assert outcome(said) == outcome(expected)
-        present = {key: value for key, value in oracle.state.items() if value != {}}
-        assert stored(store.redis) == present
+        assert stored(store.redis) == present(oracle.state)
 
 
 # Fails if a rest of the old definition's parts is taken for one of the new.
@@ -241,11 +155,6 @@ def test_an_edited_rate_goes_on_from_the_time_it_had_reached(store):
         assert outcome(store.reserve(checks, id_)) == outcome(expected)
     (arrival,) = (value for key, value in stored(store.redis).items() if ":edited:" in key)
     assert arrival == (START_US + 857_142 + 2_000_000, 2)
-
-
-def outcome(decision):
-    figures = decision.now_us, tuple(decision.remaining), tuple(decision.reset_us)
-    return decision.allowed, decision.violated, decision.shadowed, figures, decision.checks.keys
 
 
 def edited(one, rng):
@@ -266,6 +175,9 @@ def test_an_unpatched_script_is_the_rule_at_the_time_that_it_answers(real):
         real.clock.at_us = time.time_ns() // 1000
         id_, checks = real.mint(), real.checks(quick, short, five)
         said = real.reserve(checks, id_)
+        if isinstance(said, StoreError):  # this machine was busy for longer than a window
+            assert "left two windows" in said.detail
+            continue
         expected, writes = reserve(oracle.state, id_, said.checks, said.now_us)
         oracle.store(writes, said.now_us)
         assert outcome(said) == outcome(expected)

@@ -44,6 +44,8 @@ def reserve(
     looks = [look(state, now_us) for look in plan.looks] if not opened else _looked(state, checks, opened, now_us)
     if opened:
         paid = _asked(checks, opened, looks, id_, now_us)
+        if marked is None and _holding(state, opened, id_):
+            marked = "0"  # its mark has gone, its hold has not
     if marked is not None and not (force and _denied(marked)):
         return _decision(checks, now_us, looks, int(marked.lstrip("s")), fresh=False), []
     verdict = 0
@@ -166,6 +168,10 @@ def _looked(state: Mapping[str, Any], checks: Checks, opened: _Purses, now_us: i
     return [look(seen, now_us) for look in checks.plan.looks]
 
 
+def _holding(state: Mapping[str, Any], opened: _Purses, id_: bytes) -> bool:
+    return any(id_ in state.get(purse.keys[3], ()) and id_ not in purse.released for purse in opened.values())
+
+
 def _asked(checks: Checks, opened: _Purses, looks: list[Look], id_: bytes, now_us: int) -> _Purses:
     """The purses if all is charged; what each balance says takes its place among `looks`."""
     paid = {}
@@ -196,8 +202,8 @@ def _paying(
 def _repaid(state: Mapping[str, Any], id_: bytes, checks: Checks, truth: Sequence[int], now_us: int) -> list[Write]:
     """Priced counters and their balances, moved from what is held to the truth."""
     writes: list[Write] = []
-    for payer, balance in enumerate(checks.limits):
-        if balance.kind != "balance":
+    for payer in range(len(checks.limits)):
+        if payer not in checks.payers:
             continue
         keys, due = checks.keys[payer], 0
         is_held = id_ in state.get(keys[3], {})

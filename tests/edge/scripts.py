@@ -1,0 +1,160 @@
+"""The scripts on a real Redis whose clock is the test's, and the rule that they are held to, in the same shapes."""
+
+import socket
+from pathlib import Path
+
+import hiredis
+
+from sidecar.core.decision import Hold, purses
+from sidecar.core.errors import StoreError
+from sidecar.core.price import wallet as wallets
+from sidecar.core.price.wallet import Wallet
+from sidecar.edge import redis_counters
+from sidecar.edge.redis_counters import price_word
+from tests.edge.counters_suite import SECOND_US
+
+CLOCK_LINE = b"local time = call('TIME')"
+SET_CLOCK_LINE = b"local time = { string.match(call('GET', 'clock'), '^(%d+) (%d+)$') }"
+LEDGER_LINE = b"local RELEASED, LEDGER, TRIMMED = 8, 10000, 1000"
+SMALL_LEDGER_LINE = b"local RELEASED, LEDGER, TRIMMED = 2, 12, 5"
+
+
+def small_ledgers(monkeypatch):
+    """The rule's bounds as those of the patched scripts."""
+    monkeypatch.setattr(purses, "RELEASED_MAX", 2)
+    monkeypatch.setattr(wallets, "LEDGER_MAX", 12)
+    monkeypatch.setattr(wallets, "LEDGER_TRIMMED", 5)
+
+
+class Blocking:
+    """`Commands` on one socket that answers before `send` returns."""
+
+    def __init__(self, port):
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._reader = hiredis.Reader(replyError=StoreError, notEnoughData=...)
+        self.sent = []
+
+    def send(self, slot_key, packed, done):
+        self.sent.append(packed)
+        done(self.call(packed))
+
+    def call(self, packed):
+        self._socket.sendall(packed)
+        while (reply := self._reader.gets()) is ...:
+            self._reader.feed(self._socket.recv(65_536))
+        return reply
+
+    def close(self):
+        self._socket.close()
+
+
+class OnSetClock(Blocking):
+    """The same, with the scripts' lines that read Redis's clock replaced by a look at the test's, and small ledgers."""
+
+    def __init__(self, port, cli, clock):
+        super().__init__(port)
+        self._cli = cli
+        self._clock = clock
+        self._set = {}
+        for names in (["reserve.lua"], ["settle.lua"], ["balance.lua", "reserve.lua"], ["balance.lua", "settle.lua"]):
+            source = b"".join(Path(redis_counters.__file__).with_name(name).read_bytes() for name in names)
+            assert source.count(CLOCK_LINE) == len(names)
+            assert source.count(LEDGER_LINE) == len(names) - 1
+            patched = source.replace(CLOCK_LINE, SET_CLOCK_LINE).replace(LEDGER_LINE, SMALL_LEDGER_LINE)
+            self._set[cli.script_load(source).encode()] = cli.script_load(patched).encode()
+
+    def call(self, packed):
+        seconds, micros = divmod(self._clock.at_us, SECOND_US)
+        self._cli.set("clock", f"{seconds} {micros}")
+        for real, patched in self._set.items():
+            packed = packed.replace(real, patched)
+        return super().call(packed)
+
+
+class Oracle:
+    """core/decision.py on a dict that forgets nothing but slots that expired, when one is put, as the script."""
+
+    def __init__(self):
+        self.state = {}
+
+    def store(self, writes, now_us):
+        for key, member, value, _ in writes:
+            if member is None:
+                self.state[key] = value
+            elif value is None:
+                self.state.get(key, {}).pop(member, None)
+            else:
+                held = self.state.setdefault(key, {})
+                if isinstance(value, int):
+                    held = self.state[key] = {slot: expiry for slot, expiry in held.items() if expiry > now_us}
+                held[member] = value
+
+
+def stored(cli):
+    """Redis's keys in the shapes of core/decision."""
+    found = {key.decode(): _shaped(cli, key) for key in cli.scan_iter("sc:*") if key.split(b":")[2] != b"holds"}
+    return {key: shape for key, shape in found.items() if shape != _NO_WALLET}
+
+
+def _shaped(cli, key):
+    name, kind = key.split(b":")[2], cli.type(key).decode()
+    if name in _MONEY:
+        return _MONEY[name](cli, key)
+    if kind == "hash":
+        return {member: mark.decode() for member, mark in cli.hgetall(key).items()}
+    if kind == "zset":
+        return {member: int(score) for member, score in cli.zrange(key, 0, -1, withscores=True)}
+    value = tuple(int(part) for part in cli.get(key).split())
+    if name not in {b"r", b"edited"}:
+        return value[0]
+    return value if len(value) > 1 else (*value, 0)
+
+
+def _wallet(cli, key):
+    fields = {name.decode(): value.decode() for name, value in cli.hgetall(key).items()}
+    grants = [(name[2:], *map(int, value.split())) for name, value in fields.items() if name.startswith("g:")]
+    return sorted(grants), int(fields.get("debt", 0)), int(fields.get("carried", 0))
+
+
+def _ledger(cli, key):
+    rows = [(fields[b"kind"], fields[b"id"], fields[b"delta"], fields[b"balance"]) for _, fields in cli.xrange(key)]
+    return [(kind.decode(), id_.decode(), int(delta), int(balance)) for kind, id_, delta, balance in rows]
+
+
+def _held(cli, key):
+    until = {id_: int(score) for id_, score in cli.zrange(key.replace(b":held:", b":holds:"), 0, -1, withscores=True)}
+    held = {id_: hold.decode().split() for id_, hold in cli.hgetall(key).items()}
+    assert until.keys() == held.keys()
+    return {
+        id_: (until[id_], int(words[0]), [tuple(words[at : at + 4]) for at in range(1, len(words), 4)])
+        for id_, words in held.items()
+    }
+
+
+_NO_WALLET = ([], 0, 0)
+_MONEY = {b"wallet": _wallet, b"ledger": _ledger, b"held": _held}
+
+
+def present(state):
+    """What the rule has stored, in the same shapes, without what is empty."""
+    return {key: _plain(value) for key, value in state.items() if value not in ({}, Wallet())}
+
+
+def _plain(value):
+    if isinstance(value, Wallet):
+        return sorted(map(tuple, value.grants)), value.debt, value.carried
+    first = next(iter(value.values())) if isinstance(value, dict) else None
+    if isinstance(first, Hold):
+        return {
+            id_: (hold.expires_us, hold.charge, [_part(part) for part in hold.parts]) for id_, hold in value.items()
+        }
+    return list(value.values()) if isinstance(first, tuple) else value
+
+
+def _part(part):
+    return part.key, str(part.units), str(part.charge), price_word(part.price)
+
+
+def outcome(decision):
+    figures = decision.now_us, tuple(decision.remaining), tuple(decision.reset_us)
+    return decision.allowed, decision.violated, decision.shadowed, figures, decision.checks.keys
