@@ -58,15 +58,17 @@ class _Zlib:
 
 
 class _Brotli:
+    """One stream. It can take more input while it has more to give: what is as long as a piece is not the last."""
+
     def __init__(self) -> None:
         self._stream = brotli.Decompressor()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        if self._stream.is_finished():
-            return
-        yield self._stream.process(data, output_buffer_limit=PIECE)
-        while not self._stream.is_finished() and not self._stream.can_accept_more_data():
-            yield self._stream.process(b"", output_buffer_limit=PIECE)
+        more = bool(data)
+        while more and not self._stream.is_finished():
+            made = self._stream.process(data, output_buffer_limit=PIECE)
+            yield made
+            data, more = b"", len(made) >= PIECE or not self._stream.can_accept_more_data()
 
 
 class _Zstd:

@@ -80,10 +80,11 @@ class Stream:
         if type(value) is dict:
             read(value, self._seen)
             return value
-        if data.strip() == _DONE:
+        words = data.strip()
+        if words == _DONE:
             self._seen.finish()
-        elif not data.isspace():
-            self._seen.unread += len(data)
+        else:
+            self._seen.unread += len(words)
         return None
 
 
