@@ -21,6 +21,8 @@ from sidecar.core.usage.ai import SUMS
 
 _ANSWER: Final = frozenset({"output_total", *SUMS["output_total"]})
 
+_ESTIMATED: Final = frozenset({"output", "output_total"})  # from what the request allows, else from its route
+
 
 class Shortfall(NamedTuple):
     """The most that exchanges under way can owe, in nano-units; None where that has no bound, because of `meters`."""
@@ -69,7 +71,8 @@ class Held(NamedTuple):
 
 def _balance(loaded: Loaded, settings: Settings, held: Held) -> dict[str, Any]:
     limit = held.limit
-    each = shortfall(loaded, settings, held)
+    refuses = limit.over == "deny" and limit.stage == "enforce"
+    each = shortfall(loaded, settings, held) if refuses else Shortfall(None)
     at_once = _at_once(loaded, held)
     total = None if each.nanos is None or at_once is None else each.nanos * at_once
     return {
@@ -85,7 +88,7 @@ def _balance(loaded: Loaded, settings: Settings, held: Held) -> dict[str, Any]:
         "below_zero_in_total": None if total is None else amount(total),
         "at_once": at_once,
         "unbounded_by": list(each.meters),
-        "while_redis_is_away": None if limit.over == "allow" else amount(limit.offline),
+        "while_redis_is_away": amount(limit.offline) if refuses else None,
         "link": limit.link,
     }
 
@@ -120,7 +123,7 @@ def _on_route(loaded: Loaded, settings: Settings, held: Held, terms: Terms) -> S
         elif most is None:
             unbounded.append(f"{limit.meter} on {terms.route.id}")
         else:
-            total += _charge(limit.price, max(0, most - limit.reserve))
+            total += _charge(limit.price, max(0, most - _held(limit, loaded.rules[limit.meter], terms.route)))
     return Shortfall(None, tuple(unbounded)) if unbounded else Shortfall(total)
 
 
@@ -132,6 +135,12 @@ def _most(rule: MeterRule, route: Route, settings: Settings) -> int | None:
     if isinstance(value, Measured) and value.source == "request.bytes":
         return route.max_body_bytes or settings.http.body_max_bytes or None
     return None
+
+
+def _held(limit: Limit, rule: MeterRule, route: Route) -> int:
+    """The fewest units that are held for what is not known on arrival, where it is not known to be less."""
+    estimated = isinstance(rule.value, Usage) and rule.value.kind in _ESTIMATED
+    return min(route.default_output, route.ceiling) if estimated else limit.reserve
 
 
 def _charge(price: Price, units: int) -> int:

@@ -75,7 +75,7 @@ def _route(route: Route) -> dict[str, Any]:
 def _exclusion(exclusion: Exclusion) -> dict[str, Any]:
     retries, customers = exclusion.retries_us, sorted(exclusion.customers)
     said = [
-        f"retries within {_span(retries)}" if retries else "",
+        f"retries within {_span(retries, one='1 ')}" if retries else "",
         f"customers {', '.join(customers)}" if customers else "",
         "test keys" if exclusion.test_keys else "",
         "as its `when` says" if exclusion.when != When() else "",
@@ -142,8 +142,8 @@ async def _topic_warnings(settings: Settings) -> list[str]:
         return [f"kafka: its topics could not be looked at: {str(error) or 'no answer'}"]
 
 
-def _span(us: int) -> str:
+def _span(us: int, *, one: str = "") -> str:
     for unit, size in _SPANS:
         if us % size == 0:
-            return unit if us == size else f"{us // size} {unit}"
+            return one + unit if us == size else f"{us // size} {unit}"
     return f"{us} us"

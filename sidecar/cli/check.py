@@ -62,7 +62,7 @@ def _print_money(found: dict[str, Any]) -> None:
         _table(found["balances"], (*columns, "while_redis_is_away"))
         click.echo(
             "\nA balance goes below zero only by what exchanges under way use beyond what was held for them: each by\n"
-            "at most the first figure, `-` being no bound. While Redis is away, the last figure passes in all."
+            "at most the first figure, `-` being no bound. While Redis is away, the last figure passes on this node."
         )
     for balance in found["balances"]:
         if balance["unbounded_by"]:

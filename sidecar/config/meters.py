@@ -46,7 +46,7 @@ class WhenDoc(Model):
     """Conditions that must all hold. `"*"` is any value of a header or of a field of a JSON body.
 
     `header` is of the request. `model` is the one that an AI request asks for, `json_rpc_method` the one of each call
-    of a batch, and `json` goes from a side to pointers (RFC 6901) to values: all of them may be globs.
+    of a batch; of both, a glob after `!` is an exception. `json` goes from a side to pointers (RFC 6901) to globs.
     """
 
     model_config = _BY_ALIAS

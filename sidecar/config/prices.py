@@ -23,7 +23,7 @@ NANO: Final = 10**9
 NANOS_MAX: Final = 2**51  # of one amount: about two million units
 KINDS: Final = ("per_unit", "price", "graduated", "volume", "package")
 _PER_MAX: Final = 10**9
-_SCALES: Final = (1, 1_000_000, 1_000_000_000)
+_SCALES: Final = {1: "each", 10**6: "per 1000000", 10**9: "per 1000000000", 1 << 30: "per GiB"}
 
 # Fields that mean something with some forms only.
 _ONLY_WITH: Final = {"per": ("price", "graduated", "volume", "package")}
@@ -166,4 +166,4 @@ def _per(each: Fraction, unit: str) -> str:
     if not exact:
         return f"{amount(each.numerator)} {unit} per {each.denominator}"
     scale = (readable or exact[-1:])[0] if each else 1
-    return f"{amount(int(each * scale))} {unit} {'each' if scale == 1 else f'per {scale}'}"
+    return f"{amount(int(each * scale))} {unit} {_SCALES[scale]}"

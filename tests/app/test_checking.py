@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import pytest
 
-from sidecar.app.checking import bounds
+from sidecar.app.checking import bounds, findings
 from sidecar.config.settings import load_settings
 from sidecar.core.policy import Limit
 
@@ -22,3 +24,50 @@ RATE = Limit("burst", "rate", 10, per=5, period_us=1_000_000)
 )
 def test_a_limit_is_missed_by_at_most(settings, limit, over, after_restart):
     assert bounds(limit, settings) == {"over_by_at_most": over, "over_after_restart": after_restart}
+
+
+EXAMPLES = Path(__file__).parents[2] / "policies/examples"
+
+
+async def found(tmp_path, policy, keys="keys: []\n"):
+    (tmp_path / "keys.yaml").write_text(keys)
+    (tmp_path / "sidecar.yaml").write_text(
+        f"policies: {EXAMPLES / policy}\nredis: {{ url: 'redis://127.0.0.1:6379' }}\n"
+    )
+    return await findings(load_settings(tmp_path / "sidecar.yaml", {}))
+
+
+async def test_a_route_whose_meters_look_at_bodies_says_so(tmp_path):
+    told = await found(tmp_path, "data-api.yaml")
+    assert {route["id"]: route["reads"] for route in told["routes"]} == {
+        "query": ["response body"],
+        "download": [],
+        "health": [],
+    }
+    [chat] = (await found(tmp_path, "ai-tokens.yaml"))["routes"]
+    assert (chat["reads"], chat["usage"]) == (["request body", "response body"], "openai")
+
+
+async def test_limits_of_a_customer_are_told_where_they_are_unlike_the_plan_s(tmp_path):
+    told = await found(tmp_path, "payments.yaml")
+    own = {limit["id"]: limit["says"] for limit in told["limits"] if limit["customer"] == "cust-9"}
+    assert own["monthly"] == "120000 per month of subscription"
+    assert all(limit["kind"] not in ("priced", "balance") for limit in told["limits"])
+
+
+async def test_what_is_not_billed_is_told(tmp_path):
+    told = await found(tmp_path, "payments.yaml")
+    assert told["exclude"] == [
+        {"id": "retry", "says": "retries within 7 d"},
+        {"id": "internal", "says": "customers cust-us"},
+        {"id": "test_key", "says": "test keys"},
+    ]
+    assert (await found(tmp_path, "ai-tokens.yaml"))["exclude"][0]["says"] == "retries within 1 d"
+
+
+async def test_a_key_that_its_customer_s_terms_do_not_apply_to_is_a_warning(tmp_path):
+    key = f"keys: [{{ id: k1, hash: 'sha256:{'0' * 64}', customer: cust-9, subject: s, plan: starter }}]\n"
+    told = await found(tmp_path, "payments.yaml", key)
+    assert told["warnings"] == [
+        "key k1: is on starter, and the terms of cust-9 are on top of business: they do not apply"
+    ]

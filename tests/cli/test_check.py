@@ -1,4 +1,6 @@
 import json
+import re
+from pathlib import Path
 
 
 def test_a_good_configuration_is_status_0_and_told(sidecar, folder):
@@ -33,3 +35,33 @@ def test_kafka_that_does_not_answer_is_a_warning_not_a_fault(sidecar, folder):
     status, _, err = sidecar("check", "-c", "sidecar.yaml", SIDECAR_KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1")
     assert status == 0
     assert err.startswith("warning: kafka: its topics could not be looked at: ")
+
+
+def test_balances_and_prices_are_told_as_people_read_them(sidecar, folder):
+    policy = Path(__file__).parents[2] / "policies/examples/ai-tokens.yaml"
+    told = {"SIDECAR_POLICIES": str(policy), "SIDECAR_REDIS__URL": "redis://127.0.0.1:1/0"}
+    status, out, _ = sidecar("check", "-c", "sidecar.yaml", **told)
+    assert status == 0
+    assert re.search(r"prepaid +- +large_output +8\.00 usd per 1000000 +month +credit\n", out)
+    assert re.search(r"prepaid +- +credit +usd +deny +enforce +0\.6887394 +5\.5099152 +0\.10\n", out)
+    assert re.search(r"chat +POST +/v1/chat/completions +default +request body, response body +openai\n", out)
+    assert re.search(r"retry +retries within 1 d\n", out)
+    status, out, _ = sidecar("check", "-c", "sidecar.yaml", "--json", **told)
+    assert json.loads(out)["balances"][0]["below_zero_in_total"] == "5.5099152"
+
+
+def test_what_has_no_bound_is_named_with_what_would_give_one(sidecar, folder):
+    (folder / "unbounded.yaml").write_text(
+        "meters: { got: { value: response.bytes } }\nplans: { p: { currency: usd, prices: { got: { per_unit: 1 } }, "
+        "limits: [{ id: credit, balance: usd }] } }\n"
+    )
+    told = {"SIDECAR_POLICIES": str(folder / "unbounded.yaml"), "SIDECAR_REDIS__URL": "redis://127.0.0.1:1/0"}
+    _, out, _ = sidecar("check", "-c", "sidecar.yaml", **told)
+    assert "No bound for credit of p: got on default. A `ceiling` at the price gives one.\n" in out
+
+
+def test_a_balance_without_redis_is_a_fault_at_its_line(sidecar, folder):
+    policy = Path(__file__).parents[2] / "policies/examples/ai-tokens.yaml"
+    status, _, err = sidecar("check", "-c", "sidecar.yaml", SIDECAR_POLICIES=str(policy))
+    assert status == 2
+    assert re.search(r"ai-tokens\.yaml:\d+: plans\.prepaid\.limits\[2\]\.balance: balances are kept in Redis", err)

@@ -127,6 +127,7 @@ def test_an_amount_that_no_store_holds_exactly_is_refused(text, said):
         ('{per_unit: "1250"}', "1250.00 usd each"),
         ('{per_unit: "0.0000000375"}', "0.0375 usd per 1000000"),
         ('{price: "0.10", per: 3}', "0.10 usd per 3"),
+        ('{price: "0.09", per: 1GiB}', "0.09 usd per GiB"),
         ("{per_unit: 0}", "0.00 usd each"),
         ('{package: "1.00", per: 100}', "1.00 usd per begun 100"),
         (
