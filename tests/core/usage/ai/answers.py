@@ -130,11 +130,15 @@ def response(status, usage=None, **more):
     return {
         "id": "resp_67ccd2bed1ec8190",
         "object": "response",
+        "created_at": 1741476777,
         "status": status,
         "error": None,
         "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
         "model": "o4-mini-2025-04-16",
         "output": [],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
         "service_tier": "flex",
         "usage": usage,
     } | more
@@ -168,7 +172,7 @@ MESSAGE_USAGE = {
     "cache_read_input_tokens": 1800,
     "cache_creation": {"ephemeral_5m_input_tokens": 200, "ephemeral_1h_input_tokens": 100},
     "output_tokens": 503,
-    "server_tool_use": {"web_search_requests": 0},
+    "server_tool_use": {"web_fetch_requests": 0, "web_search_requests": 0},
     "service_tier": "standard",
 }
 MESSAGE_KINDS = {
@@ -192,15 +196,25 @@ MESSAGE = {
 }
 
 _START = MESSAGE | {"content": [], "stop_reason": None, "usage": MESSAGE_USAGE | {"output_tokens": 1}}
+_THOUGHT, _SAID = {"type": "thinking", "thinking": "", "signature": ""}, {"type": "text", "text": ""}
+_CALLED = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
 MESSAGE_EVENTS = [
     {"type": "message_start", "message": _START},
-    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
     {"type": "ping"},
+    {"type": "content_block_start", "index": 0, "content_block": _THOUGHT},
     {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "Let me see"}},
-    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello"}},
-    {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": '{"a":'}},
     {"type": "content_block_stop", "index": 0},
-    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 503}},
+    {"type": "content_block_start", "index": 1, "content_block": _SAID},
+    {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "Hello"}},
+    {"type": "content_block_stop", "index": 1},
+    {"type": "content_block_start", "index": 2, "content_block": _CALLED},
+    {"type": "content_block_delta", "index": 2, "delta": {"type": "input_json_delta", "partial_json": '{"a":1}'}},
+    {"type": "content_block_stop", "index": 2},
+    {
+        "type": "message_delta",
+        "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+        "usage": {"output_tokens": 503},
+    },
     {"type": "message_stop"},
 ]
 

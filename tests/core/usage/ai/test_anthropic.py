@@ -46,15 +46,15 @@ def test_thinking_is_a_part_of_the_output():
 
 # litellm #14457, #13245: the client left in mid-stream: no usage.
 def test_a_stream_that_was_cut_keeps_its_input_and_estimates_its_output():
-    reading = reading_of(CLAUDE, message_stream(MESSAGE_EVENTS[:6]), SSE, complete=False)
-    assert reading.fields == MESSAGE_KINDS | {"output": 5, "output_total": 5}  # 20 bytes were said
+    reading = reading_of(CLAUDE, message_stream(MESSAGE_EVENTS[:10]), SSE, complete=False)
+    assert reading.fields == MESSAGE_KINDS | {"output": 6, "output_total": 6}  # 22 bytes were said
     assert (reading.quality, reading.ending) == ("estimated", "cut")
 
 
 # eliza #9904, new-api #5235: closed in every ending.
 def test_an_error_within_a_stream_ends_it_with_what_is_known():
     error = event({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, "error")
-    reading = reading_of(CLAUDE, message_stream(MESSAGE_EVENTS[:5]) + error, SSE)
+    reading = reading_of(CLAUDE, message_stream(MESSAGE_EVENTS[:7]) + error, SSE)
     assert reading.fields == MESSAGE_KINDS | {"output": 4, "output_total": 4}
     assert (reading.quality, reading.ending) == ("estimated", "error")
 
