@@ -1,7 +1,7 @@
 """The world in memory: a double of every port, so that a test of the gateway needs no server and no clock.
 
 Doubles answer at once, or hold their answers until the test lets them go, and keep what they were told. They decide by
-the same rule as the real ones (core/decision.py) and know nothing of any technology.
+the same rule as the real ones (core/decision) and know nothing of any technology.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from sidecar.core.counter import Checks, id_us, left_at
+from sidecar.core.counter import Checks, escaped, id_us, left_at
 from sidecar.core.decision import Decision, Write, reserve, settle
 from sidecar.core.errors import StoreError, UpstreamError
 from sidecar.core.http import Request, ResponseHead, read_response
 from sidecar.core.identity import Identity, digest
+from sidecar.core.price import wallet as wallets
+from sidecar.core.price.wallet import Grant, Wallet
 from sidecar.core.record import Alert, Ids
 from sidecar.core.record.alert import window_alert
 from sidecar.ports import Caller
@@ -126,10 +128,33 @@ class CounterBook(Held):
         now_us = self._clock.now_us()
         return self._apply(settle(self.state, id, checks, truth, now_us, now_us - id_us(id)))
 
+    def fund(self, customer: str, unit: str, nanos: int) -> None:
+        """Grant `nanos` nano-units to a customer's wallet, for ever."""
+        now_us, wallet_key, ledger_key = self._clock.now_us(), *self._money(customer, unit)
+        ledger = self.state.setdefault(ledger_key, {})
+        grant = Grant(f"grant-{len(ledger)}", 0, 0, 0, nanos, nanos, made_us=now_us)
+        self.state[wallet_key], postings = wallets.add(self.state.get(wallet_key, Wallet()), grant, now_us)
+        for each in postings:
+            ledger[max(ledger, default=0) + 1] = (*each, wallets.balance(self.state[wallet_key]))
+
+    def balance(self, customer: str, unit: str) -> int:
+        """What the customer's wallet has left, in nano-units."""
+        held: Wallet = self.state.get(self._money(customer, unit)[0], Wallet())
+        return wallets.balance(held)
+
+    def postings(self, customer: str, unit: str) -> list[tuple[str, str, int, int]]:
+        """The ledger: kind, the exchange's or the grant's id, change, balance after it."""
+        return list(self.state.get(self._money(customer, unit)[1], {}).values())
+
     def used(self, limit: str) -> int:
-        """The units that all counters of a limit hold (windows and quotas), or the slots taken (concurrency)."""
+        """The units that all counters of a limit hold (windows, quotas, priced), or the slots taken (concurrency)."""
         values = [value for key, value in self.state.items() if key.split(":")[2] == limit]
         return sum(len(value) if isinstance(value, dict) else value for value in values)
+
+    @staticmethod
+    def _money(customer: str, unit: str) -> tuple[str, str]:
+        stem = f"sc:{{{escaped(customer)}}}"
+        return f"{stem}:wallet:{escaped(unit)}", f"{stem}:ledger:{escaped(unit)}"
 
     def _reserve(
         self, id: bytes, checks: Checks, done: Callable[[Decision | StoreError], None], *, force: bool

@@ -7,6 +7,7 @@ from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import digest
 from sidecar.core.policy import Limit
+from sidecar.core.price import Price
 from sidecar.testing import (
     SOURCE,
     AlertBook,
@@ -156,3 +157,20 @@ def test_an_alert_is_handed_over_until_it_is_written(clock):
         for alert in told[1:]:
             alerts.wrote(alert)
     assert [alert.percent for alert in told] == [50, 50, 100]
+
+
+def test_counters_charge_a_wallet_that_a_test_has_filled(clock):
+    counters, said = CounterBook(clock), []
+    price = Limit("credit.requests", "priced", 0, calendar="month", unit="usd", price=Price("per_unit", 10))
+    credit = Limit("credit", "balance", 0, unit="usd", period_us=600_000_000)
+    counters.fund(ANN.customer, "usd", 15)
+    checks = checks_for((price, credit), (1, 0), ANN, clock.now_us())
+    mint = minted()
+    for _ in range(2):
+        counters.reserve(mint(clock.now_us() // 1000), checks, said.append)
+    assert [each.allowed for each in said] == [True, False]
+    assert (counters.balance(ANN.customer, "usd"), counters.used("credit.requests")) == (5, 1)
+    assert [(kind, change) for kind, _, change, _ in counters.postings(ANN.customer, "usd")] == [
+        ("grant", 15),
+        ("reserve", -10),
+    ]

@@ -10,7 +10,7 @@ edit of a policy resets nothing. No value that a customer can choose can spell a
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import gcd
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -80,6 +80,26 @@ class Checks:
     def at(self, now_us: int) -> Checks:
         """The same question asked in the windows of another instant."""
         return checks_for(self.limits, self.costs, self.identity, now_us)
+
+    def only(self, which: Sequence[int]) -> Checks:
+        """The same question to some of the counters, in the same windows, and without slots."""
+        limits = tuple(self.limits[i] for i in which)
+        payers = payers_of(limits)
+        return replace(
+            self,
+            limits=limits,
+            costs=tuple(self.costs[i] for i in which),
+            keys=tuple(self.keys[i] for i in which),
+            windows=tuple(self.windows[i] for i in which),
+            starts_us=tuple(self.starts_us[i] for i in which),
+            ends_us=tuple(self.ends_us[i] for i in which),
+            payers=payers,
+            slots=bool(payers),
+            alerting=(),
+            wire=None,
+            plan=None,
+            fields=None,
+        )
 
     def holds(self, now_us: int) -> bool:
         """Whether every window is the one of `now_us`."""

@@ -2,7 +2,8 @@
 
 It is a `Counters` port itself, and one that never fails: every `reserve` ends in a Decision, at once where the store is
 known to be away. It lets through at most `over_admission_bound` more than the limit; every unit of it is put into the
-counter when the store is back, by the exchange's own id, so that one which the store took after all counts once.
+counter when the store is back, by the exchange's own id, so that one which the store took after all counts once. What a
+customer has is not known here, so a balance denies, or lends its `offline` allowance: once an outage, to each wallet.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from sidecar.core.counter import COUNT_MAX
 from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
+from sidecar.core.price import dearest
+from sidecar.ports import Counters
 
 if TYPE_CHECKING:
     from sidecar.core.counter import Checks
     from sidecar.core.policy import Limit
-    from sidecar.ports import Clock, Counters
+    from sidecar.ports import Clock
 
 RETRY_US = 1_000_000  # what a degraded denial tells as reset: an outage is not a used-up month
 CAP = 100_000  # exchanges owed one by one; beyond it, owed as sums by counter
@@ -30,8 +34,22 @@ PLANS = 4_096  # shares kept ready, one per Checks in use
 _Done = Callable[["Decision | StoreError"], None]
 
 
+class Local(Counters, Protocol):
+    """Counters in memory, which forget a wallet when they are told to."""
+
+    def forget(self, keys: Sequence[str]) -> None: ...
+
+
 def share_of(limit: Limit, workers: int) -> Limit:
-    """The limit as one of `workers` applies it alone: its part of the amount, at least 1, and of the rate."""
+    """The limit as one of `workers` applies it alone: its part of the amount, at least 1, and of the rate.
+
+    Of a balance: its part of the offline allowance, by which an empty wallet may go below zero. What is priced costs
+    the most that it can, since how far the customer is in its tiers is not known.
+    """
+    if limit.kind == "balance":
+        return replace(limit, amount=limit.offline // workers)
+    if limit.kind == "priced":
+        return limit if limit.price is None else replace(limit, price=dearest(limit.price))
     return replace(limit, amount=max(1, limit.amount // workers), period_us=limit.period_us * _stretch(limit, workers))
 
 
@@ -40,8 +58,11 @@ def _stretch(limit: Limit, workers: int) -> int:
 
 
 def over_admission_bound(limit: Limit, workers: int) -> int:
-    """Units that may pass beyond `limit` per window while the store is away; 0 where it denies or never refuses."""
-    if limit.on_store_failure == "deny" or limit.over == "allow" or limit.stage == "shadow":
+    """Units that may pass beyond `limit` per window while the store is away; 0 where it denies or never refuses.
+
+    Of a balance: nano-units, for each customer and outage.
+    """
+    if limit.over == "allow" or limit.stage != "enforce" or _refuses(limit, workers) or limit.kind == "priced":
         return 0
     return share_of(limit, workers).amount * workers
 
@@ -68,7 +89,7 @@ class Degraded:
     """
 
     def __init__(
-        self, inner: Counters, local: Counters, clock: Clock, new_id: Callable[[], bytes], workers: int = 1
+        self, inner: Counters, local: Local, clock: Clock, new_id: Callable[[], bytes], workers: int = 1
     ) -> None:
         self._inner = inner
         self._local = local
@@ -79,6 +100,7 @@ class Degraded:
         self._debts: dict[bytes, _Debt] = {}
         self._sums: dict[tuple[str, ...], Checks] = {}
         self._slots: dict[bytes, Checks] = {}
+        self._lent: set[str] = set()  # keys of wallets in `local`, until all that they lent is told
         self._asked = 0
         self._away_since_us = -1
         self._degraded_us = 0
@@ -151,6 +173,8 @@ class Degraded:
         self.allowed += 1
         if checks.slots:
             self._slots[id] = said.checks
+        if checks.payers:
+            self._lent.update(*_purses(checks))
         self._owe(id, _Debt(checks, counted=False, local=True, truth=None))
         done(_answering(said, checks))
 
@@ -172,10 +196,10 @@ class Degraded:
         plan = self._plans.get(checks)
         if plan is None:
             limits = tuple(share_of(limit, self._workers) for limit in checks.limits)
-            refusing = next((i for i, limit in enumerate(checks.limits) if _refuses(limit)), -1)
+            refusing = next((i for i, limit in enumerate(checks.limits) if _refuses(limit, self._workers)), -1)
             if len(self._plans) >= PLANS:
                 self._plans.clear()
-            plan = self._plans[checks] = replace(checks, limits=limits, wire=None), refusing
+            plan = self._plans[checks] = replace(checks, limits=limits, wire=None, plan=None), refusing
         return plan
 
     # What is owed.
@@ -189,14 +213,14 @@ class Degraded:
             self._add_up(debt.checks)
 
     def _add_up(self, checks: Checks) -> None:
-        """Past the cap, what was asked for is owed by counter. Slots are not: they are free before it is told."""
-        for i, key in enumerate(checks.keys):
-            if checks.limits[i].kind == "concurrency":
-                continue
+        """Past the cap, what was asked for is owed by counter, or by wallet with all that it pays for."""
+        for together in _together(checks):
+            key = tuple(name for i in together for name in checks.keys[i])
             if known := self._sums.get(key):
-                known.costs = (known.costs[0] + checks.costs[i],)
+                units = (checks.costs[i] for i in together)
+                known.costs = tuple(min(sum(pair), COUNT_MAX) for pair in zip(known.costs, units, strict=True))
             elif len(self._sums) < CAP:
-                self._sums[key] = _one(checks, i)
+                self._sums[key] = checks.only(together)
             else:
                 self.lost += 1
 
@@ -208,9 +232,10 @@ class Degraded:
     def _pay(self) -> None:
         """Tell the store the next batch; the one after it follows when all of this one is told."""
         while self._sums and len(self._debts) < BATCH:
-            self._debts[self._new_id()] = _Debt(
-                self._sums.popitem()[1], counted=False, local=False, truth=None
-            )  # its id is its own from now on, so that telling it twice counts it once
+            checks = self._sums.popitem()[1]
+            truth = checks.costs if checks.slots else None  # a hold that nobody settles would be given back
+            # Its id is its own from now on, so that telling it twice counts it once.
+            self._debts[self._new_id()] = _Debt(checks, counted=False, local=False, truth=truth)
         batch = list(islice(self._debts.items(), BATCH))
         self._asked = len(batch)
         for owner, debt in batch:
@@ -231,8 +256,18 @@ class Degraded:
                 failed = partial(self._unsettled, id, debt.checks, debt.truth)
                 self._inner.settle(id, debt.checks, debt.truth, failed)
         self._asked -= 1
+        if self._lent and not self.owed:
+            self._close_books()
         if not self._asked and self._away_since_us < 0 and self.owed:
             asyncio.get_running_loop().call_soon(self.tick)
+
+    def _close_books(self) -> None:
+        """All that wallets lent here is told to the store: the next outage begins with a whole allowance."""
+        for id_, checks in [(id_, checks) for id_, checks in self._slots.items() if checks.payers]:
+            self._local.settle(id_, checks, checks.costs)
+            del self._slots[id_]  # its settle concerns the store alone
+        self._local.forget(tuple(self._lent))
+        self._lent.clear()
 
     # Away and back.
 
@@ -249,24 +284,27 @@ class Degraded:
         self._away_since_us = -1
 
 
-def _refuses(limit: Limit) -> bool:
-    return limit.on_store_failure == "deny" and limit.over == "deny" and limit.stage == "enforce"
+def _refuses(limit: Limit, workers: int) -> bool:
+    if limit.over == "allow" or limit.stage != "enforce":
+        return False
+    return limit.offline < workers if limit.kind == "balance" else limit.on_store_failure == "deny"
 
 
-def _one(checks: Checks, i: int) -> Checks:
-    """The question about one of the counters only."""
-    return replace(
-        checks,
-        limits=checks.limits[i : i + 1],
-        costs=checks.costs[i : i + 1],
-        keys=checks.keys[i : i + 1],
-        windows=checks.windows[i : i + 1],
-        starts_us=checks.starts_us[i : i + 1],
-        ends_us=checks.ends_us[i : i + 1],
-        slots=False,
-        wire=None,
-        fields=None,
-    )
+def _purses(checks: Checks) -> list[tuple[str, ...]]:
+    return [keys for limit, keys in zip(checks.limits, checks.keys, strict=True) if limit.kind == "balance"]
+
+
+def _together(checks: Checks) -> list[tuple[int, ...]]:
+    """The indexes that are owed as one: a balance with what it pays for, any other by itself.
+
+    Slots are not owed: they are free before it is told.
+    """
+    payers = checks.payers or (-1,) * len(checks.limits)
+    return [
+        (*(each for each, payer in enumerate(payers) if payer == i), i)
+        for i, limit in enumerate(checks.limits)
+        if limit.kind != "concurrency" and payers[i] < 0
+    ]
 
 
 def _answering(said: Decision, checks: Checks) -> Decision:

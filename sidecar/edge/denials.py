@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from operator import lt
 from typing import TYPE_CHECKING
 
 from sidecar.core.decision import Decision
@@ -15,6 +16,7 @@ from sidecar.core.decision import Decision
 if TYPE_CHECKING:
     from sidecar.core.counter import Checks
     from sidecar.core.errors import StoreError
+    from sidecar.core.policy import Limit
     from sidecar.ports import Clock, Counters
 
 HOLD_US = 1_000_000
@@ -28,7 +30,8 @@ class Denials:
     """Remembers up to CAP denials by the counters asked together, the oldest forgotten first. `hits` counts repeats.
 
     Other counters asked with the same exhausted one are another question: their figures are in the answer, so the
-    store is asked. A slot may come free at any moment, so a concurrency limit's denial is not kept.
+    store is asked. A slot may come free at any moment, so a concurrency limit's denial is not kept; nor is a balance's
+    where more may cost less (a volume price).
     """
 
     def __init__(self, inner: Counters, clock: Clock) -> None:
@@ -55,8 +58,11 @@ class Denials:
         if now_us >= until_us:
             del self._denied[checks.keys]
             return None
-        if checks.costs[said.violated] < said.checks.costs[said.violated]:
+        violated, costs, refused = said.violated, checks.costs, said.checks.costs
+        if costs[violated] < refused[violated]:
             return None
+        if checks.payers and checks.limits[violated].kind == "balance" and any(map(lt, costs, refused)):
+            return None  # what a balance is asked is the price of all
         passed_us = now_us - seen_us
         resets = [max(reset_us - passed_us, 0) for reset_us in said.reset_us]
         return Decision(
@@ -70,11 +76,16 @@ class Denials:
 
     def _remember(self, said: Decision) -> None:
         checks = said.checks
-        if checks.limits[said.violated].kind == "concurrency":
+        limit = checks.limits[said.violated]
+        if limit.kind == "concurrency" or (limit.kind == "balance" and any(map(_by_volume, checks.limits))):
             return
         now_us = self._mono_us()
-        hold_us = min(said.reset_us[said.violated], HOLD_US)
+        hold_us = min(said.reset_us[said.violated] or HOLD_US, HOLD_US)
         self._denied.pop(checks.keys, None)  # to the end of the line
         if len(self._denied) >= CAP:
             del self._denied[next(iter(self._denied))]
         self._denied[checks.keys] = now_us + hold_us, now_us, said
+
+
+def _by_volume(limit: Limit) -> bool:
+    return limit.price is not None and limit.price.kind == "volume"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
-from sidecar.core.counter import id_us
+from sidecar.core.counter import NEVER_US, id_us
 from sidecar.core.decision import Decision, Write, changes_nothing, reserve, settle
 from sidecar.core.errors import StoreError
 
@@ -54,6 +54,11 @@ class MemoryCounters:
         self._forget(now_us)
         self._store(settle(self.state, id, checks, truth, now_us, now_us - id_us(id)), now_us)
 
+    def forget(self, keys: Sequence[str]) -> None:
+        """Drop what has no expiry of its own: wallets, and what belongs to them."""
+        for key in keys:
+            self.state.pop(key, None)
+
     def _reserve(self, id: bytes, checks: Checks, now_us: int, *, force: bool) -> Decision | StoreError:
         decision, writes = reserve(self.state, id, checks, now_us, force=force)
         if decision is None:
@@ -69,6 +74,8 @@ class MemoryCounters:
                 self._put(key, member, value, now_us)
             else:
                 self._remove(key, member)
+                continue
+            if expire_us == NEVER_US:
                 continue
             if key not in self._expiries:
                 heappush(self._due, (expire_us, key))

@@ -13,6 +13,9 @@ from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity
 from sidecar.core.policy import Limit
+from sidecar.core.price import Price, Tier
+from sidecar.core.price import wallet as wallets
+from sidecar.core.price.wallet import Grant, Wallet
 from sidecar.core.record.ids import Ids
 from sidecar.edge import degraded
 from sidecar.edge.breaker import Breaker
@@ -29,6 +32,10 @@ QUOTA = Limit("monthly", "quota", 100, calendar="month", scope="customer")
 STRICT = replace(QUOTA, id="strict", on_store_failure="deny")
 BURST = Limit("burst", "rate", 10, per=5, period_us=1_000_000)
 SLOTS = Limit("inflight", "concurrency", 4, period_us=60_000_000)
+SPENT = Limit("credit.requests", "priced", 0, calendar="month", scope="customer", unit="usd",
+              price=Price("graduated", tiers=(Tier(100, 1), Tier(None, 10)), included=50))  # fmt: skip
+CREDIT = Limit("credit", "balance", 0, scope="customer", unit="usd", period_us=600_000_000)
+LENDING = replace(CREDIT, offline=100)
 ANN = Identity("k1", "app", "cust", "free")
 
 
@@ -122,6 +129,12 @@ def house() -> House:
         (STRICT, 8, 0),
         (replace(QUOTA, over="allow"), 8, 0),
         (replace(QUOTA, stage="shadow"), 8, 0),
+        (replace(QUOTA, stage="soft"), 8, 0),
+        (SPENT, 8, 0),
+        (CREDIT, 8, 0),
+        (LENDING, 8, 96),
+        (LENDING, 101, 0),
+        (replace(LENDING, over="allow"), 8, 0),
     ],
 )
 def test_the_bound_is_the_workers_shares_together(limit, workers, bound):
@@ -370,6 +383,106 @@ async def test_a_sum_is_counted_once_though_its_answer_is_lost(house, monkeypatc
     house.port.tick()
     await house.paid()
     assert house.used(QUOTA) == 6  # Fails if a sum gets a new id each time it is told.
+
+
+# Balances: what a customer has is not known, so nothing is lent unless the policy says so.
+
+
+def funded(house: House, nanos: int) -> None:
+    house.store.state["sc:{cust}:wallet:usd"] = Wallet((Grant("g", 0, 0, 0, nanos, nanos),))
+
+
+def balance(house: House) -> int:
+    return wallets.balance(house.store.state.get("sc:{cust}:wallet:usd", Wallet()))
+
+
+def test_a_balance_denies_while_the_store_is_away(house):
+    funded(house, 1000)
+    house.store.away = True
+    said = house.ask(house.checks(SPENT, CREDIT))  # Fails if on_store_failure, which is allow by default, is asked.
+    assert (said.allowed, said.violated, said.mode) == (False, 1, "degraded")
+    assert list(said.reset_us) == [degraded.RETRY_US] * 2
+
+
+@pytest.mark.parametrize("lenient", [{"over": "allow"}, {"stage": "shadow"}, {"stage": "soft"}])
+def test_a_balance_that_refuses_nobody_refuses_nobody_in_an_outage(house, lenient):
+    house.store.away = True
+    assert house.ask(house.checks(SPENT, replace(CREDIT, **lenient), cost=50)).allowed
+
+
+# Fails if the units that are included, or the cheaper tier, are given to everybody again.
+@pytest.mark.parametrize("workers", [1, 3, 7])
+def test_what_all_workers_lend_is_within_the_allowance_at_the_dearest_price(workers):
+    houses = [House(workers) for _ in range(workers)]
+    through = 0
+    for house in houses:
+        house.store.away = True
+        checks = house.checks(SPENT, LENDING)
+        through += sum(house.ask(checks).allowed for _ in range(30))
+    assert through == 100 // workers // 10 * workers
+    assert 10 * through <= over_admission_bound(LENDING, workers)
+
+
+async def test_what_was_lent_is_charged_to_the_wallet_at_the_truth_and_once(house):
+    funded(house, 1000)
+    house.store.away = house.store.lose = True
+    checks, ids = house.checks(replace(SPENT, price=Price("per_unit", 10)), LENDING, cost=2), []
+    for _ in range(3):
+        ids.append(house.mint())
+        assert house.ask(checks, ids[-1]).allowed
+    house.port.settle(ids[0], checks, (1, 0))
+    house.store.away = house.store.lose = False
+    house.port.tick()
+    await house.paid()
+    assert balance(house) == 1000 - 10 - 20 - 20
+    house.port.settle(ids[1], checks, (5, 0))
+    assert balance(house) == 1000 - 10 - 50 - 20
+
+
+# Fails if the allowance is for ever, or comes back before what it lent has been told.
+async def test_each_outage_has_its_allowance_and_two_that_are_owed_share_one(house):
+    checks = house.checks(replace(SPENT, price=Price("per_unit", 10)), LENDING)
+    for _ in range(2):
+        house.store.away = True
+        assert sum(house.ask(checks).allowed for _ in range(30)) == 10
+        house.store.away = False
+        house.store.away = True
+        assert sum(house.ask(checks).allowed for _ in range(30)) == 0
+        house.store.away = False
+        house.port.tick()
+        await house.paid()
+    assert balance(house) == -200
+
+
+async def test_an_exchange_that_outlasts_the_outage_is_settled_with_the_store_alone(house):
+    checks, id_ = house.checks(replace(SPENT, price=Price("per_unit", 10)), LENDING), house.mint()
+    house.store.away = True
+    house.ask(checks, id_)
+    house.store.away = False
+    house.port.tick()
+    await house.paid()
+    assert [key for key in house.local.state if ":wallet:" in key] == []
+    house.port.settle(id_, checks, (3, 0))
+    assert balance(house) == -30
+    assert [key for key in house.local.state if ":wallet:" in key] == []
+
+
+# Fails if a priced limit is owed apart from the balance that pays for it, or its hold is left to run out.
+async def test_past_the_cap_a_balance_is_owed_with_all_that_it_pays_for(house, monkeypatch):
+    monkeypatch.setattr(degraded, "CAP", 1)
+    other = replace(SPENT, id="credit.other", price=Price("package", 7, 2))
+    checks = house.checks(replace(SPENT, price=Price("per_unit", 10)), other, LENDING)
+    funded(house, 1000)
+    house.store.away = True
+    for _ in range(4):
+        assert house.ask(checks).allowed
+    assert (house.port.owed, house.port.lost) == (2, 0)
+    house.store.away = False
+    house.port.tick()
+    await house.paid()
+    assert balance(house) == 1000 - 40 - 14
+    house.clock.us += CREDIT.period_us + 1
+    assert house.ask(house.checks(other, CREDIT, cost=0)).remaining[1] == 956  # the first was never settled
 
 
 # With a real Redis.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +13,16 @@ from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity
 from sidecar.core.policy import Limit
+from sidecar.core.price import Price, Tier
+from sidecar.core.price.wallet import Grant, Wallet
 from sidecar.core.record.ids import Ids
 from sidecar.edge import denials
 from sidecar.edge.denials import HOLD_US, Denials
 from sidecar.edge.memory_counters import MemoryCounters
 
 START_US = 1_790_000_000_000_000
+SPENT = Limit("credit.requests", "priced", 0, calendar="month", unit="usd", price=Price("per_unit", 10))
+CREDIT = Limit("credit", "balance", 0, unit="usd", period_us=600_000_000)
 QUOTA = Limit("monthly", "quota", 3, calendar="month", scope="customer")
 BURST = Limit("burst", "rate", 2, per=5, period_us=1_000_000)
 ANN = Identity("k1", "app", "cust", "free")
@@ -49,7 +54,10 @@ class House:
         self.ids = Ids(7)
 
     def ask(self, *limits: Limit, cost: int = 1, who: Identity = ANN) -> Decision:
-        checks = checks_for(limits, [cost] * len(limits), who, self.clock.us)
+        return self.ask_for(limits, [cost] * len(limits), who)
+
+    def ask_for(self, limits: Sequence[Limit], costs: Sequence[int], who: Identity = ANN) -> Decision:
+        checks = checks_for(limits, costs, who, self.clock.us)
         seen: list[Any] = []
         self.cache.reserve(self.ids.mint(self.clock.us // 1000), checks, seen.append)
         assert len(seen) == 1
@@ -135,6 +143,32 @@ def test_a_slot_may_come_free_at_any_moment_so_it_is_asked_for(house):
     assert not house.ask(slots).allowed
     house.store.state.clear()
     assert house.ask(slots).allowed
+
+
+def test_an_exhausted_balance_is_told_again_for_a_second_and_no_longer(house):
+    assert not house.ask(SPENT, CREDIT).allowed
+    house.store.state["sc:{cust}:wallet:usd"] = Wallet((Grant("g", 0, 0, 0, 100, 100),))  # the top-up
+    house.clock.us += HOLD_US - 1
+    assert not house.ask(SPENT, CREDIT).allowed
+    assert house.cache.hits == 1  # Fails if a reset of 0, which nobody knows, is taken for now.
+    house.clock.us += 1
+    assert house.ask(SPENT, CREDIT).allowed
+
+
+def test_a_balance_is_asked_again_where_any_part_of_the_price_is_less(house):
+    other = replace(SPENT, id="credit.other")
+    house.store.state["sc:{cust}:wallet:usd"] = Wallet((Grant("g", 0, 0, 0, 30, 30),))
+    assert not house.ask_for((SPENT, other, CREDIT), (1, 3, 0)).allowed
+    assert not house.ask_for((SPENT, other, CREDIT), (2, 3, 0)).allowed
+    assert house.cache.hits == 1
+    assert house.ask_for((SPENT, other, CREDIT), (2, 1, 0)).allowed
+
+
+def test_a_balance_is_always_asked_where_more_may_cost_less(house):
+    volume = replace(SPENT, price=Price("volume", tiers=(Tier(5, 10), Tier(None, 1))))
+    house.store.state["sc:{cust}:wallet:usd"] = Wallet((Grant("g", 0, 0, 0, 30, 30),))
+    assert not house.ask_for((volume, CREDIT), (4, 0)).allowed
+    assert house.ask_for((volume, CREDIT), (6, 0)).allowed
 
 
 def test_what_would_only_have_been_denied_is_not_remembered(house):

@@ -66,6 +66,9 @@ def real(redis_clean):
 
 
 class TestRedisCounters(CountersSuite):
+    def fund(self, store, nanos):
+        store.redis.hset("sc:{cust-1}:wallet:usd", "g:g", f"0 0 0 {nanos} {nanos} 0 0 0")
+
     def expire_marks(self, store):
         for key in store.redis.scan_iter("sc:*:ids:*"):
             store.redis.delete(key)
