@@ -18,7 +18,7 @@ from sidecar.config.plans import compiled
 from sidecar.config.settings import Settings
 from sidecar.core.errors import SinkError
 from sidecar.core.policy import Limit, Route
-from sidecar.core.usage import Exclusion, When
+from sidecar.core.usage import Exclusion, Json, Lookup, MeterRule, When
 from sidecar.edge.degraded import over_admission_bound
 from sidecar.edge.kafka_topics import topic_faults
 
@@ -42,7 +42,7 @@ async def findings(settings: Settings) -> dict[str, Any]:
         f"key {key.id}: is on {key.plan}, and the terms of {key.customer} are on top of {plan}: they do not apply"
         for key, plan in mistermed(loaded, keys)
     ]
-    warnings += _folder_warnings(settings)
+    warnings += [*_unread_warnings(loaded, settings), *_folder_warnings(settings)]
     return {
         "version": policy.version,
         "counters": "redis" if settings.redis is not None else "memory",
@@ -122,6 +122,29 @@ def bounds(limit: Limit, settings: Settings) -> dict[str, int]:
     if settings.redis is None:
         return {"over_by_at_most": 0, "over_after_restart": limit.amount if forgets else 0}
     return {"over_by_at_most": over_admission_bound(limit, settings.workers), "over_after_restart": 0}
+
+
+def _unread_warnings(loaded: Loaded, settings: Settings) -> list[str]:
+    """Routes on which a client can send a body too large to be read, and so choose what meters of its content count."""
+    found = []
+    for route in loaded.policy.routes:
+        terms = loaded.policy.terms("", route)
+        meters = [meter.id for meter in (terms.meters if terms else ()) if _looks_inside(loaded.rules[meter.id])]
+        bound = route.max_body_bytes or settings.http.body_max_bytes
+        if meters and not 0 < bound <= route.body_bytes:
+            found.append(
+                f"route {route.id}: of a body over {route.body_bytes} bytes {', '.join(meters)} count their default: "
+                f"`max_body: {route.body_bytes}B` refuses it"
+            )
+    return found
+
+
+def _looks_inside(rule: MeterRule) -> bool:
+    """Whether a meter depends on what stands in the request's body."""
+    when, value = rule.when, rule.value
+    by_name = isinstance(value, Lookup) and value.dim in {"model", "json_rpc_method"}
+    in_body = isinstance(value, Json) and value.side == "request"
+    return bool(by_name or in_body or when.models or when.json_rpc or any(test.side == "request" for test in when.json))
 
 
 def _folder_warnings(settings: Settings) -> list[str]:

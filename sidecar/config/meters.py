@@ -31,6 +31,7 @@ from sidecar.config.values import Names as ListOfNames
 from sidecar.core.errors import Fault
 from sidecar.core.usage import QUANTITIES, Count, Json, JsonTest, Lookup, Measured, MeterRule, Usage, Value, When
 from sidecar.core.usage.ai import ADAPTERS, KINDS, SUMS
+from sidecar.core.usage.conditions import EXCEPT
 
 HEADER_SOURCE: Final = re.compile(r"(request|response)\.header\.([A-Za-z0-9!#$%&'*+.^_`|~-]+)")
 _DIMS: Final = ("method", "route", "region", "header.<name>", "model", "json_rpc_method")
@@ -154,6 +155,8 @@ def _lookup_faults(at: At, lookup: LookupDoc, names: Names) -> Iterator[Fault]:
     elif dim == "region" and names.region not in table and not has_default:
         what = f"has no entry for '{names.region}', which is this sidecar's `region`, and no default: add one"
         yield at.fault(what, "value", "table")
+    elif dim in ("model", "json_rpc_method") and any(name.startswith(EXCEPT) for name in table):
+        yield at.fault("makes no exceptions: what no other name matches is the default's", "value", "table")
     elif dim != "region" and not has_default:
         yield at.fault("needs a default: a request can hold a value that is not in the table", "value", "table")
 

@@ -18,6 +18,7 @@ from sidecar.core.http.path import NoNormalForm, normal_path
 from sidecar.core.identity import Source
 from sidecar.core.policy import ANY, REST, Route, Timeouts, segments, ties
 from sidecar.core.usage.ai import ADAPTERS
+from sidecar.core.usage.conditions import EXCEPT
 
 DEFAULT_ROUTE: Final = Route("default")
 BODY_MAX_BYTES: Final = 64 << 20
@@ -107,6 +108,10 @@ def faults_of(at: At, route: RouteDoc, names: Names) -> Iterator[Fault]:
     if route.feature is not None:
         yield from unknown(at, route.feature, names.features, "feature")
     for models, feature in (route.models or {}).items():
+        if models.startswith(EXCEPT):
+            yield at.fault(
+                "makes no exception here: each glob says what the models that match it need", "models", models
+            )
         yield from unknown(at, feature, names.features, "models", models)
     yield from _usage_faults(at, route)
 

@@ -71,3 +71,22 @@ async def test_a_key_that_its_customer_s_terms_do_not_apply_to_is_a_warning(tmp_
     assert told["warnings"] == [
         "key k1: is on starter, and the terms of cust-9 are on top of business: they do not apply"
     ]
+
+
+@pytest.mark.parametrize(
+    ("more", "warns"),
+    [("", True), (", max_body: 2MiB", True), (", max_body: 2MiB, body: 2MiB", False), (", max_body: 9kB", False)],
+)
+async def test_a_body_that_may_go_unread_though_it_is_metered_is_a_warning(tmp_path, more, warns):
+    (tmp_path / "p.yaml").write_text(
+        "meters: { a: { when: { json_rpc_method: x } }, b: { value: { json: response, pointer: /n } } }\n"
+        f"routes: [{{ id: r, match: {{ path: /** }}{more} }}]\n"
+    )
+    told = (await found(tmp_path, tmp_path / "p.yaml"))["warnings"]
+    said = "route r: of a body over 1048576 bytes a count their default: `max_body: 1048576B` refuses it"
+    assert told == [said] * warns
+
+
+@pytest.mark.parametrize("policy", sorted(path.name for path in EXAMPLES.glob("*.yaml")))
+async def test_a_shipped_policy_is_without_warnings(tmp_path, policy):
+    assert (await found(tmp_path, policy))["warnings"] == []

@@ -97,6 +97,7 @@ def rule(text, region="eu"):
             "meters: {m: {when: {json_rpc_method: ['[a]']}}}",
             "'[a]' is not right: write a name, in which * stands for any",
         ),
+        ("meters: {m: {value: {lookup: model, table: {'!a': 1}, default: 0}}}", "table: makes no exceptions: what no"),
         ("meters: {m: {value: {lookup: model, table: {a: 1}}}}", "meters.m.value.table: needs a default"),
     ],
 )

@@ -48,6 +48,10 @@ AI = "routes: [{id: r, match: {path: /}, "
             AI + "usage: openai, models: {'gpt-4*': bgi}}]\nplans: {p: {features: [big]}}",
             "routes[0].models.gpt-4*: 'bgi' is not defined; did you mean 'big'?",
         ),
+        (
+            AI + "usage: openai, models: {'!o3': f}}]\nplans: {p: {features: [f]}}",
+            "models.!o3: makes no exception here",
+        ),
         (AI + "body: 1GiB}]", "routes[0].body_bytes: should be less than or equal to 67108864"),
         (AI + "usage: openai, drain: 1h}]", "routes[0].drain_ms: should be less than or equal to 600000"),
     ],
