@@ -44,6 +44,7 @@ _NANOS: Final = 10**_DIGITS
 _AMOUNT: Final = re.compile(r"([0-9]{1,16})(?:\.([0-9]+))?")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MOVES: Final = frozenset({"reserve", "settle", "release"})
+_ENDINGS: Final = frozenset({"expire", "rollover"})
 _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 
@@ -203,10 +204,10 @@ def differences(book: Book, made: Wallet) -> list[tuple[str, int, int]]:
 
 
 def _played(book: Book) -> Wallet:
-    """Every posting again, by the rule that made it. What expired is known by the time, posted or not."""
+    """Every posting again, by the rule that made it."""
     wallet = Wallet()
     for posted in book.postings:
-        now_us = posted.at_ms * 1000
+        now_us = _instant(posted, wallet)
         wallet, _ = sweep(wallet, now_us)
         if posted.kind == "grant":
             wallet, _ = add(wallet, book.granted[posted.id], now_us)
@@ -215,6 +216,19 @@ def _played(book: Book) -> Wallet:
         elif posted.kind in _MOVES:
             wallet, _ = move(wallet, posted.kind, posted.id, -posted.delta, now_us)
     return wallet
+
+
+def _instant(posted: Posted, wallet: Wallet) -> int:
+    """The time that a posting was decided by, in µs, closely enough to tell what had expired by then.
+
+    Redis stamps it a little after the script has read the clock: what would have been told as expired, and is not, had
+    not expired. What expires in silence has nothing left, or all of it lives on.
+    """
+    now_us = posted.at_ms * 1000
+    if posted.kind in _ENDINGS and any(grant.id == posted.id for grant in wallet.grants):
+        return now_us
+    ended = [grant for grant in wallet.grants if 0 < grant.expires_us <= now_us]
+    return min([now_us, *(grant.expires_us - 1 for grant in ended if sweep(Wallet((grant,)), now_us)[1])])
 
 
 def _spread(book: Book, total: int) -> Wallet:

@@ -74,9 +74,8 @@ class RedisWallet:
     def __init__(self, redis: Redis | RedisCluster, customer: str, unit: str) -> None:
         self._redis: Any = redis
         stem, last = f"sc:{{{escaped(customer)}}}:", f":{escaped(unit)}"
-        self._wallet, self._ledger, self._held, self._granted = (
-            f"{stem}{name}{last}" for name in ("wallet", "ledger", "held", "granted")
-        )
+        self._keys = tuple(f"{stem}{name}{last}" for name in ("wallet", "ledger", "holds", "held", "granted"))
+        self._wallet, self._ledger, _, self._held, self._granted = self._keys
 
     async def grant(self, grant: Grant) -> Change:
         """Add a grant; `remaining` and `made_us` are the store's to say. Debt is paid first.
@@ -134,7 +133,7 @@ class RedisWallet:
         return bool(await self._run(_REPLACE, (self._wallet, self._ledger), last, *fields))
 
     async def _change(self, *words: str | int) -> Change:
-        done, now_us, moved, fields = await self._run(_CHANGE, (self._wallet, self._ledger, self._granted), *words)
+        done, now_us, moved, fields = await self._run(_CHANGE, self._keys, *words)
         return Change(done.decode(), moved, now_us, _wallet(_pairs(fields)))
 
     async def _run(self, script: str, keys: Sequence[str], *words: str | int) -> Any:
@@ -183,6 +182,10 @@ def _posted(place: bytes, fields: Mapping[str, str]) -> Posted:
     return Posted(place.decode(), fields["kind"], fields["id"], int(fields["delta"]), int(fields["balance"]))
 
 
-_CHANGE = Path(__file__).with_name("wallet_change.lua").read_text()
-_REPLACE = Path(__file__).with_name("wallet_replace.lua").read_text()
-_READ = Path(__file__).with_name("wallet_read.lua").read_text()
+def _script(*names: str) -> str:
+    return "".join(Path(__file__).with_name(name).read_text() for name in names)
+
+
+_CHANGE = _script("balance.lua", "wallet_change.lua")
+_REPLACE = _script("wallet_replace.lua")
+_READ = _script("wallet_read.lua")

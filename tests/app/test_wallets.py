@@ -1,6 +1,8 @@
 """Mirrors sidecar/app/wallets.py: amounts in words, ledgers summed up, wallets made anew from them."""
 
+import asyncio
 import random
+import time
 from decimal import Decimal
 
 import pytest
@@ -18,13 +20,26 @@ from sidecar.app.wallets import (
     told,
     told_us,
 )
-from sidecar.core.counter import COUNT_MAX
+from sidecar.config.addresses import parse_redis_url
+from sidecar.core.counter import COUNT_MAX, checks_for
+from sidecar.core.identity import Identity
+from sidecar.core.policy import Limit
+from sidecar.core.price import Price, Tier, charged
 from sidecar.core.price.wallet import Grant, Posting, Wallet, add, available, balance, move, sweep, void
-from sidecar.edge.redis_wallet import Book, Posted
+from sidecar.core.record.ids import Ids
+from sidecar.edge.clock import SystemClock
+from sidecar.edge.redis_counters import RedisCounters
+from sidecar.edge.redis_keys import connect, disconnect
+from sidecar.edge.redis_wallet import EVERY, Book, Posted, RedisWallet
+from tests.edge.scripts import Blocking
 
 DAY_US = 86_400_000_000
 START_US = 1_795_000_000_000_000
 SEED = 20261121
+WHO = Identity("k1", "app-1", "cust-9", "pro")
+TIERED = Price("graduated", per=3, tiers=(Tier(500, 10), Tier(2000, 4), Tier(None, 1)), included=20)
+PRICED = Limit("credit.tokens", "priced", 0, scope="customer", calendar="year", unit="usd", price=TIERED)
+CREDIT = Limit("credit", "balance", 0, scope="customer", unit="usd", period_us=60_000)
 
 
 def grant(name: str, amount: int = 100, **more) -> Grant:
@@ -177,6 +192,21 @@ def test_a_wallet_is_made_anew_from_its_ledger_grant_by_grant(seed):
         assert available(sweep(made.wallet, till.now_us)[0], till.now_us) == available(till.wallet, till.now_us)
 
 
+# Redis reads its clock for the script and again for the posting. Mutation: a posting's time is taken as it is.
+def test_a_posting_that_is_stamped_in_the_ms_of_an_expiry_is_played_before_it():
+    till = Till()
+    till.grant(grant("soon", expires_us=START_US + 1000, priority=0))
+    till.grant(grant("later", priority=1))
+    till.now_us = START_US + 999
+    till.move(60)
+    till.postings[-1] = till.postings[-1]._replace(place=f"{START_US // 1000 + 1}-0")
+    till.now_us = START_US + 1000
+    till.move(5)
+    made = rebuilt(till.book())
+    assert made.exact
+    assert differences(till.book(), made.wallet) == []
+
+
 def test_what_differs_is_told_by_grant_with_what_stands_and_what_would():
     till = Till()
     till.grant(grant("a"))
@@ -234,6 +264,90 @@ def test_more_used_than_granted_is_debt_also_from_a_trimmed_ledger():
 
 def test_an_empty_ledger_makes_an_empty_wallet():
     assert rebuilt(Till().book()) == (Wallet(), True)
+
+
+# Every change here is a script on a real Redis: requests that settle, or not, or late; grants, voids, expiries, holds
+# that run out. What was charged is what the running total rates to, less what was lost with a grant that had gone.
+# Mutations: a settle that posts its estimate again, a release without a posting.
+@pytest.mark.redis
+@pytest.mark.parametrize("seed", range(SEED, SEED + 4))
+async def test_after_random_traffic_the_ledger_sums_to_the_balance_and_makes_the_wallet_anew(redis_clean, seed):
+    street = Street(redis_clean, random.Random(seed))
+    client = connect(parse_redis_url(redis_clean.url), 5.0)
+    try:
+        wallet = RedisWallet(client, WHO.customer, "usd")
+        for number in range(300):
+            await street.step(wallet, number)
+            if number % 50 == 49:
+                book = await wallet.read(EVERY)
+                assert audit(book).whole
+        book = await street.after_all_holds(wallet)
+    finally:
+        await disconnect(client)
+        street.close()
+    kinds = {posted.kind for posted in book.postings}
+    assert kinds >= {"grant", "void", "expire", "rollover", "reserve", "settle", "release"}
+    assert audit(book).whole
+    for found in (book, book._replace(wallet=Wallet())):
+        made = rebuilt(found)
+        assert made.exact
+        assert differences(book, made.wallet) == []
+    used = -sum(posted.delta for posted in book.postings if posted.kind in {"reserve", "settle", "release"})
+    assert used == charged(TIERED, int(redis_clean.cli.get(street.counter)))
+
+
+class Street:
+    """Random requests of one customer, one after the other, through the counters that serve them."""
+
+    def __init__(self, redis, chance) -> None:
+        self.redis, self.chance = redis, chance
+        self._commands = Blocking(redis.port)
+        self._counters = RedisCounters(self._commands, SystemClock())
+        self._ids = Ids(chance.getrandbits(80))
+        self._open, self._granted = [], []
+        self.counter = self._checks(1).keys[0][0]
+
+    def close(self) -> None:
+        self._commands.close()
+
+    def now_us(self) -> int:
+        seconds, us = self.redis.cli.time()
+        return seconds * 1_000_000 + us
+
+    async def step(self, wallet, number) -> None:
+        what = self.chance.random()
+        if what < 0.12 or not self._granted:
+            ends = (self.now_us() // 1000 + self.chance.randrange(5, 60)) * 1000
+            more = {"expires_us": ends, "rollover_max": 30, "rollover_until_us": ends + 30_000} if what < 0.08 else {}
+            self._granted.append(f"g{number}")
+            one = grant(self._granted[-1], self.chance.randrange(50, 400), priority=self.chance.randrange(3), **more)
+            assert (await wallet.grant(one)).done in {"made", "past"}
+        elif what < 0.16:
+            await wallet.void(self.chance.choice(self._granted))
+        elif what < 0.65:
+            self._reserve()
+        elif self._open:
+            id_, checks = self._open.pop(self.chance.randrange(len(self._open)))
+            if self.chance.random() < 0.8:  # the others are never settled
+                self._counters.settle(id_, checks, (self.chance.randrange(0, 30), 0))
+
+    async def after_all_holds(self, wallet):
+        deadline = time.monotonic() + 10
+        while (book := await wallet.read(EVERY)).held:
+            assert time.monotonic() < deadline
+            await wallet.sweep()
+            await asyncio.sleep(0.005)
+        return book
+
+    def _reserve(self) -> None:
+        id_, checks, told = self._ids.mint(self.now_us() // 1000), self._checks(self.chance.randrange(1, 15)), []
+        ask = self._counters.force if self.chance.random() < 0.1 else self._counters.reserve
+        ask(id_, checks, told.append)
+        if told[0].allowed:
+            self._open.append((id_, checks))
+
+    def _checks(self, cost: int):
+        return checks_for((PRICED, CREDIT), (cost, 0), WHO, self.now_us())
 
 
 # --- What is shown ---------------------------------------------------------------------------------------------------

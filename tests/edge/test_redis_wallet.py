@@ -180,12 +180,14 @@ async def test_all_grants_together_stay_where_doubles_are_exact(wallet, redis_cl
 
 
 async def test_the_register_of_ids_does_not_grow_without_bound(wallet, redis_clean):
+    await wallet.grant(grant("here"))
     given = "0 0 0 1 0 0"
     redis_clean.cli.hset(GRANTED, mapping={f"old{number}": f"{number} {given}" for number in range(1, 1001)})
+    redis_clean.cli.hset(GRANTED, "here", f"0 {given}")
     await wallet.grant(grant("new"))
     book = await wallet.read()
-    assert len(book.granted) == 901
-    assert {"new", "old101", "old1000"} <= book.granted.keys()
+    assert len(book.granted) == 902
+    assert {"here", "new", "old101", "old1000"} <= book.granted.keys()
     assert "old100" not in book.granted
 
 
