@@ -20,7 +20,6 @@ MAX_CALLS: Final = 1_000  # of one JSON-RPC batch
 
 _POINTER: Final = re.compile(r"(?:/(?:[^/~]|~[01])*)*")
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
-_UTF8_MARK: Final = b"\xef\xbb\xbf"  # some clients send it, and most servers take it
 _NOTHING: Final = object()  # nothing is there: the pointer leads nowhere, or the body is empty
 _UNKNOWN: Final = object()  # the body was not seen whole, or is no JSON
 _UNREAD: Final = object()
@@ -103,7 +102,7 @@ class Bodies:
             elif isinstance(found, list) and _INDEX.fullmatch(step) and int(step) < len(found):
                 found = found[int(step)]
             else:
-                return _UNKNOWN if found is _UNKNOWN else _NOTHING
+                return _NOTHING
         return found
 
     def _document(self, side: str) -> Any:
@@ -127,13 +126,12 @@ def _parsed(body: bytes | None) -> Any:
         return _UNKNOWN
     if not body:
         return _NOTHING
-    body = body.removeprefix(_UTF8_MARK)
     try:
         return orjson.loads(body)
     except ValueError:
         pass
     try:
-        return json.loads(body)  # lone surrogates, NaN, UTF-16
+        return json.loads(body)  # lone surrogates, NaN, a byte order mark, UTF-16
     except (ValueError, RecursionError):
         return _UNKNOWN
 

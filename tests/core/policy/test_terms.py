@@ -89,7 +89,7 @@ def test_a_request_that_turns_out_not_to_count_settles_to_nothing():
 
 def test_a_slot_is_given_back_in_every_ending():
     # eliza #9904: the truth of a slot is unlike its cost, so it is always settled.
-    here = terms(Limit("slots", "concurrency", 4, meter=""))
+    here = terms(Limit("slots", "concurrency", 4))
     for status in (200, 404, 502):
         assert here.truth(here.measure(Facts(status=status))) == (0,)
 
@@ -230,7 +230,7 @@ def priced(meter="requests", unit="usd", **more):
 
 
 def balance(unit="usd", **more):
-    return Limit("credit", "balance", 0, meter="", unit=unit, period_us=1, **more)
+    return Limit("credit", "balance", 0, unit=unit, period_us=1, **more)
 
 
 def test_a_priced_limit_costs_its_meter_and_a_balance_nothing_of_its_own():

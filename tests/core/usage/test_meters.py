@@ -5,7 +5,7 @@ from itertools import pairwise
 from types import MappingProxyType, SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sidecar.core.policy import Arriving
@@ -299,6 +299,11 @@ def test_the_calls_of_a_batch_are_looked_up_one_by_one_and_added(body, units):
     assert asked(weighted, tap(body)) == units
 
 
+def test_what_is_no_call_matches_no_method_whatever_the_glob():
+    every = meter(Count(), When(json_rpc=("*",)))
+    assert [computed(every, tap(body))[0] for body in ([call("a"), 1, {}], {"no": "call"}, [])] == [1, 0, 0]
+
+
 @pytest.mark.parametrize("body", [None, b"{", [call("eth_call")] * 1_001])
 def test_calls_that_cannot_be_read_count_as_the_default_says(body):
     assert computed(meter(Lookup("json_rpc_method", COMPUTE, 10)), tap(body)) == (10, True)
@@ -387,6 +392,8 @@ BODIES = st.none() | st.binary(max_size=20) | st.sampled_from([
 ])  # fmt: skip
 
 
+@example(Usage("output"), When(), None, None, "", -1)
+@example(Usage("output"), When(), None, None, "", 2**60)
 @given(VALUES, WHENS, BODIES, BODIES, st.sampled_from(["", "m1"]), st.integers(-5, 2**60))
 def test_what_is_measured_is_never_below_zero_nor_above_what_is_counted_exactly(value, when, up, down, model, output):
     here, read = meter(value, when, "auto"), tap(up, down, model, output=output)
