@@ -121,7 +121,7 @@ def told(book: Book) -> dict[str, Any]:
                 "priority": grant.priority,
                 "starts": told_us(grant.starts_us),
                 "expires": told_us(grant.expires_us),
-                "rollover_max": decimal_of(grant.rollover_max),
+                "rollover_max": decimal_of(grant.rollover_max) if grant.rollover_max else "",
                 "rollover_until": told_us(grant.rollover_until_us),
                 "state": "live" if is_live(grant, now_us) else "waiting",
             }

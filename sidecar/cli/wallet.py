@@ -274,9 +274,12 @@ def _print_rows(rows: list[dict[str, Any]], title: str = "", kind: str = "") -> 
     if not rows:
         return
     if sys.stdout.isatty():
-        table = Table(*rows[0], title=title)
+        names = [name for name in rows[0] if any(row[name] != "" for row in rows)]
+        table = Table(title=title)
+        for name in names:
+            table.add_column(name, overflow="fold")  # an id that is cut short is none
         for row in rows:
-            table.add_row(*map(str, row.values()))
+            table.add_row(*(str(row[name]) for name in names))
         Console().print(table)
     else:
         for row in rows:
