@@ -7,8 +7,9 @@ it (0 where it has none), and `Meter.missing` says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple, cast
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from sidecar.core.policy import Facts, Meter, glob
 from sidecar.core.usage.body import steps
@@ -179,31 +180,26 @@ def _clamped(units: int) -> int:
 # --- Meters that look at bodies --------------------------------------------------------------------------------------
 
 
-class _Look(NamedTuple):
-    """How a meter is computed on one occasion: conditions of the head, of the bodies, and the quantity."""
+def _look(tests: list[Test], inside: list[BodyTest], units: Units) -> Units:
+    """A meter on one occasion, under conditions of the head and of bodies; None: it is not known (yet)."""
+    if not inside:
+        return _where(tests, units)
 
-    tests: list[Test]
-    inside: list[BodyTest]
-    units: Units
+    def look(exchange: Any) -> Any:
+        holds = judge(inside, exchange.tap)
+        return units(exchange) if holds else 0 if holds is False else None
 
-    def __call__(self, exchange: Any) -> int | None:
-        """The quantity; None: it is not known, or the bodies did not yield it."""
-        if not all(test(exchange) for test in self.tests):
-            return 0
-        holds = judge(self.inside, exchange.tap) if self.inside else True
-        if holds is None:
-            return None
-        return cast("int | None", self.units(exchange)) if holds else 0
+    return _where(tests, look)
 
 
 def _inside(rule: MeterRule, route_id: str, read: set[str]) -> Meter:
     when, value = rule.when, rule.value
     known, asks = _on_arrival(value)
     asks |= looks(when) | ({"body"} if "request" in read else set())
-    before = _Look(
+    before = _look(
         head_tests(when, field_of_request), body_tests(when, arriving=True), _counted(rule, _early(value, route_id))
     )
-    after = _Look(
+    after = _look(
         status_tests(when) + head_tests(when, field_of_facts),
         body_tests(when, arriving=False),
         _counted(rule, _units(value, route_id, field_of_facts)),
@@ -214,14 +210,14 @@ def _inside(rule: MeterRule, route_id: str, read: set[str]) -> Meter:
         known=known,
         ask=_or_else(default if known else None, before),
         asks=frozenset(asks),
-        measure=_or_else(default, after),  # type: ignore[arg-type] # an integer in both ways
+        measure=_or_else(default, after),
         needs=frozenset(asks | {"body", "exchange"} | ({"status"} if when.statuses is not None else set())),
         reads=frozenset(read),
         missing=lambda facts: after(facts) is None,
     )
 
 
-def _or_else(default: int | None, look: _Look) -> Callable[[Any], int | None]:
+def _or_else(default: int | None, look: Units) -> Units:
     return lambda exchange: default if (units := look(exchange)) is None else units
 
 
@@ -246,13 +242,21 @@ def _counted(rule: MeterRule, units: Units) -> Units:
         calls = exchange.tap.calls if exchange.tap is not None else None
         if calls is None:
             return None
-        found = [method for method in calls if method and matches(method)] if globs else calls or _NO_CALL
+        found = 0
+        for method, times in _tally(calls if calls or globs else _NO_CALL):
+            if not globs or (method and matches(method)):
+                found += times * units(method) if by_call else times
         if by_call:
-            return _clamped(sum(map(units, found)))
+            return _clamped(found)
         one: int | None = units(exchange) if found else 0
-        return one if one is None or not each else _clamped(one * len(found))
+        return one if one is None or not each else _clamped(one * found)
 
     return count
+
+
+def _tally(calls: Sequence[str]) -> Iterable[tuple[str, int]]:
+    """How often each method comes: a batch names few of them many times."""
+    return ((calls[0], 1),) if len(calls) == 1 else Counter(calls).items()
 
 
 _NO_CALL: Final = ("",)  # a request that is no JSON-RPC call counts once, as whatever is not in the table
