@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import itertools
 import os
 import sys
@@ -70,6 +71,7 @@ class Shop:
         headers = {"X-Api-Key": customer.key, "Content-Type": "application/json", **how.pop("headers", {})}
         method = how.pop("method", "GET" if body is None else "POST")
         data = body if isinstance(body, bytes | None) else orjson.dumps(body)
+        data = io.BytesIO(data) if data else data  # aiohttp warns of large bytes
         async with self._session.request(method, self.node.where + path, data=data, headers=headers) as answer:
             fields = {name.lower(): value for name, value in answer.headers.items()}
             return Answer(answer.status, fields, await answer.read())
