@@ -138,7 +138,6 @@ class ReadingExchange(RequestExchange):
 
     def on_upstream_failed(self, error: UpstreamError) -> None:
         if self.gone:
-            self.leg = None
             return self.on_overdue()
         held = self.tap.end(complete=False)
         if held:

@@ -7,6 +7,7 @@ from sidecar.core.errors import StoreError, UpstreamError
 from sidecar.core.http.problem import Problem
 from sidecar.core.policy import Limit
 from sidecar.core.usage import REQUESTS, Count, Exclusion, Json, Lookup, MeterRule, Usage, When
+from sidecar.gateway import serve
 from sidecar.gateway.reading import READ_ON_BYTES
 from tests.gateway.scene import SLOTS, Scene
 from tests.stage import EGRESS, quota
@@ -127,6 +128,14 @@ def test_a_body_that_came_before_its_key_was_found_is_read_as_well():
     assert scene.counters.used("tokens") == 500
 
 
+def test_a_body_that_is_read_is_never_left_paused():
+    scene = Reading(TOKENS)
+    scene.ask("Content-Length: 200000", method="POST")
+    for _ in range(3):
+        scene.exchange.on_body(b"x" * 50_000)
+        assert not scene.client.reading_paused
+
+
 def test_a_whole_body_that_came_before_its_key_was_found_is_read_as_well():
     scene = Reading(TOKENS)
     scene.keys.holding = True
@@ -163,17 +172,19 @@ def test_usage_is_asked_for_on_the_clients_behalf_and_taken_out_again():
     assert (scene.record["quality"], scene.record["bytes_in"]) == ("provider_reported", len(STREAMED))
 
 
-# Fails if the rebuilt head is remembered for the connection's next request.
-def test_the_next_request_of_the_same_head_has_a_head_of_its_own():
+# Fails if the rebuilt head is remembered for the connection's next request, or the remembered one is sent with it.
+def test_requests_of_one_head_have_each_the_head_of_their_body():
     scene = Reading()
     request = scene.post().request
-    other = STREAMED.replace(b"true", b"null")
-    exchange = type(scene.exchange)(scene.house, request, scene.client)
-    scene.house.started()
-    exchange.arrive(request.prepared)
-    exchange.on_body(other)
-    exchange.on_body_end([])
-    assert (scene.call.connect().body, b"Content-Length: %d\r\n" % len(other) in scene.call.head) == (other, True)
+    plain = STREAMED.replace(b"true", b"null")
+    seen = [len(scene.call.connect().body)]
+    for body in (plain, STREAMED, plain):
+        scene.exchange = serve(scene.house, request, scene.client)
+        scene.exchange.on_body(body)
+        scene.exchange.on_body_end([])
+        seen.append(len(scene.call.connect().body))
+    assert [int(call.head.partition(b"Content-Length: ")[2].split(b"\r")[0]) for call in scene.upstream.calls] == seen
+    assert seen[0] == seen[2] > seen[1] == seen[3] == len(plain)
 
 
 def test_a_chunked_body_stays_chunked_when_it_is_rewritten():
@@ -368,6 +379,26 @@ def test_every_ending_settles_what_it_held(ending, tokens, outcome, quality, sta
     assert scene.at_rest()
 
 
+# DEEIX-Chat #477: settling below zero rolled the usage back. Fails if the truth is cut to what is left.
+def test_what_was_used_beyond_the_limit_stays_used():
+    scene = Reading(Limit("tokens", "quota", 40, meter="output_tokens", calendar="month"), default_output=10)
+    scene.post(b'{"model":"gpt-4.1"}')
+    whole(scene)
+    assert (scene.record["usage"]["output_tokens"], scene.counters.used("tokens")) == (42, 42)
+    scene.post(b'{"model":"gpt-4.1"}')
+    assert scene.client.status == 429
+
+
+# Fails if a body is waited for that will never come.
+def test_a_client_that_left_while_its_key_was_looked_up_is_not_waited_for():
+    scene = Reading(TOKENS, SLOTS)
+    scene.keys.holding = True
+    scene.post(end=False)
+    scene.exchange.on_client_gone()
+    scene.keys.let_go()
+    assert (scene.counters.used("tokens"), scene.upstream.calls, scene.at_rest()) == (0, [], True)
+
+
 @pytest.mark.parametrize("ending", ["gone", "broken", "full", "unwritten"])
 def test_what_ends_before_the_upstream_saw_it_holds_nothing(ending):
     scene = Reading(TOKENS, SLOTS)
@@ -380,6 +411,16 @@ def test_what_ends_before_the_upstream_saw_it_holds_nothing(ending):
         exchange.on_body_broken(Problem(408, "body-timeout", "x"))
     assert (scene.counters.used("tokens"), scene.upstream.calls, scene.at_rest()) == (0, [], True)
     assert scene.client.status == {"gone": 0, "broken": 408}.get(ending, 503)
+
+
+# Fails if what is held of an event is lost with the connection: without us the client would have had it.
+def test_what_is_held_back_is_passed_on_when_the_answer_is_cut():
+    scene = Reading()
+    scene.post()
+    call = scene.stream()
+    call.go_on(EVENTS[1][:10])
+    call.fail(UpstreamError(502, "upstream-truncated", "x"))
+    assert (scene.sent, scene.client.ended) == (EVENTS[0] + EVENTS[1][:10], "cut")
 
 
 # litellm #14457, #13245: the client left in mid-stream, and no usage was known.
