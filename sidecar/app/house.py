@@ -191,9 +191,8 @@ class House:
         if arrival.way.identity_headers and who is not None:
             lines.append(forward.identity_lines(who.customer, who.subject, who.key_id, exchange.plan))
         up = forward.request_head(request, query, dropped, b"".join(lines), length=exchange.rewritten)
-        if not (
-            arrival.way.identity_headers or exchange.rewritten
-        ):  # whom the key stands for may change while the head stays
+        # Whom the key stands for may change while the head stays, and so may what is sent for its body.
+        if not (arrival.way.identity_headers or exchange.rewritten):
             arrival.up = up
         return up
 
