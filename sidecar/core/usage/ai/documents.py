@@ -100,7 +100,7 @@ class Elements:
 
     def _alone(self, data: bytes) -> Any:
         """What `data` says where it is one element and nothing else, as most writes of most servers are."""
-        if self._depth != 1 or self._reading or self._in_string or len(data) > MAX_ELEMENT:
+        if self._depth != 1 or self._in_string or len(data) > MAX_ELEMENT:
             return None
         try:
             value = orjson.loads(data.strip(_BETWEEN))

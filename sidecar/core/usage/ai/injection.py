@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Final
 
 import orjson
@@ -17,6 +18,7 @@ import orjson
 from sidecar.core.usage.ai.documents import parsed
 from sidecar.core.usage.ai.sse import data_of
 
+TRIES: Final = 4  # places that look right; each costs a parse, and a body can be full of them
 _OPTIONS: Final = re.compile(rb'"stream_options"\s*:\s*(\{[^{}]*\}|null)')
 _ASKED: Final = b'{"stream_options":{"include_usage":true},'
 _NAME: Final = b'"usage"'  # with its quotes, it cannot stand inside of a string
@@ -37,7 +39,7 @@ def asking(body: bytes, fields: Mapping[str, Any]) -> bytes | None:
         return _ASKED + body[body.index(b"{") + 1 :]
     options = {**options, "include_usage": True}
     wanted = {**fields, "stream_options": options}
-    for found in _OPTIONS.finditer(body):
+    for found in islice(_OPTIONS.finditer(body), TRIES):
         sent = body[: found.start(1)] + orjson.dumps(options) + body[found.end(1) :]
         if parsed(sent) == wanted:
             return sent
@@ -61,13 +63,10 @@ def without_null(event: bytes, value: Mapping[str, Any]) -> bytes:
     """The bytes of an event, whose data is `value`, without a `"usage": null` of its own."""
     begin = event.find(_NAME)
     alone = event.find(_NAME, begin + 1) < 0
-    while begin >= 0:
-        found = _NULL.match(event, begin)
-        if found is not None:
-            kept = _without_member(event, begin, found.end())
-            if alone or parsed(data_of(kept)) == {name: value[name] for name in value if name != "usage"}:
-                return kept
-        begin = event.find(_NAME, begin + 1)
+    for found in islice(_NULL.finditer(event, max(begin, 0)), TRIES):
+        kept = _without_member(event, found.start(), found.end())
+        if alone or parsed(data_of(kept)) == {name: value[name] for name in value if name != "usage"}:
+            return kept
     return event
 
 

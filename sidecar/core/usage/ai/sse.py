@@ -18,7 +18,7 @@ MAX_EVENT comes in pieces that are not to be read."""
 
 _LINE_END: Final = rb"(?:\r\n|\n|\r(?=[^\n]))"  # whether a CR ends its line is known when the next byte is there
 _END: Final = re.compile(_LINE_END * 2)
-_TAIL: Final = 3  # bytes of an end that can have come before its last one
+_TAIL: Final = 2  # bytes before those of a piece that can be of the end in it: CR of CRLF, and a line end
 
 
 class Events:

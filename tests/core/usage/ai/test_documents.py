@@ -50,6 +50,20 @@ def test_what_is_no_json_reads_the_same_however_it_is_cut(text, places):
     assert elements(cut(array, places)) == elements([array])
 
 
+# Mutation: what looks like an object is one, wherever it stands.
+@pytest.mark.parametrize(
+    ("pieces", "objects"),
+    [
+        ([b'["', b"{}", b'"]'], []),
+        ([b'[{"a":', b"{}", b"}]"], [{"a": {}}]),
+        ([b"[[", b"{}", b"]]"], [[{}]]),
+        ([b"[", b"{},", b"{}", b",{}]"], [{}, {}, {}]),
+    ],
+)
+def test_a_piece_that_looks_like_an_element_may_be_none(pieces, objects):
+    assert elements(pieces) == (objects, True, 0)
+
+
 def test_an_element_that_is_too_long_is_dropped_and_the_next_one_read(monkeypatch):
     monkeypatch.setattr(documents, "MAX_ELEMENT", 20)
     long = b'{"a":"' + b"x" * 20 + b'"}'

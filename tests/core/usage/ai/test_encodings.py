@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.core.usage.ai.encodings import ALLOWED, RATIO, SLICE, Decoder, layers_of, zstd
+from sidecar.core.usage.ai.encodings import ALLOWED, PIECE, RATIO, SLICE, Decoder, layers_of, zstd
 from tests.core.usage.ai.answers import cut
 
 TEXT = b"".join(b'data: {"text":"%x"}\n\n' % random.Random(n).getrandbits(64) for n in range(5000))  # several slices
@@ -45,8 +45,21 @@ def test_each_coding_is_undone_however_it_is_cut(coding, step):
     assert decoded(coding, [packed[at : at + step] for at in range(0, len(packed), step)]) == (TEXT, 0)
 
 
+# Mutation: br is done when it can take more input, though it has more to give.
+@pytest.mark.parametrize("coding", PACK)
+def test_what_grows_tenfold_comes_out_to_its_last_byte(coding):
+    text = b"".join(b'data: {"n":%d,"text":"%x"}\n\n' % (n, n * 7919) for n in range(3000))
+    assert decoded(coding, [PACK[coding](text)]) == (text, 0)
+
+
 def test_deflate_without_zlibs_head_is_undone_as_well():
     assert decoded(b"deflate", [bare(TEXT)]) == (TEXT, 0)
+
+
+# Mutation: deflate is done when its input is.
+def test_what_deflate_still_holds_when_its_input_is_over_comes_out():
+    sizes = range(PIECE, PIECE + 1000)
+    assert [size for size in sizes if len(decoded(b"deflate", [bare(bytes(size))])[0]) != size] == []
 
 
 @pytest.mark.parametrize("coding", [b"gzip", b"zstd"])

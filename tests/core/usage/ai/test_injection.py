@@ -1,4 +1,5 @@
 import json
+from time import perf_counter
 
 import pytest
 from hypothesis import given
@@ -49,6 +50,16 @@ def test_an_odd_spelling_is_written_anew_with_all_digits():
     sent = ask("openai", CHAT, body)[1]
     assert json.loads(sent) == json.loads(body) | {"stream_options": {"include_usage": True}}
     assert b"12345678901234567890123" in sent
+
+
+# Mutation: no TRIES: minutes, in which nobody else is served.
+def test_a_body_full_of_what_looks_like_options_is_soon_done():
+    body = json.dumps({"stream": True, "a": [{"stream_options": {}}] * 40_000, "stream_options": {}}).encode()
+    event = json.dumps({"a": [{"usage": None}] * 40_000, "usage": None}).encode()
+    begun = perf_counter()
+    assert json.loads(ask("openai", CHAT, body)[1])["stream_options"] == {"include_usage": True}
+    assert without_null(b"data: " + event + b"\n\n", json.loads(event)) == b"data: " + event + b"\n\n"
+    assert perf_counter() - begun < 5
 
 
 @pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-32"])
