@@ -220,8 +220,11 @@ class Upstream(Protocol):
         """The caller wants nothing any more, and has no leg yet."""
 
 
-class House(Protocol):
-    """What all exchanges of a worker share: the ports, the policy in force, and what is prepared once for many."""
+class House:
+    """What all exchanges of a worker share: the ports, the policy in force, and what is prepared once for many.
+
+    A base class and no Protocol: there is one, and every step of every exchange asks it for something.
+    """
 
     now_us: Callable[[], int]
     mono_us: Callable[[], int]
@@ -236,31 +239,41 @@ class House(Protocol):
     totals: Totals
     draining: bool  # from now on every answer says that it is its connection's last
 
-    def mint(self, now_ms: int) -> bytes:
-        """A new id, dated `now_ms`: of the request, the reservation and the record."""
-
+    mint: Callable[[int], bytes]  # a new id, dated in ms: of the request, the reservation and the record
     unheard: set[Any]  # exchanges whose answer is read on though their client has left
 
     def checks(self, arrival: Any, request: Request, now_us: int, tap: Tap | None = None) -> Checks:
         """What this request asks of the counters; the same object for all of a window. `tap`: of its body."""
+        raise NotImplementedError
 
-    def upstream(self, route: Route) -> Upstream: ...
-    def is_loop(self, request: Request) -> bool: ...
+    def upstream(self, route: Route) -> Upstream:
+        raise NotImplementedError
+
+    def is_loop(self, request: Request) -> bool:
+        raise NotImplementedError
+
     def head_up(self, exchange: Any) -> bytes:
         """The head for the upstream: without the credential, with who we are."""
+        raise NotImplementedError
 
     def head_down(self, exchange: Any, head: ResponseHead) -> bytes:
         """The head for the client; decides `exchange.chunked` and `exchange.close_after`."""
+        raise NotImplementedError
 
     def limit_fields(self, decision: Decision) -> bytes:
         """The RateLimit field lines, b"" where they are off."""
+        raise NotImplementedError
 
     def shadowed(self, decision: Decision) -> None:
         """Count what would have been denied."""
+        raise NotImplementedError
 
-    def started(self) -> None: ...
+    def started(self) -> None:
+        raise NotImplementedError
+
     def finished(self, exchange: Any) -> None:
         """Called once per exchange, when nothing of it is open any more."""
+        raise NotImplementedError
 
 
 class Entry(Protocol):

@@ -11,8 +11,9 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from sidecar import ports
 from sidecar.core.counter import Checks, checks_for
 from sidecar.core.decision import Decision
 from sidecar.core.headers import ratelimit_fields, warning_fields, x_ratelimit_fields
@@ -25,10 +26,10 @@ from sidecar.core.record import Totals
 from sidecar.gateway import Arrival, ReadingExchange, RequestExchange
 from sidecar.ports import Alerts, Client, Clock, Counters, Journal, Keys, Probe, Retries, Upstream
 
-CHECKS_CACHED = 50_000
-VARIED_CACHED = 4_096  # where a body decides what is asked: calls repeat, estimates of tokens hardly
-LINES_A_SECOND = 10
-_NOT_NEWS = frozenset({"ok", "tunnel", "client_gone"})
+CHECKS_CACHED: Final = 50_000
+VARIED_CACHED: Final = 4_096  # where a body decides what is asked: calls repeat, estimates of tokens hardly
+LINES_A_SECOND: Final = 10
+_NOT_NEWS: Final = frozenset({"ok", "tunnel", "client_gone"})
 log = logging.getLogger("sidecar.exchange")
 Network = IPv4Network | IPv6Network
 Mint = Callable[[int], bytes]
@@ -57,7 +58,7 @@ class Ports(NamedTuple):
     alerts: Alerts
 
 
-class House:
+class House(ports.House):
     """The ports, the policy in force, and the caches. `upstream_of(route)` yields the pool of a route."""
 
     def __init__(

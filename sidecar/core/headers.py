@@ -8,7 +8,7 @@ that holds for a window is rendered once per Checks.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sidecar.core.http.problem import Problem
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from sidecar.core.decision import Decision
     from sidecar.core.policy import Limit
 
-_SECOND_US = 1_000_000
-_UNTOLD = frozenset({"priced", "balance"})
-_INTEGER_MAX = 999_999_999_999_999  # RFC 9651 §3.3.1: fifteen digits
+_SECOND_US: Final = 1_000_000
+_UNTOLD: Final = frozenset({"priced", "balance"})
+_INTEGER_MAX: Final = 999_999_999_999_999  # RFC 9651 §3.3.1: fifteen digits
 
 
 class _Fields:
@@ -88,13 +88,13 @@ def denial_problem(decision: Decision) -> Problem:
     )
 
 
-_QUOTA = (
+_QUOTA: Final = (
     429,
     "quota-exceeded",
     "Request cannot be satisfied as assigned quota has been exceeded",
     "limit {id} of {amount} {meter} is used up for now",
 )
-_DENIALS = {
+_DENIALS: Final = {
     "concurrency": (
         429,
         "temporary-reduced-capacity",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from operator import lt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sidecar.core.decision import Decision
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from sidecar.core.policy import Limit
     from sidecar.ports import Clock, Counters
 
-HOLD_US = 1_000_000
-CAP = 65_536
+HOLD_US: Final = 1_000_000
+CAP: Final = 65_536
 
 _Done = Callable[["Decision | StoreError"], None]
 _Keys = tuple[tuple[str, ...], ...]

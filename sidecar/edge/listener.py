@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 import httptools
 
@@ -17,13 +17,18 @@ from sidecar.core.http.problem import Problem, problem_answer, too_large
 from sidecar.core.http.request import CHUNKED, Fields, HeadLimits, Request, bad, read_line, read_request
 from sidecar.ports import Client, Exchange
 
-HEAD, BODY, WAIT, SKIP, TUNNEL, LINGER = "head", "body", "wait", "skip", "tunnel", "linger"
-PIPELINED_BYTES = 64 * 1024  # of later requests, held while one is answered
-HIGH_WATER_BYTES = 256 * 1024
-SKIPPED_BYTES = 64 * 1024  # of a refused request's body, read past so that the connection can go on
-DRAIN_IDLE_S = 0.5  # for the request of an idle client that was on its way when the drain began
-LINGER_S = 1.0  # a short read after our FIN, so that a 4xx is not lost to a reset
-_FOREVER = float("inf")
+HEAD: Final = "head"
+BODY: Final = "body"
+WAIT: Final = "wait"
+SKIP: Final = "skip"
+TUNNEL: Final = "tunnel"
+LINGER: Final = "linger"
+PIPELINED_BYTES: Final = 64 * 1024  # of later requests, held while one is answered
+HIGH_WATER_BYTES: Final = 256 * 1024
+SKIPPED_BYTES: Final = 64 * 1024  # of a refused request's body, read past so that the connection can go on
+DRAIN_IDLE_S: Final = 0.5  # for the request of an idle client that was on its way when the drain began
+LINGER_S: Final = 1.0  # a short read after our FIN, so that a 4xx is not lost to a reset
+_FOREVER: Final = float("inf")
 
 
 class Timeouts(NamedTuple):

@@ -13,7 +13,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from sidecar.core.errors import UpstreamError
@@ -21,10 +21,10 @@ from sidecar.core.http.request import Request
 from sidecar.core.http.response import ResponseHead
 from sidecar.ports import Caller
 
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
-FAILURES_TO_EJECT = 3
-EJECTED_S = 5.0
-EJECTED_MAX_S = 60.0
+IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+FAILURES_TO_EJECT: Final = 3
+EJECTED_S: Final = 5.0
+EJECTED_MAX_S: Final = 60.0
 
 
 class PoolLimits(NamedTuple):

@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import hiredis
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 Done = Callable[[Any], None]
 Connect = Callable[[], Awaitable["AbstractConnection"]]
 
-LATENCY_BOUNDS_US = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000)
+LATENCY_BOUNDS_US: Final = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000)
 
 _log = logging.getLogger(__name__)
-_MORE = object()
-_CANCEL_AGAIN_S = 0.1
+_MORE: Final = object()
+_CANCEL_AGAIN_S: Final = 0.1
 # Raised inside a script, Redis 6 wraps the code: "ERR Error running script …: -READONLY You can't write …"
-_FAILED_OVER = re.compile(r"(?:^|-)(READONLY|MASTERDOWN)\b")
+_FAILED_OVER: Final = re.compile(r"(?:^|-)(READONLY|MASTERDOWN)\b")
 
 
 class WireOptions(NamedTuple):

@@ -7,7 +7,7 @@ connection is given back only when both messages ended cleanly and not a byte ca
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import httptools
 
@@ -17,11 +17,11 @@ from sidecar.core.http.request import CHUNKED, Fields, Request
 from sidecar.core.http.response import MAX_HEAD_BYTES, BadAnswer, ResponseHead, read_response, read_status_line
 from sidecar.ports import Caller
 
-MAX_INTERIM = 16  # 1xx heads before the final one: endless 1xx would hold a client for ever
-MEMO_HEADS = 256  # heads judged before, per pool
-MEMO_HEAD_BYTES = 2048
-HIGH_WATER_BYTES = 256 * 1024
-_FOREVER = float("inf")
+MAX_INTERIM: Final = 16  # 1xx heads before the final one: endless 1xx would hold a client for ever
+MEMO_HEADS: Final = 256  # heads judged before, per pool
+MEMO_HEAD_BYTES: Final = 2048
+HIGH_WATER_BYTES: Final = 256 * 1024
+_FOREVER: Final = float("inf")
 
 
 class Owner(Protocol):
@@ -297,7 +297,7 @@ def _offered(head: ResponseHead, request: Request) -> bool:
     return head.fields.get(b"upgrade", b"").lower() in offers - {b""}
 
 
-_WHOLE = LengthBody(0)
+_WHOLE: Final = LengthBody(0)
 
 
 def _body_of(head: ResponseHead) -> Body:

@@ -9,6 +9,7 @@ path a coroutine costs seven times a call.
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError, UpstreamError
@@ -25,9 +26,9 @@ from sidecar.gateway.arrival import Arrival
 from sidecar.gateway.ending import Ending
 from sidecar.ports import Leg
 
-REPLAY_BYTES = 64 * 1024  # of a request body, held until the answer begins, so that a safe retry can send it again
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-CLIENT_GONE = 499  # nginx's word for an answer that nobody waited for
+REPLAY_BYTES: Final = 64 * 1024  # of a request body, held until the answer begins, for a safe retry
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+CLIENT_GONE: Final = 499  # nginx's word for an answer that nobody waited for
 
 
 class RequestExchange(Ending):

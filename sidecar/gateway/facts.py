@@ -5,11 +5,10 @@ Only fields and their first values: what changes them is the story in this packa
 
 from __future__ import annotations
 
+from sidecar.core import record
 from sidecar.core.counter import Checks
-from sidecar.core.decision import Decision
 from sidecar.core.http.request import Request
 from sidecar.core.http.response import ResponseHead
-from sidecar.core.identity import Identity
 from sidecar.core.policy import Route, Tap, Terms
 from sidecar.gateway.arrival import Arrival
 from sidecar.ports import Client, House, Leg, Upstream
@@ -18,24 +17,21 @@ NOTHING: dict[str, int] = {}
 NO_TRAILERS: list[tuple[bytes, bytes]] = []
 
 
-class Facts:
-    """One exchange, as meters (`core.policy.Facts`) and records (`core.record.Facts`) read it."""
+class Facts(record.Facts):
+    """One exchange, as meters (`core.policy.Facts`) read it, and with what its record states."""
 
     __slots__ = (
-        "house", "request", "client", "id", "method", "path", "arrived_us", "started_us",  # on arrival
-        "arrival", "way", "route", "identity", "terms", "plan", "checks", "decision",
-        "traceparent",  # the way in
-        "upstream", "leg", "sent_us", "attempts", "body", "body_ended", "request_trailers", "bytes_in",  # up
-        "head", "status", "bytes_out", "chunked", "out", "trailers", "upstream_us",  # down
+        "house", "request", "client", "arrived_us", "started_us",  # on arrival
+        "arrival", "way", "terms", "checks",  # the way in
+        "upstream", "leg", "sent_us", "body", "body_ended", "request_trailers",  # up
+        "head", "chunked", "out", "trailers",  # down
         "opened", "ended", "gone", "broken", "tunnelled", "close_after",  # the laws
-        "usage", "quality", "billable", "billable_reason", "duration_us", "outcome", "client_disconnected",  # the bill
     )  # fmt: skip
 
     arrival: Arrival
     way: Route
     terms: Terms
-    # What only an exchange whose bodies are read, or that may be a retry, knows of itself (reading.py).
-    dims: dict[str, str] = {}  # noqa: RUF012 - never written to
+    # What only an exchange whose bodies are read, or that may be a retry, knows of itself (reading.py); `dims` is one.
     tap: Tap | None = None
     rewritten = 0  # bytes of the body that goes up where it is not the client's own
     repeated = False  # an earlier exchange had this Idempotency-Key
@@ -51,9 +47,9 @@ class Facts:
         self.started_us = house.mono_us()
         self.id = house.mint(now_us // 1000)
         self.route = self.plan = self.traceparent = ""
-        self.identity: Identity | None = None
+        self.identity = None
         self.checks: Checks | None = None
-        self.decision: Decision | None = None
+        self.decision = None
         self.upstream: Upstream | None = None
         self.leg: Leg | None = None
         self.head: ResponseHead | None = None
@@ -68,7 +64,7 @@ class Facts:
         self.duration_us = 0
         self.outcome = "ok"
         self.quality = "exact"
-        self.usage: dict[str, int] = NOTHING
+        self.usage = NOTHING
 
     @property
     def customer(self) -> str:

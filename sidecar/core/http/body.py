@@ -7,14 +7,14 @@ space, CRLF and nothing else, extensions dropped and capped, trailers kept apart
 from __future__ import annotations
 
 import re
-from typing import Protocol
+from typing import Final, Protocol
 
-MAX_CHUNK_LINE = 4096  # bytes of one chunk-size line with its extensions
-MAX_EXTENSIONS = 16 * 1024  # bytes of all extensions of a body: a 100 kB extension costs us and bills nobody
-MAX_TRAILERS = 16 * 1024
+MAX_CHUNK_LINE: Final = 4096  # bytes of one chunk-size line with its extensions
+MAX_EXTENSIONS: Final = 16 * 1024  # bytes of all extensions of a body: a 100 kB extension costs us and bills nobody
+MAX_TRAILERS: Final = 16 * 1024
 
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(;[\t\x20-\x7e\x80-\xff]*)?")
-_TRAILER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")  # blanks are stripped apart: linear
+_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(;[\t\x20-\x7e\x80-\xff]*)?")
+_TRAILER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")  # blanks go apart: linear
 
 
 class BadFraming(ValueError):  # noqa: N818 - a finding about a message, not a failure of ours

@@ -8,24 +8,25 @@ from __future__ import annotations
 import re
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
+from typing import Final
 
 from sidecar.core.http.problem import phrase
 from sidecar.core.http.request import CHUNKED, Request
 from sidecar.core.http.response import UNTIL_CLOSE, ResponseHead
 
-HOP_BY_HOP = frozenset({
+HOP_BY_HOP: Final = frozenset({
     b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
     b"transfer-encoding", b"upgrade", b"http2-settings",
 })  # fmt: skip
 # What we set ourselves on the way up: a client's own value is kept only where it is a named proxy.
-_OURS_UP = HOP_BY_HOP | {
+_OURS_UP: Final = HOP_BY_HOP | {
     b"host", b"content-length", b"expect", b"via", b"forwarded", b"x-forwarded-for", b"x-forwarded-proto",
     b"x-forwarded-host", b"x-forwarded-port", b"x-real-ip", b"x-request-id",
     b"x-sidecar-customer", b"x-sidecar-subject", b"x-sidecar-key-id", b"x-sidecar-plan",
 }  # fmt: skip
-_OURS_DOWN = HOP_BY_HOP | {b"content-length", b"via"}
+_OURS_DOWN: Final = HOP_BY_HOP | {b"content-length", b"via"}
 # What we set ourselves is not said late by others either: a server that merges trailers would believe it.
-_NOT_IN_TRAILERS = _OURS_UP | {
+_NOT_IN_TRAILERS: Final = _OURS_UP | {
     b"content-encoding", b"content-type", b"content-range", b"authorization", b"set-cookie",
     b"cache-control", b"max-forwards", b"range", b"age", b"date", b"location", b"retry-after", b"vary",
 }  # fmt: skip
@@ -56,7 +57,7 @@ def forwarded_on(request: Request, peer: str, *, tls: bool) -> bytes:
     return b"X-Forwarded-For: %b\r\n" % b", ".join([*chain, peer.encode()]) + kept + b"".join(more)
 
 
-_SPELLED = {
+_SPELLED: Final = {
     b"x-forwarded-proto": b"X-Forwarded-Proto",
     b"x-forwarded-host": b"X-Forwarded-Host",
     b"x-forwarded-port": b"X-Forwarded-Port",
@@ -74,7 +75,7 @@ def via(request: Request, pseudonym: bytes) -> bytes:
     return b"Via: %b\r\n" % b", ".join([*before, b"1.%d %b" % (request.minor, pseudonym)])
 
 
-_TRACE = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+_TRACE: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
 
 def trace(request: Request) -> str:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
-_IANA = "https://iana.org/assignments/http-problem-types#"
-_TYPES = {  # registered by draft-ietf-httpapi-ratelimit-headers §10
+_IANA: Final = "https://iana.org/assignments/http-problem-types#"
+_TYPES: Final = {  # registered by draft-ietf-httpapi-ratelimit-headers §10
     "quota-exceeded": _IANA + "quota-exceeded",
     "temporary-reduced-capacity": _IANA + "temporary-reduced-capacity",
 }
-PROBLEM_JSON = b"application/problem+json"
+PROBLEM_JSON: Final = b"application/problem+json"
 
 
 class Problem(NamedTuple):
@@ -32,7 +32,7 @@ def phrase(status: int) -> bytes:
     return _PHRASES.get(status, b"")
 
 
-_PHRASES = {int(status): status.phrase.encode() for status in HTTPStatus}
+_PHRASES: Final = {int(status): status.phrase.encode() for status in HTTPStatus}
 
 
 def problem_body(problem: Problem, instance: str) -> bytes:
@@ -79,12 +79,12 @@ def no_feature(plans: Sequence[str]) -> Problem:
 
 
 # Answers that are the same for everybody.
-_AUTHENTICATE = ((b"WWW-Authenticate", b'Bearer realm="api"'),)
-NO_ROUTE = Problem(404, "no-route", "no route of the policy matches this method and path")
-NO_KEY = Problem(401, "key-missing", "this API needs a key", headers=_AUTHENTICATE)
-BAD_KEY = Problem(401, "key-unknown", "this key is not known, or was revoked", headers=_AUTHENTICATE)
-KEYS_AWAY = Problem(503, "keys-unavailable", "keys cannot be verified now", headers=((b"Retry-After", b"1"),))
-NO_PLAN = Problem(403, "plan-unknown", "the plan of this key is not in the policy")
-JOURNAL_FULL = Problem(503, "journal-full", "usage cannot be recorded now", headers=((b"Retry-After", b"5"),))
-LOOP = Problem(508, "loop", "this request has been through this gateway before")
-NOT_RECORDED = Problem(503, "journal-failed", "usage cannot be recorded now", headers=((b"Retry-After", b"5"),))
+_AUTHENTICATE: Final = ((b"WWW-Authenticate", b'Bearer realm="api"'),)
+NO_ROUTE: Final = Problem(404, "no-route", "no route of the policy matches this method and path")
+NO_KEY: Final = Problem(401, "key-missing", "this API needs a key", headers=_AUTHENTICATE)
+BAD_KEY: Final = Problem(401, "key-unknown", "this key is not known, or was revoked", headers=_AUTHENTICATE)
+KEYS_AWAY: Final = Problem(503, "keys-unavailable", "keys cannot be verified now", headers=((b"Retry-After", b"1"),))
+NO_PLAN: Final = Problem(403, "plan-unknown", "the plan of this key is not in the policy")
+JOURNAL_FULL: Final = Problem(503, "journal-full", "usage cannot be recorded now", headers=((b"Retry-After", b"5"),))
+LOOP: Final = Problem(508, "loop", "this request has been through this gateway before")
+NOT_RECORDED: Final = Problem(503, "journal-failed", "usage cannot be recorded now", headers=((b"Retry-After", b"5"),))

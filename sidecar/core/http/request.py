@@ -8,27 +8,29 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sidecar.core.http.path import NoNormalForm, read_target
 from sidecar.core.http.problem import Problem
 
-CHUNKED = -1
+CHUNKED: Final = -1
 
-_LINE = re.compile(rb"([A-Z]+(?:-[A-Z]+)*) ([!-~]+) HTTP/1\.([01])\r\n")
-_VERSION = re.compile(rb" HTTP/\d+\.\d+\r\n")
-_OTHER_PROTOCOL = re.compile(rb"[!-~]+ [!-~]+ (?!HTTP/)[A-Z]+/\d\.\d\r\n")
+_LINE: Final = re.compile(rb"([A-Z]+(?:-[A-Z]+)*) ([!-~]+) HTTP/1\.([01])\r\n")
+_VERSION: Final = re.compile(rb" HTTP/\d+\.\d+\r\n")
+_OTHER_PROTOCOL: Final = re.compile(rb"[!-~]+ [!-~]+ (?!HTTP/)[A-Z]+/\d\.\d\r\n")
 # No quantifier inside another: a name that fails at its last byte must not take exponential time.
-_HOST = re.compile(rb"(?:(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
-_TOKENS = re.compile(rb"[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*(?:,[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*)*")
-_KEEP_ALIVE = frozenset({b"keep-alive"})
+_HOST: Final = re.compile(rb"(?:(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
+_TOKENS: Final = re.compile(rb"[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*(?:,[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*)*")
+_KEEP_ALIVE: Final = frozenset({b"keep-alive"})
 _NOTHING: frozenset[bytes] = frozenset()
-_NEVER_NOMINATED = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"cache-control"})
+_NEVER_NOMINATED: Final = frozenset(
+    {b"host", b"content-length", b"transfer-encoding", b"authorization", b"cache-control"}
+)
 # One of these, twice, means two things to two servers.
-_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"content-type"})
+_ONCE: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"content-type"})
 # Said by us to the upstream, or read by it as framing: an underscore twin could forge them.
-_NO_TWINS = (b"x-sidecar-", b"x-forwarded-", b"x-real-ip", b"x-request-id", b"content-type", b"proxy-")
-_REFUSED_METHODS = frozenset({"CONNECT", "TRACE"})
+_NO_TWINS: Final = (b"x-sidecar-", b"x-forwarded-", b"x-real-ip", b"x-request-id", b"content-type", b"proxy-")
+_REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
 
 
 class Fields:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import Final
 
-CHUNKED = -1
-UNTIL_CLOSE = -2
-MAX_HEAD_BYTES = 64 * 1024
+CHUNKED: Final = -1
+UNTIL_CLOSE: Final = -2
+MAX_HEAD_BYTES: Final = 64 * 1024
 
-_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
+_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
 
 
 class BadAnswer(ValueError):  # noqa: N818 - a finding about the upstream, not a failure of ours

@@ -29,13 +29,13 @@ HEAD, OPEN, PROGRESS, CLOSE, RECORD = 1, 2, 3, 4, 5  # from CLOSE on: records
 STREAMS: Final = ("", "records", "denials")
 NO_ID: Final = b"0" * 26
 
-_LEAD = Struct("<4sI")  # magic and version, CRC-32 of all but itself
-_REST = Struct("<BBHIQ26s")  # type, stream, bytes of key, bytes of id + key + body, sequence, id
-_ALL = Struct("<4sIBBHIQ26s")
-_MAGIC_NOW = MAGIC + bytes((VERSION,))
-_SEED = crc32(_MAGIC_NOW)
-_STREAM_NUMBERS = {name: number for number, name in enumerate(STREAMS)}
-_SEGMENT = re.compile(r"(\d{8,})-(\d{8,})\.seg")
+_LEAD: Final = Struct("<4sI")  # magic and version, CRC-32 of all but itself
+_REST: Final = Struct("<BBHIQ26s")  # type, stream, bytes of key, bytes of id + key + body, sequence, id
+_ALL: Final = Struct("<4sIBBHIQ26s")
+_MAGIC_NOW: Final = MAGIC + bytes((VERSION,))
+_SEED: Final = crc32(_MAGIC_NOW)
+_STREAM_NUMBERS: Final = {name: number for number, name in enumerate(STREAMS)}
+_SEGMENT: Final = re.compile(r"(\d{8,})-(\d{8,})\.seg")
 
 
 class NewerVersionError(SinkError):

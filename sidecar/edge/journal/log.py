@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -26,7 +26,7 @@ from sidecar.edge.journal.writer import Manner, Then, Writer
 from sidecar.ports import Clock
 
 ALARM_PERCENT, FULL_PERCENT = 80, 95  # of the cap; the rest is for what is under way when it is full
-_TICK_S = 1.0
+_TICK_S: Final = 1.0
 _log = logging.getLogger(__name__)
 
 Write = Callable[[str, int], bytes]
