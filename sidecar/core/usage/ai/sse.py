@@ -75,11 +75,13 @@ def data_of(event: bytes) -> bytes:
 
 
 def _ends(data: bytes) -> Iterator[int]:
-    """Where events end in `data`."""
-    if b"\r" in data:
+    """Where events end in `data`. Where all lines end alike, as they do, nothing has to be matched."""
+    returns = data.count(b"\r")
+    if returns and not returns == data.count(b"\n") == data.count(b"\r\n"):
         yield from (found.end() for found in _END.finditer(data))
         return
-    end = data.find(b"\n\n")
+    mark = b"\r\n\r\n" if returns else b"\n\n"
+    end = data.find(mark)
     while end >= 0:
-        yield end + 2
-        end = data.find(b"\n\n", end + 2)
+        yield end + len(mark)
+        end = data.find(mark, end + len(mark))
