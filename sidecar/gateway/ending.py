@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from sidecar.core.http.body import last_chunk
 from sidecar.core.http.problem import Problem, problem_answer
-from sidecar.core.policy import Terms
 from sidecar.core.record import denial_record, usage_record
 from sidecar.core.usage import billing
 from sidecar.gateway.facts import NOTHING, Facts
@@ -18,7 +17,7 @@ from sidecar.gateway.facts import NOTHING, Facts
 class Ending(Facts):
     """The ways out of an exchange. Each is taken once: `ended` is set by the first."""
 
-    __slots__ = ("excluded",)  # the id of the exclusion that holds, "" for none: set where the terms have any
+    __slots__ = ("excluded",)  # the id of the exclusion that holds, "" for none
 
     # Not by an answer of the upstream's.
 
@@ -51,16 +50,11 @@ class Ending(Facts):
         terms = self.terms
         self.usage = terms.measure(self) if self.attempts else NOTHING
         plan, test = (self.identity.plan, self.identity.test) if self.identity is not None else ("", False)
-        self.billable, self.billable_reason = billing(plan, status=self.status, test=test, outcome=self.outcome)
-        if terms.exclusions:
-            self._exclude(terms)
+        excluded = self.excluded = terms.excluded(self, self.identity, retry=self.repeated) if terms.exclusions else ""
+        self.billable, self.billable_reason = billing(
+            plan, status=self.status, test=test, outcome=self.outcome, excluded=excluded
+        )
         self.house.journal.close("records", self.id, self.customer, self._record, self.released)
-
-    def _exclude(self, terms: Terms) -> None:
-        """What the policy excludes is recorded like the rest, and neither billed nor charged."""
-        self.excluded = terms.excluded(self, self.identity, retry=self.repeated)
-        if self.excluded and self.billable:
-            self.billable, self.billable_reason = False, self.excluded
 
     def released(self, written: bool) -> None:
         self._settle(self.usage)
@@ -83,7 +77,7 @@ class Ending(Facts):
         terms = self.terms
         if not usage:
             truth = (0,) * len(checks.costs)
-        elif terms.exclusions and self.excluded:
+        elif self.excluded:  # recorded like the rest, and not charged
             truth = terms.truth(usage, excluded=True)
         else:
             truth = terms.truth(usage)

@@ -510,6 +510,12 @@ def test_a_tunnel_is_not_read():
 # JSON of other APIs.
 
 
+@pytest.mark.parametrize(("usage", "held"), [("openai", set()), ("", {"request", "response"})])
+def test_a_policy_says_which_bodies_are_held_whole(usage, held):
+    [way] = Reading(usage=usage).house.policy.routes
+    assert (way.reads, way.holds) == ({"request", "response"}, held)
+
+
 # Fails if batches count once, or are reserved by anything but their calls.
 def test_a_batch_is_charged_call_by_call():
     units = Limit("units", "quota", 100, meter="units", calendar="month")

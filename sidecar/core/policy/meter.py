@@ -85,7 +85,8 @@ class Meter:
     estimate, 0 where the meter does not apply, or None where there is nothing to estimate from. It looks at `asks`
     (method, header, body); with body it is asked of an `Arriving`. `measure(facts)` is the truth, and looks at `needs`
     (status, method, body, exchange). Quantities are integers >= 0. `reads` says which bodies (request, response), and
-    `missing(facts)` whether they failed to yield what was measured, so that a default stands for it.
+    `missing(facts)` whether they failed to yield what was measured, so that a default stands for it; `holds`, which of
+    them are looked into as JSON, so that they have to be held whole.
     """
 
     id: str
@@ -96,6 +97,7 @@ class Meter:
     needs: frozenset[str]
     reads: frozenset[str] = frozenset()
     missing: Callable[[Facts], bool] | None = None
+    holds: frozenset[str] = frozenset()
 
 
 class Excluded(NamedTuple):

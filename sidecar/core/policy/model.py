@@ -75,7 +75,8 @@ class Route:
     or allowed and recorded as such. `feature` is what a plan must have for its callers to pass, "" for nothing.
     `max_body_bytes` 0 leaves the listener's bound.
 
-    `reads` says which bodies are looked at (request, response), at most `body_bytes` of each; the policy works it out.
+    `reads` says which bodies are looked at (request, response), at most `body_bytes` of each, and `holds` which of them
+    are held whole, as JSON; the policy works both out.
     `usage` is whose AI answers come here (openai, anthropic, gemini, auto; "" nobody's): until one has been read, its
     output counts as what the request allows or else `default_output` tokens, at most `ceiling`; after its client left
     it is read on for `drain_ms`. `models` pairs a glob over models with the feature that a plan must have for them.
@@ -99,6 +100,7 @@ class Route:
     models: tuple[tuple[str, str], ...] = ()
     drain_ms: int = 30_000
     reads: frozenset[str] = frozenset()
+    holds: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

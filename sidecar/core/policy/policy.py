@@ -10,7 +10,7 @@ from typing import Final
 from sidecar.core.policy.meter import Excluded, Exclusion, Meter
 from sidecar.core.policy.model import Plan, Route
 from sidecar.core.policy.patterns import regex, specificity
-from sidecar.core.policy.terms import Terms, reads
+from sidecar.core.policy.terms import Terms, holds, reads
 
 CACHED_PATHS: Final = 16_384  # per policy; a scan of made-up paths costs a clear, never memory
 NO_CUSTOMERS: Final[Mapping[str, Plan]] = MappingProxyType({})
@@ -59,9 +59,9 @@ class Policy:
         """The route with what is read on it; keeps its terms."""
         tried = [exclusion.on(route.id) for exclusion in self.exclusions]
         exclusions = [excluded for excluded in tried if excluded is not None]
-        read = reads(route, meters, exclusions)
-        if read != route.reads:
-            route = replace(route, reads=read)
+        read, held = reads(route, meters, exclusions), holds(route, meters, exclusions)
+        if (read, held) != (route.reads, route.holds):
+            route = replace(route, reads=read, holds=held)
         plans = (Plan("", ""), *self.plans.values())
         self._terms[route.id] = {plan.id: Terms(plan, route, meters, exclusions) for plan in plans}
         self._parts[route.id] = meters, exclusions

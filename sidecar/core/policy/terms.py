@@ -137,6 +137,12 @@ class Terms:
         return tuple(map(usage.get, self._counted, self._zeros))
 
 
+def holds(route: Route, meters: Sequence[Meter], exclusions: Sequence[Excluded]) -> frozenset[str]:
+    """Which of the bodies that are looked at have to be held whole: AI answers are read as they pass."""
+    found = frozenset[str]().union(*(meter.holds for meter in meters), *(excluded.reads for excluded in exclusions))
+    return found | {"request"} if route.models and not route.usage else found
+
+
 def reads(route: Route, meters: Sequence[Meter], exclusions: Sequence[Excluded]) -> frozenset[str]:
     """Which bodies are looked at on a route: "request", "response"."""
     found = frozenset[str]().union(*(meter.reads for meter in meters), *(excluded.reads for excluded in exclusions))

@@ -214,6 +214,7 @@ def _inside(rule: MeterRule, route_id: str, read: set[str]) -> Meter:
         needs=frozenset(asks | {"body", "exchange"} | ({"status"} if when.statuses is not None else set())),
         reads=frozenset(read),
         missing=lambda facts: after(facts) is None,
+        holds=frozenset(sides(when) if isinstance(value, Usage) else read),
     )
 
 

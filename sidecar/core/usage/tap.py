@@ -1,8 +1,8 @@
 """What is read of one exchange's bodies, on routes that ask for it: the request's JSON, the answer's, and AI usage.
 
-What passes is not delayed, but for the part of an event that may have to be taken out again. What is held is at most
-the route's `body_bytes` of each side, and what the AI reader holds. No bytes make it fail: what cannot be read is not
-known.
+What passes is not delayed, but for the part of an event that may have to be taken out again. What is held is what the
+AI reader holds and, where JSON is looked into, at most the route's `body_bytes` of that side. No bytes make it fail:
+what cannot be read is not known.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Tap:
         What is to go up instead comes back: the same object, unless the answer is to tell its usage, the client did
         not ask for that, and `rewrite` lets us.
         """
-        self._bodies.take("request", body)
+        if "request" in self._way.holds:
+            self._bodies.take("request", body)
         if not self._way.usage:
             return body
         asked, sent = ask(self._way.usage, path, body or b"")
@@ -62,7 +63,7 @@ class Tap:
         if asked is not None:
             self._reader = Reader(asked if head.length < 0 else asked._replace(injected=False))
             self._reader.head(head.status, type_, encoding)
-        if "response" in self._way.reads and not type_.lower().startswith(b"text/event-stream"):
+        if "response" in self._way.holds and not type_.lower().startswith(b"text/event-stream"):
             self._copy = _Copy(encoding, self._way.body_bytes)
 
     def feed(self, data: bytes) -> bytes:

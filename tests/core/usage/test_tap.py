@@ -19,7 +19,8 @@ BOTH = frozenset({"request", "response"})
 
 
 def tap(usage="", body_bytes=1000, **more):
-    return Tap(Route("r", usage=usage, body_bytes=body_bytes, reads=BOTH, **more))
+    held = BOTH if not usage else frozenset()
+    return Tap(Route("r", usage=usage, body_bytes=body_bytes, reads=BOTH, holds=more.pop("holds", held), **more))
 
 
 def ask(found, body, *, rewrite=True, path="/v1/chat/completions"):
@@ -163,6 +164,14 @@ def test_what_is_too_long_is_let_go():
     for _ in range(3):
         found.feed(b"x" * 6)
     assert found._copy._pieces == []
+
+
+# Fails if a long answer is held for meters that never look into it.
+def test_nothing_is_held_where_only_tokens_are_read():
+    found = tap("openai")
+    ask(found, CHAT)
+    found.answer(head(CHUNKED))
+    assert (found._bodies._raw, found._copy) == ({}, None)
 
 
 def test_an_answer_without_a_body_is_known_to_say_nothing():
