@@ -34,12 +34,12 @@ class ReadingExchange(RequestExchange):
     """
 
     __slots__ = (
-        "tap", "dims", "gathering", "continued", "rewritten",  # the bodies
+        "tap", "_read", "dims", "gathering", "continued", "rewritten",  # the bodies
         "repeated", "_claims",  # the Idempotency-Key
         "due_us", "_read_on",  # after the client has left
     )  # fmt: skip
 
-    tap: Tap
+    _read: Tap  # the same, as what it is
 
     def __init__(self, house: House, request: Request, client: Client) -> None:
         super().__init__(house, request, client)
@@ -56,7 +56,7 @@ class ReadingExchange(RequestExchange):
             return self._withdraw()
         self.terms = terms
         way, request = self.way, self.request
-        self.tap = Tap(way)
+        self.tap = self._read = Tap(way)
         if "request" not in way.reads or max(request.length, self.bytes_in) > way.body_bytes:
             return self._look(None)
         if self.body_ended:
@@ -96,11 +96,11 @@ class ReadingExchange(RequestExchange):
         """All of the body, or None where it is not read: it is too long, or nobody asked."""
         request = self.request
         size = max(request.length, self.bytes_in)
-        sent = self.tap.request(unquote(request.path), body, size, rewrite=_SEALS.isdisjoint(request.fields))
+        sent = self._read.request(unquote(request.path), body, size, rewrite=_SEALS.isdisjoint(request.fields))
         if sent is not None and self.body:
             self.body = [sent]
             self.rewritten = len(sent) if sent is not body else 0
-        lacking = self.terms.lacks(self.tap.model)
+        lacking = self.terms.lacks(self._read.model)
         if lacking:
             return self._answer(self._lacking(lacking))
         key, identity = self.arrival.retry_key, self.identity
@@ -118,20 +118,20 @@ class ReadingExchange(RequestExchange):
 
     def _ask(self) -> None:
         super()._agree(self.terms)
-        self.tap.rest()
+        self._read.rest()
 
     # Read the answer as it passes.
 
     def on_response(self, head: ResponseHead) -> None:
-        self.tap.answer(head)
+        self._read.answer(head)
         super().on_response(head)
 
     def on_response_body(self, data: bytes, done: bool) -> None:
         if not self.tunnelled:
             size = len(data)
-            data = self.tap.feed(data)
+            data = self._read.feed(data)
             if done:
-                data += self.tap.end(complete=True)
+                data += self._read.end(complete=True)
             if self.gone:
                 return self._go_on(size, done)
         return super().on_response_body(data, done)
@@ -139,7 +139,7 @@ class ReadingExchange(RequestExchange):
     def on_upstream_failed(self, error: UpstreamError) -> None:
         if self.gone:
             return self.on_overdue()
-        held = self.tap.end(complete=False)
+        held = self._read.end(complete=False)
         if held:
             self.client.write(chunk(held) if self.chunked else held)
         return super().on_upstream_failed(error)
@@ -183,7 +183,7 @@ class ReadingExchange(RequestExchange):
     def _close(self, now_us: int = 0) -> None:
         if self.ended:
             return
-        tap = self.tap
+        tap = self._read
         tap.end(complete=False)
         self.dims = tap.dims
         self.quality = tap.quality or self.quality

@@ -41,8 +41,8 @@ class Facts:
 
     __slots__ = (
         "id", "identity", "plan", "route", "method", "path", "status", "decision", "traceparent",
-        "bytes_in", "bytes_out", "duration_us", "upstream_us", "attempts", "outcome", "usage", "quality", "billable", "billable_reason",
-        "client_disconnected",
+        "bytes_in", "bytes_out", "duration_us", "upstream_us", "attempts", "outcome",
+        "usage", "quality", "billable", "billable_reason", "client_disconnected",
     )  # fmt: skip
 
     id: bytes
