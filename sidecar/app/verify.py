@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 EXAMPLES = 20  # of each kind that are kept; all are counted
+_NOBODY = "sidecar.unattributed.v1"
 _HIGHEST = 1 << 36  # a larger number is a fault of the record, and no reason for 8 GB of bitmap
 
 Check = Callable[[dict[str, Any]], str | None]
@@ -118,7 +119,9 @@ class Verifier:
             record = orjson.loads(body)
             source, id_, number = str(record["source"]), str(record["id"]), int(record["sequence"])
             data = record.get("data") or {}
-            usage = [(str(data["customer"]), meter, int(amount)) for meter, amount in data.get("usage", {}).items()]
+            used = data.get("usage", {})
+            customer = str(data["customer"]) if used and record.get("type") != _NOBODY else ""
+            usage = [(customer, meter, int(amount)) for meter, amount in used.items()]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             report.fault(f"record {report.records}: {type(error).__name__}: {error}: {body[:80]!r}")
             return

@@ -27,6 +27,14 @@ def test_a_whole_set_is_whole_in_any_order():
     assert report.totals == {("cust-9", "requests"): 5_000}
 
 
+def test_usage_of_nobody_is_no_fault_and_nobody_s_total():
+    nobody = {"usage": {"requests": 1}, "billable": False}
+    record = {"type": "sidecar.unattributed.v1", "source": SOURCE, "id": "x", "sequence": "2", "data": nobody}
+    report = verify([body(1), orjson.dumps(record)])
+    assert report.whole
+    assert (report.totals, report.not_billable) == ({("cust-9", "requests"): 1}, 1)
+
+
 def test_gaps_are_told_by_source():
     # fountain #503: an outage looked like no usage. Fails if only the count is compared.
     numbers = [number for number in range(5, 30) if number not in {7, 8, 20}]
