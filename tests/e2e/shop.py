@@ -20,10 +20,13 @@ import aiohttp
 import orjson
 import redis.asyncio
 from aiohttp import web
+from jsonschema import Draft202012Validator
 
+from sidecar.app.verify import verify
 from sidecar.app.wallets import audit, nanos_of, told
 from sidecar.core.identity import digest, make_key, stored
 from sidecar.core.price.wallet import Grant
+from sidecar.core.record import record_schema
 from sidecar.edge.redis_wallet import EVERY, RedisWallet
 from tests.app.node import Node, node
 from tests.e2e.stage import served
@@ -89,6 +92,17 @@ class Shop:
         stem = "records.denials" if kind == "denial" else "records"
         events = [orjson.loads(line) for line in self.node.records(stem)]
         return [event for event in events if event["type"] == f"sidecar.{kind}.v1"]
+
+    def hold_records(self) -> None:
+        """Every record meets its schema, and each producer's numbers are whole."""
+        validators = {kind: Draft202012Validator(schema) for kind, schema in record_schema()["$defs"].items()}
+        for stem in ("records", "records.denials"):
+            lines = self.node.records(stem)
+            for event in map(orjson.loads, lines):
+                kind = event["type"].removeprefix("sidecar.").removesuffix(".v1")
+                faults = [error.message for error in validators[kind].iter_errors(event)]
+                assert not faults, (event, faults)
+            assert (report := verify(lines)).whole, report
 
     async def sidecar(self, *words: str, fails: bool = False) -> str:
         """Run a command of ours with the node's settings; what it prints."""
@@ -156,7 +170,9 @@ async def shop(
         clean = {name: value for name, value in os.environ.items() if not name.startswith("SIDECAR_")}
         crowd = aiohttp.TCPConnector(limit=0)  # as many connections as there are customers who wait
         async with node(folder, **own) as running, aiohttp.ClientSession(connector=crowd) as session:
-            yield Shop(running, session, clean | own)
+            made = Shop(running, session, clean | own)
+            yield made
+            made.hold_records()
 
 
 def api(*routes: tuple[str, str, Callable[[web.Request], Any]]) -> web.Application:
