@@ -9,6 +9,7 @@ import contextlib
 import signal
 import socket
 import struct
+from decimal import Decimal
 
 import anthropic
 import httpx
@@ -17,6 +18,7 @@ import orjson
 import pytest
 
 from tests.app.node import KEY
+from tests.e2e.shop import Customer, shop
 from tests.e2e.stage import WITH_KEY, records, served, sidecar, usage
 from tests.servers.ai import CHAT_USAGE, TEXT, Vendors
 
@@ -336,3 +338,37 @@ async def test_a_model_is_for_plans_that_have_its_feature(tmp_path, redis_clean)
         assert refused.value.response.json()["plans"] == ["big"]
         await client.chat.completions.create(model="small", messages=[])
         assert (await at.record())["dims"]["model"] == "small-2025-04-14"
+
+
+PREPAID = (
+    POLICY.partition("plans:")[0]
+    + """\
+plans:
+  prepaid:
+    currency: usd
+    prices:
+      input_tokens: { price: "2.50", per: 1000000 }
+      cached_tokens: { price: "1.25", per: 1000000 }
+      output_tokens: { price: "10", per: 1000000 }
+      reasoning_tokens: { price: "10", per: 1000000 }
+    limits:
+      - { id: credit, balance: usd, link: "https://example.com/top-up" }
+"""
+)
+
+
+# One chat is 200 x 2.50 + 1000 x 1.25 + 350 x 10 a million, and holds 500 x 10 while it lasts.
+async def test_a_prepaid_balance_burns_to_the_digit_and_then_asks_for_more(tmp_path, redis_clean):
+    ann = Customer("ann", "prepaid")
+    async with shop(tmp_path, PREPAID, [ann], Vendors().application(), redis_clean.url) as at:
+        await at.grant(ann, "0.02", "usd")
+        async with openai.AsyncOpenAI(api_key=ann.key, base_url=f"{at.node.where}/v1", max_retries=0) as client:
+            for _ in range(3):
+                await chat(client)
+            await at.records(3)
+            assert Decimal((await at.wallet(ann, "usd"))["balance"]) == Decimal("0.02") - 3 * Decimal("0.00525")
+            with pytest.raises(openai.APIStatusError) as refused:
+                await chat(client)
+        problem = refused.value.response.json()
+        assert (refused.value.status_code, problem["link"]) == (402, "https://example.com/top-up")
+        assert problem["type"].endswith("balance-exhausted")
