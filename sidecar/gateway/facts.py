@@ -1,6 +1,6 @@
 """What is known of one exchange, grouped by when it becomes known: what meters measure and records state.
 
-Only fields and their first values: what changes them is the story in this package's `__init__`.
+Only fields and their first values: what changes them is the story in exchange.py, ending.py and reading.py.
 """
 
 from __future__ import annotations
