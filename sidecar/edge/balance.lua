@@ -8,6 +8,7 @@
 local call, floor, min, max = redis.call, math.floor, math.min, math.max
 local MAX = 2251799813685248
 local RELEASED, LEDGER, TRIMMED = 8, 10000, 1000
+local GRANT = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$'
 local purses, moved, prices = {}, {}, {} -- by place of the first key; counters after releases; prices by word
 
 local function clock()
@@ -15,10 +16,8 @@ local function clock()
   return time[1] * 1000000 + time[2]
 end
 
-local function words(...)
-  local text = {}
-  for n = 1, select('#', ...) do text[n] = string.format('%.0f', (select(n, ...))) end
-  return table.concat(text, ' ')
+local function words(one, other)
+  return other and string.format('%.0f %.0f', one, other) or string.format('%.0f', one)
 end
 
 -- R(quantity) in nano-units, exact wherever it is below MAX: whole times of `per` apart from the rest, rounded half up.
@@ -70,14 +69,32 @@ local function ends_before(one, other)
   return one.id < other.id
 end
 
--- Burn `nanos` from what is live, in order; the rest is what no grant could pay.
+-- Burn `nanos` from what is live, in order; the rest is what no grant could pay. One grant mostly pays all: none is sorted.
 local function burn(purse, nanos)
-  for _, grant in ipairs(purse.grants) do
-    if nanos == 0 then break end
-    if grant.starts <= purse.now and grant.left > 0 then
-      local part = min(nanos, grant.left)
-      grant.left, grant.touched, nanos = grant.left - part, true, nanos - part
+  while nanos > 0 do
+    local first
+    for _, grant in ipairs(purse.grants) do
+      if grant.left > 0 and grant.starts <= purse.now and (not first or burns_before(grant, first)) then first = grant end
     end
+    if not first then break end
+    local part = min(nanos, first.left)
+    first.left, first.touched, nanos = first.left - part, true, nanos - part
+  end
+  return nanos
+end
+
+-- Give back to what is live, last burnt first; the rest is what found no room.
+local function refill(purse, nanos)
+  while nanos > 0 do
+    local last
+    for _, grant in ipairs(purse.grants) do
+      if grant.left < grant.amount and grant.starts <= purse.now and (not last or burns_before(last, grant)) then
+        last = grant
+      end
+    end
+    if not last then break end
+    local part = min(nanos, last.amount - last.left)
+    last.left, last.touched, nanos = last.left + part, true, nanos - part
   end
   return nanos
 end
@@ -89,19 +106,10 @@ local function move(purse, kind, id, nanos)
     post(purse, kind, id, purse.debt - debt - (nanos - rest))
     purse.debt = debt
   elseif nanos < 0 then
-    local back = -nanos
-    local paid = min(back, purse.debt)
-    purse.debt, back = purse.debt - paid, back - paid
-    for n = #purse.grants, 1, -1 do
-      local grant = purse.grants[n]
-      if back == 0 then break end
-      if grant.starts <= purse.now and grant.left < grant.amount then
-        local part = min(back, grant.amount - grant.left)
-        grant.left, grant.touched, back = grant.left + part, true, back - part
-      end
-    end
+    local paid = min(-nanos, purse.debt)
+    purse.debt = purse.debt - paid
     post(purse, kind, id, -nanos)
-    post(purse, 'expire', id, -back) -- it finds no room: its grant is gone
+    post(purse, 'expire', id, -refill(purse, -nanos - paid)) -- its grant is gone
   end
 end
 
@@ -119,11 +127,10 @@ local function read(purse)
   for n = 1, #stored, 2 do
     local name, value = stored[n], stored[n + 1]
     if string.sub(name, 1, 2) == 'g:' then
-      local figure = {}
-      for word in string.gmatch(value, '%S+') do figure[#figure + 1] = word + 0 end
+      local priority, starts, expires, amount, left, most, goes_on, made = string.match(value, GRANT)
       local grant = {
-        id = string.sub(name, 3), priority = figure[1], starts = figure[2], expires = figure[3], amount = figure[4],
-        left = figure[5], most = figure[6], goes_on = figure[7], made = figure[8],
+        id = string.sub(name, 3), priority = priority + 0, starts = starts + 0, expires = expires + 0,
+        amount = amount + 0, left = left + 0, most = most + 0, goes_on = goes_on + 0, made = made + 0, touched = false,
       }
       local list = grant.expires > 0 and grant.expires <= purse.now and ended or purse.grants
       list[#list + 1] = grant
@@ -152,7 +159,6 @@ local function sweep(purse, ended)
       purse.dropped[#purse.dropped + 1] = 'g:' .. grant.id
     end
   end
-  if #purse.grants > 1 then table.sort(purse.grants, burns_before) end
   if purse.debt > 0 then purse.debt = burn(purse, purse.debt) end
 end
 
@@ -213,8 +219,9 @@ local function keep(purse)
   for _, grant in ipairs(purse.grants) do
     if grant.touched then
       local n = #changed
-      changed[n + 1], changed[n + 2] = 'g:' .. grant.id, words(grant.priority, grant.starts, grant.expires, grant.amount,
-        grant.left, grant.most, grant.goes_on, grant.made)
+      changed[n + 1] = 'g:' .. grant.id
+      changed[n + 2] = string.format('%.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f', grant.priority, grant.starts, grant.expires,
+        grant.amount, grant.left, grant.most, grant.goes_on, grant.made)
     end
   end
   if purse.debt ~= purse.owed then

@@ -26,6 +26,7 @@ end
 -- give back could still find it, and that is given to it last.
 local function refused(amount)
   local sum, used = amount, {}
+  table.sort(purse.grants, burns_before)
   for place, grant in ipairs(purse.grants) do
     sum = sum + grant.amount
     if grant.left == 0 then used[#used + 1] = place end
