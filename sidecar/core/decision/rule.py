@@ -18,6 +18,8 @@ from sidecar.core.decision.purses import Hold, Purse, Write
 
 MARK_LIFE_US = 180_000_000  # how long a mark outlives the last write to its bucket
 
+_NO_LOOKS: Any = ((),) * 7
+
 __all__ = ["MARK_LIFE_US", "Write", "changes_nothing", "reserve", "settle"]
 
 # A Write is a change of the stored state: (key, member, value, expire_us): a member of the map at a key, or (None) the
@@ -36,35 +38,36 @@ def reserve(
     """
     if not force and not checks.from_us <= now_us < checks.until_us:
         return None, []
-    bucket = checks.bucket(id_)
+    plan: Plan = checks.plan or planned(checks)
+    bucket = checks.marks + id_[:7].decode()
     marks = state.get(bucket)
     marked = marks.get(id_) if marks else None
-    plan: Plan = checks.plan or planned(checks)
-    opened, paid = _opened(state, checks, now_us) if checks.payers else _NO_PURSES, _NO_PURSES
-    looks = [look(state, now_us) for look in plan.looks] if not opened else _looked(state, checks, opened, now_us)
-    if opened:
+    if checks.payers:
+        opened = _opened(state, checks, now_us)
+        looks = _looked(state, checks, opened, now_us)
         paid = _asked(checks, opened, looks, id_, now_us)
         if marked is None and _holding(state, opened, id_):
             marked = "0"  # its mark has gone, its hold has not
+    else:
+        looks = [look(state, now_us) for look in plan.looks]
+    denies, remaining, reset_us, left, left_us, values, expiries = zip(*looks, strict=True) if looks else _NO_LOOKS
     if marked is not None and not (force and _denied(marked)):
-        return _decision(checks, now_us, looks, int(marked.lstrip("s")), fresh=False), []
-    verdict = 0
-    for look in looks:
-        if look[0] and not force:
-            verdict = _verdict(plan.roles, looks)
-            break
-    allowed = not verdict % 64
-    writes: list[Write] = []
-    if opened:
-        writes = _paying(state, checks, looks, paid, id_, now_us) if allowed else _kept(state, opened)
-    if allowed:
+        verdict = int(marked.lstrip("s"))
+        return Decision(checks, now_us, remaining, reset_us, verdict % 64 - 1, shadowed_of(verdict // 64)), []
+    verdict = _verdict(plan.roles, denies) if True in denies and not force else 0
+    if verdict % 64:
+        writes = _kept(state, opened) if checks.payers else []
+        decision = Decision(checks, now_us, remaining, reset_us, verdict % 64 - 1, shadowed_of(verdict // 64))
+    else:
+        writes = _paying(state, checks, looks, paid, id_, now_us) if checks.payers else []
         for index, key, is_slot in plan.charges:
             if not is_slot:
-                writes.append((key, None, looks[index][5], looks[index][6]))
+                writes.append((key, None, values[index], expiries[index]))
             elif not force:
-                writes.append((key, id_, looks[index][5], looks[index][6]))
-    writes.append((bucket, id_, str(verdict), now_us + MARK_LIFE_US))
-    return _decision(checks, now_us, looks, verdict, fresh=True), writes
+                writes.append((key, id_, values[index], expiries[index]))
+        decision = Decision(checks, now_us, left, left_us, -1, shadowed_of(verdict // 64) if verdict else ())
+    writes.append((bucket, id_, str(verdict) if verdict else "0", now_us + MARK_LIFE_US))
+    return decision, writes
 
 
 def settle(
@@ -94,11 +97,11 @@ def changes_nothing(checks: Checks, truth: Sequence[int]) -> bool:
     return not checks.slots and tuple(truth) == checks.costs
 
 
-def _verdict(roles: Sequence[int], looks: Sequence[Look]) -> int:
+def _verdict(roles: Sequence[int], denies: Sequence[bool]) -> int:
     """0, or 1 + the index of the first limit that denied; above, 64 x a bit for each that only would have."""
     violated = mask = 0
-    for index, look in enumerate(looks):
-        if not look[0] or roles[index] == 1:
+    for index, denied in enumerate(denies):
+        if not denied or roles[index] == 1:
             continue
         if roles[index]:
             mask += 1 << index
@@ -109,21 +112,6 @@ def _verdict(roles: Sequence[int], looks: Sequence[Look]) -> int:
 
 def _denied(marked: str) -> bool:
     return marked[0] != "s" and int(marked) % 64 > 0
-
-
-def _decision(checks: Checks, now_us: int, looks: Sequence[Look], verdict: int, *, fresh: bool) -> Decision:
-    if fresh and not verdict:
-        return Decision(checks, now_us, [look[3] for look in looks], [look[4] for look in looks])
-    violated = verdict % 64 - 1
-    at = 3 if fresh and violated < 0 else 1
-    return Decision(
-        checks,
-        now_us,
-        [look[at] for look in looks],
-        [look[at + 1] for look in looks],
-        violated,
-        shadowed_of(verdict // 64),
-    )
 
 
 def _corrections(
@@ -151,7 +139,6 @@ def _corrections(
 # Balances, where there are any.
 
 _Purses = dict[int, Purse]
-_NO_PURSES: _Purses = {}
 
 
 def _opened(state: Mapping[str, Any], checks: Checks, now_us: int) -> _Purses:
