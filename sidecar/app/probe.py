@@ -1,29 +1,44 @@
-"""What a worker counts: plain integers in dictionaries, read when somebody asks. Nothing here formats or locks."""
+"""What a worker counts: plain integers, read when somebody asks. Nothing here formats or locks."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from typing import Final
 
-from sidecar.control.stats import BOUNDS_US, Histogram, empty_histogram
+from sidecar.control.stats import BOUNDS_US, Histogram
+
+_BOUNDS: Final = BOUNDS_US
+_CLASSES: Final = 10  # of statuses: the hundreds of three digits
 
 
 class Figures:
     """`ports.Probe`. Keys of `requests` are (route, status class), of `denials` (limit, shadow)."""
 
-    __slots__ = ("added_us", "counts", "denials", "requests")
+    __slots__ = ("_answers", "_buckets", "_sum_us", "counts", "denials")
 
     def __init__(self) -> None:
-        self.requests: dict[tuple[str, int], int] = {}
+        self._answers: dict[str, list[int]] = {}
+        self._buckets = [0] * (len(_BOUNDS) + 1)
+        self._sum_us = 0
         self.denials: dict[tuple[str, bool], int] = {}
         self.counts: dict[str, int] = {}
-        self.added_us: Histogram = empty_histogram()
+
+    @property
+    def requests(self) -> dict[tuple[str, int], int]:
+        answers = self._answers.items()
+        return {(route, kind): n for route, kinds in answers for kind, n in enumerate(kinds) if n}
+
+    @property
+    def added_us(self) -> Histogram:
+        return {"buckets": list(self._buckets), "sum_us": self._sum_us}
 
     def answered(self, route: str, status: int, added_us: int) -> None:
-        key = (route, status // 100)
-        self.requests[key] = self.requests.get(key, 0) + 1
-        histogram = self.added_us
-        histogram["buckets"][bisect_left(BOUNDS_US, added_us)] += 1
-        histogram["sum_us"] += added_us
+        kinds = self._answers.get(route)
+        if kinds is None:
+            kinds = self._answers[route] = [0] * _CLASSES
+        kinds[status // 100] += 1
+        self._buckets[bisect_left(_BOUNDS, added_us)] += 1
+        self._sum_us += added_us
 
     def denied(self, limit: str, *, shadow: bool) -> None:
         key = (limit, shadow)

@@ -63,6 +63,7 @@ class Facts(record.Facts):
         self.status = self.attempts = self.bytes_in = self.bytes_out = self.sent_us = self.upstream_us = 0
         self.duration_us = 0
         self.outcome = "ok"
+        self.spelled = b""
         self.quality = "exact"
         self.usage = NOTHING
 

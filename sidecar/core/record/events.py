@@ -42,7 +42,7 @@ class Facts:
     __slots__ = (
         "id", "identity", "plan", "route", "method", "path", "status", "decision", "traceparent",
         "bytes_in", "bytes_out", "duration_us", "upstream_us", "attempts", "outcome",
-        "usage", "quality", "billable", "billable_reason", "client_disconnected",
+        "usage", "quality", "billable", "billable_reason", "client_disconnected", "spelled",
     )  # fmt: skip
 
     id: bytes
@@ -65,6 +65,7 @@ class Facts:
     billable: bool
     billable_reason: str
     client_disconnected: bool
+    spelled: bytes  # the path as JSON, b"" where nothing was written of it yet
     dims: dict[str, str] = {}  # noqa: RUF012 - never written to: who has any has a field of that name
 
 
@@ -93,7 +94,7 @@ def usage_record(facts: Facts, time_us: int, source: str, sequence: int) -> byte
         time_us % 1_000_000,
         sequence,
         trace(facts.traceparent) if facts.traceparent else b"",
-        json(facts.path),
+        facts.spelled or json(facts.path),
         facts.status,
         orjson.dumps(facts.usage),
         verdict(facts.quality, facts.billable, facts.billable_reason, facts.outcome),
@@ -137,10 +138,11 @@ def checkpoint_record(said: Checkpoint, id_: bytes, time_us: int, source: str, s
 def open_entry(facts: Facts, time_us: int) -> bytes:
     """What is known when the upstream is about to see the exchange: enough to close it as crashed after a kill."""
     decision = facts.decision
+    path = facts.spelled = json(facts.path)
     return open_form(facts.identity, facts.plan, facts.route, facts.method) % (
         time_us,
         trace(facts.traceparent) if facts.traceparent else b"",
-        json(facts.path),
+        path,
         b"{}" if decision is None else reserved(decision.checks),
     )
 

@@ -106,12 +106,21 @@ def reserved(checks: Checks) -> bytes:
 
 def decided(decision: Decision) -> bytes:
     """The limits asked: what is used of each with this exchange, in the window that counted it; a balance's rest."""
-    form, amounts, _, figures = _told_of(decision.checks)
-    remaining = decision.remaining
-    limits = form % (tuple(map(sub, amounts, remaining)) if figures is None else figures(remaining))
+    checks, remaining = decision.checks, decision.remaining
     if decision.allowed and not decision.shadowed:
-        return b',"decision":{"mode":"%b","limits":[%b]}' % (_MODES[decision.mode], limits)
-    return _refused(decision, limits)
+        form, amounts, figures = _allowed_form(checks, decision.mode)
+        return form % (tuple(map(sub, amounts, remaining)) if figures is None else figures(remaining))
+    form, amounts, _, figures = _told_of(checks)
+    return _refused(decision, form % (tuple(map(sub, amounts, remaining)) if figures is None else figures(remaining)))
+
+
+@lru_cache(maxsize=8192)
+def _allowed_form(
+    checks: Checks, mode: str
+) -> tuple[bytes, tuple[int, ...], Callable[[Sequence[int]], tuple[int, ...]] | None]:
+    """The decision that is made most: nothing of it but figures is its own."""
+    form, amounts, _, figures = _told_of(checks)
+    return b',"decision":{"mode":"' + _MODES[mode] + b'","limits":[' + form + b"]}", amounts, figures
 
 
 def _refused(decision: Decision, limits: bytes) -> bytes:

@@ -39,6 +39,7 @@ class Facts:
     bytes_in, bytes_out, duration_us, upstream_us, attempts = 310, 5120, 1234, 1100, 1
     outcome, quality, billable, billable_reason = "ok", "exact", True, "plan:pro"
     client_disconnected = False
+    spelled = b""
 
     def __init__(self, **other):
         self.usage = {"requests": 1, "input_tokens": 812}
