@@ -80,6 +80,7 @@ class Alerts(Protocol):
     def look(self, decision: Decision, done: Callable[[Alert], None]) -> None:
         """Call `done`, now or later, for each alert that stands passed and is this worker's to write down.
 
+        Asked of each decision, and again of what its settle makes of it (`core.decision.settled`).
         Worth a call only where `decision.checks.alerting`. Figures of a store that is away tell nothing.
         """
 

@@ -7,9 +7,12 @@ journal has.
 
 from __future__ import annotations
 
+from functools import partial
+
+from sidecar.core.decision import settled
 from sidecar.core.http.body import last_chunk
 from sidecar.core.http.problem import Problem, problem_answer
-from sidecar.core.record import denial_record, usage_record
+from sidecar.core.record import Alert, alert_record, denial_record, usage_record
 from sidecar.core.usage import billing
 from sidecar.gateway.facts import NOTHING, Facts
 
@@ -71,8 +74,8 @@ class Ending(Facts):
 
     def _settle(self, usage: dict[str, int] | None) -> None:
         """Replace the reservation by the truth; None: nothing was used."""
-        checks = self.checks
-        if checks is None or self.decision is None or not self.decision.allowed:
+        checks, decision = self.checks, self.decision
+        if checks is None or decision is None or not decision.allowed:
             return
         terms = self.terms
         if not usage:
@@ -81,8 +84,11 @@ class Ending(Facts):
             truth = terms.truth(usage, excluded=True)
         else:
             truth = terms.truth(usage)
-        if truth != checks.costs or checks.slots:
-            self.house.counters.settle(self.id, checks, truth)
+        if truth == checks.costs and not checks.slots:
+            return
+        self.house.counters.settle(self.id, checks, truth)
+        if checks.alerting and (found := settled(decision, truth)) is not None:
+            self.house.alerts.look(found, self.alerted)
 
     def _withdraw(self) -> None:
         """The client went before the upstream saw anything: nothing was used."""
@@ -116,3 +122,14 @@ class Ending(Facts):
 
     def _denial(self, source: str, sequence: int) -> bytes:
         return denial_record(self, self.arrived_us + self.duration_us, source, sequence)
+
+    def alerted(self, alert: Alert) -> None:
+        """A threshold was passed, and it is ours to say so: in a record of its own, now or when this one has ended."""
+        house = self.house
+        house.journal.close(
+            "records",
+            alert.id,
+            alert.customer,
+            partial(alert_record, alert, self.plan, house.now_us()),
+            lambda written: house.alerts.wrote(alert) if written else None,
+        )

@@ -8,7 +8,6 @@ path a coroutine costs seven times a call.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Final
 
 from sidecar.core.decision import Decision
@@ -21,7 +20,7 @@ from sidecar.core.http.problem import Problem, no_feature, too_large
 from sidecar.core.http.response import ResponseHead
 from sidecar.core.identity import Identity
 from sidecar.core.policy import Terms
-from sidecar.core.record import Alert, alert_record, open_entry
+from sidecar.core.record import open_entry
 from sidecar.gateway.arrival import Arrival
 from sidecar.gateway.ending import Ending
 from sidecar.ports import Leg
@@ -92,17 +91,6 @@ class RequestExchange(Ending):
         if decision.allowed:
             return self._open()
         return None if self.ended else self._deny(decision)
-
-    def alerted(self, alert: Alert) -> None:
-        """A threshold was passed, and it is ours to say so: in a record of its own, now or when this one has ended."""
-        house = self.house
-        house.journal.close(
-            "records",
-            alert.id,
-            alert.customer,
-            partial(alert_record, alert, self.plan, house.now_us()),
-            lambda written: house.alerts.wrote(alert) if written else None,
-        )
 
     def _deny(self, decision: Decision) -> None:
         problem = denial_problem(decision)

@@ -270,12 +270,12 @@ async def test_a_data_api_sells_rows_and_bytes(tmp_path):
 
         assert (await running.ask(ann, "/v1/query/people?rows=99800")).status == 200
         await running.records(5)
+        (told,) = await running.records(1, "alert")  # at the end of the one, before anyone asks again
+        assert (told["data"]["limit"], told["data"]["percent"], told["data"]["used"]) == ("rows", 80, 99_928)
         refused = await running.ask(ann, "/v1/query/people?rows=1")  # 72 rows are left, and 100 are held for a request
         assert refused.status == 429
         assert refused.json()["type"].endswith("#quota-exceeded")
         assert refused.json()["link"] == "https://example.com/plans"
-        (told,) = await running.records(1, "alert")
-        assert (told["data"]["limit"], told["data"]["percent"], told["data"]["used"]) == ("rows", 80, 99_928)
         (denial,) = await running.records(1, "denial")
         assert denial["data"]["decision"]["violated"] == "rows"
 
