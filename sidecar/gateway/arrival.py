@@ -9,7 +9,7 @@ from sidecar.core.counter import Checks
 from sidecar.core.http.forward import trace
 from sidecar.core.http.problem import BAD_KEY, LOOP, NO_KEY, NO_ROUTE, Problem, too_large
 from sidecar.core.http.request import Request
-from sidecar.core.identity import Identity, Source, digest, looks_made
+from sidecar.core.identity import Identity, Source, digest, looks_made, strip_credential
 from sidecar.core.policy import NOWHERE, Route, Terms
 from sidecar.ports import House
 
@@ -19,8 +19,8 @@ class Arrival:
 
     `refusal` is the answer where it goes no further. `digest` is b"" for a caller without credential, who may pass.
     `identity`, `terms` and `checks` are the last ones that this head led to; `up` the rebuilt head, but for the id.
-    `reads`: it is looked into more closely (reading.py). `retry_key` is what makes a later request a retry of this one,
-    b"" where nothing does.
+    `reads`: it is looked into more closely (reading.py). `retry_key` is what a later request's head has in common with
+    this one where it is its retry, b"" where none is: their bodies have to be the same as well.
     """
 
     __slots__ = (
@@ -43,12 +43,16 @@ class Arrival:
         self.reads = bool(self.way.reads or self.retry_key)
 
     def _retry_key(self, request: Request) -> bytes:
-        """A key says "the same again" of one method and path (draft-ietf-httpapi-idempotency-key-header-07 §2.2)."""
+        """A key says "the same again" of one method and target (draft-ietf-httpapi-idempotency-key-header-07 §2.2).
+
+        The credential is no part of it: who has a new one may still try again.
+        """
         named = request.fields.get(b"idempotency-key")
         terms = self.policy.terms("", self.way)  # exclusions are the same for every plan
         if not named or terms is None or not terms.retries_us:
             return b""
-        return b"%b %b %b" % (request.method.encode(), request.path.encode(), named)
+        query = strip_credential(request, self.source)[1] if self.source is not None else request.query
+        return b"%b %b?%b %b" % (request.method.encode(), request.path.encode(), query.encode(), named)
 
     def _refusal(self, house: House, request: Request) -> Problem | None:
         way = self.way

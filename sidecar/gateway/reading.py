@@ -2,13 +2,14 @@
 
     identify → gather → gate → retry? → reserve → … → exchange → read the answer → close
 
-The request's body is held, up to its route's bound, until it has been decided about; a longer one goes on unread. The
-answer is passed on as it comes and read as it passes. An AI answer is read on for a while when its client has left: it
-is made and paid for all the same.
+The request's body is held, up to its route's bound, until it has been decided about; a longer one goes on unread. A
+retry is the same body under the same key, so a body that was not read is none. The answer is passed on as it comes and
+read as it passes. An AI answer is read on for a while when its client has left: it is made and paid for all the same.
 """
 
 from __future__ import annotations
 
+from hashlib import sha256
 from urllib.parse import unquote
 
 from sidecar.core.errors import StoreError, UpstreamError
@@ -35,7 +36,7 @@ class ReadingExchange(RequestExchange):
 
     __slots__ = (
         "tap", "_read", "dims", "gathering", "continued", "rewritten",  # the bodies
-        "repeated", "_claims",  # the Idempotency-Key
+        "repeated", "_retry_key", "_claims",  # the Idempotency-Key
         "due_us", "_read_on",  # after the client has left
     )  # fmt: skip
 
@@ -45,6 +46,7 @@ class ReadingExchange(RequestExchange):
         super().__init__(house, request, client)
         self.dims: dict[str, str] = {}
         self.rewritten = self.due_us = self._read_on = 0
+        self._retry_key = b""
         self.gathering = self.continued = self.repeated = self._claims = self.billable = False
 
     # Hold the body until it is known.
@@ -57,7 +59,8 @@ class ReadingExchange(RequestExchange):
         self.terms = terms
         way, request = self.way, self.request
         self.tap = self._read = Tap(way)
-        if "request" not in way.reads or max(request.length, self.bytes_in) > way.body_bytes:
+        wanted = "request" in way.reads or (self.arrival.retry_key and self.identity is not None)
+        if not wanted or max(request.length, self.bytes_in) > way.body_bytes:
             return self._look(None)
         if self.body_ended:
             return self._gathered()
@@ -104,9 +107,11 @@ class ReadingExchange(RequestExchange):
         if lacking:
             return self._answer(self._lacking(lacking))
         key, identity = self.arrival.retry_key, self.identity
-        if not key or identity is None:
+        if not key or identity is None or body is None:
             return self._ask()
-        return self.house.retries.first(identity, key, self.terms.retries_us, self.id, self.counted)
+        # Else one key for all that a customer ever asks would be paid for once.
+        self._retry_key = b"%b %b" % (sha256(body).digest(), key)
+        return self.house.retries.first(identity, self._retry_key, self.terms.retries_us, self.id, self.counted)
 
     def counted(self, first: bool | StoreError) -> None:
         """Whether it is the first attempt; a store that is away takes it for one."""
@@ -208,4 +213,4 @@ class ReadingExchange(RequestExchange):
     def _unclaim(self) -> None:
         """It came to nothing that is billed, so whoever tries again is no retry."""
         if self._claims and self.identity is not None:
-            self.house.retries.forget(self.identity, self.arrival.retry_key, self.id)
+            self.house.retries.forget(self.identity, self._retry_key, self.id)

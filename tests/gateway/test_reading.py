@@ -1,16 +1,19 @@
 """What an exchange does more where its bodies are read: it waits for them, measures them, and reads on alone."""
 
+from dataclasses import replace
+
 import orjson
 import pytest
 
 from sidecar.core.errors import StoreError, UpstreamError
 from sidecar.core.http.problem import Problem
+from sidecar.core.identity import Source
 from sidecar.core.policy import Limit
 from sidecar.core.usage import REQUESTS, Count, Exclusion, Json, Lookup, MeterRule, Usage, When
 from sidecar.gateway import serve
 from sidecar.gateway.reading import READ_ON_BYTES
 from tests.gateway.scene import SLOTS, Scene
-from tests.stage import EGRESS, quota
+from tests.stage import ANN, EGRESS, quota
 
 TOKEN_RULES = (REQUESTS, EGRESS, MeterRule("output_tokens", Usage("output")))
 JSON_RULES = (
@@ -389,6 +392,19 @@ def test_what_was_used_beyond_the_limit_stays_used():
     assert scene.client.status == 429
 
 
+# Fails if a threshold is looked for in decisions alone: whoever asks no more would never be told.
+def test_a_threshold_that_the_truth_passes_is_told_when_the_answer_has_ended():
+    scene = Reading(replace(TOKENS, amount=80, alerts=(50, 90)), default_output=10)
+    scene.post(b'{"model":"gpt-4.1"}')
+    call = scene.call.connect()
+    assert scene.alerts.written == []
+    call.respond(200, WHOLE, JSON)
+    told = [orjson.loads(entry.body) for entry in scene.journal.of("records")]
+    assert [event["type"] for event in told] == ["sidecar.usage.v1", "sidecar.alert.v1"]
+    assert (told[1]["data"]["percent"], told[1]["data"]["used"], len(scene.alerts.written)) == (50, 42, 1)
+    assert scene.at_rest()
+
+
 # Fails if a body is waited for that will never come.
 def test_a_client_that_left_while_its_key_was_looked_up_is_not_waited_for():
     scene = Reading(TOKENS, SLOTS)
@@ -600,12 +616,67 @@ def test_a_retry_costs_nothing():
     assert (scene.counters.used("monthly"), scene.retries.windows, scene.at_rest()) == (2, [RETRY.retries_us] * 3, True)
 
 
-def test_the_same_key_on_another_path_is_no_retry():
+# The money hole: one key with all that a customer ever asks. Fails if the body is not compared.
+def test_one_key_with_every_prompt_pays_for_every_prompt():
+    scene = Retrying(quota(10))
+    for prompt in (b'{"prompt":"one"}', b'{"prompt":"two"}', b'{"prompt":"one"}', b""):
+        scene.post(prompt, ID)
+        scene.call.connect().respond()
+    assert scene.bills() == [(True, "plan:free"), (True, "plan:free"), (False, "retry"), (True, "plan:free")]
+    assert (scene.counters.used("monthly"), scene.at_rest()) == (3, True)
+
+
+# Fails if only what came with the head, or the first piece, is compared.
+def test_a_body_that_comes_in_pieces_is_compared_whole():
     scene = Retrying()
-    for target in (b"/a", b"/b"):
+    for last in (b"one", b"two", b"one"):
+        scene.ask("Transfer-Encoding: chunked", ID, method="POST")
+        for piece in (b"x" * 70_000, b"y" * 70_000, last):
+            scene.exchange.on_body(piece)
+            assert (scene.client.reading_paused, scene.exchange.opened) == (False, False)
+        scene.exchange.on_body_end([])
+        assert scene.call.connect().body.endswith(b"y" + last)
+        scene.call.respond()
+    assert [billed for billed, _ in scene.bills()] == [True, True, False]
+
+
+# Fails if bodies that were not compared are taken for the same.
+@pytest.mark.parametrize("framing", ["Content-Length: 40", "Transfer-Encoding: chunked"])
+def test_a_body_that_is_too_long_to_compare_is_no_retry(framing):
+    scene = Retrying(body_bytes=30)
+    for _ in range(2):
+        scene.ask(framing, ID, method="POST")
+        for piece in (b"x" * 20, b"y" * 20):
+            scene.exchange.on_body(piece)
+        scene.exchange.on_body_end([])
+        assert len(scene.call.connect().body) == 40
+        scene.call.respond()
+    assert (scene.bills(), scene.retries.windows) == ([(True, "plan:free")] * 2, [])
+
+
+def test_the_body_of_nobody_is_not_waited_for():
+    scene = Retrying(unattributed="allow")
+    scene.post(b"{}", ID, key="", end=False)
+    assert (len(scene.upstream.calls), scene.retries.windows) == (1, [])
+
+
+@pytest.mark.parametrize("other", [b"/b", b"/a?page=2"])
+def test_the_same_key_on_another_target_is_no_retry(other):
+    scene = Retrying()
+    for target in (b"/a", other):
         scene.ask(ID, method="POST", target=target)
         scene.call.connect().respond()
     assert [billed for billed, _ in scene.bills()] == [True, True]
+
+
+# Fails if the credential in the query is compared.
+def test_who_tries_again_with_another_credential_tries_again():
+    scene = Retrying(sources=(Source("query", "key"),))
+    scene.keys.register("ann-too", ANN)
+    for key in (b"ann", b"ann-too"):
+        scene.ask(ID, key="", method="POST", target=b"/a?page=2&key=" + key)
+        scene.call.connect().respond()
+    assert [billed for billed, _ in scene.bills()] == [True, False]
 
 
 def test_who_sends_no_key_is_not_asked_about():
