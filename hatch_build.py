@@ -1,0 +1,126 @@
+"""Compiles the data path into the wheel where SIDECAR_COMPILE=1 asks for it; without, the wheel is pure Python.
+
+The .py files are the one source: the wheel holds them beside what mypyc made of them, and an editable install runs
+them as they are. Nothing is written into the tree. ADR 0005 says why mypyc, and what it costs.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+ASKED = "SIDECAR_COMPILE"
+GROUP = "sidecar"  # the shared library that holds them all: sidecar__mypyc
+# One version: what a compiler makes of the source is shown by the tests of that compiler's wheel and no other's.
+NEEDS = ("mypy==2.4.1", "setuptools>=77")
+
+# A fault of mypyc 2.4: a slice of bytes that ends before it begins raises SystemError, where Python gives b"". Clients
+# decide where bytes end, so it is mended in the run-time library that is compiled in, and not place by place.
+FAULTY = "Py_ssize_t slice_len = endn - startn;"
+MENDED = "Py_ssize_t slice_len = endn > startn ? endn - startn : 0;"
+
+# What runs for each request. All of it is one group: a call that leaves compiled code costs more than it did before.
+COMPILED = (
+    "sidecar/app/house.py",
+    "sidecar/app/probe.py",
+    "sidecar/core/decision/answer.py",
+    "sidecar/core/headers.py",
+    "sidecar/core/http/body.py",
+    "sidecar/core/http/forward.py",
+    "sidecar/core/http/problem.py",
+    "sidecar/core/http/request.py",
+    "sidecar/core/http/response.py",
+    "sidecar/core/record/events.py",
+    "sidecar/core/record/forms.py",
+    "sidecar/core/record/frame.py",
+    "sidecar/core/record/ids.py",
+    "sidecar/edge/breaker.py",
+    "sidecar/edge/clock.py",
+    "sidecar/edge/degraded.py",
+    "sidecar/edge/denials.py",
+    "sidecar/edge/journal/log.py",
+    "sidecar/edge/journal/writer.py",
+    "sidecar/edge/key_cache.py",
+    "sidecar/edge/listener.py",
+    "sidecar/edge/pool.py",
+    "sidecar/edge/redis_counters.py",
+    "sidecar/edge/redis_wire.py",
+    "sidecar/edge/upstream.py",
+    "sidecar/gateway/arrival.py",
+    "sidecar/gateway/ending.py",
+    "sidecar/gateway/exchange.py",
+    "sidecar/gateway/facts.py",
+    "sidecar/gateway/reading.py",
+)
+
+
+class CompileHook(BuildHookInterface[Any]):
+    """Hatchling's hook of the wheel: adds one shared library, and a stub for each compiled module."""
+
+    PLUGIN_NAME = "custom"
+    out: Path | None = None  # where it compiles
+
+    def dependencies(self) -> list[str]:
+        """What the build needs beside hatchling: nothing, unless it compiles."""
+        return list(NEEDS) if asked() else []
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Put what was compiled into the wheel. `version` is "standard" or "editable"; the second stays pure."""
+        if version == "editable" or not asked():
+            return
+        out = self.out = Path(mkdtemp(prefix="sidecar-compiled-"))
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
+        build_data["force_include"] |= {str(path): path.relative_to(out / "lib").as_posix() for path in built(out)}
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Clear away what was compiled, once it is in the wheel."""
+        del version, build_data, artifact_path
+        if self.out:
+            rmtree(self.out)
+
+
+def asked() -> bool:
+    """Whether the environment asks for the compiled form; ValueError for a word that is neither yes nor no."""
+    said = os.environ.get(ASKED, "")
+    if said not in {"", "0", "1"}:
+        raise ValueError(f"{ASKED}={said}: say 1 for a compiled wheel, 0 or nothing for a pure one")
+    return said == "1"
+
+
+def built(out: Path) -> list[Path]:
+    """Compile into `out`/lib, from the folder of this file; the extension modules. About two minutes of one core."""
+    from mypyc.build import mypycify  # noqa: PLC0415 - a pure build does without
+    from setuptools import Distribution  # noqa: PLC0415 - as above
+
+    # Types of other packages are not asked for, so that the outcome does not depend on what is installed beside.
+    options = ["--config-file=", "--no-site-packages", "--ignore-missing-imports", f"--cache-dir={out / 'types'}"]
+    extensions = mypycify(
+        [*options, *COMPILED], opt_level="2", debug_level="0", group_name=GROUP, target_dir=str(out / "c")
+    )
+    for extension in extensions:
+        extension.include_dirs.insert(0, str(mended_runtime(out / "mended")))
+    command = Distribution({"name": GROUP, "ext_modules": extensions}).get_command_obj("build_ext")
+    command.build_lib, command.build_temp = str(out / "lib"), str(out / "objects")
+    command.ensure_finalized()
+    command.run()
+    return sorted((out / "lib").rglob("*.so"))
+
+
+def mended_runtime(folder: Path) -> Path:
+    """A folder to look for C includes in before mypyc's own; RuntimeError where the fault is not found."""
+    from mypyc.build import include_dir  # noqa: PLC0415 - as above
+
+    text = Path(include_dir(), "bytes_ops.c").read_text()
+    if text.count(FAULTY) != 1:
+        raise RuntimeError(
+            "mypyc's slices of bytes are not what hatch_build.py mends: see whether they are right by now"
+        )
+    folder.mkdir(exist_ok=True)
+    (folder / "bytes_ops.c").write_text(text.replace(FAULTY, MENDED))
+    return folder
