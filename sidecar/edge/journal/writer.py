@@ -19,7 +19,7 @@ from sidecar.ports import Clock
 _log = logging.getLogger(__name__)
 
 Then = Callable[[bool], None]
-_TYPE_AT, _ID_AT = 8, slice(24, 50)  # of a frame
+_TYPE_AT, _ID_AT, _ID_END = 8, 24, 50  # of a frame
 
 
 class Manner(NamedTuple):
@@ -204,7 +204,7 @@ class Writer:
         self._figures.broken = 1
         for frame in frames:
             if frame[_TYPE_AT] == OPEN and not acknowledged and not self._serve:
-                self._dropped(frame[_ID_AT])
+                self._dropped(frame[_ID_AT:_ID_END])
             else:
                 self._owed.append(frame)
         self._changed()
