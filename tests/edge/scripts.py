@@ -90,49 +90,64 @@ class Oracle:
                 held[member] = value
 
 
+_READ_ALL = """
+local found, read = {}, { string = { 'GET' }, hash = { 'HGETALL' }, zset = { 'ZRANGE', 0, -1, 'WITHSCORES' },
+                          stream = { 'XRANGE', '-', '+' } }
+for n, key in ipairs(redis.call('KEYS', 'sc:*')) do
+  local how = read[redis.call('TYPE', key).ok]
+  found[n] = { key, redis.call(how[1], key, unpack(how, 2)) }
+end
+return found
+"""
+
+
 def stored(cli):
     """Redis's keys in the shapes of core/decision."""
-    found = {key.decode(): _shaped(cli, key) for key in cli.scan_iter("sc:*") if key.split(b":")[2] != b"holds"}
-    return {key: shape for key, shape in found.items() if shape != _NO_WALLET}
+    found = {key.decode(): value for key, value in cli.eval(_READ_ALL, 0)}
+    shapes = {key: _shaped(key.split(":")[2], value) for key, value in found.items()}
+    for key in [key for key in shapes if key.split(":")[2] == "holds"]:
+        until, held = shapes.pop(key), shapes[key.replace(":holds:", ":held:")]
+        assert until.keys() == held.keys()
+        held.update({id_: (until[id_], *hold) for id_, hold in held.items()})
+    return {key: shape for key, shape in shapes.items() if shape != _NO_WALLET}
 
 
-def _shaped(cli, key):
-    name, kind = key.split(b":")[2], cli.type(key).decode()
+def _shaped(name, value):
     if name in _MONEY:
-        return _MONEY[name](cli, key)
-    if kind == "hash":
-        return {member: mark.decode() for member, mark in cli.hgetall(key).items()}
-    if kind == "zset":
-        return {member: int(score) for member, score in cli.zrange(key, 0, -1, withscores=True)}
-    value = tuple(int(part) for part in cli.get(key).split())
-    if name not in {b"r", b"edited"}:
-        return value[0]
-    return value if len(value) > 1 else (*value, 0)
+        return _MONEY[name](value)
+    if isinstance(value, list):  # marks have verdicts, slots have times
+        return {member: mark.decode() if name == "ids" else int(mark) for member, mark in _pairs(value)}
+    parts = tuple(int(part) for part in value.split())
+    if name not in {"r", "edited"}:
+        return parts[0]
+    return parts if len(parts) > 1 else (*parts, 0)
 
 
-def _wallet(cli, key):
-    fields = {name.decode(): value.decode() for name, value in cli.hgetall(key).items()}
+def _pairs(flat):
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def _wallet(flat):
+    fields = {name.decode(): value.decode() for name, value in _pairs(flat)}
     grants = [(name[2:], *map(int, value.split())) for name, value in fields.items() if name.startswith("g:")]
     return sorted(grants), int(fields.get("debt", 0)), int(fields.get("carried", 0))
 
 
-def _ledger(cli, key):
-    rows = [(fields[b"kind"], fields[b"id"], fields[b"delta"], fields[b"balance"]) for _, fields in cli.xrange(key)]
-    return [(kind.decode(), id_.decode(), int(delta), int(balance)) for kind, id_, delta, balance in rows]
+def _ledger(entries):
+    rows = [dict(_pairs(flat)) for _, flat in entries]
+    return [(row[b"kind"].decode(), row[b"id"].decode(), int(row[b"delta"]), int(row[b"balance"])) for row in rows]
 
 
-def _held(cli, key):
-    until = {id_: int(score) for id_, score in cli.zrange(key.replace(b":held:", b":holds:"), 0, -1, withscores=True)}
-    held = {id_: hold.decode().split() for id_, hold in cli.hgetall(key).items()}
-    assert until.keys() == held.keys()
+def _held(flat):
+    held = {id_: hold.decode().split() for id_, hold in _pairs(flat)}
     return {
-        id_: (until[id_], int(words[0]), [tuple(words[at : at + 4]) for at in range(1, len(words), 4)])
+        id_: (int(words[0]), [tuple(words[at : at + 4]) for at in range(1, len(words), 4)])
         for id_, words in held.items()
     }
 
 
 _NO_WALLET = ([], 0, 0)
-_MONEY = {b"wallet": _wallet, b"ledger": _ledger, b"held": _held}
+_MONEY = {"wallet": _wallet, "ledger": _ledger, "held": _held}
 
 
 def present(state):
