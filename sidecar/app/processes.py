@@ -23,6 +23,7 @@ import uvloop
 
 from sidecar.app import logs
 from sidecar.app.children import Json, Link
+from sidecar.app.form import form
 from sidecar.app.snapshot import Snapshot
 from sidecar.app.supervisor import EXIT_WRONG, Role, Setup, Supervisor
 from sidecar.config.addresses import Address
@@ -48,6 +49,7 @@ def run_node(settings: Settings, load: Callable[[Settings], str]) -> int:
     announce = partial(_print, settings.kafka is None and settings.sink.stdout)  # records have stdout for themselves
     setup = Setup(
         version=version(PACKAGE),
+        form=form(),
         roles=roles(settings),
         start=_packed(snapshot.settings),
         drain_seconds=settings.drain_seconds,

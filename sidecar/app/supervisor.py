@@ -66,6 +66,7 @@ class Setup:
     drain_seconds: int
     load: Callable[[], str] = str
     announce: Callable[[str], None] = lambda _line: None
+    form: str = ""  # of the data path: compiled or pure
     scheme: str = "http"
     now_us: Callable[[], int] = lambda: time.time_ns() // 1000
 
@@ -155,6 +156,7 @@ class Supervisor:
             children=[_shown(post) for post in self.posts],
             policy=self.policy,
             totals=self._left.plus(child.standing.stats for child in self._living()),
+            form=self.setup.form,
         )
 
     def _refused(self, faults: list[str]) -> PolicyView:

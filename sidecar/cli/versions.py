@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 from importlib.metadata import version
 
+from sidecar.app.form import form
+
 PARTS = ("httptools", "uvloop", "hiredis", "aiokafka")
 
 # The wheel carries llhttp compiled in and does not tell its version; its releases do. Ours is pinned to >= 0.8.
@@ -21,4 +23,5 @@ def line() -> str:
     """All versions in one line."""
     parts = [f"{name} {version(name)}" for name in PARTS]
     parts.insert(1, f"llhttp {llhttp()}")
-    return f"sidecar {version('metering-sidecar')} (Python {platform.python_version()}, {', '.join(parts)})"
+    about = [form(), f"Python {platform.python_version()}", *parts]
+    return f"sidecar {version('metering-sidecar')} ({', '.join(about)})"

@@ -74,7 +74,9 @@ READY = Row("sidecar_child_ready", "1 while the child is ready.", ("process",))
 CPU = Row("sidecar_child_cpu_seconds", "CPU time of the living child, user and system.", ("process",), US)
 RSS = Row("sidecar_child_resident_bytes", "Resident memory of the living child.", ("process",))
 STARTED = Row("sidecar_start_timestamp_seconds", "When the supervisor started.", (), US)
-BUILD = Row("sidecar_build_info", "The version, always 1.", ("version",))
+BUILD = Row(
+    "sidecar_build_info", "The version, and whether the data path is compiled or pure; always 1.", ("version", "form")
+)
 
 TYPES: dict[str, tuple[Row, ...]] = {
     "counter": (REQUESTS, DENIALS, *COUNTS.values(), EVENTS, RELOAD_FAULTS, RESTARTS, CPU),
@@ -99,7 +101,7 @@ def collect(view: NodeView) -> Iterator[Metric]:
     yield from _policy(view)
     yield from _children(view)
     yield _gauge(STARTED, [((), view.started_us)])
-    yield _gauge(BUILD, [((view.version,), 1)])
+    yield _gauge(BUILD, [((view.version, view.form), 1)])
 
 
 def _moments(view: NodeView) -> Iterator[Metric]:

@@ -141,6 +141,7 @@ class NodeView:
     children: list[ChildView]
     policy: PolicyView
     totals: Totals
+    form: str = ""  # of the data path: compiled or pure
 
     def reasons(self) -> list[str]:
         """Say why the node is not ready; nothing where it is."""

@@ -24,7 +24,7 @@ def view():
     worker = ChildView("worker-0", 1, True, [], {}, 2, {"gauges": {"connections": 3}}, "", 2_500_000, 4096)
     shipper = ChildView("shipper", 2, False, ["starting"], {}, 0, {"ages_us": {"journal_oldest": 250_000}})
     return NodeView(
-        "1.0", 1_000_000, False, [worker, shipper], PolicyView("p7", 3_000_000, 4_000_000, 1, ["x"]), totals
+        "1.0", 1_000_000, False, [worker, shipper], PolicyView("p7", 3_000_000, 4_000_000, 1, ["x"]), totals, "pure"
     )
 
 
@@ -64,7 +64,7 @@ def samples():
         (("sidecar_child_ready", "shipper"), 0),
         (("sidecar_child_cpu_seconds_total", "worker-0"), 2.5),
         (("sidecar_child_resident_bytes", "worker-0"), 4096),
-        (("sidecar_build_info", "1.0"), 1),
+        (("sidecar_build_info", "pure", "1.0"), 1),
     ],
 )
 def test_a_scrape_shows(samples, sample, value):
