@@ -1,5 +1,7 @@
 from importlib.machinery import EXTENSION_SUFFIXES
 
+import pytest
+
 from sidecar.app.form import COMPILED, PURE, form
 from sidecar.gateway import exchange
 
@@ -8,8 +10,8 @@ def test_what_is_said_is_what_is_loaded():
     assert (form() == COMPILED) is exchange.__file__.endswith(tuple(EXTENSION_SUFFIXES))
 
 
-def test_a_compiled_module_goes_before_its_source(tmp_path):
-    (tmp_path / "exchange.py").touch()
-    assert form(tmp_path) == PURE
-    (tmp_path / f"exchange{EXTENSION_SUFFIXES[0]}").touch()
-    assert form(tmp_path) == COMPILED
+@pytest.mark.parametrize(("more", "said"), [((), PURE), ((f"exchange{EXTENSION_SUFFIXES[0]}",), COMPILED)])
+def test_a_compiled_module_goes_before_its_source(tmp_path, more, said):
+    for name in ("exchange.py", *more):
+        (tmp_path / name).touch()
+    assert form(tmp_path) == said
