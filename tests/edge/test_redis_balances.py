@@ -168,8 +168,8 @@ class Play:
         rng, now_us = self.rng, self.now_us
         amount = rng.choice([1, 10, 30, 100])
         grant = Grant(
-            f"g{rng.randrange(10**6)}", rng.choice([0, 0, 1]), rng.choice([0, 0, now_us + 500_000]),
-            rng.choice([0, 0, now_us + 1_000, now_us + SECOND_US, now_us + DAY_US]), amount, amount,
+            f"g{rng.randrange(10**6)}", rng.choice([0, 0, 0, 1]), rng.choice([0, 0, now_us + 500_000]),
+            rng.choice([0, 0, 0, 0, now_us + 1_000, now_us + SECOND_US, now_us + DAY_US]), amount, amount,
             rng.choice([0, amount // 2]), rng.choice([0, now_us + 2 * SECOND_US, now_us + 30 * DAY_US]),
             now_us - rng.choice([0, 1]),
         )  # fmt: skip
@@ -256,6 +256,33 @@ def filled(cli, amount, who=WHO):
 def balance_of(cli, who=WHO):
     grants, debt, _ = stored(cli)[f"sc:{{{escaped(who.customer)}}}:wallet:usd"]
     return sum(grant[5] for grant in grants) - debt
+
+
+# The order, as it is promised: priority, then expiry, then age.
+def test_grants_are_burnt_by_priority_then_expiry_then_age_and_refilled_the_other_way(real):
+    later, sooner = NOW_US + 2 * DAY_US, NOW_US + DAY_US
+    order = [("first", -1, 0, 9), ("sooner", 0, sooner, 9), ("later", 0, later, 9), ("old", 0, 0, 1),
+             ("a-young", 0, 0, 5), ("b-young", 0, 0, 5), ("last", 3, sooner, 0)]  # fmt: skip
+    for name, priority, expires_us, made in sorted(order):
+        real.redis.hset("sc:{cust-1}:wallet:usd", f"g:{name}", f"{priority} 0 {expires_us} 40 40 0 0 {made}")
+    checks, held = real.checks(TOKENS, CREDIT, costs=(2, 0)), []
+    for name in [each[0] for each in order for _ in range(2)]:
+        held.append(real.mint())
+        before = left(real.redis)
+        assert real.reserve(checks, held[-1]).allowed
+        assert moved(before, left(real.redis)) == {name: -20}
+    for name in [each[0] for each in reversed(order) for _ in range(2)]:
+        before = left(real.redis)
+        real.settle(held.pop(0), checks, 0, 0)
+        assert moved(before, left(real.redis)) == {name: 20}
+
+
+def left(cli):
+    return {grant[0]: grant[5] for grant in stored(cli)["sc:{cust-1}:wallet:usd"][0]}
+
+
+def moved(before, after):
+    return {name: after[name] - before[name] for name in before if after[name] != before[name]}
 
 
 # litellm #34732, #18730: check, then count: N at once all passed (limit 100, used 663)
