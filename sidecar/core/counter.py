@@ -10,34 +10,31 @@ edit of a policy resets nothing. No value that a customer can choose can spell a
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import gcd
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from sidecar.core.identity import Identity
+from sidecar.core.policy import Limit
 from sidecar.core.price import NANOS_MAX, price_fault
 from sidecar.core.window import Window, calendar_window, length_window
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from sidecar.core.identity import Identity
-    from sidecar.core.policy import Limit
-
-NEVER_US = 2**53 - 1  # the year 2255: the last µs that a Lua double can still tell from the next
-COUNT_MAX = 2**51  # units: costs and counters stop here, so that sums of three stay exact in a Lua double
-LIMITS_MAX = 40  # limits of one request: a verdict's shadow mask fits beside its index into a Lua double
-MINUTE_US = 60_000_000
-_DAY_US = 86_400_000_000
-_CROCKFORD = bytes.maketrans(b"0123456789ABCDEFGHJKMNPQRSTVWXYZ", b"0123456789abcdefghijklmnopqrstuv")
-_NO_WINDOW = Window("", 0, 0)
-_CALENDAR = frozenset({"quota", "priced"})
-_UNBOUNDED = frozenset({"priced", "balance"})
-_PURSE = ("wallet", "ledger", "holds", "held")
-_WORDS = frozenset({*_PURSE, "granted", "retry"})  # the third part of keys that are no counters
-_UNSAFE = re.compile(rb"[^!-~]|[%:{}]")
+NEVER_US: Final = 2**53 - 1  # the year 2255: the last µs that a Lua double can still tell from the next
+COUNT_MAX: Final = 2**51  # units: costs and counters stop here, so that sums of three stay exact in a Lua double
+LIMITS_MAX: Final = 40  # limits of one request: a verdict's shadow mask fits beside its index into a Lua double
+MINUTE_US: Final = 60_000_000
+_DAY_US: Final = 86_400_000_000
+_CROCKFORD: Final = bytes.maketrans(b"0123456789ABCDEFGHJKMNPQRSTVWXYZ", b"0123456789abcdefghijklmnopqrstuv")
+_NO_WINDOW: Final = Window("", 0, 0)
+_CALENDAR: Final = frozenset({"quota", "priced"})
+_UNBOUNDED: Final = frozenset({"priced", "balance"})
+_PURSE: Final = ("wallet", "ledger", "holds", "held")
+_WORDS: Final = frozenset({*_PURSE, "granted", "retry"})  # the third part of keys that are no counters
+_UNSAFE: Final = re.compile(rb"[^!-~]|[%:{}]")
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)  # without slots: compiled, its fields have a place each anyway
 class Checks:
     """What requests of one identity, terms and costs ask of the counters; the same object until `until_us`.
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter_ns, time_ns
+from typing import Final
+
+_WALL_NS: Final[Callable[[], int]] = time_ns
+_STEADY_NS: Final[Callable[[], int]] = perf_counter_ns
 
 
 class SystemClock:
@@ -11,7 +16,7 @@ class SystemClock:
     __slots__ = ()
 
     def now_us(self) -> int:
-        return time_ns() // 1000
+        return _WALL_NS() // 1000
 
     def mono_us(self) -> int:
-        return perf_counter_ns() // 1000
+        return _STEADY_NS() // 1000

@@ -18,6 +18,7 @@ from sidecar.core.record.forms import (
     SCHEMA_STEM,
     decided,
     denial_form,
+    dumps,
     json,
     open_form,
     reserved,
@@ -96,7 +97,7 @@ def usage_record(facts: Facts, time_us: int, source: str, sequence: int) -> byte
         trace(facts.traceparent) if facts.traceparent else b"",
         facts.spelled or json(facts.path),
         facts.status,
-        orjson.dumps(facts.usage),
+        dumps(facts.usage),
         verdict(facts.quality, facts.billable, facts.billable_reason, facts.outcome),
         json(facts.dims) if facts.dims else b"{}",
         facts.duration_us,
@@ -189,7 +190,7 @@ class Totals:
     def __init__(self) -> None:
         self.units: dict[str, int] = {}
 
-    def add(self, usage: Mapping[str, int]) -> None:
+    def add(self, usage: dict[str, int]) -> None:
         """Count what one record says."""
         units = self.units
         for meter, amount in usage.items():

@@ -19,12 +19,13 @@ from sidecar.core.identity import Identity
 from sidecar.core.policy import Limit
 
 SCHEMA_STEM: Final = "urn:sidecar:schema/"
+dumps: Final = orjson.dumps
 
 
 def json(value: object) -> bytes:
     """`value` as JSON."""
     try:
-        return orjson.dumps(value)
+        return dumps(value)
     except TypeError:  # a lone surrogate: no record is lost for a name that is no text
         return orjson.dumps(str(value).encode("utf-8", "backslashreplace").decode())
 

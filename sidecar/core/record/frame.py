@@ -33,6 +33,7 @@ _LEAD: Final = Struct("<4sI")  # magic and version, CRC-32 of all but itself
 _REST: Final = Struct("<BBHIQ26s")  # type, stream, bytes of key, bytes of id + key + body, sequence, id
 _ALL: Final = Struct("<4sIBBHIQ26s")
 _MAGIC_NOW: Final = MAGIC + bytes((VERSION,))
+_CRC: Final = crc32
 _SEED: Final = crc32(_MAGIC_NOW)
 _STREAM_NUMBERS: Final = {name: number for number, name in enumerate(STREAMS)}
 _SEGMENT: Final = re.compile(r"(\d{8,})-(\d{8,})\.seg")
@@ -91,7 +92,7 @@ def encode_frame(type_: int, stream: str, sequence: int, id_: bytes, key: bytes,
     if length > PAYLOAD_MAX or len(id_) != 26:
         raise SinkError(f"journal: an entry of {length} bytes, id {id_!r}: at most {PAYLOAD_MAX}, and an id has 26")
     rest = _REST.pack(type_, _STREAM_NUMBERS[stream], len(key), length, sequence, id_) + key + body
-    return _LEAD.pack(_MAGIC_NOW, crc32(rest, _SEED)) + rest
+    return _LEAD.pack(_MAGIC_NOW, _CRC(rest, _SEED)) + rest
 
 
 def frame_at(buffer: Buffer, offset: int) -> tuple[int, Frame] | None:
