@@ -3,6 +3,7 @@
 import random
 import time
 from dataclasses import replace
+from functools import partial
 from hashlib import sha1
 from pathlib import Path
 
@@ -379,6 +380,10 @@ def test_a_ledger_of_ten_thousand_carries_its_oldest_thousand(real):
     assert sums_up(stored(real.redis))
 
 
+def bulk(word):
+    return b"$%d\r\n%b\r\n" % (len(word.encode()), word.encode())
+
+
 def test_all_that_a_balance_touches_is_on_one_node_of_a_cluster(redis_cluster):
     cluster = redis.RedisCluster(host="127.0.0.1", port=redis_cluster.nodes[0].port)
     clock = SetClock(time.time_ns() // 1000)
@@ -387,12 +392,14 @@ def test_all_that_a_balance_touches_is_on_one_node_of_a_cluster(redis_cluster):
         for customer in ("", "b{x}", "é"):
             who = Identity("k{1}", "s", customer, "free")
             checks = checks_for((TOKENS, brief), (4, 0), who, clock.at_us)
+            other = checks_for((replace(TOKENS, id="credit.other"), brief), (1, 0), who, clock.at_us)
             node = cluster.get_node_from_key(checks.marks)
             filled(cluster.get_redis_connection(node), 1000, who)
             commands = Blocking(node.port)
             store = Store(RedisCounters(commands, clock), clock)
             assert store.reserve(checks).allowed
-            wait_until(lambda: store.reserve(checks).remaining[1] == 960, "a hold given back")  # noqa: B023
+            counter = partial(commands.call, b"*2\r\n$3\r\nGET\r\n" + bulk(checks.keys[0][0]))
+            wait_until(lambda: store.reserve(other) and counter() == b"0", "a counter that no KEYS name")  # noqa: B023
             commands.close()
     finally:
         cluster.close()
