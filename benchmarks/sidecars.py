@@ -1,4 +1,5 @@
-"""The sidecar's own forms, run as an operator runs it: `sidecar run -c`, one worker, nothing switched off.
+"""The sidecar's own forms, run as an operator runs it: the compiled wheel, `sidecar run -c`, one worker, nothing
+switched off. One form more is the tree as it lies, pure Python.
 
 After each load the sidecar is drained, and its records are counted against what the load generator saw: the same work,
 honestly done, or no number. What Redis counted has to be what the records bill, to the unit.
@@ -18,6 +19,7 @@ from pathlib import Path
 import orjson
 import redis
 
+from benchmarks import compiled
 from benchmarks.peers import ROOT, Peer, Started, first_line, on_path
 from benchmarks.stage import API_KEY, LOAD_CORE, PROXY_CORE, Parts, RunFailed, Stage, command_line, free_port, tree
 
@@ -59,11 +61,25 @@ LIMITS = """
 
 @dataclass(frozen=True)
 class Form:
-    """limits: two of them, or none. redis: real counters. shipping: the shipper runs during the load."""
+    """limits: two of them, or none. redis: real counters. shipping: the shipper runs during the load. pure: the tree,
+    not the compiled wheel."""
 
     limits: bool
     redis: bool
     shipping: bool
+    pure: bool = False
+
+    def missing(self) -> str:
+        """ "" where it runs here. The wheel is made now, before anything is measured."""
+        lacking = on_path("redis-server", "redis-server")() if self.redis else ""
+        return lacking or ("" if self.pure else compiled.missing())
+
+    def version(self) -> str:
+        return first_line(*self._command("--version"))()
+
+    def _command(self, *words: str) -> list[str]:
+        """`-P`: the folder that one stands in does not go before what is installed."""
+        return [sys.executable if self.pure else str(compiled.python()), "-P", "-m", "sidecar", *words]
 
     def start(self, stage: Stage, upstream: int) -> Started:
         """Write the documents, start Redis and the sidecar, and wait for its first 200."""
@@ -72,8 +88,8 @@ class Form:
         stage.write("keys.yaml", KEYS.format(hash=hashlib.sha256(API_KEY.encode()).hexdigest()))
         stage.write("sidecar.yaml", (CONFIG + (REDIS if self.redis else "")).format(**ports))
         store = _redis(stage, ports["redis"]) if self.redis else None
-        argv = [sys.executable, "-m", "sidecar", "run", "-c", "sidecar.yaml"]
-        pid = stage.start("sidecar", argv, PROXY_CORE, {"PYTHONPATH": str(ROOT)})
+        env = {"PYTHONPATH": str(ROOT) if self.pure else ""}
+        pid = stage.start("sidecar", self._command("run", "-c", "sidecar.yaml"), PROXY_CORE, env)
         stage.until_answers("the sidecar", ports["port"])
         return Started(ports["port"], self._parts(pid, store), self._verify(stage, pid, ports["redis"]))
 
@@ -156,13 +172,8 @@ def _counted(port: int, billed: int, records: int) -> dict[str, int]:
     return {"redis_calls_per_1000_requests": calls * 1000 // records}
 
 
-def _missing(form: Form) -> Callable[[], str]:
-    return on_path("redis-server", "redis-server") if form.redis else lambda: ""
-
-
 def _peer(name: str, title: str, form: Form, *, each_its_path: bool = False) -> Peer:
-    version = first_line(sys.executable, "-m", "sidecar", "--version")
-    return Peer(name, title, _missing(form), version, form.start, each_its_path)
+    return Peer(name, title, form.missing, form.version, form.start, each_its_path)
 
 
 # Leased forms come here when leases are switched on by a setting.
@@ -170,6 +181,7 @@ FORMS = (
     _peer("bare", "sidecar, embedded, no limits", Form(limits=False, redis=False, shipping=True)),
     _peer("embedded", "sidecar, embedded: key, 2 limits, record", Form(limits=True, redis=False, shipping=True)),
     _peer("redis", "sidecar, Redis: key, 2 exact limits, record", Form(limits=True, redis=True, shipping=False)),
+    _peer("pure", "sidecar, Redis: the same, in pure Python", Form(limits=True, redis=True, shipping=False, pure=True)),
     _peer(
         "paths",
         "sidecar, Redis: each request another path",

@@ -1,0 +1,96 @@
+"""The compiled wheel of the sources as they are now, in a virtual environment of its own, made once for each state.
+
+A state is what the wheel is made of, byte for byte, so a figure is never that of another state. A few of them are kept.
+`python -m benchmarks.compiled` makes it, and prints the path of its interpreter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from fcntl import LOCK_EX, flock
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME = ROOT / ".cache" / "compiled"
+PARTS = ("hatch_build.py", "pyproject.toml", "README.md", "LICENSE", "sidecar")
+KEPT = 3
+HALF_AN_HOUR = 1800
+
+
+def sources(root: Path) -> list[Path]:
+    """What the wheel is made of, in an order that is always the same."""
+    found = [path for part in PARTS for path in (root / part, *(root / part).rglob("*"))]
+    return sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts)
+
+
+def state(root: Path = ROOT) -> str:
+    """A name of what the wheel would be made of: the sources, and the interpreter that it is for."""
+    digest = hashlib.sha256(sys.version.encode())
+    for path in sources(root):
+        text = path.read_bytes()
+        digest.update(b"%s %d\n%b" % (bytes(path.relative_to(root)), len(text), text))
+    return digest.hexdigest()[:16]
+
+
+@cache
+def python() -> Path:
+    """The interpreter that has the wheel; CalledProcessError where it could not be made, and pip has said why."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)  # somebody may go on editing meanwhile
+        for path in sources(ROOT):
+            (copy / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, copy / path.relative_to(ROOT))
+        home = HOME / state(copy)
+        HOME.mkdir(parents=True, exist_ok=True)
+        with (HOME / "lock").open("w") as lock:
+            flock(lock, LOCK_EX)
+            if not (home / "whole").exists():
+                _make(copy, home)
+    return home / "bin" / "python"
+
+
+def _make(copy: Path, home: Path) -> None:
+    print("compiling the data path, once for this state of the sources: about two minutes", file=sys.stderr, flush=True)
+    for old in sorted(HOME.glob("*/whole"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+        shutil.rmtree(old.parent)
+    wheels = copy / "wheels"
+    words = ["wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), str(copy)]
+    _pip(sys.executable, *words, env={**os.environ, "SIDECAR_COMPILE": "1"})
+    subprocess.run([sys.executable, "-m", "venv", str(home)], check=True, timeout=HALF_AN_HOUR)
+    _pip(home / "bin" / "python", "install", "--quiet", *map(str, wheels.glob("*.whl")))
+    said = subprocess.run([home / "bin" / "sidecar", "--version"], capture_output=True, text=True, check=True).stdout
+    if "(compiled," not in said:
+        raise OSError(f"the wheel that was made says {said.strip()}")
+    (home / "whole").touch()
+
+
+def _pip(interpreter: str | Path, *words: str, env: dict[str, str] | None = None) -> None:
+    argv = [str(interpreter), "-m", "pip", "--disable-pip-version-check", *words]
+    subprocess.run(argv, check=True, env=env, timeout=HALF_AN_HOUR, stdout=sys.stderr)
+
+
+@cache
+def missing() -> str:
+    """ "" where the compiled form can be run, which may be made for it now; else why not."""
+    if not shutil.which("cc"):
+        return "no C compiler on this machine: apt-get install gcc"
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return "no Python.h on this machine: apt-get install python3-dev"
+    try:
+        python()
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"the wheel could not be made: {error}"
+    return ""
+
+
+if __name__ == "__main__":
+    if why := missing():
+        sys.exit(why)
+    print(python())
