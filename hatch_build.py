@@ -58,6 +58,26 @@ COMPILED = (
     "sidecar/gateway/reading.py",
 )
 
+# What runs for a request, or beside one, and is not compiled: a module, or all of a package, and why.
+LEFT_OUT = {
+    "sidecar/core/counter.py": "a dataclass with slots: mypyc takes none",
+    "sidecar/core/decision/looks.py": "the rule in memory: for a worker without Redis, whose script decides otherwise",
+    "sidecar/core/decision/purses.py": "as looks.py",
+    "sidecar/core/decision/rule.py": "as looks.py",
+    "sidecar/core/decision/settled.py": "as looks.py",
+    "sidecar/core/http/path.py": "one call a path, which is remembered",
+    "sidecar/core/identity.py": "dataclasses with slots",
+    "sidecar/core/policy/": "dataclasses with slots; worked out on load, and read here as attributes",
+    "sidecar/core/price/": "dataclasses with slots; for balances alone, whose script decides",
+    "sidecar/core/record/alert.py": "one record a threshold and period",
+    "sidecar/core/record/schema.py": "a document, for the command line",
+    "sidecar/core/usage/": "for routes that read bodies alone; dataclasses with slots among them",
+    "sidecar/core/window.py": "the calendar: asked once a window",
+    "sidecar/edge/journal/folder.py": "on start alone",
+    "sidecar/edge/journal/recovery.py": "on start alone",
+    "sidecar/edge/journal/segments.py": "miscompiled: a KeyError when it is made; one call a tick",
+}
+
 
 class CompileHook(BuildHookInterface[Any]):
     """Hatchling's hook of the wheel: adds one shared library, and a stub for each compiled module."""
