@@ -29,6 +29,7 @@ from sidecar.ports import Alerts, Client, Clock, Counters, Journal, Keys, Probe,
 CHECKS_CACHED: Final = 50_000
 VARIED_CACHED: Final = 4_096  # where a body decides what is asked: calls repeat, estimates of tokens hardly
 LINES_A_SECOND: Final = 10
+_ID: Final = b"X-Request-Id: "  # ends what is prepared: the id comes after it
 _NOT_NEWS: Final = frozenset({"ok", "tunnel", "client_gone"})
 log = logging.getLogger("sidecar.exchange")
 Network = IPv4Network | IPv6Network
@@ -170,7 +171,7 @@ class House(ports.House):
         up = exchange.arrival.up
         if not up or exchange.rewritten:
             up = self._rebuilt(exchange)
-        return b"%bX-Request-Id: %b\r\n\r\n" % (up, exchange.id)
+        return b"".join((up, exchange.id, b"\r\n\r\n"))
 
     def _rebuilt(self, exchange: RequestExchange) -> bytes:
         request, arrival = exchange.request, exchange.arrival
@@ -191,6 +192,7 @@ class House(ports.House):
         who = exchange.identity
         if arrival.way.identity_headers and who is not None:
             lines.append(forward.identity_lines(who.customer, who.subject, who.key_id, exchange.plan))
+        lines.append(_ID)
         up = forward.request_head(request, query, dropped, b"".join(lines), length=exchange.rewritten)
         # Whom the key stands for may change while the head stays, and so may what is sent for its body.
         if not (arrival.way.identity_headers or exchange.rewritten):
@@ -223,13 +225,13 @@ class House(ports.House):
         if prepared is None:
             prepared = head.prepared[shape] = self._prepared(exchange, head, *shape)
         fixed, exchange.chunked = prepared
-        return b"%bX-Request-Id: %b\r\n%b\r\n" % (fixed, exchange.id, limits)
+        return b"".join((fixed, exchange.id, b"\r\n", limits, b"\r\n"))
 
     def _prepared(self, exchange: RequestExchange, head: ResponseHead, minor: int, close: bool) -> tuple[bytes, bool]:
         if head.status == 101:
-            return forward.switching_head(head, exchange.request.upgrade) + self._via_down, False
+            return forward.switching_head(head, exchange.request.upgrade) + self._via_down + _ID, False
         fixed, chunked = forward.response_head(head, minor, close=close)
-        return fixed + self._via_down, chunked
+        return fixed + self._via_down + _ID, chunked
 
     def limit_fields(self, decision: Decision) -> bytes:
         if not self._manner.limit_headers:

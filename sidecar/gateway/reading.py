@@ -19,6 +19,7 @@ from sidecar.core.http.request import Request
 from sidecar.core.http.response import ResponseHead
 from sidecar.core.policy import Terms
 from sidecar.core.usage.tap import Tap
+from sidecar.gateway.arrival import Arrival
 from sidecar.gateway.exchange import CLIENT_GONE, CONTINUE, RequestExchange
 from sidecar.ports import Client, House
 
@@ -214,3 +215,14 @@ class ReadingExchange(RequestExchange):
         """It came to nothing that is billed, so whoever tries again is no retry."""
         if self._claims and self.identity is not None:
             self.house.retries.forget(self.identity, self._retry_key, self.id)
+
+
+def serve(house: House, request: Request, client: Client) -> RequestExchange:
+    """Begin the life of a request; the listener drives what is returned."""
+    arrival = request.prepared
+    if arrival is None or arrival.policy is not house.policy:
+        arrival = request.prepared = Arrival(house, request)
+    exchange = (ReadingExchange if arrival.reads else RequestExchange)(house, request, client)
+    house.started()
+    exchange.arrive(arrival)
+    return exchange
