@@ -423,6 +423,11 @@ def test_what_all_workers_lend_is_within_the_allowance_at_the_dearest_price(work
     assert 10 * through <= over_admission_bound(LENDING, workers)
 
 
+def test_a_balance_lends_its_allowance_whatever_its_other_limits_do_on_a_failure(house):
+    house.store.away = True
+    assert house.ask(house.checks(SPENT, replace(LENDING, on_store_failure="deny"))).allowed
+
+
 async def test_what_was_lent_is_charged_to_the_wallet_at_the_truth_and_once(house):
     funded(house, 1000)
     house.store.away = house.store.lose = True
@@ -601,3 +606,22 @@ async def test_a_strict_limit_denies_while_the_store_is_away_and_gives_back_what
         await until(lambda: wire.ready, "the late reply")
         await worker.pay()
         await until(lambda: counted(own, STRICT) == 1, "the unit given back")
+
+
+@pytest.mark.redis
+async def test_what_a_balance_lent_while_replies_were_lost_is_charged_to_the_wallet_once(own):
+    priced = replace(SPENT, price=Price("per_unit", 10))
+    own.cli.hset("sc:{cust}:wallet:usd", "g:g", "0 0 0 1000 1000 0 0 0")
+    async with FaultyProxy(own.port) as proxy, connected(f"redis://127.0.0.1:{proxy.port}") as wire:
+        worker = Worker(wire)
+        assert (await worker.ask(priced, LENDING))[0].mode == "exact"
+        proxy.lose_replies = -1
+        lent = [(await worker.ask(priced, LENDING))[0] for _ in range(20)]
+        assert [said.allowed for said in lent] == [True] * 10 + [False] * 10
+        proxy.lose_replies = 0
+        await until(lambda: wire.ready, "the connection")
+        await worker.pay()
+        await until(lambda: counted(own, priced) == 11, "eleven counted")
+        left = own.cli.hget("sc:{cust}:wallet:usd", "g:g").split()[4]
+        assert int(left) == 1000 - 11 * 10
+        assert sum(int(row[b"delta"]) for _, row in own.cli.xrange("sc:{cust}:ledger:usd")) == -110

@@ -47,8 +47,11 @@ def store(redis_clean, monkeypatch):
 
 # R in Lua is R in Python.
 
-UNITS = st.one_of(st.integers(0, 100), st.integers(0, COUNT_MAX), st.sampled_from([COUNT_MAX - 1, COUNT_MAX]))
-NANOS = st.one_of(st.integers(0, 100), st.integers(0, 10**12), st.integers(0, 2**51))
+UNITS = st.one_of(
+    st.integers(0, 100), *(st.integers(2**bits, 2**bits * 32) for bits in (15, 25, 30, 35, 40)),
+    st.sampled_from([COUNT_MAX - 1, COUNT_MAX]),
+)  # fmt: skip
+NANOS = st.one_of(st.integers(0, 100), *(st.integers(2**bits, 2**bits * 32) for bits in (10, 20, 25, 30, 45)))
 PER = st.sampled_from([1, 2, 3, 7, 1000, 999_983, 10**6])
 
 

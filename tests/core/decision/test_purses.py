@@ -196,6 +196,18 @@ def test_a_hold_is_given_back_at_the_price_it_was_made_at():
     assert world.balance == 99
 
 
+# Fails if a hold is given back by what it was charged: the dear units are now another's.
+def test_a_hold_gives_back_what_its_units_cost_now():
+    world, id_ = World(purchase(100)), b"01KAJ52%019d" % 0
+    tiered = replace(tokens, price=Price("graduated", tiers=(Tier(5, 10), Tier(None, 1))))
+    world.ask(tiered, credit, costs=(5, 0))
+    checks = world.ask(tiered, credit, costs=(5, 0), id_=id_).checks
+    world.settle(id_, checks, 5, 0)
+    world.now_us += credit.period_us
+    world.ask(tiered, credit, costs=(0, 0))
+    assert world.balance == 50
+
+
 def test_a_hold_whose_window_is_long_over_gives_back_what_it_took():
     world = World(purchase(100))
     checks = world.ask(tokens, credit, costs=(5, 0)).checks
