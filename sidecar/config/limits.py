@@ -52,6 +52,7 @@ _ONLY_WITH: Final = {
     "on_store_failure": (*METERED, "concurrency"),
     "alert": ("quota", "window", "balance"),
     "offline": ("balance",),
+    "exact": METERED,
 }
 
 Wrong = tuple[str, str]
@@ -63,6 +64,7 @@ class LimitDoc(Model):
 
     `per_seat`: that many for each seat that the customer has. `alert`: percents of the amount whose passing makes a
     record. `link`: where a client gets more. `offline`: how much of a balance passes in all while its store is away.
+    `exact: true`: Redis is asked for every request, also where leases are on.
     """
 
     elsewhere: ClassVar = {
@@ -94,6 +96,7 @@ class LimitDoc(Model):
     on_store_failure: Literal["allow", "deny"] | None = None
     alert: Percents | None = None
     link: Link | None = None
+    exact: bool | None = None
 
 
 def kind_of(doc: LimitDoc) -> str | None:
@@ -168,6 +171,7 @@ def compiled(doc: LimitDoc, *, seats: int = 1) -> Limit:
         routes=frozenset(doc.routes or ()),
         alerts=doc.alert or (),
         link=doc.link or "",
+        exact=bool(doc.exact),
         **_SHAPES.get(kind, _metered)(doc, many),
     )
 

@@ -107,13 +107,17 @@ class Keys(Model):
 
 
 class Redis(Model):
-    """The counters' store. `endpoint` is the parsed `url`; the breaker opens after so many failures in a row."""
+    """The counters' store. `endpoint` is the parsed `url`; the breaker opens after so many failures in a row.
+
+    `leases`: a worker that sees steady demand reserves ahead and decides by itself (docs/leases.md).
+    """
 
     url: Annotated[str, Field(repr=False)]
     timeout_ms: Positive = 50
     connect_timeout_ms: Positive = 1_000
     breaker_failures: Positive = 5
     breaker_open_ms: Positive = 1_000
+    leases: bool = False
     tls: ClientTls = ClientTls()
 
     @property

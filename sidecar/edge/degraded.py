@@ -140,6 +140,11 @@ class Degraded:
         else:
             self._inner.settle(id, checks, truth, partial(self._unsettled, id, checks, truth))
 
+    def alone(self, id: bytes, checks: Checks, done: _Done) -> None:
+        """Decide alone, at once: the store did not answer another, who asked for this one as well."""
+        self._note_away()
+        self._decide(id, checks, False, done)  # False: the store was never told of it
+
     def tick(self) -> None:
         """Try to pay, also without traffic. Call it about once a second."""
         if self.owed and not self._asked:

@@ -28,7 +28,7 @@ class Limit:
 
     `reserve` units are held while the meter's quantity is not known yet (bytes, durations, tokens). `alerts`: percents
     of the amount whose passing is told. `offline` nano-units pass in all while a balance's store is away. `link` is
-    where a client raises the limit.
+    where a client raises the limit. `exact`: the store is asked for every request, none of it is leased.
     """
 
     id: str
@@ -52,6 +52,7 @@ class Limit:
     alerts: tuple[int, ...] = ()
     offline: int = 0
     link: str = ""
+    exact: bool = False
 
 
 class Timeouts(NamedTuple):

@@ -1,0 +1,106 @@
+"""What the store has yet to hear: told until it has taken it, and once."""
+
+from sidecar.core.counter import checks_for
+from sidecar.core.errors import StoreError
+from sidecar.core.identity import Identity
+from sidecar.core.policy import Limit
+from sidecar.core.record import Ids
+from sidecar.edge.leases import returns
+from sidecar.edge.leases.lease import Lease
+from sidecar.edge.leases.returns import Returns
+from sidecar.testing import CounterBook, HandClock
+
+QUOTA = Limit("quota", "quota", 1000, calendar="month")
+AWAY = StoreError("away")
+
+
+class Desk:
+    def __init__(self):
+        self.clock = HandClock()
+        self.store = CounterBook(self.clock)
+        ids = Ids(1)
+        self.mint = lambda: ids.mint(self.clock.now_us() // 1000)
+        self.returns = Returns(self.store, self.clock, self.mint)
+        self.checks = checks_for((QUOTA,), (100,), Identity("k", "s", "c", "p"), self.clock.now_us())
+
+    def reserved(self):
+        id_ = self.mint()
+        self.store.reserve(id_, self.checks, lambda _: None)
+        return id_
+
+    @property
+    def used(self):
+        return self.store.used("quota")
+
+
+def test_what_comes_back_is_told_at_once():
+    desk = Desk()
+    desk.returns.settle(desk.reserved(), desk.checks, (30,))
+    assert (desk.used, len(desk.returns)) == (30, 0)
+
+
+def test_what_the_store_refuses_is_told_again_until_it_is_taken():
+    desk = Desk()
+    id_ = desk.reserved()
+    desk.store.fails = AWAY
+    desk.returns.settle(id_, desk.checks, (30,))
+    desk.returns.pay()
+    assert len(desk.returns) == 1
+    desk.store.fails = None
+    desk.returns.pay()
+    desk.returns.pay()
+    assert (desk.used, len(desk.returns)) == (30, 0)
+
+
+# Mutation: its age is counted from the last attempt.
+def test_what_is_refused_for_too_long_is_given_up():
+    desk = Desk()
+    id_ = desk.reserved()
+    desk.store.fails = AWAY
+    desk.returns.settle(id_, desk.checks, (30,))
+    for _ in range(3):
+        desk.clock.turn(returns.GIVE_UP_US // 2)
+        desk.returns.pay()
+    assert (len(desk.returns), desk.returns.lost) == (0, 1)
+
+
+def test_more_than_the_costs_is_told_with_all_that_was_less():
+    desk = Desk()
+    lease = Lease(desk.checks, 10)
+    desk.reserved()
+    desk.returns.correct(lease, (-40,))
+    assert (desk.used, len(desk.returns)) == (100, 1)
+    desk.returns.correct(lease, (5,))
+    assert (desk.used, len(desk.returns)) == (65, 0)
+
+
+def test_corrections_that_cancel_out_are_not_told():
+    desk = Desk()
+    lease = Lease(desk.checks, 10)
+    desk.returns.correct(lease, (-5,))
+    desk.returns.correct(lease, (5,))
+    desk.returns.pay()
+    assert (desk.store.settled, len(desk.returns)) == ([], 0)
+
+
+def test_a_correction_waits_while_the_store_is_away():
+    desk = Desk()
+    lease = Lease(desk.checks, 10)
+    desk.store.fails = AWAY
+    desk.returns.correct(lease, (5,))
+    desk.returns.correct(lease, (6,))
+    desk.returns.pay()
+    desk.store.fails = None
+    desk.returns.pay()
+    assert (desk.used, len(desk.returns)) == (11, 0)
+
+
+def test_what_is_owed_is_bounded(monkeypatch):
+    monkeypatch.setattr(returns, "CAP", 2)
+    desk = Desk()
+    ids = [desk.reserved() for _ in range(3)]
+    desk.store.fails = AWAY
+    for id_ in ids:
+        desk.returns.settle(id_, desk.checks, (0,))
+        desk.returns.correct(Lease(desk.checks, 10), (1,))
+    assert (len(desk.returns), desk.returns.lost) == (4, 2)
