@@ -9,7 +9,7 @@ PYTHON  ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do 
 PYTEST  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench servers clean
+.PHONY: help demo test check format bench wheel servers clean
 
 help:
 	@echo "make demo    an API, a free-tier key, traffic, 429s and records, on this machine, in seconds"
@@ -17,6 +17,7 @@ help:
 	@echo "make check   ruff, mypy and the direction of imports"
 	@echo "make format  let ruff write what it can"
 	@echo "make bench   side by side with what people would use instead"
+	@echo "make wheel   a wheel of this machine's kind with the data path compiled, in dist/    (needs a C compiler)"
 
 # The stamp is newer than pyproject.toml exactly when the environment holds what it asks for.
 $(STAMP): pyproject.toml
@@ -50,6 +51,9 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+wheel: $(STAMP)
+	SIDECAR_COMPILE=1 $(BIN)/python -m pip wheel --disable-pip-version-check --no-deps --wheel-dir dist .
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
