@@ -188,5 +188,5 @@ def test_the_image_is_built_from_files_that_are_there_and_has_all_that_the_build
     sources = re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE)
     copied = " ".join(sources).split()
     assert [name for name in copied if not (ROOT / name).exists()] == []
-    # Fails if LICENSE or README.md is no longer copied: hatchling reads both.
-    assert set(copied) == {"pyproject.toml", "README.md", "LICENSE", "sidecar"}
+    # Fails if LICENSE, README.md or the build's hook is no longer copied: hatchling reads them all.
+    assert set(copied) == {"pyproject.toml", "hatch_build.py", "README.md", "LICENSE", "sidecar"}
