@@ -45,7 +45,7 @@ class Checks:
     `marks` is the key, up to its bucket, of the marks that make a call idempotent by id.
     `alerting`: of each limit with alerts its index, and what is left (of a balance: anything) when the first may stand.
     `wire`, `plan` and `fields` are for those who prepare it: the store's packed command, the rule's steps, the
-    response's fixed header fields.
+    response's fixed header fields. `lease` is what an answer came from that the store was not asked for.
     """
 
     identity: Identity
@@ -64,6 +64,7 @@ class Checks:
     wire: Any = field(default=None, repr=False)
     plan: Any = field(default=None, repr=False)
     fields: Any = field(default=None, repr=False)
+    lease: Any = field(default=None, repr=False)
 
     @property
     def customer(self) -> str:

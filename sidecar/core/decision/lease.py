@@ -11,8 +11,8 @@ the backlog is short, `pads` are leased besides: never spent, they only stand in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Final
+from dataclasses import replace
+from typing import Final
 
 from sidecar.core.counter import Checks
 from sidecar.core.decision.answer import Decision
@@ -27,17 +27,9 @@ _DIGITS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS: Final = [(high + low).encode() for high in _DIGITS for low in _DIGITS]
 
 
-@dataclass(slots=True, eq=False)
-class Leased(Checks):
-    """Checks that were answered from `lease`: whoever settles them finds it by this."""
-
-    lease: Any = None
-
-
-def leased(checks: Checks, lease: object) -> Leased:
-    """The same question, marked as answered from `lease`."""
-    given = {field.name: getattr(checks, field.name) for field in fields(Checks)}
-    return Leased(**(given | {"wire": None, "plan": None, "fields": None}), lease=lease)
+def leased(checks: Checks, lease: object) -> Checks:
+    """The same question as what is answered from `lease`: whoever settles it finds the lease by this."""
+    return replace(checks, lease=lease, wire=None, plan=None, fields=None)
 
 
 def leasable(checks: Checks) -> bool:

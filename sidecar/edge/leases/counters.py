@@ -14,7 +14,7 @@ from operator import add, sub
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sidecar.core.decision import Decision
-from sidecar.core.decision.lease import HORIZON_US, LEAST, Leased, leasable, sized
+from sidecar.core.decision.lease import HORIZON_US, LEAST, leasable, sized
 from sidecar.core.errors import StoreError
 from sidecar.edge.leases.lease import Done, Lease
 from sidecar.edge.leases.returns import Returns
@@ -94,10 +94,10 @@ class Leases:
 
         Where more was used than asked for, the costs are estimates, and leases by them would be worth nothing.
         """
-        if type(checks) is not Leased:
+        lease: Lease | None = checks.lease
+        if lease is None:
             self._settle(id, checks, truth, failed)
             return
-        lease: Lease = checks.lease
         if lease.id and id > lease.id and not any(truth):
             lease.units += 1
             lease.level += 1

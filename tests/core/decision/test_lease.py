@@ -150,9 +150,8 @@ def test_a_leased_question_is_the_same_but_for_what_was_prepared():
     asked = checks(QUOTA, PACE)
     asked.wire = asked.plan = asked.fields = object()
     made = leased(asked, "a lease")
-    assert type(made) is Leased
-    assert made.lease == "a lease"
-    prepared = {"wire", "plan", "fields"}
-    same = [field.name for field in fields(Checks) if field.name not in prepared]
+    assert (made.lease, asked.lease) == ("a lease", None)
+    apart = {"wire", "plan", "fields", "lease"}
+    same = [field.name for field in fields(Checks) if field.name not in apart]
     assert [getattr(made, name) for name in same] == [getattr(asked, name) for name in same]
     assert made.wire is made.plan is made.fields is None

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from sidecar.core.counter import checks_for
 from sidecar.core.decision import Decision, reserve
-from sidecar.core.decision.lease import Leased
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity
 from sidecar.core.policy import Limit
@@ -106,7 +105,7 @@ def test_a_leased_answer_tells_what_is_left_as_far_as_it_is_known_here():
     desk = Desk(QUOTA, PACE, costs=(3, 1))
     known = desk.asks(1)[0]
     [said] = desk.asks(1)
-    assert type(said.checks) is Leased
+    assert said.checks.lease
     assert said.checks.keys == desk.checks.keys
     assert said.remaining[0] == known.remaining[0] - 3
     assert said.remaining[1] == known.remaining[1] - 1
