@@ -12,7 +12,6 @@ from sidecar.core.decision.lease import (
     HORIZON_US,
     LEAST,
     LIFE_US,
-    Leased,
     bound,
     leasable,
     leased,
