@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from fcntl import LOCK_EX, flock
 from functools import cache
@@ -22,6 +21,13 @@ HOME = ROOT / ".cache" / "compiled"
 PARTS = ("hatch_build.py", "pyproject.toml", "README.md", "LICENSE", "sidecar")
 KEPT = 3
 HALF_AN_HOUR = 1800
+# A distribution builds its interpreter guided by profiles, as the official images do; one built by hand without them
+# takes about a tenth more. So the system's own is measured where it can be.
+SYSTEM = "/usr/bin/python3"
+FIT = (
+    "import ensurepip, sys, sysconfig, pathlib; assert sys.version_info >= (3, 11);"
+    "assert pathlib.Path(sysconfig.get_path('include'), 'Python.h').exists(); print(sys.version)"
+)
 
 
 def sources(root: Path) -> list[Path]:
@@ -32,11 +38,26 @@ def sources(root: Path) -> list[Path]:
 
 def state(root: Path = ROOT) -> str:
     """A name of what the wheel would be made of: the sources, and the interpreter that it is for."""
-    digest = hashlib.sha256(sys.version.encode())
+    digest = hashlib.sha256(_version(base()).encode())
     for path in sources(root):
         text = path.read_bytes()
         digest.update(b"%s %d\n%b" % (bytes(path.relative_to(root)), len(text), text))
     return digest.hexdigest()[:16]
+
+
+@cache
+def base() -> str:
+    """The interpreter that both wheels are for: the system's, else the one that runs this."""
+    return SYSTEM if _version(SYSTEM) else sys.executable
+
+
+@cache
+def _version(interpreter: str) -> str:
+    """What it says of itself; "" where it is too old, or lacks what compiles and what makes an environment."""
+    try:
+        return subprocess.run([interpreter, "-c", FIT], capture_output=True, text=True, check=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 @cache
@@ -61,9 +82,9 @@ def _make(copy: Path, home: Path) -> None:
     for old in sorted(HOME.glob("*/whole"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
         shutil.rmtree(old.parent)
     wheels = copy / "wheels"
+    subprocess.run([base(), "-m", "venv", str(home)], check=True, timeout=HALF_AN_HOUR)
     words = ["wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), str(copy)]
-    _pip(sys.executable, *words, env={**os.environ, "SIDECAR_COMPILE": "1"})
-    subprocess.run([sys.executable, "-m", "venv", str(home)], check=True, timeout=HALF_AN_HOUR)
+    _pip(home / "bin" / "python", *words, env={**os.environ, "SIDECAR_COMPILE": "1"})
     _pip(home / "bin" / "python", "install", "--quiet", *map(str, wheels.glob("*.whl")))
     said = subprocess.run([home / "bin" / "sidecar", "--version"], capture_output=True, text=True, check=True).stdout
     if "(compiled," not in said:
@@ -81,8 +102,8 @@ def missing() -> str:
     """ "" where the compiled form can be run, which may be made for it now; else why not."""
     if not shutil.which("cc"):
         return "no C compiler on this machine: apt-get install gcc"
-    if not Path(sysconfig.get_path("include"), "Python.h").exists():
-        return "no Python.h on this machine: apt-get install python3-dev"
+    if not _version(base()):
+        return "no Python.h or no venv on this machine: apt-get install python3-dev python3-venv"
     try:
         python()
     except (OSError, subprocess.SubprocessError) as error:

@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,14 +71,15 @@ class Form:
     def missing(self) -> str:
         """ "" where it runs here. The wheel is made now, before anything is measured."""
         lacking = on_path("redis-server", "redis-server")() if self.redis else ""
-        return lacking or ("" if self.pure else compiled.missing())
+        return lacking or compiled.missing()
 
     def version(self) -> str:
         return first_line(*self._command("--version"))()
 
     def _command(self, *words: str) -> list[str]:
-        """`-P`: the folder that one stands in does not go before what is installed."""
-        return [sys.executable if self.pure else str(compiled.python()), "-P", "-m", "sidecar", *words]
+        """One interpreter for both. `-P`: the folder that one stands in does not go before what is installed."""
+        path = f"PYTHONPATH={ROOT if self.pure else ''}"
+        return ["env", path, str(compiled.python()), "-P", "-m", "sidecar", *words]
 
     def start(self, stage: Stage, upstream: int) -> Started:
         """Write the documents, start Redis and the sidecar, and wait for its first 200."""
@@ -88,8 +88,7 @@ class Form:
         stage.write("keys.yaml", KEYS.format(hash=hashlib.sha256(API_KEY.encode()).hexdigest()))
         stage.write("sidecar.yaml", (CONFIG + (REDIS if self.redis else "")).format(**ports))
         store = _redis(stage, ports["redis"]) if self.redis else None
-        env = {"PYTHONPATH": str(ROOT) if self.pure else ""}
-        pid = stage.start("sidecar", self._command("run", "-c", "sidecar.yaml"), PROXY_CORE, env)
+        pid = stage.start("sidecar", self._command("run", "-c", "sidecar.yaml"), PROXY_CORE)
         stage.until_answers("the sidecar", ports["port"])
         return Started(ports["port"], self._parts(pid, store), self._verify(stage, pid, ports["redis"]))
 
