@@ -10,7 +10,6 @@ ROOT = Path(__file__).parents[1]
 ELSEWHERE = {
     "sidecar/__main__.py": "one line; tests/cli start the command through it",
     "sidecar/ports.py": "Protocols; mypy and the edges' own tests hold them",
-    "sidecar/app/worker.py": "the composition; tests/e2e runs it whole, with real servers, through every ending",
     "sidecar/cli/options.py": "shared options; tests/cli/test_cli.py meets them in every command",
     "sidecar/cli/children.py": "two hidden commands; tests/cli/test_run.py runs them as a house does",
     "sidecar/gateway/arrival.py": "the first step of the story; tests/gateway/test_exchange.py plays it whole",

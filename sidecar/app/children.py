@@ -44,6 +44,7 @@ class Link:
         self._reader = reader
         self._writer = writer
         self._listener: asyncio.Task[None] | None = None
+        self._reloads: set[asyncio.Task[None]] = set()
         self._said: dict[str, Json] = {}
         self.start: Json = {}
         self.on_stats: Callable[[], WorkerStats] = WorkerStats
@@ -121,19 +122,21 @@ class Link:
     async def _listen(self) -> None:
         with contextlib.suppress(ConnectionError):
             while line := await self._reader.readline():
-                await self._obey(orjson.loads(line))
+                self._obey(orjson.loads(line))
         if not self.draining.is_set():
             log.warning("the supervisor is gone: draining")
         # A stuck child must not outlive its node: SIGALRM's default action ends the process, whatever the loop does.
         signal.alarm(self.drain_seconds + ORPHAN_SECONDS)
         self._begin_drain()
 
-    async def _obey(self, message: Json) -> None:
+    def _obey(self, message: Json) -> None:
         match message.get("do"):
             case "stats":
                 self._say({"n": message["n"], "stats": self.on_stats()})
             case "reload":
-                self._say({"n": message["n"], "reload": await self._reload()})
+                task = asyncio.get_running_loop().create_task(self._reload(message["n"]), name="reload")
+                self._reloads.add(task)  # it may take seconds, and a drain has none to wait
+                task.add_done_callback(self._reloads.discard)
             case "drain":
                 self.drain_seconds = int(message.get("seconds", self.drain_seconds))
                 self._begin_drain()
@@ -146,7 +149,10 @@ class Link:
             self._drain_until = asyncio.get_running_loop().time() + self.drain_seconds
             self.draining.set()
 
-    async def _reload(self) -> Json:
+    async def _reload(self, number: int) -> None:
+        self._say({"n": number, "reload": await self._reloaded()})
+
+    async def _reloaded(self) -> Json:
         if self.on_reload is None:
             return {"ok": True, "faults": [], "version": ""}
         try:
@@ -236,6 +242,8 @@ class Child:
 
     async def ask(self, do: str, seconds: float) -> Json | None:
         """Ask and wait; None where the child is gone or does not answer in time."""
+        if self._listener.done():  # it has hung up: nobody would ever break this off
+            return None
         self._next += 1
         number, answer = self._next, asyncio.get_running_loop().create_future()
         self._asked[number] = answer

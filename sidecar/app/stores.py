@@ -1,7 +1,8 @@
 """The stores of one worker: API keys, and counters with all that wraps them. In memory, or on one Redis for both.
 
-The counters are a chain of ports, each of which is the port: denials are remembered, an outage is decided alone, a
-failing store is not asked, and innermost Redis answers. In memory nothing can be away, so nothing wraps it.
+The counters are a chain of ports, each of which is the port: what is leased is spent without asking, denials are
+remembered, an outage is decided alone, a failing store is not asked, and innermost Redis answers. In memory nothing can
+be away, so nothing wraps it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from sidecar.app.children import Link
 from sidecar.app.probe import Figures
 from sidecar.config.sections import Redis
 from sidecar.config.settings import Settings
+from sidecar.core.identity import Identity
 from sidecar.edge.breaker import Breaker
 from sidecar.edge.degraded import Degraded
 from sidecar.edge.denials import Denials
 from sidecar.edge.file_keys import FileKeys
 from sidecar.edge.key_cache import CacheBounds, KeyCache
+from sidecar.edge.leases import Chain, Leases
 from sidecar.edge.memory_alerts import MemoryAlerts
 from sidecar.edge.memory_counters import MemoryCounters
 from sidecar.edge.memory_retries import MemoryRetries
@@ -55,6 +58,7 @@ class CounterStore:
         self.stats = WireStats()
         self.breaker: Breaker | None = None
         self.degraded: Degraded | None = None
+        self.leases: Leases | None = None
         memory = MemoryCounters(clock)
         self.port: Counters = memory
         self.retries: Retries = MemoryRetries(clock)
@@ -79,7 +83,11 @@ class CounterStore:
         )
         self.degraded = Degraded(self.breaker, memory, clock, mint, workers)
         self._beside(self.wire, self.breaker, clock)
-        return Denials(self.degraded, clock)
+        exact = Denials(self.degraded, clock)
+        if not redis.leases:
+            return exact
+        self.leases = Leases(Chain(exact, self.breaker, self.degraded.alone), clock, mint, workers)
+        return self.leases
 
     def _beside(self, commands: Commands, breaker: Breaker, clock: Clock) -> None:
         """What lies beside the counters goes by their breaker: only they probe a store that has failed."""
@@ -103,7 +111,11 @@ class CounterStore:
             "debts_paid": degraded.paid,
             "debts_lost": degraded.lost,
         }
-        return StoreFigures(counts, {"breakers_open": int(breaker.is_open)})
+        gauges = {"breakers_open": int(breaker.is_open)}
+        if self.leases is not None:
+            counts |= {"leases": self.leases.asked, "leases_lost": self.leases.lost}
+            gauges["leased_units"] = self.leases.units
+        return StoreFigures(counts, gauges)
 
     def start(self) -> None:
         """Begin to connect."""
@@ -125,10 +137,24 @@ class CounterStore:
         if self.wire is not None:
             link.back("redis") if self.wire.ready else link.away("redis", "no connection to redis.url")
 
+    def sweep(self) -> None:
+        """Ten times a second: lease by demand, and give back what lies idle."""
+        if self.leases is not None:
+            self.leases.sweep()
+
+    def recall(self) -> None:
+        """Give back what is leased: another policy is in force, or the end has come."""
+        if self.leases is not None:
+            self.leases.recall()
+
     async def settle_up(self) -> None:
         """Tell Redis what it is still owed; ends when nothing is owed. To be bounded by whoever waits for it."""
-        while self.degraded is not None and self.degraded.owed:
+        self.recall()
+        while self.degraded is not None and (
+            self.degraded.owed or (self.leases is not None and self.leases.outstanding)
+        ):
             self.degraded.tick()
+            self.recall()
             await asyncio.sleep(SETTLE_UP_S)
 
     async def aclose(self) -> None:
@@ -165,10 +191,14 @@ class KeyStore:
     def _changed(self, digest: bytes | None) -> None:
         self.port.clear() if digest is None else self.port.forget(digest)
 
-    def reload(self) -> None:
-        """Read the file anew. PolicyError: it is wrong, and the old keys stay."""
+    def read(self) -> dict[bytes, Identity]:
+        """The keys of the file as it is now, {} without one; may be called in a thread. PolicyError: it is wrong."""
+        return self._file.read() if self._file is not None else {}
+
+    def put_in_force(self, keys: dict[bytes, Identity]) -> None:
+        """Take what `read` gave in place of what was known."""
         if self._file is not None:
-            self._file.reload()
+            self._file.put_in_force(keys)
             self.port.clear()
 
     async def aclose(self) -> None:

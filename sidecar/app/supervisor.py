@@ -133,13 +133,14 @@ class Supervisor:
         async with self._reloading:
             self.policy.tried_us = self.setup.now_us()
             try:
-                self.policy.version = await asyncio.to_thread(self.setup.load)
+                version = await asyncio.to_thread(self.setup.load)
             except PolicyError as error:
                 return self._refused([str(fault) for fault in error.faults])
             except OSError as error:  # the copies could not be written
                 return self._refused([str(error)])
-            self.policy.loaded_us, self.policy.faults = self.policy.tried_us, []
             asked = await asyncio.gather(*(child.ask("reload", RELOAD_SECONDS) for child in self._living()))
+            # Only now: what is told to be in force is looked for in the answers.
+            self.policy.version, self.policy.loaded_us, self.policy.faults = version, self.policy.tried_us, []
             faults = [fault for answer in asked if answer for fault in answer["reload"]["faults"]]
             if faults:
                 return self._refused(faults)

@@ -29,6 +29,7 @@ from sidecar.config.sections import Http
 from sidecar.config.settings import Settings
 from sidecar.control.stats import WorkerStats
 from sidecar.core.http.request import HeadLimits
+from sidecar.core.identity import Identity
 from sidecar.core.policy import Policy
 from sidecar.core.record import Ids
 from sidecar.edge.clock import SystemClock
@@ -49,6 +50,7 @@ class Worker:
         self.settings = settings
         self.link = link
         self.clock = SystemClock()
+        self._reloading = asyncio.Lock()
         self.figures = Figures()
         ids = Ids(secrets.randbits(60))
         mint = partial(_mint, ids, self.clock)
@@ -118,6 +120,7 @@ class Worker:
             self.listener.sweep(now)
             self.upstreams.sweep(now)
             self.house.sweep()
+            self.counters.sweep()
             if turns % 10 == 0:
                 self.counters.tick(self.link)
             if turns % (10 * self.settings.checkpoint_seconds) == 0:
@@ -161,12 +164,21 @@ class Worker:
         await self.journal.aclose()
 
     async def reload(self) -> str:
-        """Swap policy and keys in whole. PolicyError: a file is wrong, and nothing changes."""
-        policy = policy_of(self.settings)
-        self.keys.reload()
-        self.house.put_in_force(policy)
-        self.listener.limits = head_limits(self.settings.http, policy)
-        return policy.version
+        """Swap policy and keys in whole. PolicyError: a file is wrong, and nothing changes.
+
+        They are read in a thread, which may take seconds of many plans and keys, and by one reload at a time, so that
+        what was read last stays.
+        """
+        async with self._reloading:
+            policy, keys = await asyncio.to_thread(self._read)
+            self.keys.put_in_force(keys)
+            self.house.put_in_force(policy)
+            self.counters.recall()
+            self.listener.limits = head_limits(self.settings.http, policy)
+            return policy.version
+
+    def _read(self) -> tuple[Policy, dict[bytes, Identity]]:
+        return policy_of(self.settings), self.keys.read()
 
     def stats(self) -> WorkerStats:
         """The figures of this moment."""

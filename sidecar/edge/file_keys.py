@@ -51,14 +51,25 @@ class FileKeys:
         done(identity)
 
     def reload(self) -> None:
-        """Read the file again. A key that says the same as before keeps its Identity, and all that is cached on it."""
+        """Read the file again, and put it in force."""
+        self.put_in_force(self.read())
+
+    def read(self) -> dict[bytes, Identity]:
+        """The keys of the file as it is now, by digest; may be called in a thread. PolicyError: all that is wrong.
+
+        A key that says the same as before keeps its Identity, and all that is cached on it.
+        """
         fresh = {}
         for record in self._file.records():
             identity, digest = record.identity(), record.digest
             if identity is not None:
                 before = self._known.get(digest)
                 fresh[digest] = before if before is not None and before.same_as(identity) else identity
-        self._known = fresh
+        return fresh
+
+    def put_in_force(self, keys: dict[bytes, Identity]) -> None:
+        """Know these, and no others."""
+        self._known = keys
 
 
 class KeyFile:

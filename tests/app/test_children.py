@@ -1,11 +1,14 @@
 import asyncio
 import os
+import signal
 import socket
 
 import orjson
 import pytest
 
-from sidecar.app.children import Link, Standing, cpu_and_memory
+from sidecar.app.children import Child, Link, Standing, cpu_and_memory
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture
@@ -42,6 +45,30 @@ async def test_what_was_said_is_not_said_again_until_it_changes(pipe):
     ]
 
 
+async def test_a_drain_and_questions_are_heard_while_policies_are_read():
+    # Fails if the answer to a reload is waited for before the next line is read.
+    ours, theirs = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=ours)
+    writer.write(b'{"do":"start"}\n{"n":1,"do":"reload"}\n{"n":2,"do":"stats"}\n{"do":"drain","seconds":5}\n')
+    ours_to_tell = [signal.getsignal(name) for name in SIGNALS]
+    link = await Link.open(theirs.detach())
+    for name, handler in zip(SIGNALS, ours_to_tell, strict=True):
+        signal.signal(name, handler)
+    read = asyncio.Event()
+
+    async def reload():
+        await read.wait()
+        return "v2"
+
+    link.on_reload = reload
+    assert (await said(reader))["n"] == 2
+    await asyncio.wait_for(link.draining.wait(), 5)
+    read.set()
+    assert await said(reader) == {"n": 1, "reload": {"ok": True, "faults": [], "version": "v2"}}
+    await link.close()
+    writer.close()
+
+
 async def test_work_is_waited_for_within_the_drain(pipe):
     link, _, _ = pipe
     link.drain_seconds = 5
@@ -59,6 +86,19 @@ async def test_work_is_cut_when_hurried(pipe):
     link.drain_seconds = 3600
     link.hurried.set()
     assert await asyncio.wait_for(link.within_drain(asyncio.sleep(3600)), 5) is False
+
+
+async def test_a_child_that_has_hung_up_is_not_waited_for():
+    # Fails if only the end of the pipe breaks a question off: one that comes later would hold up a node's stop.
+    ours, theirs = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=ours)
+    child = Child("worker-0", None, reader, writer)
+    asked = asyncio.get_running_loop().create_task(child.ask("reload", 60))
+    await asyncio.sleep(0)
+    theirs.close()
+    assert await asyncio.wait_for(asked, 5) is None
+    assert await asyncio.wait_for(child.ask("reload", 60), 5) is None
+    writer.close()
 
 
 def test_a_child_that_says_why_it_is_not_ready_is_believed():

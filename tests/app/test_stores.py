@@ -1,3 +1,4 @@
+import asyncio
 from functools import partial
 
 import pytest
@@ -148,6 +149,47 @@ async def test_what_is_owed_is_told_before_the_end(tmp_path, make_redis):
     await store.aclose()
 
 
+@pytest.mark.redis
+async def test_with_leases_steady_demand_is_answered_without_redis_and_the_rest_goes_back_at_the_end(
+    tmp_path, redis_clean
+):
+    # Mutation: `settle_up` recalls nothing, or the chain begins behind the leases.
+    store = CounterStore(settings(tmp_path, f"redis: {{ url: '{redis_clean.url}', leases: true }}\n"), CLOCK, mint)
+    store.start()
+    await until(lambda: store.wire.ready, "connected")
+    limit = Limit("monthly", "quota", 100_000, calendar="month")
+    checks = checks_for((limit,), (1,), ACME, CLOCK.now_us())
+    told = []
+
+    async def asks():
+        for _ in range(3):
+            store.port.reserve(mint(), checks, told.append)
+        await asyncio.sleep(0.001)
+
+    for _ in range(4):
+        turn = CLOCK.mono_us() + 100_000
+        while CLOCK.mono_us() < turn:
+            await asks()
+        store.sweep()
+    assert {said.mode for said in told} == {"exact", "leased"}
+    assert store.figures().gauges["leased_units"] > 0
+    assert store.figures().counts["leases"] >= 1
+    await store.settle_up()
+    await store.aclose()
+    assert store.figures().gauges["leased_units"] == 0
+    with redis.Redis.from_url(redis_clean.url) as client:
+        assert [int(client.get(key)) for key in client.scan_iter("sc:{acme}:monthly:*")] == [len(told)]
+    assert all(said.allowed for said in told)
+
+
+async def test_without_leases_there_is_nothing_to_sweep(tmp_path):
+    store = CounterStore(settings(tmp_path, "redis: { url: 'redis://127.0.0.1:1' }\n"), CLOCK, mint)
+    store.sweep()
+    store.recall()
+    assert store.leases is None
+    assert "leased_units" not in store.figures().gauges
+
+
 async def test_keys_from_a_file_are_read_anew_on_reload(tmp_path):
     # Fails if the cache is not cleared: the new key would stay unknown for seconds.
     line = "  - {{ id: {0}, hash: {1!r}, customer: c, subject: s, plan: free }}\n"
@@ -161,7 +203,7 @@ async def test_keys_from_a_file_are_read_anew_on_reload(tmp_path):
     assert found[b"two"] is None
     with file.open("a") as keys:
         keys.write(line.format("k2", stored(digest(b"two"))))
-    store.reload()
+    store.put_in_force(store.read())
     store.port.find(digest(b"two"), partial(found.__setitem__, b"two"))
     assert found[b"two"].key_id == "k2"
     await store.aclose()

@@ -153,7 +153,8 @@ async def test_a_stuck_child_is_not_ready_and_is_killed_in_the_end(monkeypatch):
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(module, "MISSED_BEATS", 4)
     async with running(node(("hangs", 0))) as (supervisor, _):
-        await until(lambda: supervisor.posts[0].child and supervisor.posts[0].child.standing.missed > 1)
+        await until(lambda: supervisor.posts[0].child and supervisor.posts[0].child.standing.served)
+        await until(lambda: supervisor.posts[0].child.standing.missed > 1)
         assert "does not answer" in supervisor.posts[0].child.standing.reasons()[0]
         await until(lambda: supervisor.posts[0].restarts == 1)
 
