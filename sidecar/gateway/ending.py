@@ -80,10 +80,10 @@ class Ending(Facts):
         terms = self.terms
         if not usage:
             truth = (0,) * len(checks.costs)
-        elif self.excluded:  # recorded like the rest, and not charged
-            truth = terms.truth(usage, excluded=True)
-        else:
+        elif self.billable:
             truth = terms.truth(usage)
+        else:  # recorded like the rest, and not charged
+            truth = terms.truth(usage, billable=False, excluded=bool(self.excluded))
         if truth == checks.costs and not checks.slots:
             return
         self.house.counters.settle(self.id, checks, truth)

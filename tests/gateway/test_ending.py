@@ -1,14 +1,18 @@
 """Every ending of an exchange, over the shipped doubles: what is answered, recorded, settled, and when."""
 
+from dataclasses import replace
+
 import pytest
 
 from sidecar.core.errors import UpstreamError
 from sidecar.core.http.problem import Problem
 from sidecar.core.policy import Limit
+from sidecar.core.price import Price
 from sidecar.core.usage import Exclusion
 from tests.gateway.scene import SLOTS, Scene
-from tests.stage import quota
+from tests.stage import ANN, quota
 
+PRICE = Price("per_unit", 10)
 EGRESS = Limit("egress", "quota", 1_000_000, meter="egress_bytes", calendar="month", reserve=500)
 
 
@@ -146,3 +150,24 @@ def test_what_is_excluded_is_recorded_and_neither_billed_nor_charged(key, billed
     record = scene.record
     assert (record["billable"], record["billable_reason"], scene.counters.used("monthly")) == billed
     assert record["usage"]["requests"] == 1
+
+
+# Fails if a wallet is burnt by what the record says is not billed.
+@pytest.mark.parametrize(("how", "billed"), [("whole", True), ("test key", False), ("cut", False), ("gone", True)])
+def test_what_is_not_billed_burns_no_balance(how, billed):
+    priced = Limit("credit.egress", "priced", 0, meter="egress_bytes", calendar="month", unit="usd", price=PRICE)
+    scene = Scene(EGRESS, priced)
+    scene.keys.register("try", replace(ANN, test=True))
+    scene.ask(key="try" if how == "test key" else "ann")
+    call = scene.call.connect()
+    call.begin(200, (b"Content-Length", b"5"))
+    call.go_on(b"123")
+    if how == "cut":
+        call.fail(UpstreamError(502, "upstream-truncated", "x"))
+    elif how == "gone":
+        scene.exchange.on_client_gone()
+    else:
+        call.go_on(b"45", done=True)
+    used = scene.record["usage"]["egress_bytes"]
+    assert (scene.record["billable"], scene.counters.used("egress")) == (billed, used)
+    assert scene.counters.used("credit.egress") == used * billed

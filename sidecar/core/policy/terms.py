@@ -2,6 +2,7 @@
 
 Limits keep the order of the plan. What is excluded from the bill charges nothing that is sold (quotas, priced limits),
 and still counts for what protects the API (rates and windows): a retry costs nothing, a flood of them is no less one.
+What is not billed for another reason takes no money.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Terms:
         "_per_method",
         "_protected",
         "_truths",
+        "_unpriced",
         "_zeros",
         "entitled",
         "exclusions",
@@ -64,6 +66,7 @@ class Terms:
         self.limits = tuple(_applying(plan.limits, route, by_id))
         self._counted = tuple("" if limit.kind in METERLESS else limit.meter for limit in self.limits)
         self._protected = tuple(limit.meter if limit.kind in PROTECTIVE else "" for limit in self.limits)
+        self._unpriced = tuple("" if limit.kind in METERLESS | {"priced"} else limit.meter for limit in self.limits)
         self._zeros = (0,) * len(self.limits)  # what a slot counts: "" is no meter
         self._asks = tuple(_ask(limit, by_id) for limit in self.limits)
         asks = frozenset().union(*(by_id[meter].asks for meter in self._counted if meter))
@@ -123,13 +126,13 @@ class Terms:
         """The feature that the plan lacks for a model on this route, "" for none. A model "", not known, needs all."""
         return next((feature for matches, feature in self._gates if not model or matches(model)), "")
 
-    def truth(self, usage: dict[str, int], excluded: bool = False) -> tuple[int, ...]:
+    def truth(self, usage: dict[str, int], *, billable: bool = True, excluded: bool = False) -> tuple[int, ...]:
         """What `measure` found, by limit: settle where it is unlike the costs. A slot is given back, so it is 0.
 
-        What is `excluded` from the bill charges nothing but rates and windows.
+        What is not `billable` burns no balance, and what is `excluded` charges nothing but rates and windows.
         """
-        if excluded:
-            return tuple(map(usage.get, self._protected, self._zeros))
+        if not billable:
+            return tuple(map(usage.get, self._protected if excluded else self._unpriced, self._zeros))
         found = self._truths.get(id(usage))
         return self._truth(usage) if found is None else found
 

@@ -285,7 +285,8 @@ def test_what_is_excluded_charges_nothing_that_is_sold_and_still_counts_for_what
     here = terms(*limits)
     usage = here.measure(Facts())
     assert here.truth(usage) == (1, 1, 0, 1, 1, 0)
-    assert here.truth(usage, excluded=True) == (0, 0, 0, 1, 1, 0)
+    assert here.truth(usage, billable=False, excluded=True) == (0, 0, 0, 1, 1, 0)
+    assert here.truth(usage, billable=False) == (1, 0, 0, 1, 1, 0)  # not billed, as what failed: it takes no money
     assert usage == {"requests": 1}  # it is recorded all the same
 
 
