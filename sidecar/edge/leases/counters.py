@@ -71,6 +71,11 @@ class Leases:
         return len(self._returns)
 
     @property
+    def outstanding(self) -> int:
+        """Leases in hand or on their way, and what is owed: 0 once a `recall` has come through."""
+        return len(self._leases) + len(self._returns)
+
+    @property
     def lost(self) -> int:
         """Returns and corrections that it never took."""
         return self._returns.lost
@@ -240,7 +245,10 @@ class Leases:
         """Give back all that is in hand, and tell all that is owed."""
         now_us = self._clock.now_us()
         for lease in [*self._leases.values()]:
-            self._end(lease, now_us)
+            if lease.units:
+                self._end(lease, now_us)
+                self._returns.confirm(lease)
             if lease.waiting is None:
+                self._end(lease, now_us)
                 del self._leases[lease.checks]
         self._returns.pay()

@@ -35,14 +35,23 @@ class Returns:
         self._mint = mint
         self._late: dict[Lease, _Truth] = {}
         self._owed: dict[bytes, tuple[Checks, _Truth, int]] = {}
+        self._unheard = 0
         self.lost = 0
 
     def __len__(self) -> int:
-        return len(self._owed) + len(self._late)
+        return len(self._owed) + len(self._late) + self._unheard
 
     def settle(self, id_: bytes, checks: Checks, truth: _Truth) -> None:
         """What was reserved under `id_` came to `truth`."""
         self._settle(id_, checks, truth, self._clock.mono_us())
+
+    def confirm(self, lease: Lease) -> None:
+        """Count as owed until the store has answered all that it was sent of `lease`, in order: before a stop."""
+        self._unheard += 1
+        self._store.force(self._mint(), lease.of((0,) * len(lease.costs)), self._heard)
+
+    def _heard(self, _said: Decision | StoreError) -> None:
+        self._unheard -= 1
 
     def correct(self, lease: Lease, owed: _Truth) -> None:
         """An exchange of `lease` used `owed[i]` units more than its costs, or (below zero) less.

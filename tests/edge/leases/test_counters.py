@@ -147,6 +147,19 @@ def test_all_goes_back_when_it_is_recalled():
     assert modes(desk.asks(1)) == ["exact"]
 
 
+def test_what_is_on_its_way_when_it_is_recalled_goes_back_with_the_next_recall():
+    desk = Desk(QUOTA)
+    desk.store.holding = True
+    told = desk.ask()
+    desk.leases.recall()
+    assert desk.leases.outstanding == 1
+    desk.store.holding = False
+    desk.store.let_go()
+    desk.leases.recall()
+    assert modes(told) == ["leased"]
+    assert (desk.used(), desk.leases.outstanding) == (22, 0)
+
+
 # Mutation: `until` is left out of `reserve`.
 def test_nothing_is_spent_after_its_window():
     desk = Desk(FIXED)

@@ -64,6 +64,15 @@ def test_what_is_refused_for_too_long_is_given_up():
     assert (len(desk.returns), desk.returns.lost) == (0, 1)
 
 
+def test_what_the_store_has_not_answered_is_owed():
+    desk = Desk()
+    desk.store.holding = True
+    desk.returns.confirm(Lease(desk.checks, 10))
+    assert len(desk.returns) == 1
+    desk.store.let_go()
+    assert (len(desk.returns), desk.used) == (0, 0)
+
+
 def test_more_than_the_costs_is_told_with_all_that_was_less():
     desk = Desk()
     lease = Lease(desk.checks, 10)
