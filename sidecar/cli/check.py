@@ -40,10 +40,12 @@ def _print(found: dict[str, Any]) -> None:
     _table(found["routes"], ("id", "methods", "path", "upstream", "reads", "usage"))
     click.echo("\nlimits")
     columns = ("plan", "customer", "id", "says", "meter", "scope", "over", "stage", "on_store_failure")
-    _table(found["limits"], (*columns, "over_by_at_most"))
+    _table(found["limits"], (*columns, "over_by_at_most", *["lost_by_a_kill"] * found["leases"]))
     click.echo(
-        "\nNo limit is exceeded while its store answers; while it does not, by at most the last column, in a window."
+        "\nNo limit is exceeded while its store answers; while it does not, by at most over_by_at_most, in a window."
     )
+    if found["leases"]:
+        click.echo("A worker that is killed takes at most lost_by_a_kill of a window with it: what it had leased.")
     _print_money(found)
     if found["counters"] == "memory":
         click.echo("Counters in memory are forgotten at a restart: after it a quota is granted once more.")

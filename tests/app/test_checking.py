@@ -7,6 +7,14 @@ from sidecar.config.settings import load_settings
 from sidecar.core.policy import Limit
 
 MEMORY = load_settings(None, {})
+LEASES = load_settings(
+    None,
+    {
+        "SIDECAR_REDIS__URL": "redis://127.0.0.1:6379/0",
+        "SIDECAR_WORKERS": "4",
+        "SIDECAR_REDIS__LEASES": "true",
+    },
+)
 REDIS = load_settings(None, {"SIDECAR_REDIS__URL": "redis://127.0.0.1:6379/0", "SIDECAR_WORKERS": "4"})
 RATE = Limit("burst", "rate", 10, per=5, period_us=1_000_000)
 
@@ -23,7 +31,24 @@ RATE = Limit("burst", "rate", 10, per=5, period_us=1_000_000)
     ],
 )
 def test_a_limit_is_missed_by_at_most(settings, limit, over, after_restart):
-    assert bounds(limit, settings) == {"over_by_at_most": over, "over_after_restart": after_restart}
+    assert bounds(limit, settings) == {
+        "over_by_at_most": over,
+        "over_after_restart": after_restart,
+        "lost_by_a_kill": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit", "lost"),
+    [
+        (LEASES, Limit("m", "quota", 8000, calendar="month"), 1000),
+        (LEASES, Limit("m", "quota", 8000, calendar="month", exact=True), 0),
+        (LEASES, Limit("n", "concurrency", 8000), 0),
+        (REDIS, Limit("m", "quota", 8000, calendar="month"), 0),
+    ],
+)
+def test_a_killed_worker_takes_at_most_its_part_of_a_window_with_it(settings, limit, lost):
+    assert bounds(limit, settings)["lost_by_a_kill"] == lost
 
 
 EXAMPLES = Path(__file__).parents[2] / "policies/examples"

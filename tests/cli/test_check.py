@@ -22,6 +22,13 @@ def test_json_has_every_limit_with_its_bound(sidecar, folder):
     assert found["warnings"] == []
 
 
+def test_where_leases_are_on_it_says_what_a_kill_can_cost(sidecar, folder):
+    told = {"SIDECAR_REDIS__URL": "redis://127.0.0.1:1/0", "SIDECAR_WORKERS": "2"}
+    assert "lost_by_a_kill" not in sidecar("check", "-c", "sidecar.yaml", **told)[1]
+    _, out, _ = sidecar("check", "-c", "sidecar.yaml", SIDECAR_REDIS__LEASES="true", **told)
+    assert re.search(r"monthly +10000 per month .* allow +10000 +2500\n", out)
+
+
 def test_a_key_of_a_plan_that_is_not_there_is_a_warning(sidecar, folder):
     (folder / "keys.yaml").write_text(
         f"keys:\n  - {{ id: k1, hash: 'sha256:{'0' * 64}', customer: c, subject: s, plan: gold }}\n"
