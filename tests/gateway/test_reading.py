@@ -226,6 +226,17 @@ def test_a_retry_sends_the_rewritten_body_again():
     assert second.body == first.body != STREAMED
 
 
+# sub2api #4408: the losers of a hedge were billed. Fails if an attempt that was lost is measured, held or recorded too.
+def test_of_two_attempts_one_is_answered_recorded_and_charged():
+    scene = Reading(TOKENS)
+    scene.post(b'{"model":"gpt-4.1"}')
+    scene.call.connect()
+    scene.exchange.on_retry()
+    scene.call.connect().respond(200, WHOLE, JSON)
+    assert (scene.record["attempts"], scene.record["usage"]["output_tokens"]) == (2, 42)
+    assert (scene.counters.used("tokens"), scene.at_rest()) == (42, True)
+
+
 # The answer.
 
 

@@ -17,7 +17,8 @@ from sidecar.core.price import rate
 FOLDER = Path(__file__).parents[2] / "policies"
 DOCUMENTS = sorted(FOLDER.rglob("*.yaml"))
 MANUAL = (FOLDER.parent / "docs/policies.md").read_text()
-EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", MANUAL, re.DOTALL | re.MULTILINE)
+ALERTS = (FOLDER.parent / "docs/retries-and-alerts.md").read_text()
+EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", MANUAL + ALERTS, re.DOTALL | re.MULTILINE)
 SCHEMA = FOLDER / "policy.schema.json"
 
 
