@@ -11,6 +11,7 @@ from sidecar.core.http.problem import BAD_KEY, LOOP, NO_KEY, NO_ROUTE, Problem, 
 from sidecar.core.http.request import Request
 from sidecar.core.identity import Identity, Source, digest, looks_made, strip_credential
 from sidecar.core.policy import NOWHERE, Route, Terms
+from sidecar.core.record import Voice
 from sidecar.ports import House
 
 
@@ -18,14 +19,14 @@ class Arrival:
     """What one head means under one policy: worked out once, and kept with the head for when it comes again.
 
     `refusal` is the answer where it goes no further. `digest` is b"" for a caller without credential, who may pass.
-    `identity`, `terms` and `checks` are the last ones that this head led to; `up` the rebuilt head, but for the id.
+    `identity`, `terms`, `checks`, `voice` are the last that this head led to; `up` the rebuilt head, but for the id.
     `reads`: it is looked into more closely (reading.py). `retry_key` is what a later request's head has in common with
     this one where it is its retry, b"" where none is: their bodies have to be the same as well.
     """
 
     __slots__ = (
         "checks", "digest", "identity", "policy", "reads", "refusal", "retry_key", "source", "terms", "traceparent",
-        "up", "way",
+        "up", "voice", "way",
     )  # fmt: skip
 
     def __init__(self, house: House, request: Request) -> None:
@@ -33,6 +34,7 @@ class Arrival:
         self.identity: Identity | None = None
         self.terms: Terms | None = None
         self.checks: Checks | None = None
+        self.voice: Voice | None = None
         self.source: Source | None = None
         self.digest = self.up = b""
         self.traceparent = ""

@@ -20,7 +20,7 @@ from sidecar.core.http.problem import Problem, no_feature, too_large
 from sidecar.core.http.response import ResponseHead
 from sidecar.core.identity import Identity
 from sidecar.core.policy import Terms
-from sidecar.core.record import open_entry
+from sidecar.core.record import Voice, open_entry
 from sidecar.gateway.arrival import Arrival
 from sidecar.gateway.ending import Ending
 from sidecar.ports import Leg
@@ -61,18 +61,25 @@ class RequestExchange(Ending):
         if arrival.identity is not found:
             arrival.identity = found
             arrival.terms = arrival.policy.terms(found.plan, arrival.way, found.customer)
-            arrival.checks = None
+            arrival.checks = arrival.voice = None
         return self._agree(arrival.terms)
 
     def _agree(self, terms: Terms | None) -> None:
         if terms is None or not terms.entitled:
             return self._answer(answers.NO_PLAN if terms is None else self._lacking(self.way.feature))
-        self.terms = terms
-        self.plan = terms.plan
+        self._take(terms)
         if self.identity is None or not terms.limits:
             return self._open()
         checks = self.checks = self.house.checks(self.arrival, self.request, self.arrived_us, self.tap)
         return self.house.counters.reserve(self.id, checks, self.decided)
+
+    def _take(self, terms: Terms) -> None:
+        self.terms = terms
+        self.plan = terms.plan
+        arrival = self.arrival
+        if arrival.voice is None:
+            arrival.voice = Voice(self.identity, terms.plan, self.route, self.method)
+        self.voice = arrival.voice
 
     def _lacking(self, feature: str) -> Problem:
         return no_feature(self.arrival.policy.offering(feature))

@@ -11,10 +11,11 @@ from sidecar.core.record.events import (
     open_entry,
     usage_record,
 )
+from sidecar.core.record.forms import Voice
 from sidecar.core.record.ids import Ids
 from sidecar.core.record.schema import record_schema
 
 __all__ = [
-    "Alert", "Checkpoint", "Facts", "Ids", "Totals", "alert_record", "checkpoint_record", "crashed_record",
+    "Alert", "Checkpoint", "Facts", "Ids", "Totals", "Voice", "alert_record", "checkpoint_record", "crashed_record",
     "denial_record", "open_entry", "record_schema", "usage_record",
 ]  # fmt: skip

@@ -16,15 +16,14 @@ from sidecar.core.decision import Decision
 from sidecar.core.identity import Identity
 from sidecar.core.record.forms import (
     SCHEMA_STEM,
+    Voice,
     decided,
     denial_form,
     dumps,
     json,
-    open_form,
     reserved,
     second,
     trace,
-    usage_form,
     verdict,
 )
 from sidecar.core.usage import billing
@@ -44,6 +43,7 @@ class Facts:
         "id", "identity", "plan", "route", "method", "path", "status", "decision", "traceparent",
         "bytes_in", "bytes_out", "duration_us", "upstream_us", "attempts", "outcome",
         "usage", "quality", "billable", "billable_reason", "client_disconnected", "spelled",
+        "voice",
     )  # fmt: skip
 
     id: bytes
@@ -66,6 +66,7 @@ class Facts:
     billable: bool
     billable_reason: str
     client_disconnected: bool
+    voice: Voice  # how this caller's exchanges are told
     spelled: bytes  # the path as JSON, b"" where nothing was written of it yet
     dims: dict[str, str] = {}  # noqa: RUF012 - never written to: who has any has a field of that name
 
@@ -89,7 +90,7 @@ class Checkpoint(NamedTuple):
 def usage_record(facts: Facts, time_us: int, source: str, sequence: int) -> bytes:
     """The record of an exchange: kind `usage`, or `unattributed` where nobody is known. `time_us`: since the epoch."""
     decision = facts.decision
-    return usage_form(source, facts.identity, facts.plan, facts.route, facts.method) % (
+    return facts.voice.usage(source) % (
         facts.id,
         second(time_us // 1_000_000),
         time_us % 1_000_000,
@@ -140,7 +141,7 @@ def open_entry(facts: Facts, time_us: int) -> bytes:
     """What is known when the upstream is about to see the exchange: enough to close it as crashed after a kill."""
     decision = facts.decision
     path = facts.spelled = json(facts.path)
-    return open_form(facts.identity, facts.plan, facts.route, facts.method) % (
+    return facts.voice.open % (
         time_us,
         trace(facts.traceparent) if facts.traceparent else b"",
         path,

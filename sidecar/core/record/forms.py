@@ -54,6 +54,25 @@ def open_form(identity: Identity | None, plan: str, route: str, method: str) -> 
     return b'{"time_us":%d,%b' + known + b'%b,"reserved":%b}'
 
 
+class Voice:
+    """How one caller's exchanges on one route are told: its forms, at hand for as long as the same head comes again."""
+
+    __slots__ = ("_source", "_usage", "_who", "open")
+
+    def __init__(self, identity: Identity | None, plan: str, route: str, method: str) -> None:
+        self._who = identity, plan, route, method
+        self.open = open_form(identity, plan, route, method)
+        self._source = ""
+        self._usage = b""
+
+    def usage(self, source: str) -> bytes:
+        """The form of a usage record. `source` changes with an epoch at most."""
+        if source is not self._source:
+            self._source = source
+            self._usage = usage_form(source, *self._who)
+        return self._usage
+
+
 def _said(source: str, kind: str, identity: Identity | None, way: tuple[str, str, str]) -> tuple[bytes, bytes, bytes]:
     """What a caller's exchanges share, in parts: the envelope up to its data, the data and an OPEN up to their path.
 
@@ -82,9 +101,21 @@ def _literal(value: str) -> bytes:
     return json(value).replace(b"%", b"%%")
 
 
-@lru_cache(maxsize=4096)
 def verdict(quality: str, billable: bool, reason: str, outcome: str) -> bytes:
     """Whether an exchange is billed, and why: members of a record."""
+    if billable and outcome == "ok" and quality == "exact":
+        found = _BILLED.get(reason)
+        if found is None:
+            found = _BILLED[reason] = _verdict(quality, billable, reason, outcome)  # one a plan
+        return found
+    return _verdict(quality, billable, reason, outcome)
+
+
+_BILLED: Final[dict[str, bytes]] = {}
+
+
+@lru_cache(maxsize=4096)
+def _verdict(quality: str, billable: bool, reason: str, outcome: str) -> bytes:
     said = {"quality": quality, "billable": billable, "billable_reason": reason, "outcome": outcome}
     return orjson.dumps(said)[1:-1] + b","
 

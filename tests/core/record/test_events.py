@@ -12,6 +12,7 @@ from sidecar.core.policy import Limit
 from sidecar.core.record import (
     Checkpoint,
     Totals,
+    Voice,
     checkpoint_record,
     crashed_record,
     denial_record,
@@ -45,6 +46,7 @@ class Facts:
         self.usage = {"requests": 1, "input_tokens": 812}
         self.traceparent, self.dims = "", {}
         vars(self).update(other)
+        self.voice = Voice(self.identity, self.plan, self.route, self.method)
 
 
 def decided(**other):
