@@ -13,7 +13,7 @@ from sidecar.core.decision import settled
 from sidecar.core.http.body import last_chunk
 from sidecar.core.http.problem import Problem, problem_answer
 from sidecar.core.record import Alert, alert_record, denial_record, usage_record
-from sidecar.core.usage import billing
+from sidecar.core.usage.billing import billing
 from sidecar.gateway.facts import NOTHING, Facts
 
 

@@ -26,7 +26,7 @@ from sidecar.core.record.forms import (
     trace,
     verdict,
 )
-from sidecar.core.usage import billing
+from sidecar.core.usage.billing import billing
 
 KINDS: Final = ("usage", "unattributed", "denial", "correction", "void", "alert", "checkpoint")
 
