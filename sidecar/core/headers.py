@@ -72,9 +72,13 @@ def retry_after(decision: Decision) -> int:
 
 
 def denial_problem(decision: Decision) -> Problem:
-    """The answer to a denied request: 402 for an exhausted balance ("top up"), else 429 ("slow down", "used up")."""
+    """The answer to a denied request: 402 for an exhausted balance ("top up"), else 429 ("slow down", "used up").
+
+    503 where the balance cannot be asked for: who has funds must not be told to buy more.
+    """
     limit = decision.checks.limits[decision.violated]
-    status, slug, title, detail = _DENIALS.get(limit.kind, _QUOTA)
+    unknown = limit.kind == "balance" and decision.mode == "degraded"
+    status, slug, title, detail = _UNKNOWN if unknown else _DENIALS.get(limit.kind, _QUOTA)
     cost = decision.checks.costs[decision.violated]
     if cost > limit.amount:
         detail = "this request asks for {cost} units; limit {id} never holds more than {amount}"
@@ -84,7 +88,7 @@ def denial_problem(decision: Decision) -> Problem:
         detail.format(id=limit.id, amount=limit.amount, meter=limit.meter, cost=cost),
         title=title,
         extra={"violated-policies": [limit.id], **({"link": limit.link} if limit.link else {})},
-        headers=((b"Retry-After", b"%d" % retry_after(decision)),) if status == 429 else (),
+        headers=((b"Retry-After", b"%d" % retry_after(decision)),) if status != 402 else (),
     )
 
 
@@ -93,6 +97,12 @@ _QUOTA: Final = (
     "quota-exceeded",
     "Request cannot be satisfied as assigned quota has been exceeded",
     "limit {id} of {amount} {meter} is used up for now",
+)
+_UNKNOWN: Final = (
+    503,
+    "balance-unknown",
+    "Balance cannot be looked at now",
+    "the balance {id} cannot be asked for now: nothing was charged, try again",
 )
 _DENIALS: Final = {
     "concurrency": (

@@ -152,6 +152,14 @@ def test_a_denial_says_which_limit_and_what_to_do(limit, status, slug):
     assert problem.headers == (() if status == 402 else ((b"Retry-After", b"2"),))
 
 
+def test_a_balance_that_cannot_be_asked_for_is_no_empty_one():
+    # Mutation: told as exhausted, an outage of the store sends customers with funds to the till.
+    denied = decision(credit, reset_us=(1_000_000,), violated=0)
+    denied.mode = "degraded"
+    problem = denial_problem(denied)
+    assert (problem.status, problem.slug, problem.headers) == (503, "balance-unknown", ((b"Retry-After", b"1"),))
+
+
 @pytest.mark.parametrize("limit", [credit, replace(monthly, link=credit.link)])
 def test_a_denial_says_where_the_limit_is_raised(limit):
     assert denial_problem(decision(limit, violated=0)).extra["link"] == "https://example.com/top-up"
