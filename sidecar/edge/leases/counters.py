@@ -168,8 +168,11 @@ class Leases:
             if said.allowed:
                 self._hold(said.checks)
                 lease.take(id_, units, sent_us, said)
-                late = self._clock.now_us() >= lease.until_us  # it was so long on its way that it is over
-                lease.units += units if late else self._serve(lease, units, waiting)
+                if self._clock.now_us() < lease.until_us:
+                    lease.units += self._serve(lease, units, waiting)
+                else:  # it was so long on its way that it is over
+                    lease.units = units
+                    self._end(lease, self._clock.now_us())
         else:  # another window by the store's clock than by ours: what was leased there is of no use here
             lease.learn(None, sent_us)
             if said.allowed:
