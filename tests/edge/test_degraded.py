@@ -141,6 +141,15 @@ def test_the_bound_is_the_workers_shares_together(limit, workers, bound):
     assert over_admission_bound(limit, workers) == bound
 
 
+def test_who_need_not_ask_a_store_that_has_not_answered_another_is_decided_alone_and_told_later(house):
+    told: list[Decision] = []
+    for _ in range(101):
+        house.port.alone(house.mint(), house.checks(QUOTA), told.append)
+    assert [said.mode for said in told] == ["degraded"] * 101
+    assert [said.allowed for said in told] == [True] * 100 + [False]
+    assert (house.used(QUOTA), house.port.owed) == (0, 100)
+
+
 def test_a_rates_share_fills_more_slowly_by_the_number_of_workers():
     assert share_of(BURST, 3) == replace(BURST, amount=3, period_us=3_000_000)
 

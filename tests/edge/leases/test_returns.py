@@ -104,6 +104,18 @@ def test_a_correction_waits_while_the_store_is_away():
     assert (desk.used, len(desk.returns)) == (11, 0)
 
 
+def test_corrections_that_were_on_their_way_together_are_kept_together():
+    desk = Desk()
+    lease = Lease(desk.checks, 10)
+    desk.store.fails, desk.store.holding = AWAY, True
+    desk.returns.correct(lease, (5,))
+    desk.returns.correct(lease, (6,))
+    desk.store.let_go()
+    desk.store.fails, desk.store.holding = None, False
+    desk.returns.pay()
+    assert (desk.used, len(desk.returns)) == (11, 0)
+
+
 def test_what_is_owed_is_bounded(monkeypatch):
     monkeypatch.setattr(returns, "CAP", 2)
     desk = Desk()
