@@ -142,7 +142,10 @@ class Leases:
         self._end(lease, now_us)
         demand = lease.demand * max(0, min(HORIZON_US, checks.until_us - now_us)) // HORIZON_US
         held = [self._held.get(keys[0], 0) for keys in checks.keys]
-        return sized(checks, demand, known, now_us - lease.known_us, held, self._workers)
+        size = sized(checks, demand, known, now_us - lease.known_us, held, self._workers)
+        if not size[0]:
+            lease.rest = 1  # a flood of who is over a limit is not to pay for this each time
+        return size
 
     def _learn(self, lease: Lease, done: Done, said: Decision | StoreError) -> None:
         """What a lease may be is known from what the store last said, if it spoke of these windows."""
