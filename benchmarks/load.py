@@ -39,11 +39,19 @@ request = function()
   return wrk.format(nil, '/bench/' .. n)
 end
 """
+CHAT = """
+wrk.method = 'POST'
+wrk.path = '/v1/chat/completions'
+wrk.headers['Content-Type'] = 'application/json'
+local asked = string.rep('word ', 60)
+wrk.body = '{"model":"gpt-4.1","max_tokens":200,"messages":[{"role":"user","content":"' .. asked .. '"}]}'
+"""
+TRAFFIC = {"same": "", "paths": EACH_ITS_PATH, "chat": CHAT}  # the same head for ever, none alike, a chat's question
 
 
-def wrk(stage: Stage, port: int, seconds: int, *, each_its_path: bool = False) -> Served:
+def wrk(stage: Stage, port: int, seconds: int, *, traffic: str = "same") -> Served:
     """`seconds` of requests on CONNECTIONS keep-alive connections, each sending its next when the last is answered."""
-    script = stage.write("report.lua", REPORT + (EACH_ITS_PATH if each_its_path else ""))
+    script = stage.write("report.lua", REPORT + TRAFFIC[traffic])
     headers = [part for name, value in HEADERS.items() for part in ("-H", f"{name}: {value}")]
     argv = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "5s", "-s", str(script), *headers]
     done = subprocess.run(

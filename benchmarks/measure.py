@@ -74,11 +74,11 @@ def measure(peer: Peer, shape: Shape) -> Sample:
     with Stage() as stage:
         upstream = start_upstream(stage, shape.answer_bytes, LOAD_CORE)
         started = peer.start(stage, upstream)
-        vary = peer.each_its_path
-        warm = load.wrk(stage, started.port, shape.warmup, each_its_path=vary) if shape.warmup else load.Served(0, 0)
+        kind = peer.traffic
+        warm = load.wrk(stage, started.port, shape.warmup, traffic=kind) if shape.warmup else load.Served(0, 0)
         parts = started.parts()
         before = cpu_by_part(parts)
-        served = load.wrk(stage, started.port, shape.seconds, each_its_path=vary)
+        served = load.wrk(stage, started.port, shape.seconds, traffic=kind)
         after = cpu_by_part(parts)
         used = {part: after[part] - before[part] for part in parts}
         if started.parts() != parts:

@@ -35,7 +35,7 @@ class Peer:
     missing: Callable[[], str]  # "" or what is missing and how to get it
     version: Callable[[], str]
     start: Callable[[Stage, int], Started]  # stage, the upstream's port
-    each_its_path: bool = False  # no two requests alike: the worst case for what is remembered of a head
+    traffic: str = "same"  # of load.TRAFFIC
 
 
 def on_path(program: str, package: str) -> Callable[[], str]:
@@ -73,10 +73,18 @@ NGINX_PROXY = """
     location / {{ proxy_pass http://api; proxy_http_version 1.1; proxy_set_header Connection ""; }}
   }}
 """
+# A chat completion as OpenAI answers it, with its usage.
+CHAT = (
+    '{"id":"chatcmpl-1","object":"chat.completion","created":1763692406,"model":"gpt-4.1-2025-04-14","choices":[{"index":0,'
+    '"message":{"role":"assistant","content":"' + "word " * 80 + '","refusal":null},"finish_reason":"stop"}],"usage":'
+    '{"prompt_tokens":68,"completion_tokens":81,"total_tokens":149,"prompt_tokens_details":{"cached_tokens":0,'
+    '"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0}},"service_tier":"default"}'
+)
 NGINX_UPSTREAM = """
   server {{
     listen 127.0.0.1:{port}; default_type application/json;
     location / {{ return 200 "{answer}"; }}
+    location = /v1/chat/completions {{ return 200 '{chat}'; }}
     location = /bench-status {{ stub_status; }}
   }}
 """
@@ -91,7 +99,8 @@ def nginx(stage: Stage, name: str, body: str) -> list[str]:
 def start_upstream(stage: Stage, answer_bytes: int, core: int) -> int:
     """The API behind all of them: nginx with an answer from memory; its port."""
     port = free_port()
-    stage.start("upstream", nginx(stage, "upstream", NGINX_UPSTREAM.format(port=port, answer="x" * answer_bytes)), core)
+    body = NGINX_UPSTREAM.format(port=port, answer="x" * answer_bytes, chat=CHAT)
+    stage.start("upstream", nginx(stage, "upstream", body), core)
     stage.until_answers("upstream", port)
     return port
 

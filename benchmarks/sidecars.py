@@ -38,7 +38,7 @@ journal: {{ dir: journal, durability: os }}
 sink: {{ file: records.jsonl }}
 """
 REDIS = """
-redis: {{ url: "redis://127.0.0.1:{redis}/0" }}
+redis: {{ url: "redis://127.0.0.1:{redis}/0", leases: {leases} }}
 """
 KEYS = """
 keys:
@@ -46,9 +46,9 @@ keys:
 """
 POLICY = """
 meters:
-  requests: {{ count: 1 }}
+  requests: {{ count: 1 }}{meters}
 routes:
-  - {{ id: all, match: {{ path: "/**" }}, upstream: default }}
+  - {{ id: all, match: {{ path: "/**" }}, upstream: default{usage} }}
 plans:
   bench: {{ limits: [{limits}] }}
 """
@@ -58,15 +58,25 @@ LIMITS = """
     { id: monthly, meter: requests, quota: 1000000000/month, scope: customer } """
 
 
+# What a chat uses, read from its answer: held by an estimate from the question, and settled by the truth.
+TOKENS = """
+  input_tokens: { usage: openai.input_uncached }
+  output_tokens: { usage: openai.output }"""
+COUNTED = """,
+    { id: tokens, meter: output_tokens, quota: 1000000000000/month, scope: customer } """
+
+
 @dataclass(frozen=True)
 class Form:
     """limits: two of them, or none. redis: real counters. shipping: the shipper runs during the load. pure: the tree,
-    not the compiled wheel."""
+    not the compiled wheel. leases: units are reserved ahead. chat: usage is read, and a third limit counts it."""
 
     limits: bool
     redis: bool
     shipping: bool
     pure: bool = False
+    leases: bool = False
+    chat: bool = False
 
     def missing(self) -> str:
         """ "" where it runs here. The wheel is made now, before anything is measured."""
@@ -84,13 +94,19 @@ class Form:
     def start(self, stage: Stage, upstream: int) -> Started:
         """Write the documents, start Redis and the sidecar, and wait for its first 200."""
         ports = {"port": free_port(), "control": free_port(), "upstream": upstream, "redis": free_port()}
-        stage.write("policies/bench.yaml", POLICY.format(limits=LIMITS if self.limits else ""))
+        stage.write("policies/bench.yaml", self._policy())
         stage.write("keys.yaml", KEYS.format(hash=hashlib.sha256(API_KEY.encode()).hexdigest()))
-        stage.write("sidecar.yaml", (CONFIG + (REDIS if self.redis else "")).format(**ports))
+        stage.write(
+            "sidecar.yaml", (CONFIG + (REDIS if self.redis else "")).format(**ports, leases=str(self.leases).lower())
+        )
         store = _redis(stage, ports["redis"]) if self.redis else None
         pid = stage.start("sidecar", self._command("run", "-c", "sidecar.yaml"), PROXY_CORE)
         stage.until_answers("the sidecar", ports["port"])
         return Started(ports["port"], self._parts(pid, store), self._verify(stage, pid, ports["redis"]))
+
+    def _policy(self) -> str:
+        limits = LIMITS + COUNTED * self.chat if self.limits else ""
+        return POLICY.format(limits=limits, meters=TOKENS * self.chat, usage=", usage: openai" * self.chat)
 
     def _parts(self, pid: int, store: int | None) -> Callable[[], Parts]:
         def split() -> Parts:
@@ -171,11 +187,10 @@ def _counted(port: int, billed: int, records: int) -> dict[str, int]:
     return {"redis_calls_per_1000_requests": calls * 1000 // records}
 
 
-def _peer(name: str, title: str, form: Form, *, each_its_path: bool = False) -> Peer:
-    return Peer(name, title, form.missing, form.version, form.start, each_its_path)
+def _peer(name: str, title: str, form: Form, *, traffic: str = "same") -> Peer:
+    return Peer(name, title, form.missing, form.version, form.start, traffic)
 
 
-# Leased forms come here when leases are switched on by a setting.
 FORMS = (
     _peer("bare", "sidecar, embedded, no limits", Form(limits=False, redis=False, shipping=True)),
     _peer("embedded", "sidecar, embedded: key, 2 limits, record", Form(limits=True, redis=False, shipping=True)),
@@ -185,7 +200,18 @@ FORMS = (
         "paths",
         "sidecar, Redis: each request another path",
         Form(limits=True, redis=True, shipping=False),
-        each_its_path=True,
+        traffic="paths",
+    ),
+    _peer(
+        "leased",
+        "sidecar, Redis: key, 2 leased limits, record",
+        Form(limits=True, redis=True, shipping=False, leases=True),
+    ),
+    _peer(
+        "chat",
+        "sidecar, Redis: a chat, its tokens read and settled",
+        Form(limits=True, redis=True, shipping=False, chat=True),
+        traffic="chat",
     ),
     _peer("shipped", "sidecar, Redis: the shipper running", Form(limits=True, redis=True, shipping=True)),
 )
