@@ -153,6 +153,8 @@ async def test_with_answers_of_unknown_size_the_wallet_ends_as_far_below_zero_as
         asked = [begun(running.ask(ANN, "/v1/chat/completions", ASK)) for _ in range(200)]
         await until(lambda: sum(task.done() for task in asked) >= 192, "192 refusals while the upstream is silent")
         await until(lambda: gate.seen >= 8, "eight at the upstream")
+        held = await running.wallet(ANN, "usd")
+        assert (held["balance"], held["held"], held["holds"]) == ("0", "0.008", 8)
         gate.open()
         answers = await asyncio.gather(*asked)
         assert sum(answer.status == 200 for answer in answers) == 8
