@@ -17,6 +17,7 @@ async def test_a_node_serves_is_ready_and_its_records_are_there_after_the_drain(
         assert await running.ask() == (200, "hello")
         assert (await running.ask(key=""))[0] == 401
         assert (await running.tell("/livez"))[0] == 200
+        await running.until(lambda status: status["ready"])  # the shipper may still be starting
         assert (await running.tell("/readyz"))[0] == 200
         metrics = (await running.tell("/metrics"))[1]
         assert 'sidecar_requests_total{route="default",status="2xx"} 1.0' in metrics
