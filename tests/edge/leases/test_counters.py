@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sidecar.core.counter import checks_for
@@ -431,6 +431,7 @@ RATES = st.builds(
     st.integers(30, 200),
     st.sampled_from([7, 100, 300, 1000, 5000]),
 )
+SHORT = Limit("r", "rate", 100, per=1000, period_us=SECOND_US, scope="customer")  # forgets all in a tenth of a second
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["ask", "ask", "ask", "back", "kill"]),
@@ -518,10 +519,12 @@ class Play:
                 assert self.world.store.state[key] == units, "the counter is not the truth"
 
 
-# Mutations: a unit is not counted down; `id > lease.id` is left out; corrections are told twice, or lost.
-# Of rates: `until` is left out; units live for LIFE_US whatever the backlog (`life_us`).
+# Mutations: a unit is not counted down; corrections are lost. By the examples: units of a rate live for LIFE_US,
+# whatever is left of the backlog (`life_us`).
 @settings(max_examples=100, deadline=None)
 @given(st.one_of(COUNTED, RATES), st.sampled_from([1, 1, 3]), STEPS)
+@example([SHORT], 1, [("ask", 0, 75, 60_000, 2_000), ("ask", 0, 6, 0, 0), ("ask", 1, 120, 0, 0)])
+@example([SHORT], 1, [("ask", 0, 105, 60_000, 2_000), ("ask", 0, 5, 0, 0), ("ask", 1, 120, 0, 0)])
 def test_however_it_interleaves_no_limit_is_exceeded_and_the_counters_end_at_the_truth(limits, cost, steps):
     play = Play(tuple(limits), cost)
     for what, number, many, passes_us, apart_us in steps:
@@ -532,8 +535,8 @@ def test_however_it_interleaves_no_limit_is_exceeded_and_the_counters_end_at_the
         else:
             getattr(play, what)(number, many)
         play.world.run(play.world.now_us + passes_us)
-    play.hold_rate()
     play.end()
+    play.hold_rate()
 
 
 # Eight workers, uneven load, twice what the limit allows. (At full size: docs/leases.md.)
