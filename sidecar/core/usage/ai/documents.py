@@ -19,9 +19,11 @@ MAX_ELEMENT: Final = 1 << 20  # bytes of an element that is read
 _BETWEEN: Final = b", \t\r\n"  # elements
 _TRIES: Final = 8  # of the last places that look like a usage
 
+# What stands in a string. Atomic groups: possessive quantifiers match too much before Python 3.11.5 (cpython #106052).
+_STRING: Final = rb"""(?>(?:(?>[^"\\]+)|\\.)*)"""
 # Up to the next bracket outside of strings, or to a string that does not end here (group 2).
-_TURN: Final = re.compile(rb"""(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+([{}\[\]]|("(?:[^"\\]++|\\.)*+))""", re.DOTALL)
-_IN_STRING: Final = re.compile(rb'(?:[^"\\]++|\\.)*+("?)', re.DOTALL)
+_TURN: Final = re.compile(rb"""(?>(?:(?>[^"{}\[\]]+)|"%b")*)([{}\[\]]|("%b))""" % (_STRING, _STRING), re.DOTALL)
+_IN_STRING: Final = re.compile(_STRING + rb'("?)', re.DOTALL)
 _USAGE: Final = re.compile(rb'"(usage|usageMetadata)"\s*:\s*(?=\{)')
 
 
