@@ -74,6 +74,7 @@ def python() -> Path:
             flock(lock, LOCK_EX)
             if not (home / "whole").exists():
                 _make(copy, home)
+            (home / "whole").touch()  # used just now, so it is among those that are kept
     return home / "bin" / "python"
 
 
