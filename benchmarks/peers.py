@@ -21,11 +21,13 @@ MANY = 1_000_000_000  # requests per connection: nobody closes in the middle of 
 @dataclass(frozen=True)
 class Started:
     """A proxy that answers. `parts` says which processes do which part of the work; `verify` is called after the load
-    with the requests that the load generator saw answered, and the bound of those it may have abandoned."""
+    with the requests that the load generator saw answered, and the bound of those it may have abandoned. `may_rest`: a
+    part that may use less than a tick of CPU."""
 
     port: int
     parts: Callable[[], Parts]
     verify: Callable[[int, int], dict[str, int]] = lambda _answered, _abandoned: {}
+    may_rest: str = ""
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,8 @@ class Form:
         store = _redis(stage, ports["redis"]) if self.redis else None
         pid = stage.start("sidecar", self._command("run", "-c", "sidecar.yaml"), PROXY_CORE)
         stage.until_answers("the sidecar", ports["port"])
-        return Started(ports["port"], self._parts(pid, store), self._verify(stage, pid, ports["redis"]))
+        verify = self._verify(stage, pid, ports["redis"])
+        return Started(ports["port"], self._parts(pid, store), verify, may_rest="redis" if self.leases else "")
 
     def _policy(self) -> str:
         limits = LIMITS + COUNTED * self.chat if self.limits else ""
