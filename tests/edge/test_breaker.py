@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from sidecar.core.counter import checks_for
 from sidecar.core.errors import StoreError
+from sidecar.core.identity import Identity
 from sidecar.edge.breaker import Breaker
 
 PAUSE_US = 1_000_000
+CHECKS = checks_for((), (), Identity("k1", "app", "cust", "free"), 1_000_000)  # passed on, and not looked into
 
 
 class Clock:
@@ -59,14 +62,14 @@ def breaker(store, clock) -> Breaker:
 def fail(breaker: Breaker, store: Store, times: int, how: str = "reserve") -> list[Any]:
     seen: list[Any] = []
     for _ in range(times):
-        getattr(breaker, how)(b"id", None, seen.append)
+        getattr(breaker, how)(b"id", CHECKS, seen.append)
         store.answer(StoreError("away", maybe_applied=True))
     return seen
 
 
 def test_closed_it_passes_everything_through(breaker, store):
     seen: list[Any] = []
-    breaker.reserve(b"id", None, seen.append)
+    breaker.reserve(b"id", CHECKS, seen.append)
     store.answer("decision")
     assert seen == ["decision"]
     assert fail(breaker, store, 2)[0].maybe_applied
@@ -76,7 +79,7 @@ def test_closed_it_passes_everything_through(breaker, store):
 def test_after_failures_in_a_row_it_answers_at_once(breaker, store):
     fail(breaker, store, 3)
     seen: list[Any] = []
-    breaker.reserve(b"id", None, seen.append)
+    breaker.reserve(b"id", CHECKS, seen.append)
     assert isinstance(seen[0], StoreError)  # Traefik #12043: not one more request waits
     assert not seen[0].maybe_applied
     assert store.asked == []
@@ -85,7 +88,7 @@ def test_after_failures_in_a_row_it_answers_at_once(breaker, store):
 
 def test_an_answer_in_between_starts_the_count_again(breaker, store):
     fail(breaker, store, 2)
-    breaker.reserve(b"id", None, lambda _: None)
+    breaker.reserve(b"id", CHECKS, lambda _: None)
     store.answer("a denial is an answer too")
     fail(breaker, store, 2)
     assert not breaker.is_open  # Fails if failures are counted and never forgotten.
@@ -95,12 +98,12 @@ def test_an_answer_in_between_starts_the_count_again(breaker, store):
 def test_after_a_pause_one_probe_goes_through_and_only_one(breaker, store, clock, how):
     fail(breaker, store, 3)
     clock.us = PAUSE_US - 1
-    breaker.reserve(b"id", None, lambda _: None)
+    breaker.reserve(b"id", CHECKS, lambda _: None)
     assert not store.asked
     clock.us = PAUSE_US
     seen: list[Any] = []
-    getattr(breaker, how)(b"id", None, seen.append)
-    breaker.reserve(b"id", None, seen.append)
+    getattr(breaker, how)(b"id", CHECKS, seen.append)
+    breaker.reserve(b"id", CHECKS, seen.append)
     assert [name for name, _ in store.asked] == [how]  # Fails if all are let through when the pause is over.
     assert isinstance(seen.pop(), StoreError)
     store.answer("decision")
@@ -113,7 +116,7 @@ def test_a_failed_probe_opens_it_for_another_pause(breaker, store, clock):
     clock.us = PAUSE_US
     fail(breaker, store, 1)
     clock.us += PAUSE_US - 1
-    breaker.reserve(b"id", None, lambda _: None)
+    breaker.reserve(b"id", CHECKS, lambda _: None)
     assert not store.asked
     assert breaker.opened == 1
 
@@ -121,18 +124,18 @@ def test_a_failed_probe_opens_it_for_another_pause(breaker, store, clock):
 def test_a_probe_that_is_never_answered_does_not_keep_it_open_for_ever(breaker, store, clock):
     fail(breaker, store, 3)
     clock.us = PAUSE_US
-    breaker.reserve(b"lost", None, lambda _: None)
+    breaker.reserve(b"lost", CHECKS, lambda _: None)
     clock.us += PAUSE_US
-    breaker.reserve(b"id", None, lambda _: None)
+    breaker.reserve(b"id", CHECKS, lambda _: None)
     assert len(store.asked) == 2
 
 
 def test_a_settle_fails_at_once_while_open_so_that_it_becomes_a_debt(breaker, store):
     seen: list[Any] = []
-    breaker.settle(b"id", None, (1,), seen.append)
+    breaker.settle(b"id", CHECKS, (1,), seen.append)
     assert store.asked.pop() == ("settle", seen.append)
     fail(breaker, store, 3)
-    breaker.settle(b"id", None, (1,), seen.append)
-    breaker.settle(b"id", None, (1,))
+    breaker.settle(b"id", CHECKS, (1,), seen.append)
+    breaker.settle(b"id", CHECKS, (1,))
     assert isinstance(seen[0], StoreError)
     assert not store.asked
