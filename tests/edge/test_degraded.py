@@ -574,7 +574,7 @@ async def test_an_outage_is_never_an_error_nor_a_wait_and_is_counted_exactly(own
             took.append(seconds)
             await asyncio.sleep(0.002)
         assert sum(seconds > 0.02 for seconds in took) <= 15  # a few timeouts, then probes
-        assert max(took) < 0.4
+        assert max(took) < 1.0  # a connect timeout would be seconds; a busy machine has its part of the rest
         if fault == "killed":
             own.start()  # comes back empty: what it had counted is gone, what we owe is not
             allowed -= 20
