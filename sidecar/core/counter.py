@@ -250,13 +250,6 @@ def _money_fault(limit: Limit) -> str | None:
     return None
 
 
-def list_fault(limits: Sequence[Limit]) -> str | None:
-    """Why limits cannot be asked together, or None: a wallet pays once. For the load of a policy, plan by plan."""
-    units = [limit.unit for limit in limits if limit.kind == "balance"]
-    twice = next((unit for unit in units if units.count(unit) > 1), None)
-    return f"two balances of {twice}: a customer has one wallet in it" if twice is not None else None
-
-
 def id_us(id_: bytes) -> int:
     """When an id was made, in µs since the epoch by its maker's clock: ten Crockford digits of ms, as in a ULID."""
     return int(id_[:10].translate(_CROCKFORD), 32) * 1000

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.counter import COUNT_MAX, NEVER_US, bounds_fault, checks_for, escaped, id_us, list_fault, shift_of
+from sidecar.core.counter import COUNT_MAX, NEVER_US, bounds_fault, checks_for, escaped, id_us, shift_of
 from sidecar.core.identity import Identity
 from sidecar.core.policy import Limit
 from sidecar.core.price import Price
@@ -165,11 +165,6 @@ def test_what_people_write_is_within_bounds(limit):
 )
 def test_what_a_double_cannot_hold_is_refused_on_load(limit, says):
     assert says in (bounds_fault(limit) or "")
-
-
-def test_two_balances_of_one_wallet_are_refused_on_load():
-    assert list_fault((cost, credit, monthly)) is None
-    assert "two balances of usd" in (list_fault((credit, cost, Limit("other", "balance", 0, unit="usd"))) or "")
 
 
 # Fails if the age is left out: a burst that time has given back is given back again.

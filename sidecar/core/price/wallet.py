@@ -14,7 +14,6 @@ from sidecar.core.price.rating import NANOS_MAX
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-GRANTS_MAX = 64  # in one wallet: a decision looks at all of them
 LEDGER_MAX = 10_000  # postings in one ledger; where it reaches that,
 LEDGER_TRIMMED = 1_000  # so many of the oldest are summed into `carried`
 _NEVER_US = 2**53
