@@ -49,11 +49,16 @@ wrk.body = '{"model":"gpt-4.1","max_tokens":200,"messages":[{"role":"user","cont
 TRAFFIC = {"same": "", "paths": EACH_ITS_PATH, "chat": CHAT}  # the same head for ever, none alike, a chat's question
 
 
-def wrk(stage: Stage, port: int, seconds: int, *, traffic: str = "same") -> Served:
-    """`seconds` of requests on CONNECTIONS keep-alive connections, each sending its next when the last is answered."""
-    script = stage.write("report.lua", REPORT + TRAFFIC[traffic])
+def wrk(
+    stage: Stage, port: int, seconds: int, *, traffic: str = "same", lua: str = "", connections: int = CONNECTIONS
+) -> Served:
+    """`seconds` of requests on keep-alive connections, each sending its next when the last is answered.
+
+    `lua` is a script of its own, in the place of one of TRAFFIC.
+    """
+    script = stage.write("report.lua", REPORT + (lua or TRAFFIC[traffic]))
     headers = [part for name, value in HEADERS.items() for part in ("-H", f"{name}: {value}")]
-    argv = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "5s", "-s", str(script), *headers]
+    argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s", "-s", str(script), *headers]
     done = subprocess.run(
         ["taskset", "-c", str(LOAD_CORE), *argv, f"http://127.0.0.1:{port}/bench"],
         capture_output=True,

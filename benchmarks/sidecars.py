@@ -99,7 +99,7 @@ class Form:
         stage.write(
             "sidecar.yaml", (CONFIG + (REDIS if self.redis else "")).format(**ports, leases=str(self.leases).lower())
         )
-        store = _redis(stage, ports["redis"]) if self.redis else None
+        store = start_redis(stage, ports["redis"]) if self.redis else None
         pid = stage.start("sidecar", self._command("run", "-c", "sidecar.yaml"), PROXY_CORE)
         stage.until_answers("the sidecar", ports["port"])
         verify = self._verify(stage, pid, ports["redis"])
@@ -112,11 +112,11 @@ class Form:
     def _parts(self, pid: int, store: int | None) -> Callable[[], Parts]:
         def split() -> Parts:
             family = tree(pid)
-            shippers = _shippers(family)
+            shippers = shippers_of(family)
             if not shippers:
                 raise RunFailed("no process of the sidecar is a shipper: " + "; ".join(map(command_line, family)))
             if not self.shipping:
-                _signal(shippers, signal.SIGSTOP)
+                signal_all(shippers, signal.SIGSTOP)
             parts = {"proxy": [one for one in family if one not in shippers]}
             shipping = {"shipper": shippers} if self.shipping else {}
             return parts | shipping | ({"redis": [store]} if store else {})
@@ -125,7 +125,7 @@ class Form:
 
     def _verify(self, stage: Stage, pid: int, redis_port: int) -> Callable[[int, int], dict[str, int]]:
         def count(answered: int, abandoned: int) -> dict[str, int]:
-            _signal(_shippers(tree(pid)), signal.SIGCONT)
+            signal_all(shippers_of(tree(pid)), signal.SIGCONT)
             stage.drain("sidecar")
             records, billed = _read(stage.dir / "records.jsonl")
             # one more at the least for the first 200; and a probe that came too early
@@ -137,16 +137,16 @@ class Form:
         return count
 
 
-def _shippers(family: list[int]) -> list[int]:
+def shippers_of(family: list[int]) -> list[int]:
     return [pid for pid in family if SHIPPER.search(command_line(pid))]
 
 
-def _signal(pids: list[int], number: signal.Signals) -> None:
+def signal_all(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
         os.kill(pid, number)
 
 
-def _redis(stage: Stage, port: int) -> int:
+def start_redis(stage: Stage, port: int) -> int:
     flags = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(stage.dir)]
     pid = stage.start("redis", ["redis-server", *flags], LOAD_CORE)
 
