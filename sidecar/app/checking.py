@@ -49,6 +49,7 @@ async def findings(settings: Settings) -> dict[str, Any]:
         "counters": "redis" if settings.redis is not None else "memory",
         "records": "kafka" if settings.kafka is not None else str(settings.sink.file or "stdout"),
         "workers": settings.workers,
+        "nodes": settings.redis.nodes if settings.redis is not None else 1,
         "leases": settings.redis is not None and settings.redis.leases,
         "routes": [_route(route) for route in policy.routes],
         "plans": {name: plan.label for name, plan in policy.plans.items()},
@@ -117,17 +118,18 @@ def _limit(limit: Limit, plan: str, customer: str) -> dict[str, Any]:
 def bounds(limit: Limit, settings: Settings) -> dict[str, int]:
     """By how many units a limit may be missed, per window.
 
-    Over: while the store answers, none; while it does not, each worker's local share. In memory nothing can be away,
-    but a restart forgets: one whole amount more. Under: what a killed worker had leased is lost to that window; what it
-    had reserved and never settled stays used, and a slot comes back when its reservation expires.
+    Over: while the store answers, none; while it does not, the local share of each worker on all `redis.nodes`. In
+    memory nothing can be away, but a restart forgets: one whole amount more. Under: what a killed worker had leased is
+    lost to that window; what it had reserved and never settled stays used, and a slot comes back when its reservation
+    expires.
     """
     forgets = limit.stage == "enforce" and limit.over == "deny" and limit.kind != "concurrency"
     if settings.redis is None:
         return {"over_by_at_most": 0, "over_after_restart": limit.amount if forgets else 0, "lost_by_a_kill": 0}
     return {
-        "over_by_at_most": over_admission_bound(limit, settings.workers),
+        "over_by_at_most": over_admission_bound(limit, settings.sharers),
         "over_after_restart": 0,
-        "lost_by_a_kill": bound(limit, settings.workers) if settings.redis.leases else 0,
+        "lost_by_a_kill": bound(limit, settings.sharers) if settings.redis.leases else 0,
     }
 
 

@@ -64,10 +64,10 @@ class CounterStore:
         self.retries: Retries = MemoryRetries(clock)
         self.alerts: MemoryAlerts | RedisAlerts = MemoryAlerts(clock)
         if settings.redis is not None:
-            self.port = self._on_redis(settings.redis, memory, clock, mint, settings.workers)
+            self.port = self._on_redis(settings.redis, memory, clock, mint, settings.sharers)
 
     def _on_redis(
-        self, redis: Redis, memory: MemoryCounters, clock: Clock, mint: Callable[[], bytes], workers: int
+        self, redis: Redis, memory: MemoryCounters, clock: Clock, mint: Callable[[], bytes], sharers: int
     ) -> Counters:
         options = WireOptions(timeout_us=redis.timeout_ms * MS)
         self.wire = wire(
@@ -81,12 +81,12 @@ class CounterStore:
             failures=redis.breaker_failures,
             pause_us=redis.breaker_open_ms * MS,
         )
-        self.degraded = Degraded(self.breaker, memory, clock, mint, workers)
+        self.degraded = Degraded(self.breaker, memory, clock, mint, sharers)
         self._beside(self.wire, self.breaker, clock)
         exact = Denials(self.degraded, clock)
         if not redis.leases:
             return exact
-        self.leases = Leases(Chain(exact, self.breaker, self.degraded.alone), clock, mint, workers)
+        self.leases = Leases(Chain(exact, self.breaker, self.degraded.alone), clock, mint, sharers)
         return self.leases
 
     def _beside(self, commands: Commands, breaker: Breaker, clock: Clock) -> None:

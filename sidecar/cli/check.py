@@ -32,9 +32,10 @@ def check(config: Path | None, as_json: bool) -> int:
 
 def _print(found: dict[str, Any]) -> None:
     many = "s" if found["workers"] > 1 else ""
+    nodes = f" on each of {found['nodes']} nodes" if found["nodes"] > 1 else ""
     click.echo(
         f"policy {found['version']}: counters in {found['counters']}, records to {found['records']}, "
-        f"{found['workers']} worker{many}"
+        f"{found['workers']} worker{many}{nodes}"
     )
     click.echo("\nroutes, the most specific first")
     _table(found["routes"], ("id", "methods", "path", "upstream", "reads", "usage"))
@@ -42,7 +43,8 @@ def _print(found: dict[str, Any]) -> None:
     columns = ("plan", "customer", "id", "says", "meter", "scope", "over", "stage", "on_store_failure")
     _table(found["limits"], (*columns, "over_by_at_most", *["lost_by_a_kill"] * found["leases"]))
     click.echo(
-        "\nNo limit is exceeded while its store answers; while it does not, by at most over_by_at_most, in a window."
+        "\nNo limit is exceeded while its store answers; while it does not, by at most over_by_at_most, in a window:\n"
+        "by this node, or by all that `redis.nodes` counts."
     )
     if found["leases"]:
         click.echo("A worker that is killed takes at most lost_by_a_kill of a window with it: what it had leased.")
@@ -64,7 +66,8 @@ def _print_money(found: dict[str, Any]) -> None:
         _table(found["balances"], (*columns, "while_redis_is_away"))
         click.echo(
             "\nA balance goes below zero only by what exchanges under way use beyond what was held for them: each by\n"
-            "at most the first figure, `-` being no bound. While Redis is away, the last figure passes on this node."
+            "at most the first figure, `-` being no bound. While Redis is away, the last figure passes: on this\n"
+            "node, or on all that `redis.nodes` counts."
         )
     for balance in found["balances"]:
         if balance["unbounded_by"]:

@@ -109,7 +109,8 @@ class Keys(Model):
 class Redis(Model):
     """The counters' store. `endpoint` is the parsed `url`; the breaker opens after so many failures in a row.
 
-    `leases`: a worker that sees steady demand reserves ahead and decides by itself (docs/leases.md).
+    `leases`: a worker that sees steady demand reserves ahead and decides by itself (docs/leases.md). `nodes`: how many
+    nodes like this one count here: each of their workers takes that part when it leases, or has to decide alone.
     """
 
     url: Annotated[str, Field(repr=False)]
@@ -117,7 +118,8 @@ class Redis(Model):
     connect_timeout_ms: Positive = 1_000
     breaker_failures: Positive = 5
     breaker_open_ms: Positive = 1_000
-    leases: bool = False
+    leases: bool = True
+    nodes: Annotated[int, Field(ge=1, le=1_024)] = 1
     tls: ClientTls = ClientTls()
 
     @property

@@ -77,6 +77,11 @@ class Settings(Model):
     checkpoint_seconds: Positive = 5
     log: Log = Log()
 
+    @property
+    def sharers(self) -> int:
+        """How many workers count on the same store, on all nodes."""
+        return self.workers * (self.redis.nodes if self.redis is not None else 1)
+
 
 def load_settings(path: Path | None, env: Mapping[str, str]) -> Settings:
     """The settings of the file at `path` (None: none), overridden by `env`. PolicyError carries every fault."""

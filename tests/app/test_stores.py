@@ -154,7 +154,7 @@ async def test_with_leases_steady_demand_is_answered_without_redis_and_the_rest_
     tmp_path, redis_clean
 ):
     # Mutation: `settle_up` recalls nothing, or the chain begins behind the leases.
-    store = CounterStore(settings(tmp_path, f"redis: {{ url: '{redis_clean.url}', leases: true }}\n"), CLOCK, mint)
+    store = CounterStore(settings(tmp_path, f"redis: {{ url: '{redis_clean.url}' }}\n"), CLOCK, mint)
     store.start()
     await until(lambda: store.wire.ready, "connected")
     limit = Limit("monthly", "quota", 100_000, calendar="month")
@@ -183,7 +183,7 @@ async def test_with_leases_steady_demand_is_answered_without_redis_and_the_rest_
 
 
 async def test_without_leases_there_is_nothing_to_sweep(tmp_path):
-    store = CounterStore(settings(tmp_path, "redis: { url: 'redis://127.0.0.1:1' }\n"), CLOCK, mint)
+    store = CounterStore(settings(tmp_path, "redis: { url: 'redis://127.0.0.1:1', leases: false }\n"), CLOCK, mint)
     store.sweep()
     store.recall()
     assert store.leases is None

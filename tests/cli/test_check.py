@@ -24,9 +24,16 @@ def test_json_has_every_limit_with_its_bound(sidecar, folder):
 
 def test_where_leases_are_on_it_says_what_a_kill_can_cost(sidecar, folder):
     told = {"SIDECAR_REDIS__URL": "redis://127.0.0.1:1/0", "SIDECAR_WORKERS": "2"}
-    assert "lost_by_a_kill" not in sidecar("check", "-c", "sidecar.yaml", **told)[1]
-    _, out, _ = sidecar("check", "-c", "sidecar.yaml", SIDECAR_REDIS__LEASES="true", **told)
+    assert "lost_by_a_kill" not in sidecar("check", "-c", "sidecar.yaml", SIDECAR_REDIS__LEASES="false", **told)[1]
+    _, out, _ = sidecar("check", "-c", "sidecar.yaml", **told)
     assert re.search(r"monthly +10000 per month .* allow +10000 +2500\n", out)
+
+
+def test_several_nodes_on_one_redis_are_told_with_the_bounds_of_all(sidecar, folder):
+    told = {"SIDECAR_REDIS__URL": "redis://127.0.0.1:1/0", "SIDECAR_WORKERS": "2", "SIDECAR_REDIS__NODES": "3"}
+    _, out, _ = sidecar("check", "-c", "sidecar.yaml", **told)
+    assert ", 2 workers on each of 3 nodes\n" in out
+    assert re.search(r"monthly +10000 per month .* allow +9996 +833\n", out)
 
 
 def test_a_key_of_a_plan_that_is_not_there_is_a_warning(sidecar, folder):

@@ -39,7 +39,7 @@ def billed(answers, caller):
 async def test_with_leases_counters_records_and_answers_are_one_number(tmp_path, make_redis):
     # Mutations: a unit that came to nothing is lost (`settle`); what is in hand does not go back at the stop.
     redis = make_redis()
-    more = f"redis: {{ url: '{redis.url}', timeout: 2s, leases: true }}"
+    more = f"redis: {{ url: '{redis.url}', timeout: 2s }}"
     async with house(tmp_path, POLICY, CALLERS, workers=2, more=more) as running:
         await running.ready()
         async with Traffic(running, LOAD) as traffic:
