@@ -41,6 +41,7 @@ COMPILED = (
     "sidecar/core/record/forms.py",
     "sidecar/core/record/frame.py",
     "sidecar/core/record/ids.py",
+    "sidecar/core/record/voice.py",
     "sidecar/core/usage/billing.py",
     "sidecar/edge/breaker.py",
     "sidecar/edge/clock.py",

@@ -11,9 +11,9 @@ from sidecar.core.record.events import (
     open_entry,
     usage_record,
 )
-from sidecar.core.record.forms import Voice
 from sidecar.core.record.ids import Ids
 from sidecar.core.record.schema import record_schema
+from sidecar.core.record.voice import Voice
 
 __all__ = [
     "Alert", "Checkpoint", "Facts", "Ids", "Totals", "Voice", "alert_record", "checkpoint_record", "crashed_record",

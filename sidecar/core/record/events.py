@@ -16,7 +16,6 @@ from sidecar.core.decision import Decision
 from sidecar.core.identity import Identity
 from sidecar.core.record.forms import (
     SCHEMA_STEM,
-    Voice,
     decided,
     denial_form,
     dumps,
@@ -26,6 +25,7 @@ from sidecar.core.record.forms import (
     trace,
     verdict,
 )
+from sidecar.core.record.voice import Voice
 from sidecar.core.usage.billing import billing
 
 KINDS: Final = ("usage", "unattributed", "denial", "correction", "void", "alert", "checkpoint")
@@ -89,7 +89,11 @@ class Checkpoint(NamedTuple):
 
 def usage_record(facts: Facts, time_us: int, source: str, sequence: int) -> bytes:
     """The record of an exchange: kind `usage`, or `unattributed` where nobody is known. `time_us`: since the epoch."""
-    decision = facts.decision
+    decision, like = facts.decision, facts.voice.like(facts, source)
+    if like is not None:
+        used = like.used(decision) if decision is not None else ()
+        figures = facts.duration_us, facts.upstream_us, facts.bytes_in, facts.bytes_out
+        return like.form % (facts.id, second(time_us // 1_000_000), time_us % 1_000_000, sequence, *figures, *used)
     return facts.voice.usage(source) % (
         facts.id,
         second(time_us // 1_000_000),
@@ -139,13 +143,15 @@ def checkpoint_record(said: Checkpoint, id_: bytes, time_us: int, source: str, s
 
 def open_entry(facts: Facts, time_us: int) -> bytes:
     """What is known when the upstream is about to see the exchange: enough to close it as crashed after a kill."""
-    decision = facts.decision
+    checks = facts.decision.checks if facts.decision is not None else None
+    if not facts.traceparent and (form := facts.voice.opening(facts.path, checks)):
+        return form % time_us
     path = facts.spelled = json(facts.path)
-    return facts.voice.open % (
+    return facts.voice.open() % (
         time_us,
         trace(facts.traceparent) if facts.traceparent else b"",
         path,
-        b"{}" if decision is None else reserved(decision.checks),
+        b"{}" if checks is None else reserved(checks),
     )
 
 

@@ -54,25 +54,6 @@ def open_form(identity: Identity | None, plan: str, route: str, method: str) -> 
     return b'{"time_us":%d,%b' + known + b'%b,"reserved":%b}'
 
 
-class Voice:
-    """How one caller's exchanges on one route are told: its forms, at hand for as long as the same head comes again."""
-
-    __slots__ = ("_source", "_usage", "_who", "open")
-
-    def __init__(self, identity: Identity | None, plan: str, route: str, method: str) -> None:
-        self._who = identity, plan, route, method
-        self.open = open_form(identity, plan, route, method)
-        self._source = ""
-        self._usage = b""
-
-    def usage(self, source: str) -> bytes:
-        """The form of a usage record. `source` changes with an epoch at most."""
-        if source is not self._source:
-            self._source = source
-            self._usage = usage_form(source, *self._who)
-        return self._usage
-
-
 def _said(source: str, kind: str, identity: Identity | None, way: tuple[str, str, str]) -> tuple[bytes, bytes, bytes]:
     """What a caller's exchanges share, in parts: the envelope up to its data, the data and an OPEN up to their path.
 
@@ -140,14 +121,14 @@ def decided(decision: Decision) -> bytes:
     """The limits asked: what is used of each with this exchange, in the window that counted it; a balance's rest."""
     checks, remaining = decision.checks, decision.remaining
     if decision.allowed and not decision.shadowed:
-        form, amounts, figures = _allowed_form(checks, decision.mode)
+        form, amounts, figures = allowed_form(checks, decision.mode)
         return form % (tuple(map(sub, amounts, remaining)) if figures is None else figures(remaining))
     form, amounts, _, figures = _told_of(checks)
     return _refused(decision, form % (tuple(map(sub, amounts, remaining)) if figures is None else figures(remaining)))
 
 
 @lru_cache(maxsize=8192)
-def _allowed_form(
+def allowed_form(
     checks: Checks, mode: str
 ) -> tuple[bytes, tuple[int, ...], Callable[[Sequence[int]], tuple[int, ...]] | None]:
     """The decision that is made most: nothing of it but figures is its own."""
