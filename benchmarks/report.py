@@ -12,6 +12,8 @@ from typing import Any
 
 from rich.table import Table
 
+from benchmarks.curves.catalogue import Curve
+from benchmarks.curves.rounds import Measured
 from benchmarks.latency import QUANTILES, UPSTREAM, Latencies
 from benchmarks.measure import Results
 from benchmarks.stage import LOAD_CORE, PROXY_CORE
@@ -39,7 +41,7 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def _spread(values: Sequence[float], unit: float, digits: int, suffix: str = "") -> str:
+def spread(values: Sequence[float], unit: float, digits: int, suffix: str = "") -> str:
     """The median and, where there were several rounds, min … max."""
     if not values:
         return NOTHING
@@ -48,21 +50,21 @@ def _spread(values: Sequence[float], unit: float, digits: int, suffix: str = "")
     return f"{middle} ({min(scaled):,.{digits}f} … {max(scaled):,.{digits}f})" if len(scaled) > 1 else middle
 
 
-def rows(results: Results) -> list[tuple[str, ...]]:
-    """One row a form that was measured, in the columns of COLUMNS."""
+def rows(results: Results, names: Iterable[str] | None = None) -> list[tuple[str, ...]]:
+    """One row a form that was measured, in the columns of COLUMNS; of `names` alone where some are named."""
     found: list[tuple[str, ...]] = []
     for name, title in results.titles.items():
-        if name not in results.samples:
+        if name not in results.samples or (names is not None and name not in names):
             continue
         calls = results.facts(name).get("redis_calls_per_1000_requests")
         found.append(
             (
                 title,
-                _spread(results.cpu_ns(name), 1000, 1, " µs"),
-                _spread(results.ratios(name), 1, 2),
+                spread(results.cpu_ns(name), 1000, 1, " µs"),
+                spread(results.ratios(name), 1, 2),
                 f"{statistics.median(results.rates(name)):,.0f}",
-                _spread(results.cpu_ns(name, "shipper"), 1000, 1, " µs"),
-                _spread(results.cpu_ns(name, "redis"), 1000, 1, " µs"),
+                spread(results.cpu_ns(name, "shipper"), 1000, 1, " µs"),
+                spread(results.cpu_ns(name, "redis"), 1000, 1, " µs"),
                 NOTHING if calls is None else f"{calls / 1000:.3f}",
             )
         )
@@ -76,16 +78,48 @@ def left_out(results: Results) -> list[str]:
 LATENCY_COLUMNS = ("form", "p50", "p99", "p99.9", "adds at p50", "adds at p99", "adds at p99.9")
 
 
-def latency_rows(found: Latencies) -> list[tuple[str, ...]]:
+def latency_rows(found: Latencies, names: Iterable[str] | None = None) -> list[tuple[str, ...]]:
     """One row a form: its quantiles, and what it adds to the upstream of the same round at each."""
     lines: list[tuple[str, ...]] = []
     for name, title in found.titles.items():
-        if name in found.rounds_us:
+        if name in found.rounds_us and (names is None or name in names):
             compared = name != UPSTREAM and UPSTREAM in found.rounds_us
-            own = [_spread(found.at(name, q), 1, 0, " µs") for q in QUANTILES]
-            added = [_spread(found.added(name, q), 1, 0, " µs") if compared else NOTHING for q in QUANTILES]
+            own = [spread(found.at(name, q), 1, 0, " µs") for q in QUANTILES]
+            added = [spread(found.added(name, q), 1, 0, " µs") if compared else NOTHING for q in QUANTILES]
             lines.append((title, *own, *added))
     return lines
+
+
+# figure of a point: its column, what it is divided by, digits, unit
+FIGURES = {
+    "cpu_ns": ("CPU per request", 1000, 1, " µs"),
+    "redis_ns": ("Redis", 1000, 1, " µs"),
+    "calls": ("Redis calls a request", 1, 4, ""),
+    "rss_kib": ("workers, resident", 1024, 1, " MiB"),
+    "pss_kib": ("workers, proportional", 1024, 1, " MiB"),
+    "start_ms": ("start", 1000, 1, " s"),
+    "rate": ("requests/s", 1, 0, ""),
+    "nginx_cpu_ns": ("nginx", 1000, 1, " µs"),
+    "to_nginx": ("nginx = 1", 1, 2, ""),
+}
+
+
+def curve_columns(curve: Curve) -> tuple[str, ...]:
+    """What grows, CPU, its ratio to the unit of the curve, and what else the curve shows."""
+    return (curve.axis, FIGURES["cpu_ns"][0], f"{curve.unit:,} = 1", *(FIGURES[name][0] for name in curve.shown))
+
+
+def curve_rows(curve: Curve, measured: Measured) -> list[tuple[str, ...]]:
+    """One row a point that was measured."""
+    lines = []
+    for x in sorted(measured.figures):
+        cpu, *others = [spread(measured.values(x, name), *FIGURES[name][1:]) for name in ("cpu_ns", *curve.shown)]
+        lines.append((f"{x:,}", cpu, spread(measured.ratios(x), 1, 2), *others))
+    return lines
+
+
+def curve_left_out(measured: Measured) -> list[str]:
+    return [f"{f'{int(x):,}' if x else 'all of it'}: {why}" for x, why in measured.left_out.items()]
 
 
 def table(title: str, columns: Iterable[str], lines: Iterable[tuple[str, ...]]) -> Table:

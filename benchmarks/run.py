@@ -1,43 +1,85 @@
-"""`python -m benchmarks`: CPU per request beside what people would use instead, repeatable by anyone.
+"""`python -m benchmarks`: what a request costs beside what people would use instead, and as things grow.
 
-Everything that is started is stopped by its pid; loads are bounded in time and connections; what is not on the machine
-is named and left out, never guessed.
+Everything that is started is stopped by its pid; loads are bounded in time and connections; what is not on the machine,
+or fails, is named and left out, never guessed.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import json
-import shlex
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 
-from benchmarks import load, profiler, report, sidecars, toolbox
+from benchmarks import kept, load, page, plots, profiler, report, sidecars, toolbox
+from benchmarks.curves import memory
+from benchmarks.curves.catalogue import BY_NAME, Curve
+from benchmarks.curves.point import Timing
+from benchmarks.curves.rounds import FAILURES, Measured, measure_curve
+from benchmarks.goals import Evidence
 from benchmarks.latency import Latencies, measure_latency
 from benchmarks.measure import BASELINE, Results, Shape, measure_all
 from benchmarks.peers import PEERS, Peer
-from benchmarks.stage import RunFailed
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 FORMS: dict[str, Peer] = {p.name: p for p in (*PEERS, *sidecars.FORMS)}
-LATENCY_FORMS = (BASELINE, "embedded", "redis")
+LATENCY_FORMS = (BASELINE, "envoy", "embedded", "leased", "redis")
+SHORT_FORMS, SHORT_CURVE = (BASELINE, "leased", "redis"), "limits"
+ALL = "all"
 OUT = Console(width=None if sys.stdout.isatty() else 180)
 TELL = Console(stderr=True)
 
 
-def chosen(names: str) -> list[Peer]:
-    """The forms that were named; UsageError for a name that is none."""
+@dataclass(frozen=True)
+class Asked:
+    """The options of the command, as they are."""
+
+    forms: str
+    rounds: int
+    seconds: int
+    warmup: int
+    answer_bytes: int
+    latency: bool
+    rate: int
+    curves: str
+    memory: bool
+    profiled: str
+    as_json: bool
+    keep: bool
+    compose: bool
+    write: bool
+    short: bool
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(self.rounds, self.seconds, self.warmup, self.answer_bytes)
+
+    @property
+    def timing(self) -> Timing:
+        return Timing(min(self.seconds, 5), self.warmup)
+
+    @property
+    def keeps(self) -> bool:
+        return self.keep or self.write
+
+
+def named(names: str, known: dict[str, Any], kind: str) -> list[Any]:
+    """Those of `known` that were named; UsageError for a name that is none."""
     wanted = [name.strip() for name in names.split(",") if name.strip()]
-    if unknown := [name for name in wanted if name not in FORMS]:
-        raise click.UsageError(f"no form is named {', '.join(unknown)}; there are {', '.join(FORMS)}")
-    return [FORMS[name] for name in wanted]
+    if unknown := [name for name in wanted if name not in known]:
+        raise click.UsageError(f"no {kind} is named {', '.join(unknown)}; there are {', '.join(known)}")
+    return [known[name] for name in wanted]
 
 
-def versions(results: Results) -> list[str]:
-    return list(dict.fromkeys(FORMS[name].version() for name in results.samples))
+def chosen(names: str) -> list[Peer]:
+    """The forms that were named."""
+    return named(names, FORMS, "form")
 
 
 @click.command(context_settings={"show_default": True})
@@ -45,66 +87,144 @@ def versions(results: Results) -> list[str]:
 @click.option("--rounds", default=5, type=click.IntRange(1, 100), help="Interleaved rounds.")
 @click.option("--seconds", default=5, type=click.IntRange(1, sidecars.STOPPED_SECONDS), help="Seconds of a run.")
 @click.option("--warmup", default=1, type=click.IntRange(0, 60), help="Seconds before them that are not counted.")
-@click.option("--answer-bytes", default=120, type=click.IntRange(1, 4000), help="Bytes of the upstream's answer.")
+@click.option("--answer-bytes", default=1024, type=click.IntRange(1, 4000), help="Bytes of the upstream's answer.")
 @click.option("--latency", is_flag=True, help="Latency added at a constant rate (an open loop), instead of CPU.")
 @click.option("--rate", default=1000, type=click.IntRange(1, 20000), help="Requests per second of --latency.")
+@click.option("--curves", is_flag=False, flag_value=ALL, default="", help=f"CPU as things grow: {', '.join(BY_NAME)}.")
+@click.option("--memory", is_flag=True, help="Memory of an idle worker and of an idle connection.")
 @click.option("--profile", "profiled", default="", help="Profile the worker of this form under load, instead.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on the standard output, instead of a table.")
-@click.option("--write", is_flag=True, help="Rewrite benchmarks/RESULTS.md: CPU and latency, all forms.")
-def main(  # noqa: PLR0913, PLR0917 - one parameter an option
-    forms: str,
-    rounds: int,
-    seconds: int,
-    warmup: int,
-    answer_bytes: int,
-    latency: bool,
-    rate: int,
-    profiled: str,
-    as_json: bool,
-    write: bool,
-) -> None:
+@click.option("--keep", is_flag=True, help="Keep what is measured for the page of results.")
+@click.option("--compose", is_flag=True, help="Write benchmarks/RESULTS.md and plots from what was kept last.")
+@click.option("--write", is_flag=True, help="Measure all there is, keep it part by part, and write the page.")
+@click.option("--short", is_flag=True, help="One round of a few forms and one curve; fails where it cannot measure.")
+def main(**options: Any) -> None:
     """CPU per request of the sidecar and of its peers, with nginx as 1."""
+    asked = Asked(**options)
+    if asked.compose:
+        _compose()
+        return
     if not sys.platform.startswith("linux"):
         raise click.ClickException("the benchmark reads /proc and pins with taskset: it runs on Linux only")
     if why := load.missing():
         raise click.ClickException(f"wrk: {why}")
-    shape = Shape(rounds, seconds, warmup, answer_bytes)
-    if profiled:
-        _profile(chosen(profiled)[0], shape)
-        return
-    peers = chosen(forms) if forms else list(FORMS.values())
-    results = timing = None
-    if write or not latency:
-        results = measure_all(_with_baseline(peers), shape, _say)
-        _show(results, as_json)
-    if write or latency:
-        picked = peers if forms else chosen(",".join(LATENCY_FORMS))
-        timing = measure_latency(picked, (rate, rounds, max(seconds, 5), answer_bytes), _say)
-        _show_latency(timing, as_json)
-    if write and results and timing:
-        RESULTS.write_text(_page(results, timing))
-    sys.exit(0 if (results is None or BASELINE in results.samples) else 1)
+    if asked.profiled:
+        _profile(chosen(asked.profiled)[0], asked.shape)
+    elif asked.short:
+        sys.exit(_short(asked))
+    else:
+        sys.exit(_measure(asked))
 
 
-def _with_baseline(peers: list[Peer]) -> list[Peer]:
-    return peers if any(p.name == BASELINE for p in peers) else [FORMS[BASELINE], *peers]
+def _measure(asked: Asked) -> int:
+    """Whatever was asked for; 1 where some part could not be measured at all."""
+    curves = named("" if asked.curves == ALL else asked.curves, BY_NAME, "curve") or list(BY_NAME.values())
+    forms = chosen(asked.forms)
+    late = forms or chosen(",".join(name for name in LATENCY_FORMS if name in FORMS))
+    nothing = not (asked.latency or asked.curves or asked.memory)
+    parts: list[tuple[bool, Callable[[], bool]]] = [
+        (asked.write or nothing, lambda: _cpu(asked, forms or list(FORMS.values()))),
+        (asked.write or asked.latency, lambda: _latency(asked, late)),
+        (asked.write or asked.memory, lambda: _memory(asked)),
+        *((asked.write or bool(asked.curves), lambda curve=curve: _curve(asked, curve)) for curve in curves),
+    ]
+    failed = [_guarded(part) for wanted, part in parts if wanted].count(False)
+    if asked.write:
+        _compose()
+    return int(failed > 0)
+
+
+def _guarded(part: Callable[[], bool]) -> bool:
+    """Whether the part was measured. One that fails is named, and the others go on."""
+    try:
+        return part()
+    except FAILURES as failure:
+        OUT.print(f"left out: {failure}", highlight=False, markup=False)
+        return False
+
+
+def _cpu(asked: Asked, forms: list[Peer]) -> bool:
+    peers = forms if any(p.name == BASELINE for p in forms) else [FORMS[BASELINE], *forms]
+    results = measure_all(peers, asked.shape, _say)
+    versions = _versions(results)
+    if asked.keeps:
+        kept.keep("cpu", list(results.samples), {"results": asdict(results), "versions": versions})
+    _show(results, versions, asked)
+    return BASELINE in results.samples
+
+
+def _versions(results: Results) -> list[str]:
+    """Of what was measured; what cannot say its version any more has none."""
+    found: dict[str, None] = {}
+    for name in results.samples:
+        with suppress(*FAILURES):
+            found[FORMS[name].version()] = None
+    return list(found)
+
+
+def _latency(asked: Asked, forms: list[Peer]) -> bool:
+    timing = measure_latency(forms, (asked.rate, asked.rounds, max(asked.seconds, 5), asked.answer_bytes), _say)
+    if asked.keeps:
+        kept.keep("latency", list(timing.rounds_us), {"latencies": asdict(timing)})
+    _show_latency(timing, asked)
+    return bool(timing.rounds_us)
+
+
+def _curve(asked: Asked, curve: Curve, *, ends: bool = False) -> bool:
+    measured = measure_curve(curve, asked.timing, min(asked.rounds, 3), _say, ends=ends)
+    if asked.keeps and measured.figures:
+        kept.keep("curves", [curve.name], {"curve": asdict(measured)})
+    _show_curve(curve, measured, asked)
+    return bool(measured.figures)
+
+
+def _memory(asked: Asked) -> bool:
+    rounds = []
+    for number in range(min(asked.rounds, 3)):
+        _say(f"memory, round {number + 1} of {min(asked.rounds, 3)}")
+        rounds.append(memory.memory())
+    if asked.keeps:
+        kept.keep("memory", ["memory"], {"rounds": rounds, "connections": memory.CONNECTIONS})
+    if asked.as_json:
+        click.echo(json.dumps({"machine": report.machine(), "memory": rounds}))
+    else:
+        OUT.print(report.table("Memory of a worker", page.MEMORY_COLUMNS, page.memory_rows(rounds)))
+    return True
+
+
+def _short(asked: Asked) -> int:
+    """A look that fits into continuous integration: it says nothing of goals, only that all of it can be measured."""
+    brief = Asked(**{**asdict(asked), "rounds": 1, "seconds": 2})
+    results = measure_all(chosen(",".join(SHORT_FORMS)), brief.shape, _say)
+    _show(results, [], brief)
+    found = measure_curve(BY_NAME[SHORT_CURVE], brief.timing, 1, _say, ends=True)
+    _show_curve(BY_NAME[SHORT_CURVE], found, brief)
+    return int(bool(results.left_out or found.left_out))
+
+
+def _compose() -> None:
+    evidence = Evidence()
+    for why in plots.draw(evidence, FORMS.values()):
+        _say(why)
+    RESULTS.write_text(page.compose(evidence))
+    OUT.print(report.table("Goals", page.GOAL_COLUMNS, page.goal_rows(evidence)))
 
 
 def _say(what: str) -> None:
     TELL.print(what, style="dim", highlight=False)
 
 
-def _show(results: Results, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps({"machine": report.machine(), "versions": versions(results), **report.as_json(results)}))
+def _show(results: Results, versions: list[str], asked: Asked) -> None:
+    if asked.as_json:
+        click.echo(json.dumps({"machine": report.machine(), "versions": versions, **report.as_json(results)}))
         return
     OUT.print(report.table("CPU per request: median (min … max)", report.COLUMNS, report.rows(results)))
     for line in (report.machine(), *(f"left out: {one}" for one in report.left_out(results))):
         OUT.print(line, highlight=False, markup=False)
 
 
-def _show_latency(timing: Latencies, as_json: bool) -> None:
-    if as_json:
+def _show_latency(timing: Latencies, asked: Asked) -> None:
+    if asked.as_json:
         click.echo(json.dumps({"machine": report.machine(), **vars(timing)}))
         return
     title = f"Latency at {timing.rate} requests/s, open loop"
@@ -113,58 +233,21 @@ def _show_latency(timing: Latencies, as_json: bool) -> None:
         OUT.print(f"left out: {timing.titles[name]}: {why}", highlight=False, markup=False)
 
 
+def _show_curve(curve: Curve, measured: Measured, asked: Asked) -> None:
+    if asked.as_json:
+        click.echo(json.dumps({"machine": report.machine(), **asdict(measured)}))
+        return
+    OUT.print(report.table(curve.title, report.curve_columns(curve), report.curve_rows(curve, measured)))
+    for line in report.curve_left_out(measured):
+        OUT.print(f"left out: {line}", highlight=False, markup=False)
+
+
 def _profile(peer: Peer, shape: Shape) -> None:
     try:
         found = profiler.top(peer, shape)
-    except (RunFailed, FileNotFoundError) as failure:
+    except FAILURES as failure:
         raise click.ClickException(str(failure)) from failure
     OUT.print(report.table(f"{peer.title}: the worker, {toolbox.PY_SPY}", ("function", "own", "with callees"), found))
-
-
-PAGE = """# Results
-
-Written by `{command}` on {day}; [docs/benchmarks.md](../docs/benchmarks.md) says what is measured and how to repeat it.
-
-- Machine: {machine}
-- Versions: {versions}
-- {shape.rounds} interleaved rounds of {shape.seconds} s after {shape.warmup} s of warm-up, {connections} keep-alive \
-connections, answers of {shape.answer_bytes} bytes; median (min … max)
-
-## CPU per request
-
-{cpu}
-
-The ratio is to the nginx of the same round. Shipper and Redis are apart; the supervisor and the control listener are
-in the first figure.
-{left_out}
-## Latency at {timing.rate} requests/s
-
-{latency}
-
-Open loop: a latency counts from the moment the request was due. What a form adds is taken within its
-round; p99.9 stands on a handful of requests in a round: read it with its spread.
-{latency_left_out}"""
-
-
-def _page(results: Results, timing: Latencies) -> str:
-    late = [f"{timing.titles[name]}: {why}" for name, why in timing.left_out.items()]
-    return PAGE.format(
-        command=shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
-        day=dt.datetime.now(dt.UTC).date(),  # noqa: TID251 - the date of a report, not a clock
-        machine=report.machine(),
-        versions=", ".join(versions(results)),
-        shape=results.shape,
-        connections=load.CONNECTIONS,
-        cpu=report.markdown_table(report.COLUMNS, report.rows(results)),
-        left_out=_list("Left out:", report.left_out(results)),
-        timing=timing,
-        latency=report.markdown_table(report.LATENCY_COLUMNS, report.latency_rows(timing)),
-        latency_left_out=_list("Left out:", late),
-    )
-
-
-def _list(title: str, lines: list[str]) -> str:
-    return "\n".join(["", title, "", *(f"- {line.splitlines()[0]}" for line in lines), ""]) if lines else ""
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ set up anew for each round.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,17 +23,18 @@ Point = Callable[[Timing], Figures]
 
 @dataclass(frozen=True)
 class Curve:
-    """`axis` names what grows. `points(folder)`: by x, from the first, which is the unit; `folder` is the curve's own
-    until it ends. `shown` figures stand in the table beside CPU; `of` is what the plot draws."""
+    """`axis` names what grows. `points(folder)`: by x; `folder` is the curve's own until it ends. `unit` is the x that
+    the others are compared with. `shown` figures stand in the table beside CPU; `of` is what the plot draws, and as it
+    is unless it is CPU, which is drawn as a ratio to the unit."""
 
     name: str
     title: str
     axis: str
+    unit: int
     points: Callable[[Path], dict[int, Point]]
     shown: tuple[str, ...] = ()
     of: str = "cpu_ns"
     note: str = ""
-    rounds: int = field(default=3)
 
 
 def _each(values: tuple[int, ...], make: Callable[[int], tuple[Site, Traffic]]) -> Callable[[Path], dict[int, Point]]:
@@ -107,7 +108,7 @@ def _backlogs(folder: Path) -> dict[int, Point]:
 
 
 def _calls(_folder: Path) -> dict[int, Point]:
-    return {rate: partial(at_rate, Site(workers=8), rate) for rate in (250, 500, 1000, 2000, 4000)}
+    return {rate: partial(at_rate, Site(workers=8), rate) for rate in (500, 1000, 2000, 4000)}
 
 
 CURVES = (
@@ -115,6 +116,7 @@ CURVES = (
         "workers",
         "Workers of a node",
         "workers",
+        1,
         _each((1, 2, 4), lambda count: (Site(workers=count), Traffic())),
         shown=("pss_kib",),
         note="All workers share the one core of the proxy, so this shows what a worker more costs, not what it brings.",
@@ -123,6 +125,7 @@ CURVES = (
         "connections",
         "Open connections",
         "connections",
+        64,
         _each((1, 8, 64, 1_000, 10_000), _connections),
         shown=("pss_kib",),
         note=f"At most {load.CONNECTIONS} of them are busy at a time; the others have had one answer and are kept.",
@@ -131,6 +134,7 @@ CURVES = (
         "keys",
         f"Registered keys, {_USED} in use",
         "keys registered",
+        10,
         _each((10, 1_000, 100_000, 1_000_000), _keys),
         shown=("pss_kib",),
         note="Keys in Redis, each a customer of its own; those in use are spread over all of them.",
@@ -139,6 +143,7 @@ CURVES = (
         "keys-in-use",
         "Registered keys, all in use",
         "keys in use",
+        10,
         _each((10, 1_000, 100_000, 1_000_000), _keys_used),
         shown=("pss_kib", "redis_ns"),
         note=(
@@ -146,11 +151,12 @@ CURVES = (
             "(`keys.cache_size`); what it does not know it asks Redis for."
         ),
     ),
-    Curve("limits", "Limits on a request", "limits", _each((1, 2, 4, 8), _limits), shown=("redis_ns",)),
+    Curve("limits", "Limits on a request", "limits", 1, _each((1, 2, 4, 8), _limits), shown=("redis_ns",)),
     Curve(
         "policies",
         "Plans in the policy",
         "plans",
+        10,
         _each((10, 100, 1_000, 5_000), _plans),
         shown=("start_ms", "pss_kib"),
         note=f"Two limits in each plan; {_USED} keys in use, each on another plan.",
@@ -159,6 +165,7 @@ CURVES = (
         "customers",
         "One hot customer and a long tail",
         "customers in the tail",
+        0,
         _each((0, 10, 1_000, 100_000), _tail),
         shown=("calls", "redis_ns", "pss_kib"),
         note=(
@@ -170,6 +177,7 @@ CURVES = (
         "sizes",
         "Bytes of an answer",
         "bytes",
+        0,
         _sizes,
         shown=("nginx_cpu_ns", "to_nginx"),
         of="to_nginx",
@@ -179,6 +187,7 @@ CURVES = (
         "backlog",
         "Records in the journal that are not shipped",
         "records",
+        0,
         _backlogs,
         shown=("start_ms", "pss_kib"),
         note="The shipper is stopped; the worker before had ended cleanly.",
@@ -187,6 +196,7 @@ CURVES = (
         "calls",
         "Redis calls per admitted request, eight workers, one customer",
         "requests/s",
+        500,
         _calls,
         shown=("calls",),
         of="calls",

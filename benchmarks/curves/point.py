@@ -20,7 +20,7 @@ from benchmarks.openloop import __file__ as OPEN_LOOP  # noqa: N812 - a program 
 from benchmarks.peers import PEERS, requests_seen, start_upstream
 from benchmarks.stage import API_KEY, LOAD_CORE, RunFailed, Stage, cpu_by_part
 
-NGINX = PEERS[0]
+NGINX = next(peer for peer in PEERS if peer.name == "nginx")
 Figures = dict[str, float]
 IDLE = Path(__file__).with_name("idle.py")
 

@@ -1,19 +1,27 @@
 """Curves are measured in interleaved rounds: each round takes every point once, and begins with another.
 
-What fails is left out with its reason, and the other points stand; without its first point a curve has no unit.
+What fails is left out with its reason, and the other points stand; a point that is not compared with the unit of its
+own round is not compared.
 """
 
 from __future__ import annotations
 
 import statistics
+import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from benchmarks.curves.catalogue import BY_NAME, Curve
+import redis
+
+from benchmarks.curves.catalogue import Curve
 from benchmarks.curves.point import Figures, Timing
 from benchmarks.stage import RunFailed
+
+# What a machine may lack or do in the middle of a run; a fault of ours is none of these.
+FAILURES = (RunFailed, OSError, subprocess.SubprocessError, redis.RedisError)
 
 
 @dataclass
@@ -21,6 +29,7 @@ class Measured:
     """Figures by x and round. A point that failed has its reason in `left_out`; "" is the curve as a whole."""
 
     name: str
+    unit: int  # the x that the others are compared with
     figures: dict[int, dict[int, Figures]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -33,24 +42,24 @@ class Measured:
         return statistics.median(self.values(x, figure))
 
     def ratios(self, x: int, figure: str = "cpu_ns") -> list[float]:
-        """To the curve's first point, each in its own round."""
-        first, own = self.figures[min(self.figures)], self.figures[x]
+        """To the curve's unit, each in its own round."""
+        first, own = self.figures.get(self.unit, {}), self.figures[x]
         return [own[n][figure] / first[n][figure] for n in sorted(own) if n in first and first[n][figure]]
 
 
 def measure_curve(
-    curve: Curve, timing: Timing, rounds: int, say: Callable[[str], None], *, only: int | None = None
+    curve: Curve, timing: Timing, rounds: int, say: Callable[[str], None], *, ends: bool = False
 ) -> Measured:
-    """All rounds of one curve; `only` so many of its points, the first and the last among them."""
-    measured = Measured(curve.name)
+    """All rounds of one curve; `ends`: of its first and its last point alone."""
+    measured = Measured(curve.name, curve.unit)
     with tempfile.TemporaryDirectory(prefix="bench-curve-") as folder:
         say(f"curve {curve.name}: preparing")
         try:
             points = curve.points(Path(folder))
-        except RunFailed as failure:
+        except FAILURES as failure:
             measured.left_out[""] = str(failure)
             return measured
-        order = list(points)[:: max(len(points) - 1, 1)] if only == 2 else list(points)
+        order = list(points)[:: len(points) - 1] if ends else list(points)
         for number in range(rounds):
             turn = number % len(order)
             for x in (*order[turn:], *order[:turn]):
@@ -59,16 +68,13 @@ def measure_curve(
                 say(f"curve {curve.name}, round {number + 1} of {rounds}: {x:,} {curve.axis}")
                 try:
                     measured.figures.setdefault(x, {})[number] = points[x](timing)
-                except RunFailed as failure:
+                except FAILURES as failure:
                     measured.left_out[str(x)] = str(failure)
                     measured.figures.pop(x, None)
     return measured
 
 
-def from_json(told: dict[str, object]) -> Measured:
+def from_json(told: dict[str, Any]) -> Measured:
     """What `vars` of a Measured was, after JSON, which knows text as names only."""
-    figures = {int(x): {int(n): one for n, one in rounds.items()} for x, rounds in dict(told["figures"]).items()}  # type: ignore[call-overload]
-    return Measured(str(told["name"]), figures, dict(told["left_out"]))  # type: ignore[call-overload]
-
-
-__all__ = ["BY_NAME", "Measured", "from_json", "measure_curve"]
+    figures = {int(x): {int(n): one for n, one in rounds.items()} for x, rounds in told["figures"].items()}
+    return Measured(told["name"], told["unit"], figures, told["left_out"])
