@@ -11,17 +11,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import add, sub
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from sidecar.core.counter import Checks
 from sidecar.core.decision import Decision
 from sidecar.core.decision.lease import HORIZON_US, LEAST, leasable, sized
 from sidecar.core.errors import StoreError
 from sidecar.edge.leases.lease import Done, Lease
+from sidecar.edge.leases.remains import Remains
 from sidecar.edge.leases.returns import Returns
-
-if TYPE_CHECKING:
-    from sidecar.core.counter import Checks
-    from sidecar.ports import Clock, Counters
+from sidecar.ports import Clock, Counters
 
 REST: Final = 10  # turns without leases after one that failed, or after costs that were not the truth
 
@@ -57,6 +56,8 @@ class Leases:
         self._seen: dict[Checks, int] = {}  # requests of this turn that no lease is held for
         self._held: dict[str, int] = {}  # units leased, by counter
         self._returns = Returns(chain.store, clock, mint)
+        self._remains = Remains()
+        self._hand = self._remains.hand
         self._swept_us = clock.mono_us()
         self.asked = 0
 
@@ -80,6 +81,13 @@ class Leases:
         """Returns and corrections that it never took."""
         return self._returns.lost
 
+    def inherit(self, remains: Remains) -> None:
+        """Give back what a killed predecessor had in hand, and keep there what this worker has. Before all else."""
+        self._remains, self._hand = remains, remains.hand
+        now_us = self._clock.now_us()
+        for left in remains.take(now_us):
+            self._returns.late(left.id, left.checks, left.truth, now_us - left.sent_us)
+
     def reserve(self, id: bytes, checks: Checks, done: Done) -> None:
         lease = self._leases.get(checks)
         if lease is None:
@@ -87,6 +95,7 @@ class Leases:
             self._exact(id, checks, done)
         elif lease.units and id < lease.until:
             lease.units -= 1
+            self._hand[lease.place] = lease.units
             left = lease.left = [*map(sub, lease.left, lease.costs)]
             done(Decision(lease.leased, lease.now_us, left, lease.reset_us, -1, (), "leased"))
         else:
@@ -105,6 +114,7 @@ class Leases:
             return
         if lease.id and id > lease.id and not any(truth):
             lease.units += 1
+            self._hand[lease.place] = lease.units
             lease.level += 1
             lease.left = [*map(add, lease.left, lease.costs)]
             lease.date(lease.units)
@@ -158,11 +168,14 @@ class Leases:
     def _lease(self, lease: Lease, units: int, costs: tuple[int, ...], now_us: int) -> None:
         self.asked += 1
         id_, checks = self._mint(), lease.of(costs)
+        self._remains.write(lease.place, id_, checks, (lease.costs, (), now_us))
+        self._hand[lease.place] = units
         self._store.reserve(id_, checks, partial(self._replied, lease, (id_, units, now_us), checks))
 
     def _replied(self, lease: Lease, sent: tuple[bytes, int, int], checks: Checks, said: Decision | StoreError) -> None:
         id_, units, sent_us = sent
         waiting, count = lease.waiting or deque(), len(lease.waiting or ())
+        self._hand[lease.place] = 0
         if isinstance(said, StoreError):
             self._failed(lease, id_, checks, said)
             return
@@ -171,8 +184,10 @@ class Leases:
             if said.allowed:
                 self._hold(said.checks)
                 lease.take(id_, units, sent_us, said)
+                self._remains.write(lease.place, id_, checks, (lease.costs, said.reset_us, sent_us))
                 if self._clock.now_us() < lease.until_us:
                     lease.units += self._serve(lease, units, waiting)
+                    self._hand[lease.place] = lease.units
                 else:  # it was so long on its way that it is over
                     lease.units = units
                     self._end(lease, self._clock.now_us())
@@ -195,12 +210,12 @@ class Leases:
         for asked, done in waiting:
             self._alone(asked, lease.checks, done)
 
-    @staticmethod
-    def _serve(lease: Lease, units: int, waiting: deque[tuple[bytes, Done]]) -> int:
+    def _serve(self, lease: Lease, units: int, waiting: deque[tuple[bytes, Done]]) -> int:
         """Answer those who waited, in their order; who comes meanwhile waits behind them. The units that are left."""
         while units and waiting and waiting[0][0] < lease.until:
             done = waiting.popleft()[1]
             units -= 1
+            self._hand[lease.place] = units
             left = lease.left = [*map(sub, lease.left, lease.costs)]
             done(Decision(lease.leased, lease.now_us, left, lease.reset_us, -1, (), "leased"))
         return units
@@ -211,9 +226,15 @@ class Leases:
         """Let go what is in hand of the last lease: what is left of it goes back."""
         if lease.said is not None:
             self._let_go(lease.said.checks)
+            self._hand[lease.place] = 0
             unspent = lease.end(now_us)
             if unspent is not None:
                 self._returns.settle(*unspent)
+
+    def _forget(self, lease: Lease, now_us: int) -> None:
+        self._end(lease, now_us)
+        self._remains.free(lease.place)
+        del self._leases[lease.checks]
 
     def _hold(self, checks: Checks) -> None:
         for keys, cost in zip(checks.keys, checks.costs, strict=True):
@@ -236,7 +257,7 @@ class Leases:
             for checks, count in seen.items():
                 demand = count * HORIZON_US // passed_us
                 if demand >= LEAST and leasable(checks):
-                    self._leases[checks] = Lease(checks, demand)
+                    self._leases[checks] = Lease(checks, demand, self._remains.place())
         self._returns.pay()
 
     def _weigh(self, lease: Lease, passed_us: int, now_us: int) -> None:
@@ -244,8 +265,7 @@ class Leases:
         if lease.units and lease.idle(used, now_us):
             self._end(lease, now_us)
         if not lease.units and lease.waiting is None and lease.demand < LEAST:
-            self._end(lease, now_us)
-            del self._leases[lease.checks]
+            self._forget(lease, now_us)
 
     def recall(self) -> None:
         """Give back all that is in hand, and tell all that is owed."""
@@ -255,6 +275,5 @@ class Leases:
                 self._end(lease, now_us)
                 self._returns.confirm(lease)
             if lease.waiting is None:
-                self._end(lease, now_us)
-                del self._leases[lease.checks]
+                self._forget(lease, now_us)
         self._returns.pay()

@@ -26,17 +26,18 @@ class Lease:
     """The units in hand, the demand for them, and what is known of the limits."""
 
     __slots__ = (
-        "checks", "costs", "leased", "sizes",  # for good
+        "checks", "costs", "leased", "place", "sizes",  # for good
         "asked", "demand", "known", "known_us", "level", "rest",  # by turns
         "waiting",  # while one is asked for
         "id", "left", "now_us", "reset_us", "said", "sent_us", "units", "until", "until_us",  # the units in hand
     )  # fmt: skip
 
-    def __init__(self, checks: Checks, demand: int) -> None:
+    def __init__(self, checks: Checks, demand: int, place: int = 0) -> None:
         self.checks = checks
         self.costs = checks.costs
         self.leased = leased(checks, self)
         self.sizes: dict[tuple[int, ...], Checks] = {}
+        self.place = place  # where what is in hand is kept
         self.demand = demand  # requests in a horizon
         self.asked = self.level = self.rest = 0
         self.known: Decision | None = None

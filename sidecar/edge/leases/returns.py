@@ -45,6 +45,13 @@ class Returns:
         """What was reserved under `id_` came to `truth`."""
         self._settle(id_, checks, truth, self._clock.mono_us())
 
+    def late(self, id_: bytes, checks: Checks, truth: _Truth, age_us: int) -> None:
+        """What was reserved under `id_` by a predecessor, `age_us` ago, came to `truth`."""
+        if 0 <= age_us < GIVE_UP_US:
+            self._settle(id_, checks, truth, self._clock.mono_us() - age_us)
+        else:
+            self.lost += 1
+
     def confirm(self, lease: Lease) -> None:
         """Count as owed until the store has answered all that it was sent of `lease`, in order: before a stop."""
         self._unheard += 1

@@ -1,9 +1,9 @@
 """A process of its own with leases on a real Redis: asks as fast as it is told, and writes down what it was let do.
 
-    python -m tests.edge.leases.lessee URL FILE PER_SECOND AMOUNT PERIOD_US KIND
+    python -m tests.edge.leases.lessee URL FILE PER_SECOND AMOUNT PERIOD_US KIND HAND
 
 Each admitted request is one byte in FILE, written before the next is asked for, so a kill loses none of the count.
-It gives back what it holds on SIGTERM.
+It gives back what it holds on SIGTERM, and at its start what one before it held in the memory of descriptor HAND.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from sidecar.core.record import Ids
 from sidecar.edge.breaker import Breaker
 from sidecar.edge.clock import SystemClock
 from sidecar.edge.denials import Denials
-from sidecar.edge.leases import Chain, Leases
+from sidecar.edge.leases import Chain, Leases, Remains
 from sidecar.edge.redis_counters import RedisCounters
 from sidecar.edge.redis_wire import WireOptions
 from tests.servers.talk import connected
@@ -37,7 +37,7 @@ def limit_of(kind, amount, period_us):
     return Limit("w", "window", amount, period_us=period_us, fixed=True)
 
 
-async def main(url, file, per_second, limit):
+async def main(url, file, per_second, limit, hand):
     clock, ids = SystemClock(), Ids(secrets.randbits(60))
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
@@ -54,6 +54,7 @@ async def main(url, file, per_second, limit):
         breaker = Breaker(RedisCounters(wire, clock), clock)
         exact = Denials(breaker, clock)
         leases = Leases(Chain(exact, breaker, lambda *_: None), clock, mint, WORKERS)
+        leases.inherit(Remains.shared(hand))
         checks, started, asked, swept = None, monotonic(), 0, 0.0
         while not stopping.is_set():
             while asked < (monotonic() - started) * per_second:
@@ -74,5 +75,5 @@ async def main(url, file, per_second, limit):
 
 
 if __name__ == "__main__":
-    url, file, per_second, amount, period_us, kind = sys.argv[1:]
-    asyncio.run(main(url, file, int(per_second), limit_of(kind, int(amount), int(period_us))))
+    url, file, per_second, amount, period_us, kind, hand = sys.argv[1:]
+    asyncio.run(main(url, file, int(per_second), limit_of(kind, int(amount), int(period_us)), int(hand)))

@@ -9,7 +9,7 @@ from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity
 from sidecar.core.record import Ids
 from sidecar.edge.denials import Denials
-from sidecar.edge.leases import Chain, Leases
+from sidecar.edge.leases import BYTES, Chain, Leases, Remains
 from sidecar.testing import CounterBook, HandClock
 
 START_US = 1_763_692_440_000_000  # the start of a minute
@@ -72,12 +72,16 @@ class Path:
 
 
 class Worker:
-    def __init__(self, world, number, workers):
+    """One of `workers`. `memory` is what a killed one had: what it held in hand is given back from there."""
+
+    def __init__(self, world, number, workers, memory=None):
         self.world = world
+        self.memory = memory or bytearray(BYTES)
         self.ids = Ids(world.random.getrandbits(60))
         self.path = Path(world)
         chain = Chain(Denials(self.path, world.clock), self.path, self._alone)
         self.leases = Leases(chain, world.clock, self.mint, workers)
+        self.leases.inherit(Remains(self.memory))
         self.number = number
         world.after(world.random.randrange(TURN_US), self._turn)
 
@@ -97,9 +101,12 @@ class Worker:
 
 
 class Run:
-    """`per_second` requests to `limits` over eight workers. `admitted` are the times (µs from the start)."""
+    """`per_second` requests to `limits` over eight workers. `admitted` are the times (µs from the start).
 
-    def __init__(self, *limits, per_second, seconds, seed=1, kill_every_us=0, unused=0.0):
+    Every `kill_every_us` one is killed, and another has its place at once: with its memory where it `inherits`.
+    """
+
+    def __init__(self, *limits, per_second, seconds, seed=1, kill_every_us=0, unused=0.0, inherits=True):
         workers = len(WEIGHTS)
         self.world = World(seed)
         self.limits = limits
@@ -109,6 +116,7 @@ class Run:
         self._known = [None] * workers
         self._gap_us = SECOND_US / per_second
         self._kill_every_us = kill_every_us
+        self._inherits = inherits
         self.dead_calls = 0
         self.admitted, self.asked, self.modes = [], 0, {}
         self.world.after(0, self._arrive)
@@ -146,7 +154,9 @@ class Run:
             return
         if self.world.random.random() < self.unused:
             zeros = (0,) * len(self.limits)
-            self.world.after(5_000, lambda: worker.leases.settle(id_, said.checks, zeros))
+            self.world.after(
+                5_000, lambda: worker.leases.settle(id_, said.checks, zeros) if worker.path.alive else None
+            )
         else:
             self.admitted.append(self.world.now_us)
 
@@ -155,6 +165,7 @@ class Run:
         dead = self.workers[number]
         dead.kill()
         self.dead_calls += dead.path.calls
-        self.workers[number] = Worker(self.world, number, len(self.workers))
+        memory = dead.memory if self._inherits else None
+        self.workers[number] = Worker(self.world, number, len(self.workers), memory)
         self._known[number] = None
         self.world.after(self._kill_every_us, self._kill)

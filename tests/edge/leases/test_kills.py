@@ -1,5 +1,6 @@
-"""Real processes, a real Redis, uneven load and `kill -9`: never one unit over, and a killed one's units are lost."""
+"""Real processes, a real Redis, uneven load and `kill -9`: never one unit over, and what was in hand comes back."""
 
+import os
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from sidecar.core.decision.lease import bound
+from sidecar.edge.leases import BYTES
 from tests.edge.leases.lessee import WORKERS, limit_of
 
 pytestmark = pytest.mark.redis
@@ -23,11 +25,17 @@ class Lessees:
         self._url = url
         self._folder = folder
         self.started = []
+        self.hands = []
 
-    def start(self, per_second):
+    def start(self, per_second, hand=None):
+        """Begin a process; `hand` is what a killed one had."""
+        if hand is None:
+            hand = os.memfd_create("hand")
+            os.ftruncate(hand, BYTES)
+            self.hands.append(hand)
         file = self._folder / f"{len(self.started)}"
         command = [sys.executable, "-m", "tests.edge.leases.lessee", self._url, file, str(per_second), *self._given]
-        self.started.append((subprocess.Popen(command), file))
+        self.started.append((subprocess.Popen([*command, str(hand)], pass_fds=(hand,)), file))
         return self.started[-1][0]
 
     def admitted(self):
@@ -61,6 +69,8 @@ def lessees(url, folder, kind, amount, period_us=DAY_US):
         for process, _ in made.started:
             process.kill()
             process.wait()
+        for hand in made.hands:
+            os.close(hand)
 
 
 def until(condition, seconds=20.0):
@@ -90,19 +100,20 @@ def test_two_processes_use_all_of_a_limit_and_not_one_unit_more(redis_clean, tmp
 
 @pytest.mark.slow
 def test_with_one_of_eight_killed_each_second_almost_all_of_a_limit_is_used_and_nothing_more(redis_clean, tmp_path):
-    amount, kills = 6000, 0
+    amount, part, kills = 8000, 1000, 0
     with lessees(redis_clean.url, tmp_path, "window", amount) as running:
         living = [running.start(per_second) for per_second in LOADS]
         until(lambda: running.admitted() > 0)
         began = time.monotonic()
         while counted(redis_clean) < amount:
-            due = began + kills + 1
-            until(lambda due=due: time.monotonic() >= due or counted(redis_clean) >= amount)
+            # On a slow machine a second is not much: a part of the limit is to be used as well.
+            due, goal = began + kills + 1, min((kills + 1) * part, amount)
+            until(lambda due=due, goal=goal: time.monotonic() >= due and counted(redis_clean) >= goal, 60)
             number = kills % len(LOADS)
             living[number].kill()
             living[number].wait()
             kills += 1
-            living[number] = running.start(LOADS[number])
+            living[number] = running.start(LOADS[number], running.hands[number])
         running.rest()
         running.stop()
         used, admitted = counter(redis_clean), running.admitted()
@@ -110,9 +121,9 @@ def test_with_one_of_eight_killed_each_second_almost_all_of_a_limit_is_used_and_
         print(f"{admitted} of {amount}, {running.leased()} leased; {kills} kills lost {used - admitted} of {most}")
         assert admitted <= used <= amount
         assert used - admitted <= most
-        # The simulation holds what is usable to 99 %. Here the machine has its part: where it is so busy that many
-        # requests come at once, leases are larger than a tenth of a second's demand.
-        assert admitted >= 0.9 * amount
+        # What is lost is what was on its way when one was killed, and that is more than a few only where the machine
+        # is so busy that a tenth of a second's requests come at once.
+        assert admitted >= 0.99 * amount
 
 
 @pytest.mark.slow

@@ -52,6 +52,21 @@ def test_what_the_store_refuses_is_told_again_until_it_is_taken():
     assert (desk.used, len(desk.returns)) == (30, 0)
 
 
+def test_what_a_predecessor_left_is_told_once_and_only_while_the_store_remembers_it():
+    desk = Desk()
+    desk.returns.late(desk.reserved(), desk.checks, (30,), 100_000_000)
+    assert (desk.used, len(desk.returns)) == (30, 0)
+    id_ = desk.reserved()
+    desk.store.fails = AWAY
+    desk.returns.late(id_, desk.checks, (30,), 100_000_000)
+    assert len(desk.returns) == 1
+    desk.clock.turn(returns.GIVE_UP_US - 100_000_000)
+    desk.store.fails = None
+    desk.returns.pay()
+    desk.returns.late(desk.reserved(), desk.checks, (30,), -1)
+    assert (desk.used, len(desk.returns), desk.returns.lost) == (230, 0, 2)
+
+
 # Mutation: its age is counted from the last attempt.
 def test_what_is_refused_for_too_long_is_given_up():
     desk = Desk()
