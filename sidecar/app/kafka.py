@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sidecar.config.sections import Kafka, Security
 from sidecar.core.errors import Fault, PolicyError
 from sidecar.edge.kafka_topics import TopicPlan, topic_plans
+
+if TYPE_CHECKING:
+    from sidecar.config.sections import Kafka, Security
 
 CLIENT_ID = "sidecar"
 

@@ -10,6 +10,7 @@ from sidecar.config.settings import Settings
 from sidecar.core.errors import Fault, PolicyError
 from sidecar.core.identity import KeyRecord
 from sidecar.core.policy import Policy
+from sidecar.core.usage import Draft
 from sidecar.edge.file_keys import KeyFile
 
 
@@ -25,14 +26,9 @@ class Node(NamedTuple):
         return self.loaded.policy
 
 
-def load(settings: Settings) -> str:
-    """Validate the policies and the keys that `settings` name; the policy's version. PolicyError: all that is wrong."""
-    return load_all(settings).policy.version
-
-
-def policy_of(settings: Settings) -> Policy:
-    """The policy that the settings name. PolicyError: all that is wrong with it."""
-    return _loaded(settings).policy
+def load(settings: Settings) -> Draft:
+    """Validate the policies and keys that `settings` name; what the policies say. PolicyError: all that is wrong."""
+    return load_all(settings).loaded.draft
 
 
 def load_all(settings: Settings) -> Node:

@@ -1,7 +1,6 @@
 """Who runs in which process: the supervisor with the control listener, its workers, the shipper.
 
-A child gets its settings from the supervisor, not from the file: one that starts again runs what the node runs, even
-where the file was edited since. A child's exit status 2 means that it can never start as configured.
+Nothing of this is in a child's memory; its life is in `child`.
 """
 
 from __future__ import annotations
@@ -9,38 +8,42 @@ from __future__ import annotations
 import asyncio
 import base64
 import errno
-import logging
+import io
 import os
 import pickle
 import socket
 import sys
-from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import uvloop
+from pydantic import SecretStr
 
 from sidecar.app import logs
-from sidecar.app.children import Json, Link
+from sidecar.app.child import Secret, Told
+from sidecar.app.children import Json
 from sidecar.app.form import form
 from sidecar.app.snapshot import Snapshot
-from sidecar.app.supervisor import EXIT_WRONG, Role, Setup, Supervisor
+from sidecar.app.supervisor import Role, Setup, Supervisor
 from sidecar.config.addresses import Address
+from sidecar.config.models import Model
 from sidecar.config.settings import Settings
 from sidecar.control.listener import serve
-from sidecar.core.errors import PolicyError, SidecarError
+from sidecar.core.errors import SidecarError
 from sidecar.edge.watch import Watch
+
+if TYPE_CHECKING:
+    from sidecar.app.snapshot import Load
 
 PACKAGE = "metering-sidecar"
 LET_GO_SECONDS = 2
 WATCH_SECONDS = 0.25  # a revoked key in the file is felt within twice that
-log = logging.getLogger("sidecar.processes")
-Work = Callable[[Settings, Link], Awaitable[None]]
 
 
-def run_node(settings: Settings, load: Callable[[Settings], str]) -> int:
-    """Run until a signal ends it; the exit status. `load` validates policies and keys and says their version."""
+def run_node(settings: Settings, load: Load) -> int:
+    """Run until a signal ends it; the exit status. `load` validates policies and keys, and gives the policy's draft."""
     logs.setup("supervisor", settings.log.level, text=settings.log.format == "text")
     try:
         snapshot = Snapshot(settings, load)
@@ -51,7 +54,7 @@ def run_node(settings: Settings, load: Callable[[Settings], str]) -> int:
         version=version(PACKAGE),
         form=form(),
         roles=roles(settings),
-        start=_packed(snapshot.settings),
+        start=start_of(snapshot.settings),
         drain_seconds=settings.drain_seconds,
         load=snapshot.take,
         announce=announce,
@@ -125,42 +128,24 @@ def roles(settings: Settings) -> list[Role]:
     return [*workers, Role("shipper", (*python, "_shipper"), stage=1, needs=sink)]
 
 
-def run_child(name: str, fd: int, work: Work) -> int:
-    """Run one child's `work` until it is drained; the exit status."""
-    return uvloop.run(_run_child(name, fd, work))
-
-
-async def _run_child(name: str, fd: int, work: Work) -> int:
-    link = await Link.open(fd)
-    if not link.start:  # the supervisor was gone before it had said anything
-        return 1
-    settings = _unpacked(link.start)
-    logs.setup(name, settings.log.level, text=settings.log.format == "text")
-    try:
-        await work(settings, link)
-    except PolicyError as error:
-        for fault in error.faults:
-            log.error("%s", fault)  # noqa: TRY400 - the operator's mistake, not ours: no stack
-        return EXIT_WRONG
-    except (SidecarError, OSError) as error:
-        log.error("%s", error)  # noqa: TRY400 - said by the error; a stack adds nothing
-        return 1
-    finally:
-        await link.close()
-    return 0
-
-
 def _print(to_stderr: bool, line: str) -> None:
     print(line, file=sys.stderr if to_stderr else sys.stdout, flush=True)
 
 
-def _packed(settings: Settings) -> Json:
-    return {"settings": base64.b64encode(pickle.dumps(settings)).decode()}
+def start_of(settings: Settings) -> Json:
+    """The start message of a child: `child.told` reads it."""
+    packed = io.BytesIO()
+    _Plain(packed).dump(settings)
+    return {"settings": base64.b64encode(packed.getvalue()).decode()}
 
 
-def _unpacked(start: Json) -> Settings:
-    # Passwords are masked in every textual form of settings, so the pipe carries the object. Only our parent has the
-    # other end of a socket pair that no path leads to.
-    settings = pickle.loads(base64.b64decode(start["settings"]))  # noqa: S301 - see above
-    assert isinstance(settings, Settings)  # noqa: S101 - narrows what pickle cannot
-    return settings
+class _Plain(pickle.Pickler):
+    """Pickles models as `Told`: with their fields, and with what they work out of them."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, SecretStr):
+            return Secret, (value.get_secret_value(),)
+        if not isinstance(value, Model):
+            return NotImplemented
+        worked_out = [name for name, found in vars(type(value)).items() if isinstance(found, property)]
+        return Told, ({name: getattr(value, name) for name in (*type(value).model_fields, *worked_out)},)

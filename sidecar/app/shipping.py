@@ -11,10 +11,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sidecar.app import kafka
 from sidecar.app.children import Link
-from sidecar.config.settings import Settings
 from sidecar.control.stats import WorkerStats
 from sidecar.edge.clock import SystemClock
 from sidecar.edge.file_sink import FileSink, StdoutSink
@@ -23,6 +23,9 @@ from sidecar.edge.kafka_sink import KafkaOptions, KafkaSink
 from sidecar.edge.shipper import Shipper
 from sidecar.edge.shipper_folder import FileQuarantine, journal_id, own
 from sidecar.ports import RecordSink
+
+if TYPE_CHECKING:
+    from sidecar.config.settings import Settings
 
 LOOK_SECONDS = 0.2
 STDOUT_POSITIONS = "stdout.positions"

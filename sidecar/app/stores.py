@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlencode
 
 from sidecar.app.children import Link
 from sidecar.app.probe import Figures
-from sidecar.config.sections import Redis
-from sidecar.config.settings import Settings
 from sidecar.core.identity import Identity
 from sidecar.edge.breaker import Breaker
 from sidecar.edge.degraded import Degraded
@@ -33,6 +31,10 @@ from sidecar.edge.redis_retries import RedisRetries
 from sidecar.edge.redis_topology import Wire, wire
 from sidecar.edge.redis_wire import RedisWire, WireOptions, WireStats
 from sidecar.ports import Clock, Commands, Counters, Keys, Retries
+
+if TYPE_CHECKING:
+    from sidecar.config.sections import Redis
+    from sidecar.config.settings import Settings
 
 REDIS_KEYS_TIMEOUT_S = 1.0  # a look-up behind the cache may wait longer than a decision
 SETTLE_UP_S = 0.02

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from sidecar.app.child import EXIT_WRONG
 from sidecar.app.children import Child, Json, cpu_and_memory
 from sidecar.control.stats import ChildView, NodeView, PolicyView, Totals
 from sidecar.core.errors import PolicyError
 
-EXIT_WRONG = 2  # what a child answers when its configuration can never work: starting it again would not help
 PAUSES_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10)  # between a death and the next start; the last one repeats
 STEADY_SECONDS = 10  # a child that lived so long starts from the first pause again
 BEAT_SECONDS = 2

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ssl
+from typing import TYPE_CHECKING
 
-from sidecar.config.sections import ClientTls
-from sidecar.config.sections import Upstream as UpstreamSettings
-from sidecar.config.settings import Settings
 from sidecar.core.policy import Route, Timeouts
 from sidecar.edge.pool import Pool, PoolLimits
 from sidecar.edge.upstream import UpstreamLeg
 from sidecar.ports import Upstream
+
+if TYPE_CHECKING:
+    from sidecar.config.sections import ClientTls
+    from sidecar.config.sections import Upstream as UpstreamSettings
+    from sidecar.config.settings import Settings
 
 FOREVER_S = 10.0**9
 
@@ -57,7 +60,9 @@ def _pool(name: str, upstream: UpstreamSettings, own: Timeouts) -> Pool:
         idle_s=upstream.pool.idle_ms / 1000,
         connections=upstream.pool.size,
     )
-    return Pool(name, [str(url) for url in upstream.urls], UpstreamLeg, limits=limits, tls=client_tls(upstream.tls))
+    # The authorities of a system are a few megabytes: who speaks to nobody by TLS does without.
+    tls = client_tls(upstream.tls) if any(url.tls for url in upstream.urls) else None
+    return Pool(name, [str(url) for url in upstream.urls], UpstreamLeg, limits=limits, tls=tls)
 
 
 def _seconds(own_ms: int | None, default_ms: int) -> float:

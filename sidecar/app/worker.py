@@ -16,17 +16,15 @@ import socket
 import ssl
 from contextlib import suppress
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from sidecar.app.children import Link
 from sidecar.app.house import House, Manner, Ports
-from sidecar.app.loading import policy_of
 from sidecar.app.probe import Figures
+from sidecar.app.snapshot import policy_of
 from sidecar.app.stats import worker_stats
 from sidecar.app.stores import CounterStore, KeyStore
 from sidecar.app.upstreams import Upstreams
-from sidecar.config.sections import Http
-from sidecar.config.settings import Settings
 from sidecar.control.stats import WorkerStats
 from sidecar.core.http.request import HeadLimits
 from sidecar.core.identity import Identity
@@ -36,6 +34,10 @@ from sidecar.edge.clock import SystemClock
 from sidecar.edge.journal import Journal, JournalOptions
 from sidecar.edge.listener import Listener, Timeouts
 from sidecar.gateway import serve
+
+if TYPE_CHECKING:
+    from sidecar.config.sections import Http
+    from sidecar.config.settings import Settings
 
 WHEEL_S = 0.1  # one wheel for all deadlines: timeouts are exact to a tenth of a second
 BACKLOG = 4096

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sidecar.app.processes import run_child
-from sidecar.app.shipping import run_shipper
-from sidecar.app.worker import run_worker
+from sidecar.app.child import run_child
 
 
 @click.command(hidden=True)
@@ -14,6 +12,8 @@ from sidecar.app.worker import run_worker
 @click.option("--fd", type=int, required=True)
 def worker(index: int, fd: int) -> int:
     """Serve as worker `index`."""
+    from sidecar.app.worker import run_worker  # noqa: PLC0415 - no worker has a shipper in its memory
+
     return run_child(f"worker-{index}", fd, lambda settings, link: run_worker(settings, index, link))
 
 
@@ -21,4 +21,6 @@ def worker(index: int, fd: int) -> int:
 @click.option("--fd", type=int, required=True)
 def shipper(fd: int) -> int:
     """Ship what the workers of this node write."""
+    from sidecar.app.shipping import run_shipper  # noqa: PLC0415 - as above
+
     return run_child("shipper", fd, run_shipper)

@@ -19,20 +19,29 @@ from sidecar.config.plans import CustomerDoc, Offer
 from sidecar.config.policies import PolicyDoc
 from sidecar.config.routes import DEFAULT_ROUTE, route_of
 from sidecar.core.errors import Fault, PolicyError
-from sidecar.core.policy import Meter, Plan, Policy, Route
-from sidecar.core.usage import REQUESTS, Exclusion, MeterRule, meter_for
+from sidecar.core.policy import Plan, Policy
+from sidecar.core.usage import REQUESTS, Draft, Exclusion, MeterRule
 
 
 class Loaded(NamedTuple):
-    """A compiled policy, and for those who explain it the rules of its meters and what each plan comes to.
+    """A compiled policy, what it was worked out from, and for those who explain it what each plan comes to.
 
     `offers` are by (customer, plan), the plan's own under the customer "".
     """
 
     policy: Policy
-    rules: Mapping[str, MeterRule]
+    draft: Draft
     offers: Mapping[tuple[str, str], Offer]
-    exclusions: tuple[Exclusion, ...]
+
+    @property
+    def rules(self) -> Mapping[str, MeterRule]:
+        """Its meters, by id."""
+        return self.draft.rules
+
+    @property
+    def exclusions(self) -> tuple[Exclusion, ...]:
+        """What it leaves out of the bill."""
+        return self.draft.exclusions
 
 
 def load_policy(path: Path, upstreams: set[str], *, region: str = "local", wallets: bool = True) -> Policy:
@@ -117,27 +126,21 @@ def _compiled(parts: Parts, names: Names) -> Loaded:
     rules = {REQUESTS.id: REQUESTS} | {
         name: rule_of(name, meter, names.region) for name, (_, meter) in parts.meters.items()
     }
-    exclusions = tuple(exclusion_of(doc) for _, doc in parts.exclusions.values())
     offers = checks.offers(parts)
     compiled = {name: _plan(offer, parts.meters) for (customer, name), offer in offers.items() if not customer}
-    policy = Policy(
+    draft = Draft(
         _short_hash(_content(parts, names.region)),
-        [route_of(route) for _, route in parts.routes.values()] or [DEFAULT_ROUTE],
-        compiled.values(),
-        lambda route: _meters(rules, route),
-        exclusions=exclusions,
+        tuple(route_of(route) for _, route in parts.routes.values()) or (DEFAULT_ROUTE,),
+        tuple(compiled.values()),
+        rules,
+        exclusions=tuple(exclusion_of(doc) for _, doc in parts.exclusions.values()),
         customers={
             customer: _own(compiled[name], offer, parts.customers[customer][1])
             for (customer, name), offer in offers.items()
             if customer
         },
     )
-    return Loaded(policy, rules, offers, exclusions)
-
-
-def _meters(rules: Mapping[str, MeterRule], route: Route) -> list[Meter]:
-    found = (meter_for(rule, route.id, route.usage) for rule in rules.values())
-    return [meter for meter in found if meter is not None]
+    return Loaded(draft.policy(), draft, offers)
 
 
 def _plan(offer: Offer, meters: Mapping[str, tuple[At, MeterDoc]]) -> Plan:

@@ -2,6 +2,7 @@
 
 from sidecar.core.usage.billing import billing
 from sidecar.core.usage.body import MAX_CALLS, Bodies, steps
+from sidecar.core.usage.draft import Draft
 from sidecar.core.usage.exclusions import Exclusion
 from sidecar.core.usage.meters import QUANTITIES, meter_for
 from sidecar.core.usage.rules import (
@@ -19,6 +20,6 @@ from sidecar.core.usage.rules import (
 )
 
 __all__ = [
-    "MAX_CALLS", "MAX_UNITS", "QUANTITIES", "REQUESTS", "Bodies", "Count", "Exclusion", "Json", "JsonTest", "Lookup",
-    "Measured", "MeterRule", "Usage", "Value", "When", "billing", "meter_for", "steps",
+    "MAX_CALLS", "MAX_UNITS", "QUANTITIES", "REQUESTS", "Bodies", "Count", "Draft", "Exclusion", "Json", "JsonTest",
+    "Lookup", "Measured", "MeterRule", "Usage", "Value", "When", "billing", "meter_for", "steps",
 ]  # fmt: skip
