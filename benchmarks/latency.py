@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.peers import Peer, start_upstream
+from benchmarks.peers import Peer
 from benchmarks.stage import API_KEY, LOAD_CORE, RunFailed, Stage
+from benchmarks.upstreams import start_upstream
 
 QUANTILES = {"p50": 5000, "p99": 9900, "p99.9": 9990}  # of 10,000
 CONNECTIONS = 64
@@ -60,12 +61,16 @@ def _once(peer: Peer | None, rate: int, seconds: int, answer_bytes: int) -> list
         return _open_loop(port, rate, seconds)
 
 
+def _not_for_latency(peer: Peer) -> str:
+    return "" if peer.traffic == "same" else "its requests are not those of the open loop"
+
+
 def measure_latency(peers: Sequence[Peer], shape: tuple[int, int, int, int], say: Callable[[str], None]) -> Latencies:
     """Interleaved rounds over the bare upstream and every peer. `shape`: rate, rounds, seconds, answer's bytes."""
     rate, rounds, seconds, answer_bytes = shape
     forms: list[tuple[str, Peer | None]] = [(UPSTREAM, None), *((p.name, p) for p in peers)]
     result = Latencies(rate, {UPSTREAM: "the upstream itself", **{p.name: p.title for p in peers}})
-    result.left_out = {p.name: why for p in peers if (why := p.missing())}
+    result.left_out = {p.name: why for p in peers if (why := _not_for_latency(p) or p.missing())}
     for number in range(rounds):
         turn = number % len(forms)
         for name, peer in (*forms[turn:], *forms[:turn]):

@@ -46,7 +46,14 @@ wrk.headers['Content-Type'] = 'application/json'
 local asked = string.rep('word ', 60)
 wrk.body = '{"model":"gpt-4.1","max_tokens":200,"messages":[{"role":"user","content":"' .. asked .. '"}]}'
 """
-TRAFFIC = {"same": "", "paths": EACH_ITS_PATH, "chat": CHAT}  # the same head for ever, none alike, a chat's question
+STREAMS = "streams"
+STREAM_CONNECTIONS = 32  # 16,000 chunks a second: less than any core is full with
+TRAFFIC = {  # the same head for ever, none alike, a chat's question, and one whose answer is streamed
+    "same": "",
+    "paths": EACH_ITS_PATH,
+    "chat": CHAT,
+    STREAMS: CHAT.replace('"max_tokens"', '"stream":true,"stream_options":{"include_usage":true},"max_tokens"'),
+}
 
 
 def wrk(

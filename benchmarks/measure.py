@@ -1,5 +1,6 @@
 """CPU per request, side by side: every round runs every form once, each round begins with another, and each form is
 compared with the nginx of its own round. A run that lost a request, or did not do the same work, gives no number.
+A request that is a stream is counted by its chunks, for most streams are cut where a run begins and ends.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks import load
-from benchmarks.peers import Peer, requests_seen, start_upstream
-from benchmarks.stage import LOAD_CORE, RunFailed, Stage, cpu_by_part
+from benchmarks import load, upstreams
+from benchmarks.peers import Peer, Started
+from benchmarks.stage import LOAD_CORE, Parts, RunFailed, Stage, cpu_by_part
+from benchmarks.streams import CHUNKS
 
 BASELINE = "nginx"
 
@@ -22,12 +24,12 @@ class Shape:
     rounds: int = 5
     seconds: int = 5
     warmup: int = 1
-    answer_bytes: int = 120
+    answer_bytes: int = 1024
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One run: requests served, and the CPU in µs that each part spent on them."""
+    """One run: requests served (streams: chunks ÷ 200), and the CPU in µs that each part spent on them."""
 
     requests: int
     duration_us: int
@@ -40,21 +42,23 @@ class Sample:
 
 @dataclass
 class Results:
-    """Samples by form and round. A form that failed, or is not here, has its reason in `left_out`."""
+    """Samples by form and round. A form that failed, or is not here, has its reason in `left_out`. `units` names the
+    form that one is compared with, where it is not nginx."""
 
     shape: Shape
     titles: dict[str, str]
     samples: dict[str, dict[int, Sample]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
 
     def cpu_ns(self, name: str, part: str = "proxy") -> list[int]:
         return [ns for s in self.samples.get(name, {}).values() if (ns := s.per_request_ns(part)) is not None]
 
     def ratios(self, name: str) -> list[float]:
-        """The form's CPU per request over that of nginx in the same round."""
-        base = self.samples.get(BASELINE, {})
+        """The form's CPU per request over that of its unit in the same round."""
+        base = self.samples.get(self.units.get(name, BASELINE), {})
         pairs = [(s.per_request_ns("proxy"), base[i].per_request_ns("proxy")) for i, s in self._of(name) if i in base]
-        return [form / nginx for form, nginx in pairs if form and nginx]
+        return [form / unit for form, unit in pairs if form and unit]
 
     def _of(self, name: str) -> list[tuple[int, Sample]]:
         return sorted(self.samples.get(name, {}).items())
@@ -71,31 +75,52 @@ class Results:
 
 def measure(peer: Peer, shape: Shape) -> Sample:
     """One run of one form on a stage of its own."""
+    streamed = peer.traffic == load.STREAMS
     with Stage() as stage:
-        upstream = start_upstream(stage, shape.answer_bytes, LOAD_CORE)
+        upstream = _upstream(stage, shape, streamed)
         started = peer.start(stage, upstream)
-        kind = peer.traffic
-        warm = load.wrk(stage, started.port, shape.warmup, traffic=kind) if shape.warmup else load.Served(0, 0)
+        warmup = max(shape.warmup, 2) if streamed else shape.warmup  # long enough that streams come to their end
+        warm = _load(stage, started, peer, warmup) if warmup else load.Served(0, 0)
+        if streamed:  # those that wrk left are gone, and nobody drains them into the figure
+            stage.until("the streams of the warm-up to end", lambda: upstreams.open_streams(upstream) == 0)
         parts = started.parts()
+        chunks = upstreams.chunks_sent(upstream) if streamed else 0
         before = cpu_by_part(parts)
-        served = load.wrk(stage, started.port, shape.seconds, traffic=kind)
+        served = _load(stage, started, peer, shape.seconds)
         after = cpu_by_part(parts)
+        requests = (upstreams.chunks_sent(upstream) - chunks) // CHUNKS if streamed else served.requests
         used = {part: after[part] - before[part] for part in parts}
-        if started.parts() != parts:
-            raise RunFailed("a process came or went during the run, so its CPU is not known")
-        if idle := [part for part, us in used.items() if us <= 0 and part != started.may_rest]:
-            raise RunFailed(f"{', '.join(idle)}: no CPU at all was used during the load, so the work was not done")
-        stage.check_alive()
-        if (seen := requests_seen(upstream)) < warm.requests + served.requests:
+        _hold(stage, started, parts, used)
+        if (seen := upstreams.requests_seen(upstream)) < warm.requests + served.requests:
             raise RunFailed(f"{served.requests + warm.requests} requests were answered; the upstream saw {seen}")
         # wrk leaves up to one request a connection behind when its time is up, in each of the two loads
         facts = started.verify(warm.requests + served.requests, 2 * load.CONNECTIONS)
-    return Sample(served.requests, served.duration_us, used, facts)
+    return Sample(requests, served.duration_us, used, facts)
+
+
+def _upstream(stage: Stage, shape: Shape, streamed: bool) -> int:
+    if streamed:
+        return upstreams.start_streams(stage, LOAD_CORE)
+    return upstreams.start_upstream(stage, shape.answer_bytes, LOAD_CORE)
+
+
+def _load(stage: Stage, started: Started, peer: Peer, seconds: int) -> load.Served:
+    connections = load.STREAM_CONNECTIONS if peer.traffic == load.STREAMS else load.CONNECTIONS
+    return load.wrk(stage, started.port, seconds, traffic=peer.traffic, connections=connections)
+
+
+def _hold(stage: Stage, started: Started, parts: Parts, used: dict[str, int]) -> None:
+    """RunFailed where not all of the work was done by those whose CPU was counted."""
+    if started.parts() != parts:
+        raise RunFailed("a process came or went during the run, so its CPU is not known")
+    if idle := [part for part, us in used.items() if us <= 0 and part != started.may_rest]:
+        raise RunFailed(f"{', '.join(idle)}: no CPU at all was used during the load, so the work was not done")
+    stage.check_alive()
 
 
 def measure_all(peers: Sequence[Peer], shape: Shape, say: Callable[[str], None]) -> Results:
     """All rounds. `say` hears of each run; what fails once is left out from then on, with the reason."""
-    results = Results(shape, {p.name: p.title for p in peers})
+    results = Results(shape, {p.name: p.title for p in peers}, units={p.name: p.unit for p in peers})
     for peer in peers:
         if why := peer.missing():
             results.left_out[peer.name] = why

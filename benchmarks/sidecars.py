@@ -20,7 +20,8 @@ import redis
 
 from benchmarks import compiled
 from benchmarks.peers import ROOT, Peer, Started, first_line, on_path
-from benchmarks.stage import API_KEY, LOAD_CORE, PROXY_CORE, Parts, RunFailed, Stage, command_line, free_port, tree
+from benchmarks.stage import API_KEY, PROXY_CORE, Parts, RunFailed, Stage, command_line, free_port, tree
+from benchmarks.stores import start_redis
 
 STOPPED_SECONDS = 20  # a shipper that is stopped for longer is killed by its supervisor as stuck
 SHIPPER = re.compile(r"-m sidecar _shipper\b")
@@ -146,21 +147,6 @@ def signal_all(pids: list[int], number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def start_redis(stage: Stage, port: int) -> int:
-    flags = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(stage.dir)]
-    pid = stage.start("redis", ["redis-server", *flags], LOAD_CORE)
-
-    def answers() -> bool:
-        try:
-            with redis.Redis(port=port) as client:
-                return bool(client.ping())
-        except redis.RedisError:
-            return False
-
-    stage.until("Redis to answer", answers)
-    return pid
-
-
 def _read(path: Path) -> tuple[int, int]:
     """Records of usage in the sink, and the requests that they bill."""
     records = billed = 0
@@ -188,8 +174,8 @@ def _counted(port: int, billed: int, records: int) -> dict[str, int]:
     return {"redis_calls_per_1000_requests": calls * 1000 // records}
 
 
-def _peer(name: str, title: str, form: Form, *, traffic: str = "same") -> Peer:
-    return Peer(name, title, form.missing, form.version, form.start, traffic)
+def _peer(name: str, title: str, form: Form, *, traffic: str = "same", unit: str = "nginx") -> Peer:
+    return Peer(name, title, form.missing, form.version, form.start, traffic, unit)
 
 
 FORMS = (
@@ -213,6 +199,13 @@ FORMS = (
         "sidecar, Redis: a chat, its tokens read and settled",
         Form(limits=True, redis=True, shipping=False, chat=True),
         traffic="chat",
+    ),
+    _peer(
+        "stream",
+        "sidecar, Redis: streams, 2 leased limits, tokens read and settled",
+        Form(limits=True, redis=True, shipping=False, leases=True, chat=True),
+        traffic="streams",
+        unit="nginx-stream",
     ),
     _peer("shipped", "sidecar, Redis: the shipper running", Form(limits=True, redis=True, shipping=True)),
 )

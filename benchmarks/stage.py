@@ -23,6 +23,7 @@ TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
 PROXY_CORE = 0
 LOAD_CORE = 1 if (os.cpu_count() or 1) > 1 else 0
 API_KEY = "bench-4f9c2a7d1e8b6350"
+SPENT_KEY = "bench-spent-91d0c3b7a5"  # registered as well, with limits that a few requests use up
 
 Parts = dict[str, list[int]]  # part of the work -> the pids that do it
 
@@ -137,8 +138,8 @@ class Stage:
                 raise RunFailed(f"waited {seconds} s for: {what}\n{logs}")
             time.sleep(0.02)
 
-    def until_answers(self, name: str, port: int) -> None:
-        self.until(f"{name} to answer 200 on port {port}", lambda: get(port)[0] == 200)
+    def until_answers(self, name: str, port: int, path: str = "/bench", seconds: int = 15) -> None:
+        self.until(f"{name} to answer 200 on port {port}", lambda: get(port, path)[0] == 200, seconds)
 
 
 def stop(process: subprocess.Popen[bytes], seconds: int = 10) -> None:
@@ -160,11 +161,12 @@ def _born(pid: int) -> str:
     return stat[19] if stat else ""
 
 
-def get(port: int, path: str = "/bench") -> tuple[int, bytes]:
-    """One request on a connection of its own: status (0 where nobody answered) and body."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+def get(port: int, path: str = "/bench", key: str = API_KEY, body: str | None = None) -> tuple[int, bytes]:
+    """One request on a connection of its own, a POST where it has a body: status (0 where nobody answered) and body."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    headers = {"X-Api-Key": key, **({"Content-Type": "application/json"} if body else {})}
     try:
-        connection.request("GET", path, headers={"X-Api-Key": API_KEY})
+        connection.request("POST" if body else "GET", path, body, headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.read()
     except (OSError, http.client.HTTPException):
