@@ -220,13 +220,16 @@ class Child:
         self.heard: Callable[[Child, Json], None] = lambda _child, _message: None
 
     @classmethod
-    async def spawn(cls, name: str, command: Sequence[str], start: Json) -> Child:
-        """Start `command --fd N` as a fresh process that shares nothing with us but the pipe, and tell it `start`."""
+    async def spawn(cls, name: str, command: Sequence[str], start: Json, keeps: Sequence[int] = ()) -> Child:
+        """Start `command --fd N` as a fresh process that shares nothing with us but the pipe, and tell it `start`.
+
+        `keeps` are descriptors that it is handed besides, under their numbers.
+        """
         ours, theirs = socket.socketpair()
         try:
             with theirs:
                 fd = theirs.fileno()
-                process = await create_subprocess_exec(*command, "--fd", str(fd), stdin=DEVNULL, pass_fds=(fd,))
+                process = await create_subprocess_exec(*command, "--fd", str(fd), stdin=DEVNULL, pass_fds=(fd, *keeps))
         except OSError:
             ours.close()
             raise

@@ -32,6 +32,7 @@ from sidecar.config.models import Model
 from sidecar.config.settings import Settings
 from sidecar.control.listener import serve
 from sidecar.core.errors import SidecarError
+from sidecar.edge.leases import BYTES as LEASES_BYTES
 from sidecar.edge.watch import Watch
 
 if TYPE_CHECKING:
@@ -123,9 +124,19 @@ def roles(settings: Settings) -> list[Role]:
     store = ("redis",) if settings.redis is not None else ()
     sink = ("kafka",) if settings.kafka is not None else ()
     workers = [
-        Role(f"worker-{i}", (*python, "_worker", "--index", str(i)), needs=store) for i in range(settings.workers)
+        _worker_role(settings, i, (*python, "_worker", "--index", str(i)), store) for i in range(settings.workers)
     ]
     return [*workers, Role("shipper", (*python, "_shipper"), stage=1, needs=sink)]
+
+
+def _worker_role(settings: Settings, index: int, command: tuple[str, ...], needs: tuple[str, ...]) -> Role:
+    """A worker that leases keeps what it has in hand where who comes after it finds it, if it is killed."""
+    name = f"worker-{index}"
+    if settings.redis is None or not settings.redis.leases or not hasattr(os, "memfd_create"):
+        return Role(name, command, needs=needs)
+    hand = os.memfd_create(f"{name} leases")
+    os.ftruncate(hand, LEASES_BYTES)
+    return Role(name, (*command, "--hand", str(hand)), needs=needs, keeps=(hand,))
 
 
 def _print(to_stderr: bool, line: str) -> None:

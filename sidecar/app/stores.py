@@ -20,7 +20,7 @@ from sidecar.edge.degraded import Degraded
 from sidecar.edge.denials import Denials
 from sidecar.edge.file_keys import FileKeys
 from sidecar.edge.key_cache import CacheBounds, KeyCache
-from sidecar.edge.leases import Chain, Leases
+from sidecar.edge.leases import Chain, Leases, Remains
 from sidecar.edge.memory_alerts import MemoryAlerts
 from sidecar.edge.memory_counters import MemoryCounters
 from sidecar.edge.memory_retries import MemoryRetries
@@ -119,10 +119,12 @@ class CounterStore:
             gauges["leased_units"] = self.leases.units
         return StoreFigures(counts, gauges)
 
-    def start(self) -> None:
-        """Begin to connect."""
+    def start(self, hand: int = -1) -> None:
+        """Begin to connect; give back what a killed predecessor kept in the memory behind the descriptor `hand`."""
         if self.wire is not None:
             self.wire.start()
+        if self.leases is not None and hand >= 0:
+            self.leases.inherit(Remains.shared(hand))
 
     async def reached(self) -> None:
         """Wait for the first connection, but not for long: a store that is away must not hold a start up."""

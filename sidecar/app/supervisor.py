@@ -34,13 +34,15 @@ log = logging.getLogger("sidecar.supervisor")
 class Role(NamedTuple):
     """What to start and keep: `command` gets `--fd N` appended; roles of a lower `stage` are drained first.
 
-    `needs` names the dependencies that must have answered the child once before it counts as ready.
+    `needs` names the dependencies that must have answered the child once before it counts as ready. `keeps` are
+    descriptors that each who fills the role is handed, so that it finds what the one before it had.
     """
 
     name: str
     command: Sequence[str]
     stage: int = 0
     needs: tuple[str, ...] = ()
+    keeps: tuple[int, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -193,7 +195,7 @@ class Supervisor:
 
     async def _live(self, post: Post) -> int:
         start = self.setup.start | {"drain_seconds": self.setup.drain_seconds}
-        child = await Child.spawn(post.role.name, post.role.command, start)
+        child = await Child.spawn(post.role.name, post.role.command, start, post.role.keeps)
         child.standing.needs = set(post.role.needs)
         child.heard = self._heard
         post.child = child

@@ -48,8 +48,9 @@ log = logging.getLogger("sidecar.worker")
 class Worker:
     """The parts of one worker, and their life."""
 
-    def __init__(self, settings: Settings, index: int, link: Link) -> None:
+    def __init__(self, settings: Settings, index: int, link: Link, hand: int = -1) -> None:
         self.settings = settings
+        self._hand = hand
         self.link = link
         self.clock = SystemClock()
         self._reloading = asyncio.Lock()
@@ -78,7 +79,7 @@ class Worker:
         report = self.journal.start()
         if report.crashed or report.torn_bytes or report.corrupt:
             log.warning("the journal of a killed predecessor: %s", report)
-        self.counters.start()
+        self.counters.start(self._hand)
         self.keys.start()
         await self.counters.reached()  # else the first requests are let through alone while Redis would answer
         server = await self._bind()
@@ -200,9 +201,12 @@ def last_in(server: asyncio.Server) -> list[socket.socket]:
     return found
 
 
-async def run_worker(settings: Settings, index: int, link: Link) -> None:
-    """Run worker `index` until `link` says to drain. PolicyError, SinkError, OSError: it cannot start."""
-    await Worker(settings, index, link).run()
+async def run_worker(settings: Settings, index: int, link: Link, hand: int = -1) -> None:
+    """Run worker `index` until `link` says to drain. PolicyError, SinkError, OSError: it cannot start.
+
+    `hand` is the descriptor of memory in which the one before it kept what it had leased; -1: there is none.
+    """
+    await Worker(settings, index, link, hand).run()
 
 
 def journal_options(settings: Settings, index: int) -> JournalOptions:

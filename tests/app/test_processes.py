@@ -5,6 +5,8 @@ import signal
 import time
 from pathlib import Path
 
+from sidecar.app.processes import roles
+from sidecar.config.settings import load_settings
 from tests.app.node import POLICY, node
 
 
@@ -110,3 +112,15 @@ async def test_the_children_of_a_killed_supervisor_finish_and_go(tmp_path):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)
         assert kinds(running.records()).count("usage") == 1
+
+
+def test_each_worker_that_leases_has_memory_of_its_own_that_outlives_it():
+    on_redis = {"SIDECAR_REDIS__URL": "redis://127.0.0.1:1", "SIDECAR_WORKERS": "2"}
+    *workers, shipper = roles(load_settings(None, on_redis))
+    hands = [role.command[role.command.index("--hand") + 1] for role in workers]
+    assert [(hand,) for hand in map(int, hands)] == [role.keeps for role in workers]
+    assert len(set(hands)) == 2
+    for others in (roles(load_settings(None, on_redis | {"SIDECAR_REDIS__LEASES": "no"})), [shipper]):
+        assert not any(role.keeps or "--hand" in role.command for role in others)
+    for hand in hands:
+        os.close(int(hand))

@@ -1,4 +1,5 @@
 import asyncio
+import os
 from functools import partial
 
 import pytest
@@ -14,6 +15,7 @@ from sidecar.core.identity import Identity, digest, stored
 from sidecar.core.policy import Limit
 from sidecar.core.record import Ids
 from sidecar.edge.clock import SystemClock
+from sidecar.edge.leases import BYTES
 from sidecar.testing import HandClock
 from tests.servers.talk import until
 
@@ -180,6 +182,39 @@ async def test_with_leases_steady_demand_is_answered_without_redis_and_the_rest_
     with redis.Redis.from_url(redis_clean.url) as client:
         assert [int(client.get(key)) for key in client.scan_iter("sc:{acme}:monthly:*")] == [len(told)]
     assert all(said.allowed for said in told)
+
+
+@pytest.mark.redis
+async def test_what_a_killed_worker_had_leased_goes_back_when_another_starts_in_its_place(tmp_path, redis_clean):
+    # Mutation: `start` inherits nothing.
+    given = settings(tmp_path, f"redis: {{ url: '{redis_clean.url}' }}\n")
+    hand = os.memfd_create("hand")
+    os.ftruncate(hand, BYTES)
+    killed, spent = CounterStore(given, CLOCK, mint), 0
+    killed.start(hand)
+    await until(lambda: killed.wire.ready, "connected")
+    limit = Limit("monthly", "quota", 100_000, calendar="month")
+    checks = checks_for((limit,), (1,), ACME, CLOCK.now_us())
+    while not killed.figures().gauges["leased_units"]:
+        told = []
+        for _ in range(20):
+            killed.port.reserve(mint(), checks, told.append)
+        await until(lambda told=told: len(told) == 20, "answered")
+        killed.sweep()
+        spent += 20
+    assert counted(redis_clean) > spent
+    successor = CounterStore(given, CLOCK, mint)
+    successor.start(hand)
+    await until(lambda: successor.wire.ready, "connected")
+    await until(lambda: successor.sweep() or counted(redis_clean) == spent, "given back")
+    for store in (killed, successor):
+        await store.aclose()
+    os.close(hand)
+
+
+def counted(server):
+    with redis.Redis.from_url(server.url) as client:
+        return sum(int(client.get(key)) for key in client.scan_iter("sc:{acme}:monthly:*"))
 
 
 async def test_without_leases_there_is_nothing_to_sweep(tmp_path):

@@ -27,8 +27,8 @@ plans:
       - { id: egress, meter: egress_bytes, quota: 1GiB/month, reserve: 4096 }
   tight:
     limits:
-      - { id: monthly, quota: 97/month }
-      - { id: daily, quota: 60/day, scope: key }
+      - { id: monthly, quota: 97/month, exact: true }
+      - { id: daily, quota: 60/day, scope: key, exact: true }
 """
 CALLERS = [
     Caller("k-one", "c-one", "wide"),

@@ -61,13 +61,14 @@ def _check(running, redis, kills):
     joined(answers, seen, records)
     # Fails if a worker that starts again serves before it has reached Redis, and so decides alone.
     ended = [record["data"] for record in exchanges(records) if record["data"]["outcome"] != "crashed"]
-    assert {data["decision"]["mode"] for data in ended} == {"exact"}
+    assert {data["decision"]["mode"] for data in ended} <= {"exact", "leased"}
     admitted = usage(records)
     served = sum(entry["customer"] == "c-tight" and entry["status"] < 500 for entry in seen)
     assert max(admitted["c-tight"], served) <= TIGHT
     for caller in CALLERS:
         counted = counters(redis.cli, caller.customer, "monthly")[f"c{caller.customer}"]
-        # What was reserved by a request whose OPEN was not written stays reserved until the window ends.
+        # What was reserved by a request whose OPEN was not written stays reserved until the window ends. What was
+        # leased and not spent does not: fails if who comes after a killed worker does not give it back.
         assert admitted[caller.customer] <= counted <= admitted[caller.customer] + kills * LOAD[caller.name]
     return records
 

@@ -44,7 +44,7 @@ class Remains:
     """
 
     def __init__(self, memory: mmap.mmap | bytearray | None = None) -> None:
-        view = memoryview(bytearray(BYTES) if memory is None else memory)
+        view = memoryview(mmap.mmap(-1, BYTES) if memory is None else memory)
         self.hand = view[:HAND].cast("q")
         self._entries = view[HAND:]
         self._free = [*reversed(range(PLACES))]  # the lowest first: fewer pages
@@ -77,15 +77,13 @@ class Remains:
 
     def take(self, now_us: int) -> list[Remain]:
         """What is left of a predecessor's leases; from then on nothing is."""
-        found = [remain for place in range(PLACES) if (remain := self._found(place, now_us))]
-        for place in range(PLACES + 1):
+        found = []
+        for place, units in enumerate(self.hand):
             self.hand[place] = 0
+            entry = bytes(self._entries[place * ENTRY : (place + 1) * ENTRY]).partition(b"\n")[0] if units > 0 else b""
+            if entry:
+                found.append(_read(orjson.loads(entry), units, now_us))
         return found
-
-    def _found(self, place: int, now_us: int) -> Remain | None:
-        units, entry = self.hand[place], bytes(self._entries[place * ENTRY : (place + 1) * ENTRY])
-        line = entry[: entry.find(b"\n")]
-        return _read(orjson.loads(line), units, now_us) if units > 0 and line else None
 
 
 def _read(entry: Any, units: int, now_us: int) -> Remain:
