@@ -28,7 +28,9 @@ HIGH_WATER_BYTES: Final = 256 * 1024
 SKIPPED_BYTES: Final = 64 * 1024  # of a refused request's body, read past so that the connection can go on
 DRAIN_IDLE_S: Final = 0.5  # for the request of an idle client that was on its way when the drain began
 LINGER_S: Final = 1.0  # a short read after our FIN, so that a 4xx is not lost to a reset
+KEPT_S: Final = 5.0  # of an idle client's head; one that comes again is read anew
 _FOREVER: Final = float("inf")
+_NO_REQUEST: Final = Request("", 1, [])
 
 
 class Timeouts(NamedTuple):
@@ -84,6 +86,8 @@ class Listener:
         for connection in list(self.connections):
             if now > connection.deadline:
                 connection.on_deadline(now)
+            elif now > connection.forget_at:
+                connection.forget_head()
 
     def drain(self) -> None:
         """Idle connections close soon, busy ones after their answer."""
@@ -105,10 +109,10 @@ class Downstream:
     """One client connection: `ports.Client` for the exchange that it carries, an `asyncio.Protocol` by its methods."""
 
     __slots__ = (
-        "_buffer", "_house", "_pumping", "_reading", "_stalled", "_transport", "deadline",
+        "_buffer", "_house", "_pumping", "_reading", "_stalled", "_transport", "deadline", "forget_at",
         "peer", "state", "tls",  # the connection
         "_body", "_body_bytes", "_body_since", "_eof", "_exchange", "_expects", "_minor",  # the request
-        "_last_head", "_last_request",  # the head before, for clients that send the same again
+        "_last_bytes", "_last_head", "_last_request",  # the head before, for clients that send the same again
     )  # fmt: skip
 
     def __init__(self, house: Listener) -> None:
@@ -127,8 +131,10 @@ class Downstream:
         self._body_bytes = 0
         self._body_since = 0.0
         self._minor = 1
+        self.forget_at = _FOREVER
+        self._last_bytes = 0
         self._last_head = b""
-        self._last_request: Request  # set with the head
+        self._last_request = _NO_REQUEST
 
     # What the exchange asks (ports.Client).
 
@@ -144,6 +150,7 @@ class Downstream:
         self._exchange = None
         unread = self.state == BODY or bool(self._buffer)
         house = self._house
+        self.forget_at = house.now + KEPT_S
         self.deadline = house.now + (DRAIN_IDLE_S if house.draining else house.timeouts.idle_s)
         if close or (self.state is BODY and not self.skips()) or (self._eof and not self._buffer):
             self._leave(linger=unread)
@@ -270,7 +277,9 @@ class Downstream:
 
     def forget_head(self) -> None:
         """The next head is judged anew, even if it is the same again."""
+        self.forget_at = _FOREVER
         self._last_head = b""
+        self._last_request = _NO_REQUEST
 
     def on_deadline(self, now: float) -> None:
         """Too slow, in one of four ways: a head, a body, a pause between requests, a reader."""
@@ -337,8 +346,11 @@ class Downstream:
             if isinstance(read, Problem):
                 self._refuse(read)
                 return
-            request = self._last_request = read
-            self._last_head = head
+            request = read
+            if len(head) == self._last_bytes:  # it may come again; most connections see one request, or others each
+                self._last_request = read
+                self._last_head = head
+            self._last_bytes = len(head)
         self._minor = request.minor
         length = request.length
         if length == 0:

@@ -6,7 +6,7 @@ import uvloop
 from sidecar.core.http.request import HeadLimits
 from sidecar.core.identity import Source
 from sidecar.core.policy import Route
-from sidecar.edge.listener import PIPELINED_BYTES, SKIPPED_BYTES, Timeouts
+from sidecar.edge.listener import KEPT_S, PIPELINED_BYTES, SKIPPED_BYTES, Timeouts
 from tests.edge.playbook import Cut, stage
 from tests.stage import BOB, policy, quota
 
@@ -20,6 +20,16 @@ async def hello(play, client, body=b"hi"):
     await upstream.request()
     await upstream.answers(200, body)
     assert (await client.answer()).body == body
+    return upstream
+
+
+async def twice(play, client):
+    """The same head twice: from then on it is remembered. Gives the upstream's connection."""
+    upstream = await hello(play, client)
+    await client.asks("/hello")
+    await upstream.request()
+    await upstream.answers()
+    await client.answer()
     return upstream
 
 
@@ -649,7 +659,7 @@ async def test_another_key_on_each_request_of_one_connection_is_another_customer
 async def test_the_same_head_again_asks_who_it_is_again():
     async with stage() as play:
         client = await play.connects()
-        upstream = await hello(play, client)
+        upstream = await twice(play, client)
         play.keys.register("ann", BOB)
         await client.asks("/hello")
         await upstream.request()
@@ -658,14 +668,14 @@ async def test_the_same_head_again_asks_who_it_is_again():
         play.keys.revoke("ann")
         await client.asks("/hello")
         assert (await client.answer()).status == 401
-        assert [record["customer"] for record in await play.recorded(2)] == ["cust-ann", "cust-bob"]
+        assert [record["customer"] for record in await play.recorded(3)] == ["cust-ann", "cust-ann", "cust-bob"]
 
 
 # Fails if `arrive` does not look whether the policy is still the same.
 async def test_the_same_head_again_meets_the_policy_that_is_in_force():
     async with stage() as play:
         client = await play.connects()
-        upstream = await hello(play, client)
+        upstream = await twice(play, client)
         play.house.put_in_force(policy(quota(1), version="v2", routes=[Route("other", keep_credential=True)]))
         await client.asks("/hello")
         assert (await upstream.request()).fields["x-api-key"] == "ann"
@@ -679,17 +689,42 @@ async def test_the_same_head_again_meets_the_policy_that_is_in_force():
         play.house.put_in_force(policy(version="v4", sources=(Source("header", "X-Other"),)))
         await client.asks("/hello")
         assert (await client.answer()).status == 401
-        assert [record["route"] for record in await play.recorded(2)] == ["api", "other"]
+        assert [record["route"] for record in await play.recorded(3)] == ["api", "api", "other"]
 
 
 # Fails if new limits leave a head that was judged by the old ones with the connection.
 async def test_the_same_head_again_is_judged_by_the_limits_that_are_in_force():
     async with stage() as play:
         client = await play.connects()
-        await hello(play, client)
+        await twice(play, client)
         play.listener.limits = HeadLimits(target_bytes=3)
         await client.asks("/hello")
         assert (await client.answer()).status == 414
+
+
+# Mutations: the first head is kept; a head is kept for as long as its connection.
+async def test_a_head_is_kept_where_it_came_twice_until_its_client_rests():
+    async with stage() as play:
+        serve, seen = play.listener.serve, []
+
+        def spy(request, client):
+            seen.append(request)
+            return serve(request, client)
+
+        play.listener.serve = spy
+        client = await play.connects()
+        upstream = await twice(play, client)
+        for rests in (False, True):
+            if rests:
+                play.listener.sweep(play.listener.now + KEPT_S + 1)
+            await client.asks("/hello")
+            await upstream.request()
+            await upstream.answers()
+            await client.answer()
+        first, second, third, fourth = seen
+        assert second is not first
+        assert third is second
+        assert fourth is not third
 
 
 # Fails if rebuilt heads of upstream answers keep more than what they were made of.
