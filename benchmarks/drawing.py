@@ -84,7 +84,10 @@ def _draw_panel(axes: Any, panel: Drawing) -> None:
     axes.set_ylabel(panel["y"], fontsize=8)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.margins(x=0.08)
-    axes.annotate(f"{middles[-1]:.3g}", (at[-1], middles[-1]), textcoords="offset points", xytext=(0, 7), ha="center")
+    if panel["relative"]:
+        axes.axhline(1, color=GREY, linewidth=0.8, linestyle=":")
+    last = f"{middles[-1]:.2f}" if middles[-1] >= 0.1 else f"{middles[-1]:.2g}"
+    axes.annotate(last, (at[-1], middles[-1]), textcoords="offset points", xytext=(0, 7), ha="center")
     if panel["name"] == "calls":
         axes.axhline(0.03, color=THEIRS, linewidth=1, linestyle="--")
         axes.text(0, 0.03, "goal 0.03", color="black", fontsize=8, va="bottom")

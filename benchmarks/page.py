@@ -59,7 +59,7 @@ def compose(evidence: Evidence) -> str:
     parts = [_head(evidence), *_cpu(evidence), *_latency(evidence), *_curves(evidence), *_memory(evidence)]
     if LEFT.exists():
         parts.append(LEFT.read_text())
-    return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+    return "\n".join(part.rstrip("\n") + "\n" for part in parts if part)
 
 
 def goal_rows(evidence: Evidence) -> list[tuple[str, ...]]:

@@ -65,5 +65,14 @@ def _panels(evidence: Evidence) -> list[Drawing]:
         points = {x: found.ratios(x) if relative else found.values(x, curve.of) for x in sorted(found.figures)}
         drawn = [[x, *_middle(values)] for x, values in points.items() if values]
         label = f"CPU per request, {curve.unit:,} = 1" if relative else FIGURES[curve.of][0]
-        panels.append({"title": curve.title, "x": curve.axis, "y": label, "points": drawn, "name": curve.name})
+        panels.append(
+            {
+                "title": curve.title,
+                "x": curve.axis,
+                "y": label,
+                "points": drawn,
+                "name": curve.name,
+                "relative": relative,
+            }
+        )
     return panels

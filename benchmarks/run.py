@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -31,7 +31,9 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 FORMS: dict[str, Peer] = {p.name: p for p in (*PEERS, *sidecars.FORMS)}
 LATENCY_FORMS = (BASELINE, "envoy", "embedded", "leased", "redis")
 SHORT_FORMS, SHORT_CURVE = (BASELINE, "leased", "redis"), "limits"
+ATTEMPTS = 3  # of the short form
 ALL = "all"
+Part = TypeVar("Part", Results, Measured)
 OUT = Console(width=None if sys.stdout.isatty() else 180)
 TELL = Console(stderr=True)
 
@@ -87,7 +89,7 @@ def chosen(names: str) -> list[Peer]:
 @click.option("--rounds", default=5, type=click.IntRange(1, 100), help="Interleaved rounds.")
 @click.option("--seconds", default=5, type=click.IntRange(1, sidecars.STOPPED_SECONDS), help="Seconds of a run.")
 @click.option("--warmup", default=1, type=click.IntRange(0, 60), help="Seconds before them that are not counted.")
-@click.option("--answer-bytes", default=1024, type=click.IntRange(1, 4000), help="Bytes of the upstream's answer.")
+@click.option("--answer-bytes", default=1024, type=click.IntRange(0, 1 << 20), help="Bytes of the upstream's answer.")
 @click.option("--latency", is_flag=True, help="Latency added at a constant rate (an open loop), instead of CPU.")
 @click.option("--rate", default=1000, type=click.IntRange(1, 20000), help="Requests per second of --latency.")
 @click.option("--curves", is_flag=False, flag_value=ALL, default="", help=f"CPU as things grow: {', '.join(BY_NAME)}.")
@@ -195,11 +197,24 @@ def _memory(asked: Asked) -> bool:
 def _short(asked: Asked) -> int:
     """A look that fits into continuous integration: it says nothing of goals, only that all of it can be measured."""
     brief = Asked(**{**asdict(asked), "rounds": 1, "seconds": 2})
-    results = measure_all(chosen(",".join(SHORT_FORMS)), brief.shape, _say)
-    _show(results, [], brief)
-    found = measure_curve(BY_NAME[SHORT_CURVE], brief.timing, 1, _say, ends=True)
-    _show_curve(BY_NAME[SHORT_CURVE], found, brief)
+    forms, curve = chosen(",".join(SHORT_FORMS)), BY_NAME[SHORT_CURVE]
+    results = _again(lambda: measure_all(forms, brief.shape, _say))
+    _show(results, _versions(results), brief)
+    found = _again(lambda: measure_curve(curve, brief.timing, 1, _say, ends=True))
+    _show_curve(curve, found, brief)
     return int(bool(results.left_out or found.left_out))
+
+
+def _again(measured: Callable[[], Part]) -> Part:
+    """A busy machine may fail a run that the next one does: only what fails every time cannot be measured."""
+    found = measured()
+    for _ in range(ATTEMPTS - 1):
+        if not found.left_out:
+            break
+        for name, why in found.left_out.items():
+            _say(f"once more, because of {name or 'it'}: {why}")
+        found = measured()
+    return found
 
 
 def _compose() -> None:

@@ -20,8 +20,8 @@ from types import TracebackType
 from typing import Self
 
 TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
-PROXY_CORE = 0
-LOAD_CORE = 1 if (os.cpu_count() or 1) > 1 else 0
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]  # those that we may use
+PROXY_CORE, LOAD_CORE = CORES[0], CORES[min(1, len(CORES) - 1)]
 API_KEY = "bench-4f9c2a7d1e8b6350"
 SPENT_KEY = "bench-spent-91d0c3b7a5"  # registered as well, with limits that a few requests use up
 

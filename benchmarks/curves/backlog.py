@@ -27,11 +27,10 @@ _SPARE = 2  # as much of the disk as is needed stays free, and as much again
 
 
 class Backlog:
-    """Segments in `folder`, enough for `exchanges`. RunFailed: the disk has no room for them."""
+    """Segments in `folder`, enough for `exchanges` like `sample`. RunFailed: the disk has no room for them."""
 
-    def __init__(self, folder: Path, exchanges: int) -> None:
+    def __init__(self, folder: Path, exchanges: int, sample: tuple[Frame, Frame]) -> None:
         self._folder = folder
-        sample = _sample()
         self._open, self._close = sample
         each = len(self._open.body) + len(self._close.body) + 2 * (50 + len(self._close.key))
         self.per_segment = SEGMENT_BYTES // each
@@ -83,7 +82,7 @@ class Backlog:
             )
 
 
-def _sample() -> tuple[Frame, Frame]:
+def sample() -> tuple[Frame, Frame]:
     """The OPEN and the CLOSE of one exchange, as a real sidecar wrote them."""
     with Stage() as stage:
         running = Site().start(stage, start_upstream(stage, 1024, LOAD_CORE))

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import load
-from benchmarks.curves.backlog import Backlog
+from benchmarks.curves.backlog import Backlog, sample
 from benchmarks.curves.point import Figures, Timing, Traffic, at_rate, bare_ns, hot_and_tail, over_keys, served
 from benchmarks.curves.site import Site
-from benchmarks.peers import nginx
-from benchmarks.stage import LOAD_CORE, Stage, free_port
+from benchmarks.peers import start_upstream
+from benchmarks.stage import LOAD_CORE
 
 Point = Callable[[Timing], Figures]
 
@@ -69,29 +69,11 @@ def _tail(count: int) -> tuple[Site, Traffic]:
     return Site(keys=count + 1), Traffic(hot_and_tail(count))
 
 
-_FILES = """
-  sendfile on; open_file_cache max=8 inactive=600s;
-  server {{
-    listen 127.0.0.1:{port}; default_type application/octet-stream;
-    location / {{ root {dir}; try_files /answer.bin =404; }}
-    location = /bench-status {{ stub_status; }}
-  }}
-"""
-
-
-def _file_upstream(stage: Stage, size: int) -> int:
-    """An upstream that answers with `size` bytes of a file, which the kernel has in memory."""
-    (stage.dir / "answer.bin").write_bytes(b"x" * size)
-    port = free_port()
-    stage.start("upstream", nginx(stage, "upstream", _FILES.format(port=port, dir=stage.dir)), LOAD_CORE)
-    stage.until_answers("upstream", port)
-    return port
-
-
 def _size(size: int, timing: Timing) -> Figures:
     """The sidecar, and nginx in the same minute: bytes cost everybody something."""
-    figures = served(Site(), Traffic(), timing, partial(_file_upstream, size=size))
-    nginx_ns = bare_ns(timing, partial(_file_upstream, size=size))
+    upstream = partial(start_upstream, answer_bytes=size, core=LOAD_CORE)
+    figures = served(Site(), Traffic(), timing, upstream)
+    nginx_ns = bare_ns(timing, upstream)
     return figures | {"nginx_cpu_ns": nginx_ns, "to_nginx": figures["cpu_ns"] / nginx_ns}
 
 
@@ -101,7 +83,7 @@ def _sizes(_folder: Path) -> dict[int, Point]:
 
 def _backlogs(folder: Path) -> dict[int, Point]:
     counts = (0, 100_000, 1_000_000, 10_000_000)
-    left = Backlog(folder, counts[-1])
+    left = Backlog(folder, counts[-1], sample())
     left.make()
     sites = {count: Site(journal=left.files(count), cap_gib=left.cap_gib) for count in counts}
     return {count: partial(served, site, Traffic()) for count, site in sites.items()}
