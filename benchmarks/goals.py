@@ -118,7 +118,7 @@ def _falls(evidence: Evidence) -> list[float]:
     if not (found := evidence.curve("calls")) or len(found.figures) < 2:
         return []
     low, high = min(found.figures), max(found.figures)
-    return [ratio * high / low for ratio in found.ratios(high, "calls")]
+    return [found.median(high, "calls") * high / (found.median(low, "calls") * low)]
 
 
 GOALS = (

@@ -52,6 +52,7 @@ _MEMORY = (
     ("an open idle connection more, resident", "connection_bytes", 1, 0, " bytes"),
     ("the same, proportional", "connection_pss_bytes", 1, 0, " bytes"),
 )
+MEMORY_FIGURES = tuple(name for _, name, *_ in _MEMORY)
 
 
 def compose(evidence: Evidence) -> str:
