@@ -66,7 +66,8 @@ class FileSink:
         for stream, file in self._files.items():
             lines = [entry.body for entry in entries if entry.stream == stream]
             if lines:
-                data = b"\n".join(lines) + b"\n"
+                lines.append(b"")  # so that the last one ends too, without a copy of megabytes
+                data = b"\n".join(lines)
                 _write(file, data)
                 os.fdatasync(file)
                 lengths[stream] += len(data)

@@ -11,14 +11,18 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
 from sidecar.core.errors import SinkError
 from sidecar.core.record.frame import (
     CLOSE,
     HEADER_BYTES,
+    LAYOUT,
+    MAGIC_NOW,
     OPEN,
     PAYLOAD_MAX,
-    Frame,
+    SEED,
+    STREAMS,
     NewerVersionError,
     Position,
     frame_at,
@@ -27,14 +31,16 @@ from sidecar.core.record.frame import (
     segment_of,
 )
 
-_CHUNK_BYTES = HEADER_BYTES + PAYLOAD_MAX  # so that a whole frame always fits
+_FRAME_BYTES = HEADER_BYTES + PAYLOAD_MAX  # so that a whole frame always fits
+_BLOCK_BYTES = 256 << 10  # read at once: it stays in the processor's cache while it is taken apart
 _log = logging.getLogger(__name__)
+_new = tuple.__new__
 
 Segment = tuple[int, int]
 
 
 class Entry(NamedTuple):
-    """A record as it stands in the journal, CLOSE or RECORD. `position_after`: where to read on once it is shipped."""
+    """A record as it stands in the journal, CLOSE or RECORD. `end`: the offset behind it in its segment."""
 
     type: int
     stream: str
@@ -42,7 +48,13 @@ class Entry(NamedTuple):
     id: bytes
     key: bytes
     body: bytes
-    position_after: Position
+    segment: Segment
+    end: int
+
+    @property
+    def position_after(self) -> Position:
+        """Where to read on once it is shipped."""
+        return Position(*self.segment, self.end)
 
 
 class Figures:
@@ -65,7 +77,7 @@ class JournalReader:
         self._segment: Segment = (0, 0)
         self._offset = 0
         self._final = False  # a later segment was seen before this one was last read: it grows no more
-        self._last: dict[str, int] = {}  # this epoch's highest sequence by stream
+        self._next = [0, 0, 0]  # this epoch's next sequence by number of the stream; 0: not known
         self._open: dict[bytes, Segment] = {}  # exchanges without a record yet → where they were last told of
         self._closed_at = Position(0, 0, 0)  # where the last of those that were closed was
 
@@ -76,13 +88,14 @@ class JournalReader:
         """
         if self._fd < 0 and not self._begin():
             return []
-        while True:
-            before = self._segment, self._offset
-            entries = self._take(max_bytes)
-            if entries:
-                return entries
-            if before == (self._segment, self._offset) and not self._advance():
-                return []
+        entries: list[Entry] = []
+        while max_bytes > 0:
+            taken = self._move(entries, max_bytes)
+            if taken is not None:
+                max_bytes -= taken
+            elif entries or not self._advance():
+                break
+        return entries
 
     def free(self, committed: Position) -> int:
         """Delete the oldest segments, up to the first that anybody needs once all before `committed` is shipped.
@@ -123,8 +136,7 @@ class JournalReader:
         figures, self.figures = self.figures, Figures()
         while (here := Position(*self._segment, self._offset)) < position:
             last = here[:2] == position[:2]
-            self._take(_CHUNK_BYTES, position.offset if last else None)
-            if here == (*self._segment, self._offset):
+            if self._move([], _FRAME_BYTES, position.offset - self._offset if last else _FRAME_BYTES) is None:
                 if last:
                     raise SinkError(f"{self._path}: position {position} lies beyond its end: is this another journal?")
                 if not self._advance():
@@ -140,7 +152,7 @@ class JournalReader:
             os.close(self._fd)
         if segment[0] != self._segment[0]:
             # Numbers begin at 1 with an epoch; who comes in later does not know what was before.
-            self._last = {"records": 0, "denials": 0} if segment[1] == 1 else {}
+            self._next = [0, 1, 1] if segment[1] == 1 else [0, 0, 0]
         self._fd, self._segment, self._offset, self._final = fd, segment, 0, False
         return True
 
@@ -158,52 +170,77 @@ class JournalReader:
     def _path(self) -> Path:
         return self._folder / segment_name(*self._segment)
 
-    def _take(self, max_bytes: int, until: int | None = None) -> list[Entry]:
-        wanted = max(max_bytes, _CHUNK_BYTES)
-        if until is not None:
-            wanted = min(wanted, until - self._offset)
-        data = os.pread(self._fd, wanted, self._offset)
-        base, offset, size, entries = self._offset, 0, 0, list[Entry]()
-        try:
-            while offset < len(data) and size < max_bytes:
-                found = frame_at(data, offset)
-                if found is None:
-                    self._offset = base + offset
-                    self._skip_bad()
-                    return entries
-                offset, frame = found
-                kind = frame.type
-                if kind >= CLOSE:
-                    at = Position(*self._segment, base + offset)
-                    if self._open.pop(frame.id, None) is not None:
-                        self._closed_at = at
-                    if self._is_next(frame):
-                        entries.append(Entry(*frame, at))
-                        size += len(frame.body)
-                elif kind >= OPEN:  # or PROGRESS, which says all that OPEN said
-                    self._open[frame.id] = self._segment
-        except NewerVersionError as error:
-            raise SinkError(f"{self._path}: {error}") from None
-        self._offset = base + offset
-        return entries
+    def _move(self, entries: list[Entry], wanted: int, most: int = _FRAME_BYTES) -> int | None:
+        """Go on by a block of at most `most` bytes; how much of the `wanted` it gave. None: there is nothing more here.
 
-    def _is_next(self, frame: Frame) -> bool:
+        What is no frame is judged when all before it is on its way.
+        """
+        before = self._offset
+        taken = self._take(entries, wanted, min(_BLOCK_BYTES, most))
+        if self._offset == before and not entries:
+            taken = self._take(entries, wanted, most)  # a frame may be longer than a block
+            if self._offset == before:
+                self._skip_bad()
+        return None if self._offset == before else taken
+
+    def _take(self, entries: list[Entry], wanted: int, block_bytes: int) -> int:
+        """Put the next block's entries behind `entries`, bodies of up to about `wanted` bytes; how many it were.
+
+        One loop without a call of ours in it: what is done here is done for each frame that was ever written.
+        """
+        data = os.pread(self._fd, block_bytes, self._offset)
+        view, segment, base, opened, following = memoryview(data), self._segment, self._offset, self._open, self._next
+        last, size, offset, taken, closed = len(data) - HEADER_BYTES, len(data), 0, 0, 0
+        keep, unpack = entries.append, LAYOUT.unpack_from
+        while offset <= last and taken < wanted:
+            magic, crc, kind, stream, key_bytes, length, sequence, id_ = unpack(data, offset)
+            end = offset + 24 + length
+            if magic != MAGIC_NOW or length > PAYLOAD_MAX or end > size or crc32(view[offset + 8 : end], SEED) != crc:
+                break
+            if kind >= CLOSE:
+                if opened.pop(id_, None) is not None:
+                    closed = end
+                if sequence == following[stream]:
+                    following[stream] = sequence + 1
+                elif not self._is_next(stream, sequence):
+                    offset = end
+                    continue
+                body = offset + HEADER_BYTES + key_bytes
+                key = data[offset + HEADER_BYTES : body]
+                keep(_new(Entry, (kind, STREAMS[stream], sequence, id_, key, data[body:end], segment, base + end)))
+                taken += end - body
+            elif kind >= OPEN:  # or PROGRESS, which says all that OPEN said
+                opened[id_] = segment
+            offset = end
+        self._offset = base + offset
+        if closed:
+            self._closed_at = Position(*segment, base + closed)
+        return taken
+
+    def _is_next(self, stream: int, sequence: int) -> bool:
         """False for a number that was seen before: after a failed write or sync the same bytes are written again."""
-        last = self._last.get(frame.stream, frame.sequence - 1)
-        if frame.sequence <= last:
+        following = self._next[stream]
+        if sequence < following:
             self.figures.duplicates += 1
             return False
-        if frame.sequence > last + 1:
-            self.figures.missing += frame.sequence - last - 1
-            _log.error("%s: %s %d to %d are missing", self._path, frame.stream, last + 1, frame.sequence - 1)
-        self._last[frame.stream] = frame.sequence
+        if following:
+            self.figures.missing += sequence - following
+            missing = STREAMS[stream], following, sequence - 1
+            _log.error("%s: %s %d to %d are missing", self._path, *missing)
+        self._next[stream] = sequence + 1
         return True
 
     def _skip_bad(self) -> None:
         """Go past what is no frame; at the end of a segment that may still grow, wait."""
         rest = os.pread(self._fd, os.fstat(self._fd).st_size - self._offset, self._offset)
+        if not rest:
+            return
+        try:
+            whole = frame_at(rest, 0) is not None
+        except NewerVersionError as error:
+            raise SinkError(f"{self._path}: {error}") from None
         after = next_frame(rest, 1)
-        if after > 0 and frame_at(rest, 0) is None:
+        if after > 0 and not whole:
             self.figures.corrupt += 1
             self.figures.corrupt_bytes += after
             _log.error("%s: %d bytes at %d are corrupt and were skipped", self._path, after, self._offset)

@@ -12,12 +12,14 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from operator import attrgetter
+from typing import Any, Final, Protocol
 
 from sidecar.core.errors import RefusedError, SinkError
 from sidecar.ports import Clock, Entry, RecordSink
 
 log = logging.getLogger(__name__)
+_BODY: Final = attrgetter("body")
 
 
 class Reader(Protocol):
@@ -194,7 +196,7 @@ class Shipper:
 
     @staticmethod
     def _size(sources: list[_Source]) -> int:
-        return sum(len(entry.body) for source in sources for entry in source.entries)
+        return sum(sum(map(len, map(_BODY, source.entries))) for source in sources)
 
     async def _ship(self, sources: list[_Source]) -> None:
         positions = {source.worker: str(source.position) for source in sources}

@@ -121,6 +121,19 @@ def make_topic(bootstrap: str, name: str, partitions: int, **settings: str) -> N
     config = {key.replace("_", "."): value for key, value in settings.items()}
     for made in admin.create_topics([NewTopic(name, partitions, 1, config=config)]).values():
         made.result(20)
+    deadline = time.monotonic() + 60  # the controller has made it; a busy broker tells of it and leads it later
+    while not _led(admin, name, partitions):
+        assert time.monotonic() < deadline, f"topic {name} was made and is not led"
+        time.sleep(0.02)
+
+
+def _led(admin: AdminClient, name: str, partitions: int) -> bool:
+    found = admin.list_topics(timeout=20).topics.get(name)
+    return (
+        found is not None
+        and len(found.partitions) == partitions
+        and all(each.leader >= 0 for each in found.partitions.values())
+    )
 
 
 def read_topic(bootstrap: str, topic: str, isolation: str = "read_committed") -> list:

@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 import zlib
@@ -10,6 +11,7 @@ from sidecar.core.record.frame import (
     HEAD,
     NO_ID,
     OPEN,
+    PAYLOAD_MAX,
     PROGRESS,
     RECORD,
     Position,
@@ -154,6 +156,48 @@ def test_a_corrupt_stretch_longer_than_what_is_read_at_once_is_skipped(log):
     reader = log.reader()
     assert numbers(drain(reader)) == records(1, 2)
     assert reader.figures.corrupt_bytes == 3 << 20
+
+
+def test_what_is_whole_is_read_once_and_no_damage_is_told_of_it(log, monkeypatch, caplog):
+    # Mutations: a block's last frame, which is cut off by the block's end, judged as damage may be, by reading all that
+    # follows (a segment's worth for each block); or the end of a whole segment told as torn.
+    log.write(1, 1, *(frame for n in range(1, 3001) for frame in (opened(n), closed(n, body=b"x" * 700))))
+    log.write(1, 2, closed(3001))
+    written, asked, pread = sum(path.stat().st_size for path in log.folder.glob("*.seg")), [], os.pread
+
+    def counted(fd, size, offset):
+        data = pread(fd, size, offset)
+        asked.append(len(data))
+        return data
+
+    monkeypatch.setattr(os, "pread", counted)
+    assert numbers(drain(log.reader())) == records(*range(1, 3002))
+    assert sum(asked) < 2 * written
+    assert caplog.text == ""
+
+
+def test_a_record_of_the_greatest_length_is_read_among_small_ones(log):
+    # Fails if no more than a block is ever read: a frame that is longer would look like damage.
+    greatest = closed(2, body=b"x" * (PAYLOAD_MAX - 27))
+    log.write(1, 1, closed(1), greatest, closed(3))
+    reader = log.reader()
+    found = drain(reader)
+    assert numbers(found) == records(1, 2, 3)
+    assert len(found[1].body) == PAYLOAD_MAX - 27
+    assert reader.figures.corrupt == reader.figures.torn_bytes == 0
+    assert numbers(drain(log.reader(found[1].position_after))) == records(3)
+
+
+def test_what_lies_before_a_frame_of_a_newer_version_is_read_first(log):
+    # Fails if a block is given up as a whole for a frame in it that is not for us.
+    newer = bytearray(closed(2))
+    newer[3] = 3
+    newer[4:8] = zlib.crc32(newer[8:], zlib.crc32(newer[:4])).to_bytes(4, "little")
+    log.write(1, 1, closed(1), bytes(newer))
+    reader = log.reader()
+    assert numbers(reader.read(1 << 20)) == records(1)
+    with pytest.raises(SinkError, match="journal version 3"):
+        reader.read(1 << 20)
 
 
 def test_what_was_written_again_after_a_failed_sync_is_read_once(log):

@@ -31,10 +31,10 @@ NO_ID: Final = b"0" * 26
 
 _LEAD: Final = Struct("<4sI")  # magic and version, CRC-32 of all but itself
 _REST: Final = Struct("<BBHIQ26s")  # type, stream, bytes of key, bytes of id + key + body, sequence, id
-_ALL: Final = Struct("<4sIBBHIQ26s")
-_MAGIC_NOW: Final = MAGIC + bytes((VERSION,))
+LAYOUT: Final = Struct("<4sIBBHIQ26s")  # magic and version, CRC, and the rest: a header as readers take it apart
+MAGIC_NOW: Final = MAGIC + bytes((VERSION,))
 _CRC: Final = crc32
-_SEED: Final = crc32(_MAGIC_NOW)
+SEED: Final = crc32(MAGIC_NOW)  # a frame's CRC is that of what follows it, begun with this
 _STREAM_NUMBERS: Final = {name: number for number, name in enumerate(STREAMS)}
 _SEGMENT: Final = re.compile(r"(\d{8,})-(\d{8,})\.seg")
 
@@ -92,7 +92,7 @@ def encode_frame(type_: int, stream: str, sequence: int, id_: bytes, key: bytes,
     if length > PAYLOAD_MAX or len(id_) != 26:
         raise SinkError(f"journal: an entry of {length} bytes, id {id_!r}: at most {PAYLOAD_MAX}, and an id has 26")
     rest = _REST.pack(type_, _STREAM_NUMBERS[stream], len(key), length, sequence, id_) + key + body
-    return _LEAD.pack(_MAGIC_NOW, _CRC(rest, _SEED)) + rest
+    return _LEAD.pack(MAGIC_NOW, _CRC(rest, SEED)) + rest
 
 
 def frame_at(buffer: Buffer, offset: int) -> tuple[int, Frame] | None:
@@ -102,13 +102,13 @@ def frame_at(buffer: Buffer, offset: int) -> tuple[int, Frame] | None:
     """
     if len(buffer) - offset < HEADER_BYTES:
         return None
-    magic, crc, type_, stream, key_bytes, length, sequence, id_ = _ALL.unpack_from(buffer, offset)
+    magic, crc, type_, stream, key_bytes, length, sequence, id_ = LAYOUT.unpack_from(buffer, offset)
     end = offset + 24 + length
-    if magic != _MAGIC_NOW:
+    if magic != MAGIC_NOW:
         if magic[:3] == MAGIC and magic[3] > VERSION and crc32(buffer[offset + 8 : end], crc32(magic)) == crc:
             raise NewerVersionError(magic[3])
         return None
-    if length > PAYLOAD_MAX or end > len(buffer) or crc32(buffer[offset + 8 : end], _SEED) != crc:
+    if length > PAYLOAD_MAX or end > len(buffer) or crc32(buffer[offset + 8 : end], SEED) != crc:
         return None
     body = offset + HEADER_BYTES + key_bytes
     return end, Frame(type_, STREAMS[stream], sequence, id_, buffer[offset + HEADER_BYTES : body], buffer[body:end])
