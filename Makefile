@@ -16,7 +16,7 @@ help:
 	@echo "make test    every test, against a real Redis and a real Kafka     (PYTEST='-k name' to choose)"
 	@echo "make check   ruff, mypy and the direction of imports"
 	@echo "make format  let ruff write what it can"
-	@echo "make bench   side by side with what people would use instead"
+	@echo "make bench   side by side with what people would use instead, and as things grow: about an hour"
 	@echo "make wheel   a wheel of this machine's kind with the data path compiled, in dist/    (needs a C compiler)"
 
 # The stamp is newer than pyproject.toml exactly when the environment holds what it asks for.
@@ -50,7 +50,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --write
 
 wheel: $(STAMP)
 	SIDECAR_COMPILE=1 $(BIN)/python -m pip wheel --disable-pip-version-check --no-deps --wheel-dir dist .
