@@ -9,10 +9,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from benchmarks.peers import Peer
-from benchmarks.stage import API_KEY, LOAD_CORE, RunFailed, Stage
+from benchmarks.stage import API_KEY, FAILURES, LOAD_CORE, RunFailed, Stage, twice
 from benchmarks.upstreams import start_upstream
 
 QUANTILES = {"p50": 5000, "p99": 9900, "p99.9": 9990}  # of 10,000
@@ -78,10 +79,10 @@ def measure_latency(peers: Sequence[Peer], shape: tuple[int, int, int, int], say
                 continue
             say(f"round {number + 1} of {rounds}: {result.titles[name]} at {rate} requests/s")
             try:
-                ordered = _once(peer, rate, seconds, answer_bytes)
+                ordered = twice(partial(_once, peer, rate, seconds, answer_bytes), say)
                 figures = {label: quantile(ordered, share) for label, share in QUANTILES.items()}
                 result.rounds_us.setdefault(name, []).append(figures)
-            except RunFailed as failure:
+            except FAILURES as failure:
                 result.left_out[name] = str(failure)
                 result.rounds_us.pop(name, None)
     return result

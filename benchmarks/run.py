@@ -7,12 +7,13 @@ or fails, is named and left out, never guessed.
 from __future__ import annotations
 
 import json
+import resource
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.console import Console
@@ -21,19 +22,19 @@ from benchmarks import kept, load, page, plots, profiler, report, sidecars, tool
 from benchmarks.curves import memory
 from benchmarks.curves.catalogue import BY_NAME, Curve
 from benchmarks.curves.point import Timing
-from benchmarks.curves.rounds import FAILURES, Measured, measure_curve
+from benchmarks.curves.rounds import Measured, measure_curve
 from benchmarks.goals import Evidence
 from benchmarks.latency import Latencies, measure_latency
 from benchmarks.measure import BASELINE, Results, Shape, measure_all
 from benchmarks.peers import PEERS, Peer
+from benchmarks.stage import FAILURES, twice
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 FORMS: dict[str, Peer] = {p.name: p for p in (*PEERS, *sidecars.FORMS)}
 LATENCY_FORMS = (BASELINE, "envoy", "embedded", "leased", "redis")
 SHORT_FORMS, SHORT_CURVE = (BASELINE, "leased", "redis"), "limits"
-ATTEMPTS = 3  # of the short form
+DESCRIPTORS = 65_536
 ALL = "all"
-Part = TypeVar("Part", Results, Measured)
 OUT = Console(width=None if sys.stdout.isatty() else 180)
 TELL = Console(stderr=True)
 
@@ -110,12 +111,20 @@ def main(**options: Any) -> None:
         raise click.ClickException("the benchmark reads /proc and pins with taskset: it runs on Linux only")
     if why := load.missing():
         raise click.ClickException(f"wrk: {why}")
+    _more_descriptors()
     if asked.profiled:
         _profile(chosen(asked.profiled)[0], asked.shape)
     elif asked.short:
         sys.exit(_short(asked))
     else:
         sys.exit(_measure(asked))
+
+
+def _more_descriptors() -> None:
+    """For all that is started and its connections, as far as this user may."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    enough = DESCRIPTORS if most == resource.RLIM_INFINITY else min(most, DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (enough, most))
 
 
 def _measure(asked: Asked) -> int:
@@ -184,7 +193,7 @@ def _memory(asked: Asked) -> bool:
     rounds = []
     for number in range(min(asked.rounds, 3)):
         _say(f"memory, round {number + 1} of {min(asked.rounds, 3)}")
-        rounds.append(memory.memory())
+        rounds.append(twice(memory.memory, _say))
     if asked.keeps:
         kept.keep("memory", ["memory"], {"rounds": rounds, "connections": memory.CONNECTIONS})
     if asked.as_json:
@@ -198,23 +207,11 @@ def _short(asked: Asked) -> int:
     """A look that fits into continuous integration: it says nothing of goals, only that all of it can be measured."""
     brief = Asked(**{**asdict(asked), "rounds": 1, "seconds": 2})
     forms, curve = chosen(",".join(SHORT_FORMS)), BY_NAME[SHORT_CURVE]
-    results = _again(lambda: measure_all(forms, brief.shape, _say))
+    results = measure_all(forms, brief.shape, _say)
     _show(results, _versions(results), brief)
-    found = _again(lambda: measure_curve(curve, brief.timing, 1, _say, ends=True))
+    found = measure_curve(curve, brief.timing, 1, _say, ends=True)
     _show_curve(curve, found, brief)
     return int(bool(results.left_out or found.left_out))
-
-
-def _again(measured: Callable[[], Part]) -> Part:
-    """A busy machine may fail a run that the next one does: only what fails every time cannot be measured."""
-    found = measured()
-    for _ in range(ATTEMPTS - 1):
-        if not found.left_out:
-            break
-        for name, why in found.left_out.items():
-            _say(f"once more, because of {name or 'it'}: {why}")
-        found = measured()
-    return found
 
 
 def _compose() -> None:

@@ -17,7 +17,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
+
+from redis.exceptions import RedisError
 
 TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]  # those that we may use
@@ -25,11 +27,26 @@ PROXY_CORE, LOAD_CORE = CORES[0], CORES[min(1, len(CORES) - 1)]
 API_KEY = "bench-4f9c2a7d1e8b6350"
 SPENT_KEY = "bench-spent-91d0c3b7a5"  # registered as well, with limits that a few requests use up
 
+T = TypeVar("T")
 Parts = dict[str, list[int]]  # part of the work -> the pids that do it
 
 
 class RunFailed(Exception):  # noqa: N818 - a sentence for the person at the terminal
     """This run gave no number that could be trusted; the message says why."""
+
+
+# What a machine may lack or do in the middle of a run; a fault of the harness is none of these.
+FAILURES = (RunFailed, OSError, subprocess.SubprocessError, RedisError)
+
+
+def twice(run: Callable[[], T], say: Callable[[str], None]) -> T:
+    """What `run` gives, at the second attempt where the first fails: a machine with other work fails one now and then,
+    and an hour of rounds should outlive it."""
+    try:
+        return run()
+    except FAILURES as failure:
+        say(f"once more: {str(failure).splitlines()[0]}")
+    return run()
 
 
 def free_port() -> int:

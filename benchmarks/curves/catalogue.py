@@ -129,8 +129,8 @@ CURVES = (
         _each((10, 1_000, 100_000, 1_000_000), _keys_used),
         shown=("pss_kib", "redis_ns"),
         note=(
-            "Each request with a key drawn evenly from all, exact limits. A worker remembers 100,000 keys "
-            "(`keys.cache_size`); what it does not know it asks Redis for."
+            "Each request with a key drawn evenly from all, exact limits, beginning with none remembered. A worker "
+            "remembers 100,000 keys (`keys.cache_size`) for 30 s; what it does not know it asks Redis for."
         ),
     ),
     Curve("limits", "Limits on a request", "limits", 1, _each((1, 2, 4, 8), _limits), shown=("redis_ns",)),

@@ -124,8 +124,8 @@ def bare_ns(timing: Timing, upstream_of: Callable[[Stage], int]) -> int:
 
 def hold(stage: Stage, port: int, count: int) -> None:
     """Have `count` idle connections held open until the stage is left."""
-    if (most := resource.getrlimit(resource.RLIMIT_NOFILE)[1]) < count + 1000:
-        raise RunFailed(f"{count} connections need as many descriptors; ulimit -Hn is {most}")
+    if (most := resource.getrlimit(resource.RLIMIT_NOFILE)[0]) < count + 1000:
+        raise RunFailed(f"{count} connections need as many descriptors; ulimit -n is {most}")
     stage.start("idle", [sys.executable, str(IDLE), str(port), str(count), API_KEY], LOAD_CORE)
     stage.until(f"{count} connections", lambda: f"ready {count}" in stage.log("idle"), 120)
 

@@ -7,21 +7,16 @@ own round is not compared.
 from __future__ import annotations
 
 import statistics
-import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import redis
-
 from benchmarks.curves.catalogue import Curve
 from benchmarks.curves.point import Figures, Timing
-from benchmarks.stage import RunFailed
-
-# What a machine may lack or do in the middle of a run; a fault of ours is none of these.
-FAILURES = (RunFailed, OSError, subprocess.SubprocessError, redis.RedisError)
+from benchmarks.stage import FAILURES, twice
 
 
 @dataclass
@@ -67,7 +62,7 @@ def measure_curve(
                     continue
                 say(f"curve {curve.name}, round {number + 1} of {rounds}: {x:,} {curve.axis}")
                 try:
-                    measured.figures.setdefault(x, {})[number] = points[x](timing)
+                    measured.figures.setdefault(x, {})[number] = twice(partial(points[x], timing), say)
                 except FAILURES as failure:
                     measured.left_out[str(x)] = str(failure)
                     measured.figures.pop(x, None)
