@@ -1,6 +1,7 @@
-"""What the gateway needs of the world, as small Protocols.
+"""What the gateway needs of the world, as small interfaces.
 
-Edges implement them, decorators wrap them, `app` introduces them.
+Edges implement them, decorators wrap them, `app` introduces them. What every request asks is a base class and no
+Protocol: compiled, a call of it is a jump and no look-up by name.
 
 Everything that may have to wait takes a callback, called once, at once where the answer is known: on the data path a
 callback costs a seventh of a coroutine.
@@ -9,7 +10,7 @@ callback costs a seventh of a coroutine.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar.core.counter import Checks
 from sidecar.core.decision import Decision
@@ -17,34 +18,67 @@ from sidecar.core.errors import StoreError, UpstreamError
 from sidecar.core.http import Problem, Request, ResponseHead
 from sidecar.core.identity import Identity
 from sidecar.core.policy import Policy, Route, Tap
-from sidecar.core.record import Alert, Totals
+from sidecar.core.record import Alert, Facts, Totals
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from mypy_extensions import mypyc_attr
+else:
+
+    def mypyc_attr(**_said: bool) -> Any:
+        """What the compiler is told of a class is nothing to the interpreter."""
+        return lambda cls: cls
 
 
-class Clock(Protocol):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Clock:
     """`now_us`: wall time, µs since the Unix epoch. `mono_us`: µs that never step, for durations and deadlines."""
 
-    def now_us(self) -> int: ...
-    def mono_us(self) -> int: ...
+    __slots__ = ()
+
+    def now_us(self) -> int:
+        raise NotImplementedError
+
+    def mono_us(self) -> int:
+        raise NotImplementedError
 
 
-class Keys(Protocol):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Keys:
     """The registered API keys, found by the SHA-256 digest of the credential."""
+
+    __slots__ = ()
+
+    def known(self, digest: bytes) -> Identity | None:  # noqa: ARG002 - of those that implement it
+        """The identity, where it can be told without waiting; None where `find` has to be asked."""
+        return None
 
     def find(self, digest: bytes, done: Callable[[Identity | StoreError | None], None]) -> None:
         """The identity, None where the key is unknown or revoked, StoreError where the store did not answer."""
+        raise NotImplementedError
 
 
-class Counters(Protocol):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Counters:
     """The counters, in memory or on Redis. All calls are idempotent by exchange id (26 ASCII bytes)."""
+
+    __slots__ = ()
+
+    def spend(self, id: bytes, checks: Checks) -> Decision | None:  # noqa: ARG002 - as above
+        """`reserve` by units that are in hand already; None where there are none, and nothing has been done."""
+        return None
 
     def reserve(self, id: bytes, checks: Checks, done: Callable[[Decision | StoreError], None]) -> None:
         """Ask all of `checks`, all or none, in one step."""
+        raise NotImplementedError
 
     def force(self, id: bytes, checks: Checks, done: Callable[[Decision | StoreError], None]) -> None:
         """Reserve without asking: for what was let through while the store was away. Counted past the limit as well.
 
         A rate is filled to its burst and no further: what would have leaked away since then is not owed.
         """
+        raise NotImplementedError
 
     def settle(
         self,
@@ -57,6 +91,17 @@ class Counters(Protocol):
 
         `failed` is called where the store did not take it; asking again is safe.
         """
+        raise NotImplementedError
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Local(Counters):
+    """Counters in memory, which forget a wallet when they are told to."""
+
+    __slots__ = ()
+
+    def forget(self, keys: Sequence[str]) -> None:
+        raise NotImplementedError
 
 
 class Retries(Protocol):
@@ -99,14 +144,19 @@ class Commands(Protocol):
     def send(self, slot_key: str, packed: bytes, done: Callable[[Any | StoreError], None]) -> None: ...
 
 
-class Journal(Protocol):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Journal:
     """The durable log of this worker. `then(True)` is called once the entry is as safe as `durability` says."""
+
+    __slots__ = ()
 
     def accepting(self) -> bool:
         """False where the journal is full or broken and `on_full: reject` says to refuse new requests."""
+        raise NotImplementedError
 
     def open(self, id: bytes, body: bytes, then: Callable[[bool], None]) -> None:
         """Write an OPEN entry: the exchange is about to reach the upstream. `body` is JSON."""
+        raise NotImplementedError
 
     def close(
         self, stream: str, id: bytes, key: str, write: Callable[[str, int], bytes], then: Callable[[bool], None]
@@ -116,109 +166,216 @@ class Journal(Protocol):
         `stream` is "records" or "denials"; `key` the partition key; `write(source, sequence)` gives the record's
         bytes, with the next number of that stream.
         """
+        raise NotImplementedError
 
 
-class Probe(Protocol):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Probe:
     """Plain integers that a collector reads at scrape."""
 
-    def answered(self, route: str, status: int, added_us: int) -> None: ...
-    def denied(self, limit: str, *, shadow: bool) -> None: ...
-    def count(self, name: str) -> None: ...
+    __slots__ = ()
+
+    def answered(self, route: str, status: int, added_us: int) -> None:
+        raise NotImplementedError
+
+    def denied(self, limit: str, *, shadow: bool) -> None:
+        raise NotImplementedError
+
+    def count(self, name: str) -> None:
+        raise NotImplementedError
 
 
-class Client(Protocol):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Client:
     """The downstream side of one exchange, as the listener offers it. Writes after the client is gone are no-ops.
 
     `peer` is the connection's other address, `tls` whether it is encrypted.
     """
+
+    __slots__ = ()
 
     peer: str
     tls: bool
 
     def interim(self, head: bytes) -> None:
         """Pass a 1xx head on. Nothing is sent to HTTP/1.0 clients."""
+        raise NotImplementedError
 
     def write(self, data: bytes) -> None:
         """Send bytes of the answer as they are: heads and framing are the gateway's."""
+        raise NotImplementedError
 
     def finish(self, *, close: bool) -> None:
         """The answer is complete: take the next request, or close once all is flushed."""
+        raise NotImplementedError
 
     def skips(self) -> bool:
         """What is left of the request's body is short and sure to come: the connection can go on without it."""
+        raise NotImplementedError
 
     def cut(self) -> None:
         """The answer cannot be completed: abort the connection, never end it cleanly."""
+        raise NotImplementedError
 
     def tunnel(self) -> None:
         """A 101 was sent: from now on bytes pass raw through `Exchange.on_body`."""
+        raise NotImplementedError
 
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        raise NotImplementedError
 
-
-class Exchange(Protocol):
-    """What the listener tells the gateway about one request, after `serve` made it."""
-
-    def on_body(self, data: bytes) -> None: ...
-    def on_body_end(self, trailers: list[tuple[bytes, bytes]]) -> None: ...
-    def on_body_broken(self, problem: Problem) -> None:
-        """The body's framing was wrong, too long or too slow: refuse if nothing was answered yet, else cut."""
-
-    def on_client_gone(self) -> None: ...
-    def on_client_paused(self) -> None: ...
-    def on_client_resumed(self) -> None: ...
+    def resume_reading(self) -> None:
+        raise NotImplementedError
 
 
-class Leg(Protocol):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Leg:
     """One request on one upstream connection."""
+
+    __slots__ = ()
 
     def write(self, data: bytes) -> None:
         """Body bytes, unframed; the leg frames them by length or in chunks."""
+        raise NotImplementedError
 
-    def end(self, trailers: list[tuple[bytes, bytes]]) -> None: ...
+    def end(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        raise NotImplementedError
+
     def cancel(self) -> None:
         """The client is gone or the answer was refused: close the connection, call nothing any more."""
+        raise NotImplementedError
 
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        raise NotImplementedError
+
+    def resume_reading(self) -> None:
+        raise NotImplementedError
 
 
-class Caller(Protocol):
-    """What the upstream tells the exchange."""
+class Connection(Leg):
+    """A leg as its pool sees it: one connection, which carries one exchange after the other."""
+
+    __slots__ = ("address", "attempt", "closed", "head", "idle_since", "request", "served", "transport")
+
+    address: Any  # where it leads, as the pool knows it
+    closed: bool
+    idle_since: float  # on the loop's clock, s
+    served: int  # exchanges so far, the one under way included
+    transport: asyncio.Transport
+    # Of the exchange.
+    request: Request
+    head: bytes
+    attempt: int
+
+    def start(self, request: Request, head: bytes, caller: Caller, attempt: int) -> None:
+        """Carry this request now: the head goes out, then `caller` writes the body."""
+        raise NotImplementedError
+
+    def sweep(self, now: float) -> None:
+        """Called a few times a second by the one wheel: no timer per request."""
+        raise NotImplementedError
+
+
+class Caller(Facts):
+    """What the upstream tells the exchange, which is also the facts of it."""
+
+    __slots__ = ()
 
     def replayable(self) -> bool:
         """True while every body byte handed on so far is still held, so that a safe retry can send it again."""
+        raise NotImplementedError
 
     def on_leg(self, leg: Leg) -> None:
         """A connection carries the head now; write the body from its start. Called again for a retry."""
+        raise NotImplementedError
 
     def on_retry(self) -> None:
         """That connection is lost, and another is looked for: hold what comes of the body until it is there."""
+        raise NotImplementedError
 
-    def on_interim(self, head: ResponseHead) -> None: ...
+    def on_interim(self, head: ResponseHead) -> None:
+        raise NotImplementedError
+
     def on_response(self, head: ResponseHead) -> None:
         """The final head; `on_response_body` always follows in the same turn, if only with b""."""
+        raise NotImplementedError
 
-    def on_response_body(self, data: bytes, done: bool) -> None: ...
+    def on_response_body(self, data: bytes, done: bool) -> None:
+        raise NotImplementedError
+
     def on_response_trailers(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """Trailers, told before the `done` of the body they end."""
+        raise NotImplementedError
 
     def on_upstream_failed(self, error: UpstreamError) -> None:
         """Final: before the head, the error's status is to be answered; after it, the client's connection is cut."""
+        raise NotImplementedError
 
-    def on_upstream_paused(self) -> None: ...
-    def on_upstream_resumed(self) -> None: ...
+    def on_upstream_paused(self) -> None:
+        raise NotImplementedError
+
+    def on_upstream_resumed(self) -> None:
+        raise NotImplementedError
 
 
-class Upstream(Protocol):
+class Exchange(Caller):
+    """What the listener tells the gateway about one request, after `serve` made it."""
+
+    __slots__ = ()
+
+    def on_body(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def on_body_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        raise NotImplementedError
+
+    def on_body_broken(self, problem: Problem) -> None:
+        """The body's framing was wrong, too long or too slow: refuse if nothing was answered yet, else cut."""
+        raise NotImplementedError
+
+    def on_client_gone(self) -> None:
+        raise NotImplementedError
+
+    def on_client_paused(self) -> None:
+        raise NotImplementedError
+
+    def on_client_resumed(self) -> None:
+        raise NotImplementedError
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Upstream:
     """A named API behind us: several addresses, pooled connections, one safe retry."""
+
+    __slots__ = ()
 
     def send(self, request: Request, head: bytes, caller: Caller) -> None:
         """Start the exchange with the rebuilt request head. Never blocks; everything comes back through `caller`."""
+        raise NotImplementedError
 
     def forget(self, caller: Caller) -> None:
         """The caller wants nothing any more, and has no leg yet."""
+        raise NotImplementedError
+
+
+class Owner(Upstream):
+    """An upstream as its connections see it. Times are of the loop's clock, in s; `heads` are those judged before."""
+
+    __slots__ = ("between_bytes_s", "first_byte_s", "heads", "now", "total_s")
+
+    first_byte_s: float
+    between_bytes_s: float
+    total_s: float
+    now: float
+    heads: dict[bytes, ResponseHead]
+
+    def release(self, leg: Connection, *, reusable: bool) -> None:
+        """The connection carries nothing any more."""
+        raise NotImplementedError
+
+    def lost(self, leg: Connection, caller: Caller, error: UpstreamError, *, untouched: bool) -> None:
+        """The exchange failed. `untouched`: not one byte of an answer was seen."""
+        raise NotImplementedError
 
 
 class House:
@@ -227,8 +384,7 @@ class House:
     A base class and no Protocol: there is one, and every step of every exchange asks it for something.
     """
 
-    now_us: Callable[[], int]
-    mono_us: Callable[[], int]
+    clock: Clock
     keys: Keys
     counters: Counters
     retries: Retries

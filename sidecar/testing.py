@@ -19,12 +19,12 @@ from sidecar.core.price import wallet as wallets
 from sidecar.core.price.wallet import Grant, Wallet
 from sidecar.core.record import Alert, Ids
 from sidecar.core.record.alert import window_alert
-from sidecar.ports import Caller
+from sidecar.ports import Caller, Client, Clock, Counters, Journal, Keys, Leg, Probe, Upstream
 
 SOURCE = "//sidecar/test/1"
 
 
-class HandClock:
+class HandClock(Clock):
     """`ports.Clock` that moves only when it is turned. `step` moves the wall clock alone, as NTP would."""
 
     def __init__(self, now_us: int = 1_763_692_406_000_000) -> None:
@@ -78,7 +78,7 @@ class Held:
             call()
 
 
-class KeyBook(Held):
+class KeyBook(Held, Keys):
     """`ports.Keys` from a dictionary. `fails` is what it answers instead, while it is set."""
 
     def __init__(self, pepper: bytes = b"") -> None:
@@ -103,7 +103,7 @@ class KeyBook(Held):
         self.answer(lambda: done(found))
 
 
-class CounterBook(Held):
+class CounterBook(Held, Counters):
     """`ports.Counters` on a dictionary, which is never cleaned. `fails` is answered instead, while it is set."""
 
     def __init__(self, clock: HandClock) -> None:
@@ -232,7 +232,7 @@ class Written(NamedTuple):
     body: bytes
 
 
-class MemoryJournal(Held):
+class MemoryJournal(Held, Journal):
     """`ports.Journal` in a list. `full` refuses new exchanges; `broken` writes nothing and says so.
 
     While `holding`, entries are written but not yet safe: `then` waits.
@@ -268,7 +268,7 @@ class MemoryJournal(Held):
         self.answer(lambda: then(written))
 
 
-class Tally:
+class Tally(Probe):
     """`ports.Probe` that keeps what it was told."""
 
     def __init__(self) -> None:
@@ -286,7 +286,7 @@ class Tally:
         self.counts[name] += 1
 
 
-class ScriptedUpstream:
+class ScriptedUpstream(Upstream):
     """`ports.Upstream` that waits for the test: each exchange is a `Call` in `calls`."""
 
     def __init__(self) -> None:
@@ -300,7 +300,7 @@ class ScriptedUpstream:
         self.forgotten.append(caller)
 
 
-class Call:
+class Call(Leg):
     """One exchange as the upstream sees it, and `ports.Leg` once the test says that it is connected."""
 
     def __init__(self, request: Request, head: bytes, caller: Caller) -> None:
@@ -351,7 +351,7 @@ class Call:
         self.reading_paused = False
 
 
-class PaperClient:
+class PaperClient(Client):
     """`ports.Client` that keeps what it was sent. `ended` is "", "kept", "closed" or "cut"."""
 
     def __init__(self, peer: str = "192.0.2.7", *, tls: bool = False) -> None:

@@ -65,8 +65,7 @@ class House(ports.House):
     def __init__(
         self, ports: Ports, policy: Policy, upstream_of: Callable[[Route], Upstream], mint: Mint, manner: Manner
     ) -> None:
-        clock, self.keys, self.counters, self.journal, self.probe, self.retries, self.alerts = ports
-        self.now_us, self.mono_us = clock.now_us, clock.mono_us
+        self.clock, self.keys, self.counters, self.journal, self.probe, self.retries, self.alerts = ports
         self.pepper = manner.pepper
         self.mint = mint
         self.draining = False
@@ -128,7 +127,7 @@ class House(ports.House):
         self.inflight -= 1
         if not self.inflight:
             self.idle.set()
-        took_us = exchange.duration_us or self.mono_us() - exchange.started_us
+        took_us = exchange.duration_us or self.clock.mono_us() - exchange.started_us
         self.probe.answered(exchange.route, exchange.status, took_us - exchange.upstream_us)
         if exchange.opened and exchange.outcome not in _NOT_NEWS:
             self._tell(exchange)
@@ -136,7 +135,7 @@ class House(ports.House):
     def sweep(self) -> None:
         """The wheel's turn: answers that were read on long enough without their clients."""
         if self.unheard:
-            now_us = self.mono_us()
+            now_us = self.clock.mono_us()
             for exchange in [each for each in self.unheard if now_us > each.due_us]:
                 exchange.on_overdue()
 

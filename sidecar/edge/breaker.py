@@ -11,17 +11,18 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from sidecar.core.errors import StoreError
+from sidecar.ports import Counters
 
 if TYPE_CHECKING:
     from sidecar.core.counter import Checks
     from sidecar.core.decision import Decision
-    from sidecar.ports import Clock, Counters
+    from sidecar.ports import Clock
 
 _Done = Callable[["Decision | StoreError"], None]
 _Ask = Callable[[bytes, "Checks", _Done], None]
 
 
-class Breaker:
+class Breaker(Counters):
     """Opens after `failures` StoreErrors in a row, probes every `pause_us`. `opened` counts the openings.
 
     Not its business: what an error means for the request (that is the degraded decision), and settles, whose success

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from time import perf_counter_ns, time_ns
 from typing import Final
 
+from sidecar.ports import Clock
+
 _WALL_NS: Final[Callable[[], int]] = time_ns
 _STEADY_NS: Final[Callable[[], int]] = perf_counter_ns
 
 
-class SystemClock:
+class SystemClock(Clock):
     """`ports.Clock`: µs since the Unix epoch, and µs that never step."""
 
     __slots__ = ()

@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from sidecar.core.counter import COUNT_MAX
 from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
 from sidecar.core.price import dearest
-from sidecar.ports import Counters
+from sidecar.ports import Counters, Local
 
 if TYPE_CHECKING:
     from sidecar.core.counter import Checks
@@ -32,12 +32,6 @@ BATCH = 32  # debts paid in one turn of the loop
 PLANS = 4_096  # shares kept ready, one per Checks in use
 
 _Done = Callable[["Decision | StoreError"], None]
-
-
-class Local(Counters, Protocol):
-    """Counters in memory, which forget a wallet when they are told to."""
-
-    def forget(self, keys: Sequence[str]) -> None: ...
 
 
 def share_of(limit: Limit, workers: int) -> Limit:
@@ -79,7 +73,7 @@ class _Debt:
         self.truth = truth
 
 
-class Degraded:
+class Degraded(Counters):
     """Wraps the shared counters with `local` ones in memory that hold this worker's share.
 
     Plain integers: `allowed`, `denied` (decisions made alone), `owed` (exchanges and sums yet to be told), `paid`,

@@ -6,18 +6,19 @@ less than the refused cost; it never allows anything. A top-up or a new plan is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from operator import lt
 from typing import TYPE_CHECKING, Final
 
 from sidecar.core.decision import Decision
+from sidecar.ports import Counters
 
 if TYPE_CHECKING:
     from sidecar.core.counter import Checks
     from sidecar.core.errors import StoreError
     from sidecar.core.policy import Limit
-    from sidecar.ports import Clock, Counters
+    from sidecar.ports import Clock
 
 HOLD_US: Final = 1_000_000
 CAP: Final = 65_536
@@ -26,7 +27,7 @@ _Done = Callable[["Decision | StoreError"], None]
 _Keys = tuple[tuple[str, ...], ...]
 
 
-class Denials:
+class Denials(Counters):
     """Remembers up to CAP denials by the counters asked together, the oldest forgotten first. `hits` counts repeats.
 
     Other counters asked with the same exhausted one are another question: their figures are in the answer, so the
@@ -39,15 +40,27 @@ class Denials:
         self._mono_us = clock.mono_us
         self._denied: dict[_Keys, tuple[int, int, Decision]] = {}  # until, seen at (mono µs), what was said
         self.hits = 0
-        self.force = inner.force
-        self.settle = inner.settle
+
+    def spend(self, id: bytes, checks: Checks) -> Decision | None:
+        """What was denied is denied again."""
+        if not self._denied or (again := self._again(checks)) is None:
+            return None
+        self.hits += 1
+        return again
 
     def reserve(self, id: bytes, checks: Checks, done: _Done) -> None:
-        if self._denied and (again := self._again(checks)):
-            self.hits += 1
+        if (again := self.spend(id, checks)) is not None:
             done(again)
         else:
             self._inner.reserve(id, checks, partial(self._decided, done))
+
+    def force(self, id: bytes, checks: Checks, done: _Done) -> None:
+        self._inner.force(id, checks, done)
+
+    def settle(
+        self, id: bytes, checks: Checks, truth: Sequence[int], failed: Callable[[StoreError], None] | None = None
+    ) -> None:
+        self._inner.settle(id, checks, truth, failed)
 
     def _again(self, checks: Checks) -> Decision | None:
         entry = self._denied.get(checks.keys)

@@ -18,6 +18,7 @@ import yaml
 
 from sidecar.core.errors import Fault, PolicyError
 from sidecar.core.identity import Identity, KeyRecord, read_record
+from sidecar.ports import Keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ _TEXT, _BOOL, _DATE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:bool", "tag:ya
 _SHAPE = "a key file is `keys:` and a list of `{ id: …, hash: …, customer: …, subject: …, plan: … }`"
 
 
-class FileKeys:
+class FileKeys(Keys):
     """The keys of one file, in memory. Is `ports.Keys`; answers at once.
 
     PolicyError from the constructor and from `reload` carries every fault of the file; after a failed `reload` the keys
@@ -43,12 +44,16 @@ class FileKeys:
         self._known: dict[bytes, Identity] = {}
         self.reload()
 
-    def find(self, digest: bytes, done: Callable[[Identity | StoreError | None], None]) -> None:
-        """The identity, or None where the key is unknown, revoked or past its end. Never a StoreError."""
+    def known(self, digest: bytes) -> Identity | None:
+        """The identity, or None where the key is unknown, revoked or past its end."""
         identity = self._known.get(digest)
         if identity is not None and identity.expires_us and self._clock.now_us() >= identity.expires_us:
-            identity = None
-        done(identity)
+            return None
+        return identity
+
+    def find(self, digest: bytes, done: Callable[[Identity | StoreError | None], None]) -> None:
+        """As `known`. Never a StoreError."""
+        done(self.known(digest))
 
     def reload(self) -> None:
         """Read the file again, and put it in force."""

@@ -17,6 +17,7 @@ import jwt
 
 from sidecar.core.errors import Fault, PolicyError, StoreError
 from sidecar.core.identity import Identity
+from sidecar.ports import Keys
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -91,7 +92,7 @@ def read_jwks(text: bytes, file: str, allowed: Sequence[str]) -> list[_Key]:
     return usable
 
 
-class JwtKeys:
+class JwtKeys(Keys):
     """Finds identities by verified tokens. `keys` is a JWK Set's text; or `url`, from which `fetch` brings one.
 
     A fetched set is kept for `keys_ttl_s`, and longer where a new one cannot be had. PolicyError: `keys` is wrong.

@@ -10,12 +10,13 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.core.errors import StoreError
+from sidecar.ports import Keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sidecar.core.identity import Identity
-    from sidecar.ports import Clock, Keys, Probe
+    from sidecar.ports import Clock, Probe
 
     Done = Callable[[Identity | StoreError | None], None]
 
@@ -45,7 +46,7 @@ class _Entry:
         self.stale_until_us = stale_until_us
 
 
-class KeyCache:
+class KeyCache(Keys):
     """Wraps `keys` and is `ports.Keys`. Times run on the monotonic clock; a key's own end on the wall clock."""
 
     def __init__(self, keys: Keys, clock: Clock, probe: Probe, bounds: CacheBounds | None = None) -> None:
@@ -58,16 +59,21 @@ class KeyCache:
         self._epoch = 0  # entries of an older one are asked for again
         self._changes = 0  # an answer to a question from before a change is not kept
 
+    def known(self, digest: bytes) -> Identity | None:
+        """As the store said, at most the time to live ago."""
+        entry = self._known.get(digest)
+        if entry is None or self._clock.mono_us() >= entry.fresh_until_us or entry.epoch != self._epoch:
+            return None
+        self._known.move_to_end(digest)
+        return entry.identity
+
     def find(self, digest: bytes, done: Done) -> None:
         """As the store would say, at most the time to live ago; at once where it is cached."""
-        now_us = self._clock.mono_us()
-        entry = self._known.get(digest)
-        if entry is not None:
-            if now_us < entry.fresh_until_us and entry.epoch == self._epoch:
-                self._known.move_to_end(digest)
-                done(entry.identity)
-                return
-        elif now_us < self._unknown.get(digest, 0):
+        identity = self.known(digest)
+        if identity is not None:
+            done(identity)
+            return
+        if digest not in self._known and self._clock.mono_us() < self._unknown.get(digest, 0):
             done(None)
             return
         changes = self._changes

@@ -105,7 +105,7 @@ class Listener:
             connection.on_abort()
 
 
-class Downstream:
+class Downstream(Client):
     """One client connection: `ports.Client` for the exchange that it carries, an `asyncio.Protocol` by its methods."""
 
     __slots__ = (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar.core.counter import NEVER_US, id_us
 from sidecar.core.decision import Decision, Write, changes_nothing, reserve, settle
 from sidecar.core.errors import StoreError
+from sidecar.ports import Local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 DROPPED_MAX = 64  # expired keys by one call
 
 
-class MemoryCounters:
+class MemoryCounters(Local):
     """`Counters` that answer at once. `state` is what the rule reads: key → stored value."""
 
     def __init__(self, clock: Clock) -> None:

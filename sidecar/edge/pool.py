@@ -11,15 +11,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from sidecar.core.errors import UpstreamError
 from sidecar.core.http.request import Request
 from sidecar.core.http.response import ResponseHead
-from sidecar.ports import Caller
+from sidecar.ports import Caller, Connection, Owner
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 FAILURES_TO_EJECT: Final = 3
@@ -51,21 +50,21 @@ class Address:
         self.tls = parts.scheme == "https"
         self.host = parts.hostname
         self.port = parts.port or (443 if self.tls else 80)
-        self.idle: deque[Any] = deque()
+        self.idle: list[Connection] = []  # the last used last
         self.open = 0
         self.failures = 0
         self.ejections = 0
         self.ejected_until = 0.0
 
 
-class Pool:
+class Pool(Owner):
     """`ports.Upstream` over TCP or TLS. `make_leg(pool, address)` builds the protocol of one connection."""
 
     def __init__(
         self,
         name: str,
         urls: list[str],
-        make_leg: Callable[[Pool, Address], Any],
+        make_leg: Callable[[Pool, Address], Connection],
         *,
         limits: PoolLimits | None = None,
         tls: ssl.SSLContext | None = None,
@@ -82,7 +81,7 @@ class Pool:
         self._make_leg = make_leg
         self._tls = tls
         self._turn = 0
-        self._busy: set[Any] = set()
+        self._busy: set[Connection] = set()
         self._connecting: dict[Caller, asyncio.Task[None]] = {}
 
     @property
@@ -134,8 +133,8 @@ class Pool:
         address.open += 1
         try:
             async with asyncio.timeout(self.limits.connect_s):
-                _, leg = await asyncio.get_running_loop().create_connection(
-                    lambda: self._make_leg(self, address),
+                _, made = await asyncio.get_running_loop().create_connection(
+                    lambda: cast("asyncio.BaseProtocol", self._make_leg(self, address)),
                     address.host,
                     address.port,
                     ssl=self._tls if address.tls else None,
@@ -151,6 +150,7 @@ class Pool:
             address.open -= 1
             raise
         self._connecting.pop(caller, None)
+        leg = cast("Connection", made)
         if leg.closed or leg.transport.is_closing():  # accepted and dropped: nobody would tell us a second time
             address.open -= 1
             self._blame(address)
@@ -176,9 +176,8 @@ class Pool:
 
     # What the connections tell.
 
-    def release(self, leg: Any, *, reusable: bool) -> None:
-        """The connection carries nothing any more."""
-        address = leg.address
+    def release(self, leg: Connection, *, reusable: bool) -> None:
+        address: Address = leg.address
         known = leg in self._busy
         self._busy.discard(leg)
         if reusable:
@@ -192,8 +191,7 @@ class Pool:
         if known:
             address.open -= 1
 
-    def lost(self, leg: Any, caller: Caller, error: UpstreamError, *, untouched: bool) -> None:
-        """The exchange failed. `untouched`: not one byte of an answer was seen."""
+    def lost(self, leg: Connection, caller: Caller, error: UpstreamError, *, untouched: bool) -> None:
         stale = untouched and leg.served > 1 and error.slug == "upstream-closed"
         if untouched and not stale:  # a server may close what is idle: that is no fault
             self._blame(leg.address)

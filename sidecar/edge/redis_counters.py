@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sidecar.core.counter import COUNT_MAX, expiry_us, id_us, pace_of, previous_ceiling, shift_of
 from sidecar.core.decision import MARK_LIFE_US, Decision, changes_nothing, shadowed_of
 from sidecar.core.errors import StoreError
+from sidecar.ports import Counters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,7 +74,7 @@ class _Wire:
         self.instead: Checks | None = None
 
 
-class RedisCounters:
+class RedisCounters(Counters):
     """`Counters` on Redis. `clock` tells how old an id is and nothing else: the time that decides is Redis's.
 
     `unsettled` counts settles that the store did not take.

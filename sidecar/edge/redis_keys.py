@@ -18,6 +18,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity, KeyRecord, read_record
+from sidecar.ports import Keys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -86,7 +87,7 @@ async def disconnect(redis: Redis | RedisCluster) -> None:
         await sentinel.aclose()
 
 
-class RedisKeys:
+class RedisKeys(Keys):
     """The keys of one Redis (single, TLS, Sentinel's master or Cluster: as the client was made). Is `ports.Keys`.
 
     The client's retries are to be off. `watch` runs until it is cancelled; the rest needs no task of its own.

@@ -7,7 +7,7 @@ connection is given back only when both messages ended cleanly and not a byte ca
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 import httptools
 
@@ -15,7 +15,7 @@ from sidecar.core.errors import UpstreamError
 from sidecar.core.http.body import BadFraming, Body, ChunkedBody, LengthBody, UntilCloseBody, chunk, last_chunk
 from sidecar.core.http.request import CHUNKED, Fields, Request
 from sidecar.core.http.response import MAX_HEAD_BYTES, BadAnswer, ResponseHead, read_response, read_status_line
-from sidecar.ports import Caller
+from sidecar.ports import Caller, Connection, Owner
 
 MAX_INTERIM: Final = 16  # 1xx heads before the final one: endless 1xx would hold a client for ever
 MEMO_HEADS: Final = 256  # heads judged before, per pool
@@ -24,35 +24,22 @@ HIGH_WATER_BYTES: Final = 256 * 1024
 _FOREVER: Final = float("inf")
 
 
-class Owner(Protocol):
-    """The pool, as its connections see it."""
-
-    first_byte_s: float
-    between_bytes_s: float
-    total_s: float
-    now: float
-    heads: dict[bytes, ResponseHead]
-
-    def release(self, leg: UpstreamLeg, *, reusable: bool) -> None: ...
-    def lost(self, leg: UpstreamLeg, caller: Caller, error: UpstreamError, *, untouched: bool) -> None: ...
-
-
-class UpstreamLeg:
+class UpstreamLeg(Connection):
     """One upstream connection, and the exchange that it carries now: an `asyncio.Protocol` by its methods.
 
     Fields are grouped by lifetime.
     """
 
     __slots__ = (
-        "address", "closed", "deadline", "idle_since", "owner", "paused", "served", "transport",  # the connection
+        "deadline", "owner", "paused",  # the connection
         "_answered", "_body", "_buffer", "_caller", "_chunked", "_ended", "_held", "_interim", "_reusable",
-        "_total_deadline", "attempt", "head", "request",  # the exchange
+        "_total_deadline",  # the exchange
     )  # fmt: skip
 
     def __init__(self, owner: Owner, address: Any) -> None:
         self.owner = owner
         self.address = address
-        self.transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self.transport = cast("asyncio.Transport", None)
         self.closed = False
         self.paused = False
         self.served = 0
@@ -66,7 +53,6 @@ class UpstreamLeg:
     # The exchange, as the gateway drives it.
 
     def start(self, request: Request, head: bytes, caller: Caller, attempt: int) -> None:
-        """Carry this request now: the head goes out, then `caller` writes the body."""
         now = self.owner.now
         self.request = request
         self.head = head
@@ -173,7 +159,6 @@ class UpstreamLeg:
             self.deadline = self.owner.now + (self.owner.between_bytes_s if self._answered else self.owner.first_byte_s)
 
     def sweep(self, now: float) -> None:
-        """Called a few times a second by the one wheel: no timer per request."""
         if self._caller is None:
             return
         if now > self._total_deadline:

@@ -47,7 +47,7 @@ class Ending(Facts):
         if self.ended:
             return
         self.ended = True
-        self.duration_us = (now_us or self.house.mono_us()) - self.started_us
+        self.duration_us = (now_us or self.house.clock.mono_us()) - self.started_us
         if self.tunnelled:
             self.outcome = "tunnel"
         terms = self.terms
@@ -130,6 +130,6 @@ class Ending(Facts):
             "records",
             alert.id,
             alert.customer,
-            partial(alert_record, alert, self.plan, house.now_us()),
+            partial(alert_record, alert, self.plan, house.clock.now_us()),
             lambda written: house.alerts.wrote(alert) if written else None,
         )

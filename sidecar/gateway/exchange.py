@@ -49,6 +49,9 @@ class RequestExchange(Ending):
             return self._answer(arrival.refusal)
         if not arrival.digest:
             return self._agree(arrival.policy.terms("", arrival.way))
+        known = self.house.keys.known(arrival.digest)
+        if known is not None:
+            return self.identified(known)
         return self.house.keys.find(arrival.digest, self.identified)
 
     def identified(self, found: Identity | StoreError | None) -> None:
@@ -71,7 +74,11 @@ class RequestExchange(Ending):
         if self.identity is None or not terms.limits:
             return self._open()
         checks = self.checks = self.house.checks(self.arrival, self.request, self.arrived_us, self.tap)
-        return self.house.counters.reserve(self.id, checks, self.decided)
+        counters = self.house.counters
+        decision = counters.spend(self.id, checks)
+        if decision is not None:
+            return self.decided(decision)
+        return counters.reserve(self.id, checks, self.decided)
 
     def _take(self, terms: Terms) -> None:
         self.terms = terms
@@ -103,7 +110,7 @@ class RequestExchange(Ending):
         problem = denial_problem(decision)
         self.status = problem.status
         self.house.probe.denied(decision.checks.limits[decision.violated].id, shadow=False)
-        self.duration_us = self.house.mono_us() - self.started_us
+        self.duration_us = self.house.clock.mono_us() - self.started_us
         self.house.journal.close("denials", self.id, self.customer, self._denial, _noted)
         self._answer(problem)
 
@@ -128,7 +135,7 @@ class RequestExchange(Ending):
         if self.request.expect and not self.continued:
             self.client.interim(CONTINUE)
         self.upstream = self.house.upstream(self.way)
-        self.sent_us = self.house.mono_us()
+        self.sent_us = self.house.clock.mono_us()
         return self.upstream.send(self.request, self.house.head_up(self), self)
 
     def on_leg(self, leg: Leg) -> None:
@@ -202,7 +209,7 @@ class RequestExchange(Ending):
             self.out.append(chunk(data) if self.chunked else data)
         if done:
             self.leg = None  # it may carry another exchange by now
-            now_us = self.house.mono_us()
+            now_us = self.house.clock.mono_us()
             self.upstream_us = now_us - self.sent_us
             self._close(now_us)
         elif self.out:
@@ -216,7 +223,7 @@ class RequestExchange(Ending):
     # Endings that nobody asked for.
 
     def on_upstream_failed(self, error: UpstreamError) -> None:
-        self.upstream_us = self.house.mono_us() - self.sent_us
+        self.upstream_us = self.house.clock.mono_us() - self.sent_us
         self.leg = None
         outcome = error.slug.replace("-", "_")
         if self.head is None:
@@ -245,7 +252,7 @@ class RequestExchange(Ending):
         self._drop_leg()
         if self.opened:
             self.client_disconnected = not self.tunnelled
-            self.upstream_us = self.house.mono_us() - self.sent_us if self.sent_us else 0
+            self.upstream_us = self.house.clock.mono_us() - self.sent_us if self.sent_us else 0
             self._fail(self.status or CLIENT_GONE, "tunnel" if self.tunnelled else "client_gone")
 
     def _drop_leg(self) -> None:

@@ -5,19 +5,18 @@ Only fields and their first values: what changes them is the story in exchange.p
 
 from __future__ import annotations
 
-from sidecar.core import record
 from sidecar.core.counter import Checks
 from sidecar.core.http.request import Request
 from sidecar.core.http.response import ResponseHead
 from sidecar.core.policy import Route, Tap, Terms
 from sidecar.gateway.arrival import Arrival
-from sidecar.ports import Client, House, Leg, Upstream
+from sidecar.ports import Client, Exchange, House, Leg, Upstream
 
 NOTHING: dict[str, int] = {}
 NO_TRAILERS: list[tuple[bytes, bytes]] = []
 
 
-class Facts(record.Facts):
+class Facts(Exchange):
     """One exchange, as meters (`core.policy.Facts`) read it, and with what its record states."""
 
     __slots__ = (
@@ -43,8 +42,8 @@ class Facts(record.Facts):
         self.client = client
         self.method = request.method
         self.path = request.path
-        self.arrived_us = now_us = house.now_us()
-        self.started_us = house.mono_us()
+        self.arrived_us = now_us = house.clock.now_us()
+        self.started_us = house.clock.mono_us()
         self.id = house.mint(now_us // 1000)
         self.route = self.plan = self.traceparent = ""
         self.identity = None

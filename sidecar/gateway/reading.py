@@ -161,7 +161,7 @@ class ReadingExchange(RequestExchange):
         if leg is None or self.gone or self.tunnelled or not (self.body_ended and self.way.usage and self.way.drain_ms):
             return super().on_client_gone()
         self.gone = self.client_disconnected = True
-        self.due_us = self.house.mono_us() + self.way.drain_ms * 1000
+        self.due_us = self.house.clock.mono_us() + self.way.drain_ms * 1000
         self.house.unheard.add(self)
         return leg.resume_reading()  # nobody is slow any more
 
@@ -181,7 +181,7 @@ class ReadingExchange(RequestExchange):
     def _stop(self) -> None:
         if self.leg is not None:
             self._drop_leg()
-        self.upstream_us = self.house.mono_us() - self.sent_us
+        self.upstream_us = self.house.clock.mono_us() - self.sent_us
         self._fail(self.status or CLIENT_GONE, "client_gone")
 
     # The bill, and the claim to be the first attempt.

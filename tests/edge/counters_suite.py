@@ -3,6 +3,7 @@
 import random
 from dataclasses import replace
 
+from sidecar import ports
 from sidecar.core.counter import checks_for
 from sidecar.core.identity import Identity
 from sidecar.core.policy import Limit
@@ -26,7 +27,7 @@ spent = Limit("credit.tokens", "priced", 0, calendar="month", scope="customer", 
 credit = Limit("credit", "balance", 0, scope="customer", unit="usd", period_us=MINUTE_US)
 
 
-class SetClock:
+class SetClock(ports.Clock):
     """Both clocks of the port, as the test sets them."""
 
     def __init__(self, at_us=START_US):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sidecar import ports
 from sidecar.core.counter import checks_for
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity
@@ -15,7 +16,7 @@ PAUSE_US = 1_000_000
 CHECKS = checks_for((), (), Identity("k1", "app", "cust", "free"), 1_000_000)  # passed on, and not looked into
 
 
-class Clock:
+class Clock(ports.Clock):
     def __init__(self) -> None:
         self.us = 0
 
@@ -25,7 +26,7 @@ class Clock:
     mono_us = now_us
 
 
-class Store:
+class Store(ports.Counters):
     """A store that answers when it is told to, with what it is told."""
 
     def __init__(self) -> None:

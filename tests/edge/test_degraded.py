@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sidecar import ports
 from sidecar.core.counter import Checks, checks_for
 from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
@@ -39,7 +40,7 @@ LENDING = replace(CREDIT, offline=100)
 ANN = Identity("k1", "app", "cust", "free")
 
 
-class Clock:
+class Clock(ports.Clock):
     us = START_US
 
     def now_us(self) -> int:

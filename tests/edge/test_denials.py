@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sidecar import ports
 from sidecar.core.counter import checks_for
 from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
@@ -29,7 +30,7 @@ ANN = Identity("k1", "app", "cust", "free")
 BEN = Identity("k2", "app", "other", "free")
 
 
-class Clock:
+class Clock(ports.Clock):
     us = START_US
 
     def now_us(self) -> int:

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from sidecar import ports
 from sidecar.core.errors import PolicyError
 from sidecar.core.identity import KeyRecord, digest, make_key, stored
 from sidecar.edge.file_keys import FileKeys, KeyFile
@@ -13,7 +14,7 @@ CANARY = make_key(b"canary canary canary"[:20])
 CANARY_HASH = stored(digest(CANARY.encode()))
 
 
-class Clock:
+class Clock(ports.Clock):
     def __init__(self) -> None:
         self.us = 1_700_000_000_000_000
 

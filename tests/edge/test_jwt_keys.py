@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
 
+from sidecar import ports
 from sidecar.core.errors import PolicyError, StoreError
 from sidecar.core.identity import Identity
 from sidecar.edge.jwt_keys import JwtKeys, JwtRules, read_jwks
@@ -34,7 +35,7 @@ def jwks(*keys: dict) -> bytes:
     return json.dumps({"keys": keys}).encode()
 
 
-class Clock:
+class Clock(ports.Clock):
     def __init__(self) -> None:
         self.us = NOW_S * SECOND
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from sidecar import ports
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity
 from sidecar.edge.key_cache import CacheBounds, KeyCache
@@ -13,7 +14,7 @@ BOUNDS = CacheBounds(known=3, unknown=2)
 AWAY = StoreError("away")
 
 
-class Clock:
+class Clock(ports.Clock):
     def __init__(self) -> None:
         self.mono = 5 * SECOND
         self.wall = 1_700_000_000 * SECOND
@@ -29,7 +30,7 @@ class Clock:
         self.wall += us
 
 
-class Store:
+class Store(ports.Keys):
     """Answers from a table, a new Identity each time; `held` keeps the answers back until `release`."""
 
     def __init__(self) -> None:
@@ -52,7 +53,7 @@ class Store:
             done(answer)
 
 
-class Probe:
+class Probe(ports.Probe):
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
 

@@ -9,6 +9,7 @@ import redis.cluster
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sidecar import ports
 from sidecar.core.counter import checks_for, id_us
 from sidecar.core.decision import changes_nothing, reserve, settle
 from sidecar.core.errors import StoreError
@@ -36,7 +37,7 @@ from tests.edge.scripts import Blocking, OnSetClock, Oracle, outcome, present, s
 pytestmark = pytest.mark.redis
 
 
-class RealClock:
+class RealClock(ports.Clock):
     def now_us(self):
         return time.time_ns() // 1000
 

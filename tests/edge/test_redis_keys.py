@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+from sidecar import ports
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity, KeyRecord, digest, make_key, stored
 from sidecar.edge.key_cache import KeyCache
@@ -28,7 +29,7 @@ class Endpoint(NamedTuple):
     service: str = ""
 
 
-class Clock:
+class Clock(ports.Clock):
     def now_us(self) -> int:
         return time.time_ns() // 1000
 
@@ -36,7 +37,7 @@ class Clock:
         return time.monotonic_ns() // 1000
 
 
-class Probe:
+class Probe(ports.Probe):
     def count(self, name: str) -> None: ...
     def answered(self, route, status, total_us, upstream_us): ...
     def denied(self, limit, *, shadow): ...

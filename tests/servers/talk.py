@@ -10,11 +10,12 @@ from typing import Any
 
 from redis.asyncio.connection import Connection
 
+from sidecar import ports
 from sidecar.edge.redis_topology import Wire, wire
 from sidecar.edge.redis_wire import RedisWire, WireOptions
 
 
-class SystemClock:
+class SystemClock(ports.Clock):
     def now_us(self) -> int:
         return time.time_ns() // 1000
 

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 import orjson
 
+from sidecar import ports
 from sidecar.core.errors import SinkError
 from sidecar.core.record import Checkpoint, Ids, checkpoint_record, crashed_record
 from sidecar.core.record.frame import CLOSE, OPEN, PROGRESS, RECORD, encode_frame
@@ -60,7 +61,7 @@ class Report(NamedTuple):
     corrupt_bytes: int
 
 
-class Journal:
+class Journal(ports.Journal):
     """`ports.Journal`. `start` and `aclose` on the loop that calls the rest; `figures` at any time."""
 
     def __init__(self, options: JournalOptions, clock: Clock, disk: Disk | None = None) -> None:

@@ -36,7 +36,7 @@ class Chain(NamedTuple):
     alone: Callable[[bytes, Checks, Done], None]
 
 
-class Leases:
+class Leases(Counters):
     """Wraps the exact counters of one of `workers`. `sweep` is to be called ten times a second.
 
     Plain integers: `asked` (leases asked of the store), `units`, `owed`, `lost`. `recall` gives all back: before a
@@ -44,9 +44,7 @@ class Leases:
     """
 
     def __init__(self, chain: Chain, clock: Clock, mint: Callable[[], bytes], workers: int = 1) -> None:
-        self._exact = chain.exact.reserve
-        self._settle = chain.exact.settle
-        self.force = chain.exact.force
+        self._exact = chain.exact
         self._store = chain.store
         self._alone = chain.alone
         self._clock = clock
@@ -88,18 +86,29 @@ class Leases:
         for left in remains.take(now_us):
             self._returns.late(left.id, left.checks, left.truth, now_us - left.sent_us)
 
+    def spend(self, id: bytes, checks: Checks) -> Decision | None:
+        lease = self._leases.get(checks)
+        if lease is None or not lease.units or id >= lease.until:
+            return None
+        lease.units -= 1
+        self._hand[lease.place] = lease.units
+        left = lease.left = [*map(sub, lease.left, lease.costs)]
+        return Decision(lease.leased, lease.now_us, left, lease.reset_us, -1, (), "leased")
+
     def reserve(self, id: bytes, checks: Checks, done: Done) -> None:
+        decision = self.spend(id, checks)
+        if decision is not None:
+            done(decision)
+            return
         lease = self._leases.get(checks)
         if lease is None:
             self._seen[checks] = self._seen.get(checks, 0) + 1
-            self._exact(id, checks, done)
-        elif lease.units and id < lease.until:
-            lease.units -= 1
-            self._hand[lease.place] = lease.units
-            left = lease.left = [*map(sub, lease.left, lease.costs)]
-            done(Decision(lease.leased, lease.now_us, left, lease.reset_us, -1, (), "leased"))
+            self._exact.reserve(id, checks, done)
         else:
             self._ask(id, lease, done)
+
+    def force(self, id: bytes, checks: Checks, done: Done) -> None:
+        self._exact.force(id, checks, done)
 
     def settle(
         self, id: bytes, checks: Checks, truth: Sequence[int], failed: Callable[[StoreError], None] | None = None
@@ -110,7 +119,7 @@ class Leases:
         """
         lease: Lease | None = checks.lease
         if lease is None:
-            self._settle(id, checks, truth, failed)
+            self._exact.settle(id, checks, truth, failed)
             return
         if lease.id and id > lease.id and not any(truth):
             lease.units += 1
@@ -142,7 +151,7 @@ class Leases:
             self._lease(lease, units, costs, now_us)
         else:
             lease.asked += 1
-            self._exact(id, lease.checks, partial(self._learn, lease, done))
+            self._exact.reserve(id, lease.checks, partial(self._learn, lease, done))
 
     def _size(self, lease: Lease, now_us: int) -> _Size:
         """How many requests to lease for, and the costs; 0 where each is to be asked for by itself."""

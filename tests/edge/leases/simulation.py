@@ -4,6 +4,7 @@ import random
 from heapq import heappop, heappush
 from itertools import accumulate, count
 
+from sidecar import ports
 from sidecar.core.counter import checks_for
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity
@@ -44,7 +45,7 @@ class World:
         self.clock.turn(until_us - self.now_us)
 
 
-class Path:
+class Path(ports.Counters):
     """`Counters` at the other end of a network. What a dead worker sent arrives; nothing comes back to it."""
 
     def __init__(self, world):

@@ -281,7 +281,7 @@ def test_no_lease_is_built_on_what_was_decided_alone_or_in_another_window(mode):
     def answer(id, checks, done):
         done(Decision(elsewhere, START_US, (1000,), (0,), mode=mode))
 
-    desk.leases._exact = answer
+    desk.store.reserve = answer
     for _ in range(3):
         desk.asks(20)
         desk.turn()
