@@ -30,6 +30,7 @@ COMPILED = (
     "sidecar/app/probe.py",
     "sidecar/core/counter.py",
     "sidecar/core/decision/answer.py",
+    "sidecar/core/decision/lease.py",
     "sidecar/core/headers.py",
     "sidecar/core/http/body.py",
     "sidecar/core/http/forward.py",
@@ -50,6 +51,10 @@ COMPILED = (
     "sidecar/edge/journal/log.py",
     "sidecar/edge/journal/writer.py",
     "sidecar/edge/key_cache.py",
+    "sidecar/edge/leases/counters.py",
+    "sidecar/edge/leases/lease.py",
+    "sidecar/edge/leases/remains.py",
+    "sidecar/edge/leases/returns.py",
     "sidecar/edge/listener.py",
     "sidecar/edge/pool.py",
     "sidecar/edge/redis_counters.py",
@@ -65,7 +70,6 @@ COMPILED = (
 
 # What runs for a request, or beside one, and is not compiled: a module, or all of a package, and why.
 LEFT_OUT = {
-    "sidecar/core/decision/lease.py": "as edge/leases",
     "sidecar/core/decision/looks.py": "the rule in memory: for a worker without Redis, whose script decides otherwise",
     "sidecar/core/decision/purses.py": "as looks.py",
     "sidecar/core/decision/rule.py": "as looks.py",
@@ -81,7 +85,6 @@ LEFT_OUT = {
     "sidecar/edge/journal/folder.py": "on start alone",
     "sidecar/edge/journal/recovery.py": "on start alone",
     "sidecar/edge/journal/segments.py": "miscompiled: a KeyError when it is made; one call a tick",
-    "sidecar/edge/leases/": "compiled, its tests crash the interpreter, and the cause is not known yet",
 }
 
 
