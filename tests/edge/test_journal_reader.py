@@ -1,4 +1,5 @@
 import os
+import random
 import threading
 import time
 import zlib
@@ -14,10 +15,13 @@ from sidecar.core.record.frame import (
     PAYLOAD_MAX,
     PROGRESS,
     RECORD,
+    Frame,
     Position,
     encode_frame,
+    scan,
     segment_name,
 )
+from sidecar.edge import journal_reader
 from sidecar.edge.journal_reader import JournalFolder, JournalReader, workers
 
 START = encode_frame(HEAD, "", 0, NO_ID, b"", b"{}")
@@ -174,6 +178,47 @@ def test_what_is_whole_is_read_once_and_no_damage_is_told_of_it(log, monkeypatch
     assert numbers(drain(log.reader())) == records(*range(1, 3002))
     assert sum(asked) < 2 * written
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_damage_of_any_kind_is_judged_as_the_layout_judges_it(log, monkeypatch, seed):
+    # The loop over a block takes headers apart by itself; `scan` is its oracle. Fails if either looks at less.
+    chance = random.Random(seed)
+    monkeypatch.setattr(journal_reader, "_BLOCK_BYTES", chance.choice((60, 300, 1 << 18)))
+    whole = b"".join(frame for n in range(1, 30) for frame in (opened(n), closed(n, body=b"x" * chance.randrange(300))))
+    data = bytearray(whole)
+    for _ in range(chance.randrange(1, 6)):
+        at, length = chance.randrange(len(data)), chance.randrange(1, 120)
+        data[at : at + length] = chance.choice(
+            (
+                b"",
+                bytes(length),
+                whole[at : at + length] * 2,
+                b"\xf5SJ\x01",
+                bytes([data[at] ^ 1 << chance.randrange(8)]),
+            )
+        )
+    log.write(1, 1, bytes(data))
+    log.write(1, 2, closed(30))  # so that what is torn will not grow
+    wanted = {30: b"body"}
+    for _, frame in scan(START + bytes(data)):
+        if isinstance(frame, Frame) and frame.type == CLOSE:
+            wanted.setdefault(frame.sequence, frame.body)
+    found = drain(log.reader())
+    assert [(entry.sequence, entry.body) for entry in found] == sorted(wanted.items())
+
+
+def test_half_a_frame_whose_checksum_fits_by_chance_is_none(log):
+    # Fails if a frame may end behind what was read.
+    for length in (200, PAYLOAD_MAX + 1):
+        half = bytearray(closed(2, body=b"x" * 20))
+        half[12:16] = length.to_bytes(4, "little")
+        half[4:8] = zlib.crc32(half[8:], zlib.crc32(half[:4])).to_bytes(4, "little")
+        log.write(1, 1, bytes(half))
+    reader = log.reader()
+    assert reader.read(1 << 20) == []
+    log.write(1, 1, closed(1))
+    assert numbers(drain(reader)) == records(1)
 
 
 def test_a_record_of_the_greatest_length_is_read_among_small_ones(log):
