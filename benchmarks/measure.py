@@ -8,10 +8,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from benchmarks import load, upstreams
 from benchmarks.peers import Peer, Started
-from benchmarks.stage import LOAD_CORE, Parts, RunFailed, Stage, cpu_by_part
+from benchmarks.stage import FAILURES, LOAD_CORE, Parts, RunFailed, Stage, cpu_by_part, twice
 from benchmarks.streams import CHUNKS
 
 BASELINE = "nginx"
@@ -79,14 +81,14 @@ def measure(peer: Peer, shape: Shape) -> Sample:
     with Stage() as stage:
         upstream = _upstream(stage, shape, streamed)
         started = peer.start(stage, upstream)
-        warmup = max(shape.warmup, 2) if streamed else shape.warmup  # long enough that streams come to their end
-        warm = _load(stage, started, peer, warmup) if warmup else load.Served(0, 0)
+        how: Any = {"traffic": peer.traffic, "connections": peer.connections}
+        warm = load.warm_up(stage, started.port, shape.warmup, **how)
         if streamed:  # those that wrk left are gone, and nobody drains them into the figure
             stage.until("the streams of the warm-up to end", lambda: upstreams.open_streams(upstream) == 0)
         parts = started.parts()
         chunks = upstreams.chunks_sent(upstream) if streamed else 0
         before = cpu_by_part(parts)
-        served = _load(stage, started, peer, shape.seconds)
+        served = load.wrk(stage, started.port, shape.seconds, **how)
         after = cpu_by_part(parts)
         requests = (upstreams.chunks_sent(upstream) - chunks) // CHUNKS if streamed else served.requests
         used = {part: after[part] - before[part] for part in parts}
@@ -104,11 +106,6 @@ def _upstream(stage: Stage, shape: Shape, streamed: bool) -> int:
     return upstreams.start_upstream(stage, shape.answer_bytes, LOAD_CORE)
 
 
-def _load(stage: Stage, started: Started, peer: Peer, seconds: int) -> load.Served:
-    connections = load.STREAM_CONNECTIONS if peer.traffic == load.STREAMS else load.CONNECTIONS
-    return load.wrk(stage, started.port, seconds, traffic=peer.traffic, connections=connections)
-
-
 def _hold(stage: Stage, started: Started, parts: Parts, used: dict[str, int]) -> None:
     """RunFailed where not all of the work was done by those whose CPU was counted."""
     if started.parts() != parts:
@@ -119,7 +116,7 @@ def _hold(stage: Stage, started: Started, parts: Parts, used: dict[str, int]) ->
 
 
 def measure_all(peers: Sequence[Peer], shape: Shape, say: Callable[[str], None]) -> Results:
-    """All rounds. `say` hears of each run; what fails once is left out from then on, with the reason."""
+    """All rounds. `say` hears of each run; what fails twice is left out from then on, with the reason."""
     results = Results(shape, {p.name: p.title for p in peers}, units={p.name: p.unit for p in peers})
     for peer in peers:
         if why := peer.missing():
@@ -131,8 +128,8 @@ def measure_all(peers: Sequence[Peer], shape: Shape, say: Callable[[str], None])
                 continue
             say(f"round {number + 1} of {shape.rounds}: {peer.title}")
             try:
-                results.samples.setdefault(peer.name, {})[number] = measure(peer, shape)
-            except RunFailed as failure:
+                results.samples.setdefault(peer.name, {})[number] = twice(partial(measure, peer, shape), say)
+            except FAILURES as failure:
                 results.left_out[peer.name] = str(failure)
                 results.samples.pop(peer.name, None)
     return results

@@ -14,6 +14,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 import redis
@@ -174,8 +175,8 @@ def _counted(port: int, billed: int, records: int) -> dict[str, int]:
     return {"redis_calls_per_1000_requests": calls * 1000 // records}
 
 
-def _peer(name: str, title: str, form: Form, *, traffic: str = "same", unit: str = "nginx") -> Peer:
-    return Peer(name, title, form.missing, form.version, form.start, traffic, unit)
+def _peer(name: str, title: str, form: Form, **differs: Any) -> Peer:
+    return Peer(name, title, form.missing, form.version, form.start, **differs)
 
 
 FORMS = (
@@ -206,6 +207,7 @@ FORMS = (
         Form(limits=True, redis=True, shipping=False, leases=True, chat=True),
         traffic="streams",
         unit="nginx-stream",
+        connections=32,
     ),
     _peer("shipped", "sidecar, Redis: the shipper running", Form(limits=True, redis=True, shipping=True)),
 )

@@ -32,7 +32,8 @@ class Started:
 
 @dataclass(frozen=True)
 class Peer:
-    """`unit`: the form that this one is compared with; another than nginx where only that one had the same traffic."""
+    """`unit`: the form that this one is compared with; another than nginx where only that one had the same traffic.
+    `connections`: fewer than others have, where a core is full with fewer, and more would only wait for longer."""
 
     name: str
     title: str
@@ -41,6 +42,7 @@ class Peer:
     start: Callable[[Stage, int], Started]  # stage, the upstream's port
     traffic: str = "same"  # of load.TRAFFIC
     unit: str = "nginx"
+    connections: int = 64
 
 
 def on_path(*programs_and_packages: str) -> Callable[[], str]:
@@ -69,14 +71,14 @@ def whole_tree(stage: Stage, name: str, argv: list[str], port: int) -> Started:
     return Started(port, lambda: {"proxy": tree(pid)})
 
 
-def prove_limits(port: int, path: str = "/bench") -> dict[str, int]:
+def prove_limits(port: int, path: str = "/bench", body: str | None = None) -> dict[str, int]:
     """Hold a form that knows keys and limits to it: a key that nobody registered is turned away, and so is a key whose
     limits of the same kind are small. RunFailed where one of them passed."""
-    if (status := get(port, path, key="bench-nobody")[0]) not in {401, 403}:
+    if (status := get(port, path, "bench-nobody", body)[0]) not in {401, 403}:
         raise RunFailed(f"a key that is not registered was answered {status}")
-    if (status := get(port, path)[0]) != 200:
+    if (status := get(port, path, API_KEY, body)[0]) != 200:
         raise RunFailed(f"after the load, {API_KEY} was answered {status}")
-    answers = [get(port, path, key=SPENT_KEY)[0] for _ in range(8)]
+    answers = [get(port, path, SPENT_KEY, body)[0] for _ in range(8)]
     if answers[0] != 200 or REFUSED not in answers:
         raise RunFailed(f"a key with small limits was answered {answers}")
     return {}

@@ -59,5 +59,14 @@ def _streams(stage: Stage, upstream: int) -> Started:
 FORMS = (
     Peer("nginx", "nginx, bare pass-through", NOT_HERE, VERSION, _bare),
     Peer("nginx-limits", "nginx: key, 2 local limits", NOT_HERE, VERSION, _limits),
-    Peer("nginx-stream", "nginx, bare, buffering off: streams", NOT_HERE, VERSION, _streams, "streams", "nginx-stream"),
+    Peer(
+        "nginx-stream",
+        "nginx, bare, buffering off: streams",
+        NOT_HERE,
+        VERSION,
+        _streams,
+        "streams",
+        "nginx-stream",
+        32,
+    ),
 )
