@@ -208,17 +208,33 @@ def test_damage_of_any_kind_is_judged_as_the_layout_judges_it(log, monkeypatch, 
     assert [(entry.sequence, entry.body) for entry in found] == sorted(wanted.items())
 
 
+def lengthened(frame, length):
+    """The frame with another length and a checksum that fits what is there."""
+    made = bytearray(frame)
+    made[12:16] = length.to_bytes(4, "little")
+    made[4:8] = zlib.crc32(made[8:], zlib.crc32(made[:4])).to_bytes(4, "little")
+    return bytes(made)
+
+
 def test_half_a_frame_whose_checksum_fits_by_chance_is_none(log):
     # Fails if a frame may end behind what was read.
-    for length in (200, PAYLOAD_MAX + 1):
-        half = bytearray(closed(2, body=b"x" * 20))
-        half[12:16] = length.to_bytes(4, "little")
-        half[4:8] = zlib.crc32(half[8:], zlib.crc32(half[:4])).to_bytes(4, "little")
-        log.write(1, 1, bytes(half))
-    reader = log.reader()
-    assert reader.read(1 << 20) == []
-    log.write(1, 1, closed(1))
-    assert numbers(drain(reader)) == records(1)
+    log.write(1, 1, lengthened(closed(1), 200))
+    assert log.reader().read(1 << 20) == []
+
+
+def test_a_frame_longer_than_any_may_be_is_none(log):
+    # Fails if the checksum alone is believed.
+    huge = closed(1, body=b"") + b"x" * (PAYLOAD_MAX - 26)
+    log.write(1, 1, lengthened(huge, PAYLOAD_MAX + 1), closed(2))
+    assert numbers(drain(log.reader())) == records(2)
+
+
+def test_a_position_within_a_frame_is_of_another_journal(log):
+    # Fails if what stands before such a position is taken for damage, and skipped.
+    log.write(1, 1, closed(1), closed(2), closed(3))
+    second = drain(log.reader())[1].position_after
+    with pytest.raises(SinkError, match="is this another journal"):
+        log.reader(second._replace(offset=second.offset - 5)).read(1 << 20)
 
 
 def test_a_record_of_the_greatest_length_is_read_among_small_ones(log):
