@@ -6,9 +6,10 @@ What was not measured is not on it, or is named. Prose about what is left stands
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks import load, report
 from benchmarks.curves.catalogue import CURVES, Curve
@@ -58,6 +59,7 @@ MEMORY_FIGURES = tuple(name for _, name, *_ in _MEMORY)
 def compose(evidence: Evidence) -> str:
     """The whole page, as Markdown."""
     parts = [_head(evidence), *_cpu(evidence), *_latency(evidence), *_curves(evidence), *_memory(evidence)]
+    parts += _shipping(evidence)
     if LEFT.exists():
         parts.append(LEFT.read_text())
     return "\n".join(part.rstrip("\n") + "\n" for part in parts if part)
@@ -165,3 +167,22 @@ def _memory(evidence: Evidence) -> list[str]:
         f"{_measured(sitting)}: one worker, leases, {sitting.data['connections']:,} connections with one answer each.\n"
     )
     return ["## Memory\n", said, report.markdown_table(MEMORY_COLUMNS, memory_rows(sitting.data["rounds"])) + "\n"]
+
+
+def _shipping(evidence: Evidence) -> list[str]:
+    """What `benchmarks.shipping` wrote down, each figure by its own name."""
+    rows = list(_leaves(evidence.shipping))
+    if not rows:
+        return []
+    said = "Written by `python -m benchmarks.shipping`; the broker's CPU is not in it.\n"
+    return ["## Shipping\n", said, report.markdown_table(("figure", "value"), rows) + "\n"]
+
+
+def _leaves(told: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(told, dict):
+        for key, value in told.items():
+            yield from _leaves(value, f"{name}, {key}" if name else str(key))
+    elif isinstance(told, int | float) and not isinstance(told, bool):
+        yield name.replace("_", " "), f"{told:,.0f}" if abs(told) >= 100 else f"{told:,.4g}"
+    else:
+        yield name.replace("_", " "), ", ".join(map(str, told)) if isinstance(told, list) else str(told)

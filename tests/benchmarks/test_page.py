@@ -36,6 +36,7 @@ def test_of_each_name_the_newest_sitting_stands() -> None:
     kept.keep("cpu", ["nginx", "redis"], cpu(nginx=1, redis=2))
     assert Evidence().ratio("leased") == [3.0, 3.0]
     assert Evidence().ratio("redis") == [2.0, 2.0]
+    assert kept.newest("cpu")["nginx"].names == ["nginx", "redis"]
     kept.keep("cpu", ["nginx", "leased", "redis"], cpu(nginx=1, leased=1.5, redis=2))
     # Mutation: older sittings are kept for ever, or the first one wins.
     assert len(kept.kept("cpu")) == 1
