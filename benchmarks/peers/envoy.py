@@ -14,7 +14,7 @@ import yaml
 
 from benchmarks import toolbox
 from benchmarks.peers.form import Peer, Started, on_path, prove_limits
-from benchmarks.stage import API_KEY, PROXY_CORE, SPENT_KEY, Stage, free_port, tree
+from benchmarks.stage import API_KEY, PROXY_CORE, SPENT_KEY, Parts, Stage, free_port, tree
 from benchmarks.stores import hold_to_redis, start_redis
 
 HTTP = "type.googleapis.com/envoy.extensions.filters.http"
@@ -161,6 +161,9 @@ def _service(stage: Stage, store: int) -> tuple[int, int]:
         "REDIS_SOCKET_TYPE": "tcp",
         "REDIS_URL": f"127.0.0.1:{store}",
         "REDIS_PIPELINE_WINDOW": "150us",
+        "HOST": "127.0.0.1",
+        "GRPC_HOST": "127.0.0.1",
+        "DEBUG_HOST": "127.0.0.1",
         "GRPC_PORT": str(port),
         "PORT": str(http),
         "DEBUG_PORT": str(debug),
@@ -193,8 +196,11 @@ def _global(stage: Stage, upstream: int) -> Started:
     )
     clusters = [_cluster("api", upstream), _cluster("limiter", service, typed_extension_protocol_options=http2)]
     port, pid = _envoy(stage, clusters, [KEYS, limiter], {"rate_limits": [_named(name) for name in LIMITS]})
-    parts = {"proxy": sorted([*tree(pid), *tree(service_pid)]), "redis": [store]}
-    return Started(port, lambda: parts, _verify_global(port, redis_port))
+
+    def parts() -> Parts:
+        return {"proxy": [*tree(pid), *tree(service_pid)], "redis": [store]}
+
+    return Started(port, parts, _verify_global(port, redis_port))
 
 
 def _verify_global(port: int, redis_port: int) -> Callable[[int, int], dict[str, int]]:
@@ -212,7 +218,7 @@ def _global_missing() -> str:
 
 
 def _global_version() -> str:
-    return f"{toolbox.envoy_version()} with {toolbox.RATE_LIMITER.rpartition('/')[0].rpartition('/src')[0]}"
+    return f"{toolbox.envoy_version()} with ratelimit {toolbox.RATE_LIMITER.rpartition('@')[2]}"
 
 
 FORMS = (

@@ -19,6 +19,7 @@ from benchmarks.upstreams import CHAT_PATH
 
 AUTH = Path(__file__).with_name("litellm_auth.py")
 START_SECONDS = 120
+WARM = 60  # requests: its first ones import what they need, and take several times as long
 CONFIG = """
 model_list:
 - model_name: gpt-4.1
@@ -32,7 +33,16 @@ general_settings:
 ENV = {
     "LITELLM_MODE": "PRODUCTION",
     "LITELLM_LOG": "ERROR",
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # its list of prices from the package, not from the network
+    **dict.fromkeys(  # its lists from the package, not from the network
+        (
+            "LITELLM_LOCAL_MODEL_COST_MAP",
+            "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS",
+            "LITELLM_LOCAL_AUTOROUTER_PRESETS",
+            "LITELLM_LOCAL_BLOG_POSTS",
+            "LITELLM_LOCAL_POLICY_TEMPLATES",
+        ),
+        "True",
+    ),
     "DISABLE_ADMIN_UI": "True",
     "NO_DOCS": "True",
 }
@@ -50,6 +60,8 @@ def _start(stage: Stage, upstream: int) -> Started:
         "litellm", [*program, *flags], PROXY_CORE, ENV | {"LITELLM_MASTER_KEY": f"sk-{secrets.token_hex(32)}"}
     )
     stage.until("LiteLLM to answer a chat", lambda: get(port, CHAT_PATH, body=ASKED)[0] == 200, START_SECONDS)
+    for _ in range(WARM):
+        get(port, CHAT_PATH, body=ASKED)
     return Started(port, lambda: {"proxy": tree(pid), "redis": [store]}, _verify(port, redis_port))
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import redis
 
 from benchmarks.peers.form import Peer, Started, first_line, on_path, prove_limits
-from benchmarks.stage import API_KEY, PROXY_CORE, SPENT_KEY, Stage, free_port, tree
-from benchmarks.stores import TOPIC, hold_to_redis, kafka_missing, messages, start_kafka, start_redis
+from benchmarks.stage import API_KEY, PROXY_CORE, SPENT_KEY, Parts, Stage, free_port, tree
+from benchmarks.stores import KAFKA, TOPIC, hold_to_redis, kafka_missing, messages, start_kafka, start_redis
 from benchmarks.upstreams import MANY, nginx
 
 SCRIPT = Path(__file__).with_name("metered.lua")
@@ -63,8 +63,11 @@ def _start(stage: Stage, upstream: int) -> Started:
     body = PROXY.format(**where, scripts=stage.dir / "lua", key=API_KEY, spent=SPENT_KEY, many=MANY)
     pid = stage.start("lua", nginx(stage, "lua", body, LOAD), PROXY_CORE)
     stage.until_answers("nginx with Lua", port)
-    parts = {"proxy": tree(pid), "redis": [store], "kafka": tree(broker)}
-    return Started(port, lambda: parts, _verify(stage, port, redis_port, kafka_port))
+
+    def parts() -> Parts:
+        return {"proxy": tree(pid), "redis": [store], "kafka": tree(broker)}
+
+    return Started(port, parts, _verify(stage, port, redis_port, kafka_port))
 
 
 def _verify(stage: Stage, port: int, redis_port: int, kafka_port: int) -> Callable[[int, int], dict[str, int]]:
@@ -79,4 +82,8 @@ def _verify(stage: Stage, port: int, redis_port: int, kafka_port: int) -> Callab
     return verify
 
 
-FORMS = (Peer("lua", "nginx + Lua: key, 2 limits in Redis, Kafka", _missing, first_line("nginx", "-v"), _start),)
+def _version() -> str:
+    return f"{first_line('nginx', '-v')()} with Lua and {KAFKA}"
+
+
+FORMS = (Peer("lua", "nginx + Lua: key, 2 limits in Redis, Kafka", _missing, _version, _start),)
