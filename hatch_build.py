@@ -76,6 +76,7 @@ LEFT_OUT = {
     "sidecar/core/decision/settled.py": "as looks.py",
     "sidecar/core/http/path.py": "one call a path, which is remembered",
     "sidecar/core/identity.py": "dataclasses with slots",
+    "sidecar/core/native.py": "a word to the compiler, said on import",
     "sidecar/core/policy/": "but terms.py: dataclasses with slots; worked out on load, and read here as attributes",
     "sidecar/core/price/": "dataclasses with slots; for balances alone, whose script decides",
     "sidecar/core/record/alert.py": "one record a threshold and period",

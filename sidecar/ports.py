@@ -10,25 +10,16 @@ callback costs a seventh of a coroutine.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from sidecar.core.counter import Checks
 from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError, UpstreamError
 from sidecar.core.http import Problem, Request, ResponseHead
 from sidecar.core.identity import Identity
+from sidecar.core.native import mypyc_attr
 from sidecar.core.policy import Policy, Route, Tap
 from sidecar.core.record import Alert, Facts, Totals
-
-if TYPE_CHECKING:
-    import asyncio
-
-    from mypy_extensions import mypyc_attr
-else:
-
-    def mypyc_attr(**_said: bool) -> Any:
-        """What the compiler is told of a class is nothing to the interpreter."""
-        return lambda cls: cls
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -261,7 +252,7 @@ class Connection(Leg):
     closed: bool
     idle_since: float  # on the loop's clock, s
     served: int  # exchanges so far, the one under way included
-    transport: asyncio.Transport
+    transport: Any  # asyncio's
     # Of the exchange.
     request: Request
     head: bytes

@@ -9,7 +9,8 @@ ROOT = Path(__file__).parents[1]
 # Modules without a test file of their own, and where what they promise is held instead.
 ELSEWHERE = {
     "sidecar/__main__.py": "one line; tests/cli start the command through it",
-    "sidecar/ports.py": "Protocols; mypy and the edges' own tests hold them",
+    "sidecar/ports.py": "interfaces; mypy and the edges' own tests hold them",
+    "sidecar/core/native.py": "a word to the compiler; tests/deploy/test_wheel.py compiles what says it",
     "sidecar/cli/options.py": "shared options; tests/cli/test_cli.py meets them in every command",
     "sidecar/cli/children.py": "two hidden commands; tests/cli/test_run.py runs them as a house does",
     "sidecar/gateway/arrival.py": "the first step of the story; tests/gateway/test_exchange.py plays it whole",
