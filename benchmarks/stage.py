@@ -137,6 +137,12 @@ class Stage:
         if code:
             raise RunFailed(f"{name} drained with exit code {code}:\n{self.log(name)}")
 
+    def ended(self, name: str, seconds: int = 60) -> None:
+        """Wait for `name` to end by itself, well."""
+        process = next(process for known, process in self._running if known == name)
+        if process.wait(seconds):
+            raise RunFailed(f"{name} ended with exit code {process.returncode}:\n{self.log(name)}")
+
     def check_alive(self) -> None:
         for name, process in self._running:
             if process.poll() is not None:

@@ -133,7 +133,7 @@ CURVES = (
             "remembers 100,000 keys (`keys.cache_size`) for 30 s; what it does not know it asks Redis for."
         ),
     ),
-    Curve("limits", "Limits on a request", "limits", 1, _each((1, 2, 4, 8), _limits), shown=("redis_ns",)),
+    Curve("limits", "Limits on a request", "limits", 1, _each((1, 2, 4, 8), _limits), shown=("calls", "redis_ns")),
     Curve(
         "policies",
         "Plans in the policy",

@@ -6,10 +6,9 @@ and `pss_kib` memory of the workers after the load, `start_ms` the time from the
 
 from __future__ import annotations
 
-import json
 import resource
-import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,27 +129,32 @@ def hold(stage: Stage, port: int, count: int) -> None:
     stage.until(f"{count} connections", lambda: f"ready {count}" in stage.log("idle"), 120)
 
 
+RAMP_SECONDS = 2  # until demand has been weighed, and what is leased follows it
+
+
 def at_rate(site: Site, rate: int, timing: Timing) -> Figures:
-    """An open loop at `rate` requests a second, all of one customer; every one of them is answered with a 200."""
+    """An open loop at `rate` requests a second, all of one customer; every one of them is answered with a 200.
+
+    Figures are of `timing.seconds` in the midst of it, in which as many requests were due as the rate says.
+    """
     with Stage() as stage:
         running = site.start(stage, start_upstream(stage, 1024, LOAD_CORE))
         running.settle()
-        parts, calls = running.parts(), running.calls()
-        before = cpu_by_part(parts)
-        argv = [sys.executable, OPEN_LOOP, *map(str, (running.port, rate, timing.seconds, load.CONNECTIONS)), API_KEY]
-        done = subprocess.run(
-            ["taskset", "-c", str(LOAD_CORE), *argv],
-            capture_output=True, text=True, check=False, timeout=timing.seconds + 30,
-        )  # fmt: skip
-        if done.returncode:
-            raise RunFailed(f"the open loop at {rate} requests/s: {done.stderr.strip()}")
-        asked = len(json.loads(done.stdout)) + rate  # it warms up for a second
+        parts = running.parts()
+        seconds = timing.seconds + RAMP_SECONDS
+        words = [str(word) for word in (running.port, rate, seconds, load.CONNECTIONS)]
+        stage.start("load", [sys.executable, OPEN_LOOP, *words, API_KEY], LOAD_CORE)
+        time.sleep(RAMP_SECONDS)
+        begun_ns, calls, before = time.perf_counter_ns(), running.calls(), cpu_by_part(parts)
+        time.sleep(timing.seconds)
+        asked = rate * (time.perf_counter_ns() - begun_ns) / 1e9
         used = {part: us - before[part] for part, us in cpu_by_part(parts).items()}
         figures: Figures = {
             "calls": (running.calls() - calls) / asked,
-            "cpu_ns": used["proxy"] * 1000 // asked,
-            "redis_ns": used["redis"] * 1000 // asked,
+            "cpu_ns": used["proxy"] * 1000 / asked,
+            "redis_ns": used["redis"] * 1000 / asked,
             "rate": rate,
         }
-        running.drained(asked, 0)
+        stage.ended("load")
+        running.drained(rate * (1 + seconds), 0)  # it warms up for a second
     return figures

@@ -41,15 +41,16 @@ routes:
 plans:
 {plans}
 """
-# None is ever reached, so each request is admitted and pays for all of them.
+# None is ever reached, so each request is admitted and pays for all of them. Bursts are of some seconds: eight workers
+# lease less of a shorter one than they would use in 100 ms (docs/leases.md).
 _LIMITS = (
-    "{ id: burst, meter: requests, rate: 1000000/s, burst: 1000000, scope: key }",
+    "{ id: burst, meter: requests, rate: 1000000/s, burst: 5000000, scope: key }",
     "{ id: monthly, meter: requests, quota: 1000000000/month, scope: customer }",
-    "{ id: subjects, meter: requests, rate: 2000000/s, burst: 2000000, scope: subject }",
+    "{ id: subjects, meter: requests, rate: 2000000/s, burst: 9000000, scope: subject }",
     "{ id: daily, meter: requests, quota: 900000000/day, scope: customer }",
     "{ id: minute, meter: requests, window: 800000000/1m, scope: key }",
     "{ id: hourly, meter: requests, quota: 800000000/hour, scope: subject }",
-    "{ id: all, meter: requests, rate: 3000000/s, burst: 3000000, scope: customer }",
+    "{ id: all, meter: requests, rate: 3000000/s, burst: 9000000, scope: customer }",
     "{ id: yearly, meter: requests, quota: 2000000000/year, scope: key }",
 )
 _CHUNK = 10_000
