@@ -64,12 +64,14 @@ class Evidence:
         sitting = self.memory.get("memory")
         return [one[figure] / unit for one in sitting.data["rounds"]] if sitting else []
 
-    def shipped(self, *path: str) -> list[float]:
-        """A figure of what `benchmarks.shipping` wrote down."""
-        found: Any = self.shipping
-        for part in path:
-            found = found.get(part) if isinstance(found, dict) else None
-        return [float(found)] if isinstance(found, int | float) else []
+    def shipped(self, target: str, figure: str) -> list[float]:
+        """A figure of what `benchmarks.shipping` wrote down of one target."""
+        return [one[figure] for one in self.shipping.get(target, {}).get("rounds", ())]
+
+    def lag_ms(self, target: str, figure: str) -> list[float]:
+        """How old the oldest record that was not shipped was, at a steady feed."""
+        lag = self.shipping.get(target, {}).get("lag") or {}
+        return [lag[figure] / 1000] if figure in lag else []
 
 
 def results_of(data: dict[str, Any]) -> Results:
@@ -103,7 +105,7 @@ class Goal:
     def row(self, evidence: Evidence) -> tuple[str, str, str, str]:
         """What, the goal, the figure with its spread, and whether it is reached."""
         sign = "≥" if self.least else "≤"
-        goal = f"{sign} {self.bound:,g}{self.unit}"
+        goal = f"{sign} {self.bound:,.10g}{self.unit}"
         if not (found := self.figures(evidence)):
             return self.what, goal, NOT_MEASURED, NOT_MEASURED
         middle = statistics.median(found)
@@ -134,4 +136,11 @@ GOALS = (
     Goal("memory per open keep-alive connection", 6, lambda e: e.held("connection_bytes", 1024), " KiB", 1),
     Goal("Redis calls per request at 4,000/s, 8 workers", 0.03, lambda e: e.at("calls", 4000, "calls"), digits=3),
     Goal("calls a second at the highest load ÷ at the lowest (1: falls as 1/load)", 2, _falls),
+    Goal(
+        "records/s and core, to Kafka", 1e5, lambda e: e.shipped("kafka", "records_per_core_second"), "", 0, least=True
+    ),
+    Goal(
+        "records/s and core, to a file", 1e5, lambda e: e.shipped("file", "records_per_core_second"), "", 0, least=True
+    ),
+    Goal("greatest lag at 10,000 records/s, Kafka", 1000, lambda e: e.lag_ms("kafka", "max_us"), " ms", 0),
 )

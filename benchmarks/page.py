@@ -6,10 +6,9 @@ What was not measured is not on it, or is named. Prose about what is left stands
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from benchmarks import load, report
 from benchmarks.curves.catalogue import CURVES, Curve
@@ -169,20 +168,28 @@ def _memory(evidence: Evidence) -> list[str]:
     return ["## Memory\n", said, report.markdown_table(MEMORY_COLUMNS, memory_rows(sitting.data["rounds"])) + "\n"]
 
 
+SHIPPING_COLUMNS = ("to", "records/s and core", "CPU a record", "records/s", "MB/s", "lag p50", "p99", "greatest")
+_SHIPPING = (
+    ("records_per_core_second", 1, 0, ""),
+    ("cpu_ns_per_record", 1000, 2, " µs"),
+    ("records_per_second", 1, 0, ""),
+    ("bytes_per_second", 1_000_000, 0, ""),
+)
+
+
 def _shipping(evidence: Evidence) -> list[str]:
-    """What `benchmarks.shipping` wrote down, each figure by its own name."""
-    rows = list(_leaves(evidence.shipping))
-    if not rows:
+    """What `benchmarks.shipping` wrote down."""
+    told = evidence.shipping
+    targets = [name for name, one in told.items() if isinstance(one, dict) and "rounds" in one]
+    if not targets:
         return []
-    said = "Written by `python -m benchmarks.shipping`; the broker's CPU is not in it.\n"
-    return ["## Shipping\n", said, report.markdown_table(("figure", "value"), rows) + "\n"]
-
-
-def _leaves(told: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(told, dict):
-        for key, value in told.items():
-            yield from _leaves(value, f"{name}, {key}" if name else str(key))
-    elif isinstance(told, int | float) and not isinstance(told, bool):
-        yield name.replace("_", " "), f"{told:,.0f}" if abs(told) >= 100 else f"{told:,.4g}"
-    else:
-        yield name.replace("_", " "), ", ".join(map(str, told)) if isinstance(told, list) else str(told)
+    rows = []
+    for name in targets:
+        figures = [report.spread(evidence.shipped(name, figure), *how) for figure, *how in _SHIPPING]
+        lags = [report.spread(evidence.lag_ms(name, figure), 1, 0, " ms") for figure in ("p50_us", "p99_us", "max_us")]
+        rows.append((name, *figures, *lags))
+    said = (
+        f"Measured on {told['when']} UTC by `python -m benchmarks.shipping` ({told['form']}): {told['records']:,} "
+        f"records a round; the lag at a steady feed for {told['seconds']} s. The broker's CPU is not in it.\n"
+    )
+    return ["## Shipping\n", said, report.markdown_table(SHIPPING_COLUMNS, rows) + "\n"]

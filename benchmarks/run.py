@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import resource
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -34,6 +35,7 @@ FORMS: dict[str, Peer] = {p.name: p for p in (*PEERS, *sidecars.FORMS)}
 LATENCY_FORMS = (BASELINE, "envoy", "embedded", "leased", "redis")
 SHORT_FORMS, SHORT_CURVE = (BASELINE, "leased", "redis"), "limits"
 DESCRIPTORS = 65_536
+SHIPPING_SECONDS = 3600
 ALL = "all"
 OUT = Console(width=None if sys.stdout.isatty() else 180)
 TELL = Console(stderr=True)
@@ -138,6 +140,7 @@ def _measure(asked: Asked) -> int:
         (asked.write or asked.latency, lambda: _latency(asked, late)),
         (asked.write or asked.memory, lambda: _memory(asked)),
         *((asked.write or bool(asked.curves), lambda curve=curve: _curve(asked, curve)) for curve in curves),
+        (asked.write, _shipping),
     ]
     failed = [_guarded(part) for wanted, part in parts if wanted].count(False)
     if asked.write:
@@ -200,6 +203,13 @@ def _memory(asked: Asked) -> bool:
         click.echo(json.dumps({"machine": report.machine(), "memory": rounds}))
     else:
         OUT.print(report.table("Memory of a worker", page.MEMORY_COLUMNS, page.memory_rows(rounds)))
+    return True
+
+
+def _shipping() -> bool:
+    """A program of its own, which keeps what it measures beside the rest."""
+    _say("the shipper")
+    subprocess.run([sys.executable, "-m", "benchmarks.shipping"], check=True, timeout=SHIPPING_SECONDS)
     return True
 
 

@@ -163,7 +163,10 @@ CURVES = (
         _sizes,
         shown=("nginx_cpu_ns", "to_nginx"),
         of="to_nginx",
-        note="Bytes cost everybody something, so nginx passes the same answers on, in the same round.",
+        note=(
+            "Bytes cost everybody something, so nginx passes the same answers on, in the same round; with its "
+            "defaults, so it lays aside in a file what its buffers do not hold."
+        ),
     ),
     Curve(
         "backlog",

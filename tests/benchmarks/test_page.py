@@ -1,5 +1,7 @@
 """The page of results: what is kept stands until it is measured again, and a goal without a figure is not reached."""
 
+import json
+
 import pytest
 
 from benchmarks import kept, page
@@ -71,6 +73,19 @@ def test_calls_that_fall_as_the_load_grows_come_to_one() -> None:
     kept.keep("curves", ["calls"], curve("calls", falling) | {})
     row = next(goal.row(Evidence()) for goal in GOALS if "falls as 1/load" in goal.what)
     assert row[2:] == ("1.00", "yes")
+
+
+def test_what_the_shipper_was_measured_at_is_on_the_page_and_held_to_its_goals() -> None:
+    rounds = [
+        {"records_per_core_second": 120_000, "cpu_ns_per_record": 8300, "records_per_second": 1, "bytes_per_second": 1}
+    ]
+    kafka = {"rounds": rounds, "lag": {"rate": 9998, "p50_us": 50_000, "p99_us": 90_000, "max_us": 1_200_000}}
+    told = {"when": "2026-11-21 18:32", "form": "compiled", "records": 300_000, "seconds": 20, "kafka": kafka}
+    (kept.HOME / "shipping.json").write_text(json.dumps(told))
+    evidence = Evidence()
+    assert "| kafka | 120,000 | 8.30 µs | 1 | 0 | 50 ms | 90 ms | 1,200 ms |" in page.compose(evidence)
+    reached = {goal.what: goal.row(evidence)[-1] for goal in GOALS if "Kafka" in goal.what}
+    assert reached == {"records/s and core, to Kafka": "yes", "greatest lag at 10,000 records/s, Kafka": "**no**"}
 
 
 def test_the_page_has_goals_tables_curves_and_who_measured_them(monkeypatch, tmp_path) -> None:
