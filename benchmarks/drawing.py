@@ -59,9 +59,9 @@ def _draw_bars(bars: list[Drawing]) -> Any:
 
 
 def _draw_panels(panels: list[Drawing]) -> Any:
-    columns = 3
+    columns = 2
     rows = -(-len(panels) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(11, 2.75 * rows), layout="constrained", squeeze=False)
+    figure, grid = plt.subplots(rows, columns, figsize=(9.5, 2.35 * rows), layout="constrained", squeeze=False)
     places = list(grid.flat)
     for axes, panel in zip(places, panels, strict=False):
         _draw_panel(axes, panel)

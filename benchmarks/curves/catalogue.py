@@ -170,7 +170,7 @@ CURVES = (
     ),
     Curve(
         "backlog",
-        "Records in the journal that are not shipped",
+        "Records in the journal, not shipped yet",
         "records",
         0,
         _backlogs,
@@ -179,7 +179,7 @@ CURVES = (
     ),
     Curve(
         "calls",
-        "Redis calls per admitted request, eight workers, one customer",
+        "Redis calls per request: eight workers, one customer",
         "requests/s",
         500,
         _calls,

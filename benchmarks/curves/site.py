@@ -7,8 +7,10 @@ point is measured, and carries the rest afterwards: as many records as requests 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -170,9 +172,12 @@ class Running:
             raise RunFailed(f"{answered} requests were answered, and {records} records were written")
 
     def killed(self) -> None:
-        """End it without a drain: where there is more to ship than anybody would wait for."""
-        for pid in reversed(tree(self.pid)):
-            signal_all([pid], signal.SIGKILL)
+        """End it without a drain: where there is more to ship than anybody would wait for. The supervisor goes first,
+        or it would start the others again."""
+        family = tree(self.pid)
+        for pid in (self.pid, *(one for one in family if one != self.pid)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _rolled(pid: int) -> dict[str, int]:
