@@ -31,6 +31,7 @@ COMPILED = (
     "sidecar/core/counter.py",
     "sidecar/core/decision/answer.py",
     "sidecar/core/decision/lease.py",
+    "sidecar/core/digits.py",
     "sidecar/core/headers.py",
     "sidecar/core/http/body.py",
     "sidecar/core/http/forward.py",

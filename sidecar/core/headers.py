@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from sidecar.core.digits import decimal
 from sidecar.core.http.problem import Problem
 
 if TYPE_CHECKING:
@@ -23,30 +24,39 @@ _INTEGER_MAX: Final = 999_999_999_999_999  # RFC 9651 §3.3.1: fifteen digits
 
 
 class _Fields:
-    """The lines of one Checks. `shown`: the indexes of the limits that clients hear of; `line` takes their r and t."""
+    """The lines of one Checks. `shown`: the indexes of the limits that clients hear of.
 
-    __slots__ = ("line", "shown")
+    `lines` is all of the text, with r and t of each of them at every second place.
+    """
+
+    __slots__ = ("lines", "shown")
 
     def __init__(self, checks: Checks) -> None:
         self.shown = tuple(
             i for i, limit in enumerate(checks.limits) if limit.stage != "shadow" and limit.kind not in _UNTOLD
         )
         items = [_policy_item(checks, i) for i in self.shown]
-        policy = b"RateLimit-Policy: %b\r\n" % b", ".join(items)
-        states = [_literal(_string(checks.limits[i].id)) + b";r=%d;t=%d" for i in self.shown]
-        self.line = _literal(policy) + b"RateLimit: %b\r\n" % b", ".join(states)
+        self.lines = [b"RateLimit-Policy: %b\r\nRateLimit: " % b", ".join(items)]
+        for i in self.shown:
+            self.lines[-1] += _string(checks.limits[i].id) + b";r="
+            self.lines += (b"", b";t=", b"", b", ")
+        self.lines[-1] = b"\r\n"
 
 
 def ratelimit_fields(decision: Decision) -> bytes:
     """The RateLimit-Policy and RateLimit lines of a response, each ended by CRLF; b"" where no limit was asked."""
     checks = decision.checks
     fields: _Fields = checks.fields or _rendered(checks)
+    if not fields.shown:
+        return b""
     remaining, reset_us = decision.remaining, decision.reset_us
-    figures: list[int] = []
+    lines, at = fields.lines, 1
     for i in fields.shown:
         left = remaining[i]
-        figures += (0 if left < 0 else min(left, _INTEGER_MAX), -(-reset_us[i] // _SECOND_US))
-    return fields.line % tuple(figures) if figures else b""
+        lines[at] = decimal(0 if left < 0 else min(left, _INTEGER_MAX))
+        lines[at + 2] = decimal(-(-reset_us[i] // _SECOND_US))
+        at += 4
+    return b"".join(lines)
 
 
 def x_ratelimit_fields(decision: Decision) -> bytes:
@@ -166,11 +176,6 @@ def _window_seconds(limit: Limit, start_us: int, end_us: int) -> int:
     if limit.kind == "rate":
         return -(-limit.amount * limit.period_us // (limit.per * _SECOND_US))
     return -(-(end_us - start_us) // _SECOND_US)
-
-
-def _literal(text: bytes) -> bytes:
-    """`text` as a part of a format that yields it."""
-    return text.replace(b"%", b"%%")
 
 
 def _string(value: str) -> bytes:

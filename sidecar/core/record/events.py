@@ -91,9 +91,7 @@ def usage_record(facts: Facts, time_us: int, source: str, sequence: int) -> byte
     """The record of an exchange: kind `usage`, or `unattributed` where nobody is known. `time_us`: since the epoch."""
     decision, like = facts.decision, facts.voice.like(facts, source)
     if like is not None:
-        used = like.used(decision) if decision is not None else ()
-        figures = facts.duration_us, facts.upstream_us, facts.bytes_in, facts.bytes_out
-        return like.form % (facts.id, second(time_us // 1_000_000), time_us % 1_000_000, sequence, *figures, *used)
+        return like.tell(facts, time_us, sequence)
     return facts.voice.usage(source) % (
         facts.id,
         second(time_us // 1_000_000),

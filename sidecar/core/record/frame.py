@@ -29,13 +29,12 @@ HEAD, OPEN, PROGRESS, CLOSE, RECORD = 1, 2, 3, 4, 5  # from CLOSE on: records
 STREAMS: Final = ("", "records", "denials")
 NO_ID: Final = b"0" * 26
 
-_LEAD: Final = Struct("<4sI")  # magic and version, CRC-32 of all but itself
-_REST: Final = Struct("<BBHIQ26s")  # type, stream, bytes of key, bytes of id + key + body, sequence, id
-LAYOUT: Final = Struct("<4sIBBHIQ26s")  # magic and version, CRC, and the rest: a header as readers take it apart
+# Magic and version; CRC-32 of all that follows it; type, stream, bytes of key, bytes of id + key + body, sequence, id.
+LAYOUT: Final = Struct("<4sIBBHIQ26s")
 MAGIC_NOW: Final = MAGIC + bytes((VERSION,))
 _CRC: Final = crc32
 SEED: Final = crc32(MAGIC_NOW)  # a frame's CRC is that of what follows it, begun with this
-_STREAM_NUMBERS: Final = {name: number for number, name in enumerate(STREAMS)}
+_KINDS: Final = {stream: [bytes((kind, number)) for kind in range(RECORD + 1)] for number, stream in enumerate(STREAMS)}
 _SEGMENT: Final = re.compile(r"(\d{8,})-(\d{8,})\.seg")
 
 
@@ -91,8 +90,11 @@ def encode_frame(type_: int, stream: str, sequence: int, id_: bytes, key: bytes,
     length = 26 + len(key) + len(body)
     if length > PAYLOAD_MAX or len(id_) != 26:
         raise SinkError(f"journal: an entry of {length} bytes, id {id_!r}: at most {PAYLOAD_MAX}, and an id has 26")
-    rest = _REST.pack(type_, _STREAM_NUMBERS[stream], len(key), length, sequence, id_) + key + body
-    return _LEAD.pack(MAGIC_NOW, _CRC(rest, SEED)) + rest
+    key_bytes = len(key).to_bytes(2, "little")
+    rest = b"".join((
+        _KINDS[stream][type_], key_bytes, length.to_bytes(4, "little"), sequence.to_bytes(8, "little"), id_, key, body
+    ))  # fmt: skip
+    return MAGIC_NOW + _CRC(rest, SEED).to_bytes(4, "little") + rest
 
 
 def frame_at(buffer: Buffer, offset: int) -> tuple[int, Frame] | None:

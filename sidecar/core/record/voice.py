@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from operator import sub
 from typing import TYPE_CHECKING, Final
 
-from sidecar.core.record.forms import allowed_form, dumps, json, open_form, reserved, usage_form, verdict
+from sidecar.core.digits import decimal, eighteen, six
+from sidecar.core.record.forms import allowed_form, dumps, json, open_form, reserved, second, usage_form, verdict
 
 if TYPE_CHECKING:
     from sidecar.core.counter import Checks
@@ -23,11 +24,11 @@ _PLACE: Final = re.compile(rb"%%|%\d*[bd]")
 
 
 class Like:
-    """What the last record said that was no figure. `form` has places for an id, a time, a number and the figures."""
+    """What the last record said that was no figure. `filled`: all of it stands ready, with the figures between."""
 
     __slots__ = (
         "_amounts", "_attempts", "_billable", "_checks", "_figures", "_mode", "_path", "_quality", "_reason", "_source",
-        "_status", "_usage", "form",
+        "_status", "_told", "_usage", "filled",
     )  # fmt: skip
 
     def __init__(self, facts: Facts, decision: Decision | None, source: str) -> None:
@@ -43,7 +44,8 @@ class Like:
         self._mode = decision.mode if decision is not None else ""
         self._amounts: tuple[int, ...] = ()
         self._figures: Callable[[Sequence[int]], tuple[int, ...]] | None = None
-        self.form = b""
+        self._told: list[bytes] = []  # every second one is a figure
+        self.filled = False
 
     def holds(self, facts: Facts, decision: Decision | None, source: str) -> bool:
         """Whether this exchange's record says the same, but for figures."""
@@ -64,7 +66,7 @@ class Like:
         )
 
     def fill(self, facts: Facts, whole: bytes) -> None:
-        """Make of the whole form one that has only figures open."""
+        """Make of the whole form what stands between the figures."""
         told = b""
         if self._checks is not None:
             told, self._amounts, self._figures = allowed_form(self._checks, self._mode)
@@ -76,12 +78,27 @@ class Like:
         )
         figures = b"%d", b"%d", b"%d", b"%d"
         places = (b"%b", b"%b", b"%06d", b"%018d", b"", *map(_literal, fixed), b"{}", *figures)
-        self.form = _filled(whole, (*places, b"%d" % facts.attempts, b"false", told))
+        form = _filled(whole, (*places, b"%d" % facts.attempts, b"false", told))
+        self._told = [part for text in _between(form) for part in (text, b"")][:-1]
+        self.filled = True
 
-    def used(self, decision: Decision) -> tuple[int, ...]:
-        """The figures of a decision's limits, in the order in which records state them."""
-        remaining, figures = decision.remaining, self._figures
-        return tuple(map(sub, self._amounts, remaining)) if figures is None else figures(remaining)
+    def tell(self, facts: Facts, time_us: int, sequence: int) -> bytes:
+        """The record, once it is filled."""
+        told, decision = self._told, facts.decision
+        told[1] = facts.id
+        told[3] = second(time_us // 1_000_000)
+        told[5] = six(time_us % 1_000_000)
+        told[7] = eighteen(sequence)
+        told[9] = decimal(facts.duration_us)
+        told[11] = decimal(facts.upstream_us)
+        told[13] = decimal(facts.bytes_in)
+        told[15] = decimal(facts.bytes_out)
+        if decision is not None:
+            at, remaining, figures = 17, decision.remaining, self._figures
+            for used in map(sub, self._amounts, remaining) if figures is None else figures(remaining):
+                told[at] = decimal(used)
+                at += 2
+        return b"".join(told)
 
 
 class Voice:
@@ -121,7 +138,7 @@ class Voice:
         if like is None or not like.holds(facts, decision, source):
             self._like = Like(facts, decision, source)
             return None
-        if not like.form:
+        if not like.filled:
             like.fill(facts, self.usage(source))
         return like
 
@@ -144,3 +161,17 @@ def _filled(form: bytes, values: Sequence[bytes]) -> bytes:
     """`form` with its places replaced, in order. A value may be a place itself; what is none has its % doubled."""
     left = iter(values)
     return _PLACE.sub(lambda place: place[0] if place[0] == b"%%" else next(left), form)
+
+
+def _between(form: bytes) -> list[bytes]:
+    """The text before, between and behind the places of `form`, as it will be written."""
+    found, end = [b""], 0
+    for place in _PLACE.finditer(form):
+        found[-1] += form[end : place.start()]
+        end = place.end()
+        if place[0] == b"%%":
+            found[-1] += b"%"
+        else:
+            found.append(b"")
+    found[-1] += form[end:]
+    return found

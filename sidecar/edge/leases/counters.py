@@ -92,7 +92,7 @@ class Leases(Counters):
             return None
         lease.units -= 1
         self._hand[lease.place] = lease.units
-        left = lease.left = [*map(sub, lease.left, lease.costs)]
+        left = lease.left = [lease.left[i] - cost for i, cost in enumerate(lease.costs)]
         return Decision(lease.leased, lease.now_us, left, lease.reset_us, -1, (), "leased")
 
     def reserve(self, id: bytes, checks: Checks, done: Done) -> None:
