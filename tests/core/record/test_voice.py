@@ -12,7 +12,7 @@ from sidecar.core.record import Facts, Voice, open_entry, usage_record
 
 WHO = Identity("k%d", "app", "cust%b", "pro")
 LIMITS = (Limit("m%d", "quota", 1_000_000, calendar="month"), Limit("burst", "rate", 10, per=5, period_us=1_000_000))
-NOW_US = 1_795_223_006_123_456
+NOW_US = 1_795_223_006_000_456
 CHECKS = [checks_for(LIMITS, costs, WHO, NOW_US) for costs in ((1, 1), (2, 2))]
 USAGES = [{"requests": 1}, {"requests": 1, "bytes": 7}]
 MEMBERS = {
