@@ -99,9 +99,12 @@ CURVES = (
         "Workers of a node",
         "workers",
         1,
-        _each((1, 2, 4), lambda count: (Site(workers=count), Traffic())),
+        _each((1, 2, 4), lambda count: (Site(workers=count), Traffic(busy=count * load.CONNECTIONS))),
         shown=("pss_kib",),
-        note="All workers share the one core of the proxy, so this shows what a worker more costs, not what it brings.",
+        note=(
+            f"{load.CONNECTIONS} busy connections for each of them. All workers share the one core of the proxy, so "
+            "this shows what a worker more costs, not what it brings."
+        ),
     ),
     Curve(
         "connections",
