@@ -16,16 +16,19 @@ HEADERS = {"X-Api-Key": API_KEY, "User-Agent": "bench", "Accept": "*/*"}
 REPORT = """
 done = function(s, latency)
   local e = s.errors
-  io.write(string.format('\\n{"requests":%d,"us":%d,"status":%d,"socket":%d}\\n',
-    s.requests, s.duration, e.status, e.connect + e.read + e.write + e.timeout))
+  io.write(string.format('\\n{"requests":%d,"us":%d,"bytes":%d,"status":%d,"socket":%d}\\n',
+    s.requests, s.duration, s.bytes, e.status, e.connect + e.read + e.write + e.timeout))
 end
 """
 
 
 @dataclass(frozen=True)
 class Served:
+    """`received`: bytes, those of answers that were cut at the end included."""
+
     requests: int
     duration_us: int
+    received: int = 0
 
 
 def missing() -> str:
@@ -89,4 +92,4 @@ def _run(stage: Stage, port: int, seconds: int, lua: str, connections: int) -> S
     said = json.loads(done.stdout.strip().splitlines()[-1])
     if said["status"] or said["socket"]:
         raise RunFailed(f"of {said['requests']} requests {said['status']} had no 2xx; {said['socket']} socket errors")
-    return Served(said["requests"], said["us"])
+    return Served(said["requests"], said["us"], said["bytes"])

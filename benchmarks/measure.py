@@ -1,6 +1,6 @@
 """CPU per request, side by side: every round runs every form once, each round begins with another, and each form is
 compared with the nginx of its own round. A run that lost a request, or did not do the same work, gives no number.
-A request that is a stream is counted by its chunks, for most streams are cut where a run begins and ends.
+A request that is a stream is counted by what came of it, for most streams are cut where a run begins and ends.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any
 from benchmarks import load, upstreams
 from benchmarks.peers import Peer, Started
 from benchmarks.stage import FAILURES, LOAD_CORE, Parts, RunFailed, Stage, cpu_by_part, twice
-from benchmarks.streams import CHUNKS
+from benchmarks.streams import BYTES
 
 BASELINE = "nginx"
+STREAM_SECONDS = 4  # at the least: a stream takes one, and some have to come to their end
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Sample:
-    """One run: requests served (streams: chunks ÷ 200), and the CPU in µs that each part spent on them."""
+    """One run: requests served (streams: by their bytes), and the CPU in µs that each part spent on them."""
 
     requests: int
     duration_us: int
@@ -86,17 +87,16 @@ def measure(peer: Peer, shape: Shape) -> Sample:
         if streamed:  # those that wrk left are gone, and nobody drains them into the figure
             stage.until("the streams of the warm-up to end", lambda: upstreams.open_streams(upstream) == 0)
         parts = started.parts()
-        chunks = upstreams.chunks_sent(upstream) if streamed else 0
         before = cpu_by_part(parts)
-        served = load.wrk(stage, started.port, shape.seconds, **how)
+        served = load.wrk(stage, started.port, max(shape.seconds, STREAM_SECONDS * streamed), **how)
         after = cpu_by_part(parts)
-        requests = (upstreams.chunks_sent(upstream) - chunks) // CHUNKS if streamed else served.requests
         used = {part: after[part] - before[part] for part in parts}
         _hold(stage, started, parts, used)
         if (seen := upstreams.requests_seen(upstream)) < warm.requests + served.requests:
             raise RunFailed(f"{served.requests + warm.requests} requests were answered; the upstream saw {seen}")
         # wrk leaves up to one request a connection behind when its time is up, in each of the two loads
-        facts = started.verify(warm.requests + served.requests, 2 * load.CONNECTIONS)
+        facts = started.verify(warm.requests + served.requests, 2 * peer.connections)
+    requests = served.received // BYTES if streamed else served.requests
     return Sample(requests, served.duration_us, used, facts)
 
 

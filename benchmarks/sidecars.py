@@ -207,7 +207,7 @@ FORMS = (
         Form(limits=True, redis=True, shipping=False, leases=True, chat=True),
         traffic="streams",
         unit="nginx-stream",
-        connections=32,
+        connections=128,
     ),
     _peer("shipped", "sidecar, Redis: the shipper running", Form(limits=True, redis=True, shipping=True)),
 )

@@ -67,6 +67,6 @@ FORMS = (
         _streams,
         "streams",
         "nginx-stream",
-        32,
+        128,
     ),
 )
