@@ -85,9 +85,11 @@ def _make(copy: Path, home: Path) -> None:
     wheels = copy / "wheels"
     subprocess.run([base(), "-m", "venv", str(home)], check=True, timeout=HALF_AN_HOUR)
     words = ["wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), str(copy)]
-    _pip(home / "bin" / "python", *words, env={**os.environ, "SIDECAR_COMPILE": "1"})
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # it is the wheel that is asked
+    _pip(home / "bin" / "python", *words, env=clean | {"SIDECAR_COMPILE": "1"})
     _pip(home / "bin" / "python", "install", "--quiet", *map(str, wheels.glob("*.whl")))
-    said = subprocess.run([home / "bin" / "sidecar", "--version"], capture_output=True, text=True, check=True).stdout
+    asked = [home / "bin" / "sidecar", "--version"]
+    said = subprocess.run(asked, capture_output=True, text=True, check=True, env=clean).stdout
     if "(compiled," not in said:
         raise OSError(f"the wheel that was made says {said.strip()}")
     (home / "whole").touch()

@@ -18,7 +18,7 @@ from benchmarks.latency import QUANTILES, UPSTREAM, Latencies
 from benchmarks.measure import Results
 from benchmarks.stage import LOAD_CORE, PROXY_CORE
 
-COLUMNS = ("form", "CPU per request", "nginx = 1", "requests/s", "shipper", "Redis", "Redis calls")
+COLUMNS = ("form", "CPU per request", "nginx = 1", "requests/s", "shipper", "Redis", "Redis calls", "Kafka")
 NOTHING = "-"
 
 
@@ -66,6 +66,7 @@ def rows(results: Results, names: Iterable[str] | None = None) -> list[tuple[str
                 spread(results.cpu_ns(name, "shipper"), 1000, 1, " µs"),
                 spread(results.cpu_ns(name, "redis"), 1000, 1, " µs"),
                 NOTHING if calls is None else f"{calls / 1000:.3f}",
+                spread(results.cpu_ns(name, "kafka"), 1000, 1, " µs"),
             )
         )
     return found

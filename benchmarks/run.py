@@ -158,7 +158,8 @@ def _guarded(part: Callable[[], bool]) -> bool:
 
 
 def _cpu(asked: Asked, forms: list[Peer]) -> bool:
-    peers = forms if any(p.name == BASELINE for p in forms) else [FORMS[BASELINE], *forms]
+    units = dict.fromkeys((BASELINE, *(form.unit for form in forms)))
+    peers = [*(FORMS[unit] for unit in units if FORMS[unit] not in forms), *forms]
     results = measure_all(peers, asked.shape, _say)
     versions = _versions(results)
     if asked.keeps:
