@@ -18,7 +18,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".cache" / "compiled"
-PARTS = ("hatch_build.py", "pyproject.toml", "README.md", "LICENSE", "sidecar")
+LOCKS = ("requirements/build.txt", "requirements/run.txt")
+PARTS = ("hatch_build.py", "pyproject.toml", "README.md", "LICENSE", "sidecar", *LOCKS)
+NOTHING_ELSE = ("--no-deps", "--no-index")  # the lock files have named all that is installed
 KEPT = 3
 HALF_AN_HOUR = 1800
 # A distribution builds its interpreter guided by profiles, as the official images do; one built by hand without them
@@ -84,10 +86,12 @@ def _make(copy: Path, home: Path) -> None:
         shutil.rmtree(old.parent)
     wheels = copy / "wheels"
     subprocess.run([base(), "-m", "venv", str(home)], check=True, timeout=HALF_AN_HOUR)
-    words = ["wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), str(copy)]
+    locks = [word for lock in LOCKS for word in ("-r", str(copy / lock))]
+    _pip(home / "bin" / "python", "install", "--quiet", "--require-hashes", *locks)
+    words = ["wheel", "--quiet", *NOTHING_ELSE, "--no-build-isolation", "--wheel-dir", str(wheels), str(copy)]
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # it is the wheel that is asked
     _pip(home / "bin" / "python", *words, env=clean | {"SIDECAR_COMPILE": "1"})
-    _pip(home / "bin" / "python", "install", "--quiet", *map(str, wheels.glob("*.whl")))
+    _pip(home / "bin" / "python", "install", "--quiet", *NOTHING_ELSE, *map(str, wheels.glob("*.whl")))
     asked = [home / "bin" / "sidecar", "--version"]
     said = subprocess.run(asked, capture_output=True, text=True, check=True, env=clean).stdout
     if "(compiled," not in said:

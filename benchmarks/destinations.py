@@ -57,7 +57,8 @@ class ToFile:
         while True:
             now = last
             with contextlib.suppress(FileNotFoundError):
-                now = orjson.loads(path.read_bytes())["positions"].get(WORKER, "")
+                positions = orjson.loads(path.read_bytes())["positions"]  # by worker and journal
+                now = next((place for key, place in positions.items() if key.partition("/")[0] == WORKER), "")
             if now == last:
                 time.sleep(0.002)
                 yield None

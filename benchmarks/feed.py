@@ -17,12 +17,11 @@ import click
 import orjson
 
 from benchmarks.stage import LOAD_CORE, RunFailed
-from sidecar.core.counter import checks_for
 from sidecar.core.decision import Decision
 from sidecar.core.identity import Identity
+from sidecar.core.limits import checks_for
 from sidecar.core.policy import Limit
-from sidecar.core.record import Ids, Totals, Voice, open_entry, usage_record
-from sidecar.core.record.events import Facts
+from sidecar.core.record import Facts, Ids, RecordTemplates, Totals, open_entry, usage_record
 from sidecar.core.record.frame import Position
 from sidecar.edge.clock import SystemClock
 from sidecar.edge.journal import Journal, JournalOptions
@@ -48,8 +47,9 @@ class Exchange(Facts):
         self.bytes_in, self.bytes_out, self.duration_us, self.upstream_us = 310, 1024, 1234, 1100
         self.attempts, self.outcome, self.quality = 1, "ok", "exact"
         self.usage, self.billable, self.billable_reason = {"requests": 1, "egress_bytes": 1024}, True, "plan:pro"
-        self.client_disconnected, self.spelled = False, b""
-        self.voice = Voice(who, self.plan, self.route, self.method)
+        self.client_disconnected, self.arrived_us = False, now_us
+        self.dims, self.usage_lines = {}, []
+        self.templates = RecordTemplates()
         self.checks = checks_for(LIMITS, (1, 1), who, now_us)  # as a house keeps it, for all of a window
         self._left = 1_000_000_000
 

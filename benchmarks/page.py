@@ -40,8 +40,6 @@ round; p99.9 stands on a handful of requests in a round: read it with its spread
 """
 _CURVES_HEAD = """## As things grow
 
-![What a request costs as things grow](plots/curves.svg)
-
 CPU of the sidecar per request on one core: key, two leased limits, record journaled, answers of 1 KiB, unless said
 otherwise; the median (min … max) of interleaved rounds.
 """
@@ -102,7 +100,7 @@ def _listed(title: str, lines: Iterable[str]) -> str:
 
 
 def _cpu(evidence: Evidence) -> list[str]:
-    parts = ["## CPU per request\n", "![CPU per request](plots/cpu.svg)\n"] if evidence.cpu else []
+    parts = ["## CPU per request\n"] if evidence.cpu else []
     for sitting, names in _apart(evidence.cpu):
         results = results_of(sitting.data)
         shape = results.shape

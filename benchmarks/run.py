@@ -19,7 +19,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from benchmarks import kept, load, page, plots, profiler, report, sidecars, toolbox
+from benchmarks import kept, load, page, report, sidecars
 from benchmarks.curves import memory
 from benchmarks.curves.catalogue import BY_NAME, Curve
 from benchmarks.curves.point import Timing
@@ -54,7 +54,6 @@ class Asked:
     rate: int
     curves: str
     memory: bool
-    profiled: str
     as_json: bool
     keep: bool
     compose: bool
@@ -97,10 +96,9 @@ def chosen(names: str) -> list[Peer]:
 @click.option("--rate", default=1000, type=click.IntRange(1, 20000), help="Requests per second of --latency.")
 @click.option("--curves", is_flag=False, flag_value=ALL, default="", help=f"CPU as things grow: {', '.join(BY_NAME)}.")
 @click.option("--memory", is_flag=True, help="Memory of an idle worker and of an idle connection.")
-@click.option("--profile", "profiled", default="", help="Profile the worker of this form under load, instead.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on the standard output, instead of a table.")
 @click.option("--keep", is_flag=True, help="Keep what is measured for the page of results.")
-@click.option("--compose", is_flag=True, help="Write benchmarks/RESULTS.md and plots from what was kept last.")
+@click.option("--compose", is_flag=True, help="Write benchmarks/RESULTS.md from the parts that were kept last.")
 @click.option("--write", is_flag=True, help="Measure all there is, keep it part by part, and write the page.")
 @click.option("--short", is_flag=True, help="One round of a few forms and one curve; fails where it cannot measure.")
 def main(**options: Any) -> None:
@@ -114,9 +112,7 @@ def main(**options: Any) -> None:
     if why := load.missing():
         raise click.ClickException(f"wrk: {why}")
     _more_descriptors()
-    if asked.profiled:
-        _profile(chosen(asked.profiled)[0], asked.shape)
-    elif asked.short:
+    if asked.short:
         sys.exit(_short(asked))
     else:
         sys.exit(_measure(asked))
@@ -227,8 +223,6 @@ def _short(asked: Asked) -> int:
 
 def _compose() -> None:
     evidence = Evidence()
-    for why in plots.draw(evidence, FORMS.values()):
-        _say(why)
     RESULTS.write_text(page.compose(evidence))
     OUT.print(report.table("Goals", page.GOAL_COLUMNS, page.goal_rows(evidence)))
 
@@ -263,14 +257,6 @@ def _show_curve(curve: Curve, measured: Measured, asked: Asked) -> None:
     OUT.print(report.table(curve.title, report.curve_columns(curve), report.curve_rows(curve, measured)))
     for line in report.curve_left_out(measured):
         OUT.print(f"left out: {line}", highlight=False, markup=False)
-
-
-def _profile(peer: Peer, shape: Shape) -> None:
-    try:
-        found = profiler.top(peer, shape)
-    except FAILURES as failure:
-        raise click.ClickException(str(failure)) from failure
-    OUT.print(report.table(f"{peer.title}: the worker, {toolbox.PY_SPY}", ("function", "own", "with callees"), found))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ journal: {{ dir: journal, durability: os }}
 sink: {{ file: records.jsonl }}
 """
 REDIS = """
-redis: {{ url: "redis://127.0.0.1:{redis}/0", leases: {leases} }}
+redis: {{ url: "redis://127.0.0.1:{redis}/0", leases: {leases}, timeout: {timeout} }}
 """
 KEYS = """
 keys:
@@ -67,11 +68,18 @@ TOKENS = """
 COUNTED = """,
     { id: tokens, meter: output_tokens, quota: 1000000000000/month, scope: customer } """
 
+# In the interpreter's place: the worker runs under a tool, everybody else as always.
+SWITCH = """#!/bin/sh
+case " $* " in *" _worker "*) exec {prefix} {python} "$@" ;; *) exec {python} "$@" ;; esac
+"""
+INSTEAD = "import sys; sys.executable = {python!r}; sys.argv = {argv!r}; from sidecar.cli import main; main()"
+
 
 @dataclass(frozen=True)
 class Form:
     """limits: two of them, or none. redis: real counters. shipping: the shipper runs during the load. pure: the tree,
-    not the compiled wheel. leases: units are reserved ahead. chat: usage is read, and a third limit counts it."""
+    not the compiled wheel. leases: units are reserved ahead. chat: usage is read, and a third limit counts it.
+    worker_prefix: what the worker's command is run by, for tools that look into it and make it slow."""
 
     limits: bool
     redis: bool
@@ -79,6 +87,9 @@ class Form:
     pure: bool = False
     leases: bool = False
     chat: bool = False
+    worker_prefix: tuple[str, ...] = ()
+    redis_timeout: str = "50ms"
+    start_seconds: int = 15
 
     def missing(self) -> str:
         """ "" where it runs here. The wheel is made now, before anything is measured."""
@@ -99,13 +110,25 @@ class Form:
         stage.write("policies/bench.yaml", self._policy())
         stage.write("keys.yaml", KEYS.format(hash=hashlib.sha256(API_KEY.encode()).hexdigest()))
         stage.write(
-            "sidecar.yaml", (CONFIG + (REDIS if self.redis else "")).format(**ports, leases=str(self.leases).lower())
+            "sidecar.yaml",
+            (CONFIG + (REDIS if self.redis else "")).format(
+                **ports, leases=str(self.leases).lower(), timeout=self.redis_timeout
+            ),
         )
         store = start_redis(stage, ports["redis"]) if self.redis else None
-        pid = stage.start("sidecar", self._command("run", "-c", "sidecar.yaml"), PROXY_CORE)
-        stage.until_answers("the sidecar", ports["port"])
+        pid = stage.start("sidecar", self._run(stage), PROXY_CORE)
+        stage.until_answers("the sidecar", ports["port"], seconds=self.start_seconds)
         verify = self._verify(stage, pid, ports["redis"])
         return Started(ports["port"], self._parts(pid, store), verify, may_rest="redis" if self.leases else "")
+
+    def _run(self, stage: Stage) -> list[str]:
+        """`sidecar run`; with a prefix, children are started by a script in the interpreter's place."""
+        words = ["run", "-c", "sidecar.yaml"]
+        if not self.worker_prefix:
+            return self._command(*words)
+        python = stage.write("python", SWITCH.format(prefix=shlex.join(self.worker_prefix), python=compiled.python()))
+        python.chmod(0o755)
+        return [*self._command()[:-2], "-c", INSTEAD.format(python=str(python), argv=["sidecar", *words])]
 
     def _policy(self) -> str:
         limits = LIMITS + COUNTED * self.chat if self.limits else ""

@@ -126,9 +126,23 @@ class Stage:
         self._running.append((name, process))
         return process.pid
 
+    def pid(self, name: str) -> int:
+        """The process that was started as `name`."""
+        return self._process(name).pid
+
+    def _process(self, name: str) -> subprocess.Popen[bytes]:
+        return next(process for known, process in self._running if known == name)
+
+    def end(self, name: str, number: signal.Signals) -> None:
+        """Send `number` to `name`, wait for its end, whatever its exit code, and forget it."""
+        process = self._process(name)
+        process.send_signal(number)
+        process.wait(60)
+        self._running.remove((name, process))
+
     def drain(self, name: str, seconds: int = 60) -> None:
         """SIGTERM to `name`, and wait for its clean end: exit code 0, all of its work done."""
-        process = next(process for known, process in self._running if known == name)
+        process = self._process(name)
         process.terminate()
         try:
             code = process.wait(seconds)
@@ -139,7 +153,7 @@ class Stage:
 
     def ended(self, name: str, seconds: int = 60) -> None:
         """Wait for `name` to end by itself, well."""
-        process = next(process for known, process in self._running if known == name)
+        process = self._process(name)
         if process.wait(seconds):
             raise RunFailed(f"{name} ended with exit code {process.returncode}:\n{self.log(name)}")
 
@@ -151,7 +165,7 @@ class Stage:
     def log(self, name: str) -> str:
         return "\n".join((self.dir / f"{name}.log").read_text(errors="replace").splitlines()[-8:])
 
-    def until(self, what: str, ready: Callable[[], bool], seconds: int = 15) -> None:
+    def until(self, what: str, ready: Callable[[], bool], seconds: int = 15, pause: float = 0.02) -> None:
         """Wait until `ready()`; a process that ended, or the deadline, fails the run with its log."""
         deadline = time.monotonic() + seconds
         while not ready():
@@ -159,7 +173,7 @@ class Stage:
             if time.monotonic() > deadline:
                 logs = "\n".join(f"--- {name}\n{self.log(name)}" for name, _ in self._running)
                 raise RunFailed(f"waited {seconds} s for: {what}\n{logs}")
-            time.sleep(0.02)
+            time.sleep(pause)
 
     def until_answers(self, name: str, port: int, path: str = "/bench", seconds: int = 15) -> None:
         self.until(f"{name} to answer 200 on port {port}", lambda: get(port, path)[0] == 200, seconds)

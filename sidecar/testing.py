@@ -1,7 +1,7 @@
-"""The world in memory: a double of every port, so that a test of the gateway needs no server and no clock.
+"""Test doubles of all ports, in memory, so that a test of the gateway needs no server and no real clock.
 
-Doubles answer at once, or hold their answers until the test lets them go, and keep what they were told. They decide by
-the same rule as the real ones (core/decision) and know nothing of any technology.
+A double answers at once, or holds its answers until the test releases them, and stores the calls that it receives.
+Doubles decide by the same rule as the real counters (core/decision).
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from sidecar.core.counter import Checks, escaped, id_us, left_at
-from sidecar.core.decision import Decision, Write, reserve, settle
+from sidecar.core.decision import Decision, Write, extend, reserve, settle
 from sidecar.core.errors import StoreError, UpstreamError
-from sidecar.core.http import Request, ResponseHead, read_response
+from sidecar.core.http import Problem, ResponseHead, read_response
+from sidecar.core.http.forward import Field, UpstreamHead, response_fields
+from sidecar.core.http.problem import problem_body
 from sidecar.core.identity import Identity, digest
+from sidecar.core.limits import Checks, id_us, left_at, wallet_keys
+from sidecar.core.limits.base import WALLET
 from sidecar.core.price import wallet as wallets
 from sidecar.core.price.wallet import Grant, Wallet
-from sidecar.core.record import Alert, Ids
+from sidecar.core.record import Alert, Denied, Ids
 from sidecar.core.record.alert import window_alert
 from sidecar.ports import Caller, Client, Clock, Counters, Journal, Keys, Leg, Probe, Upstream
 
@@ -25,7 +28,7 @@ SOURCE = "//sidecar/test/1"
 
 
 class HandClock(Clock):
-    """`ports.Clock` that moves only when it is turned. `step` moves the wall clock alone, as NTP would."""
+    """`ports.Clock` that the test advances by `turn`. `step` changes only the wall clock, as NTP does."""
 
     def __init__(self, now_us: int = 1_763_692_406_000_000) -> None:
         self._now_us = now_us
@@ -43,17 +46,17 @@ class HandClock(Clock):
         self._mono_us += us
 
     def step(self, us: int) -> None:
-        """Set the wall clock forth or back."""
+        """Move the wall clock forward or back."""
         self._now_us += us
 
 
 def minted() -> Callable[[int], bytes]:
-    """A mint whose ids are the same in every run."""
+    """A mint that makes the same ids in every run."""
     return Ids(0).mint
 
 
 class Held:
-    """Calls that a test may hold back: `holding` keeps them in order, `let_go` makes them."""
+    """Calls that a test can delay: while `holding` they are queued in order, `let_go` makes them."""
 
     def __init__(self) -> None:
         self.holding = False
@@ -61,50 +64,50 @@ class Held:
 
     @property
     def waiting(self) -> int:
-        """How many calls are held."""
+        """The number of queued calls."""
         return len(self._calls)
 
     def answer(self, call: Callable[[], None]) -> None:
-        """Make the call, now or when the test says so."""
+        """Make the call, now or at `let_go`."""
         if self.holding:
             self._calls.append(call)
         else:
             call()
 
     def let_go(self, most: int | None = None) -> None:
-        """Make the calls that are held, the first `most` of them."""
+        """Make the queued calls, or the first `most` of them."""
         calls, self._calls = self._calls[:most], self._calls[most:] if most is not None else []
         for call in calls:
             call()
 
 
 class KeyBook(Held, Keys):
-    """`ports.Keys` from a dictionary. `fails` is what it answers instead, while it is set."""
+    """`ports.Keys` on a dictionary. While `fails` is set, it is the answer."""
 
     def __init__(self, pepper: bytes = b"") -> None:
         super().__init__()
         self.pepper = pepper
-        self.asked: list[bytes] = []
+        self.requested: list[bytes] = []
         self.fails: StoreError | None = None
         self._known: dict[bytes, Identity] = {}
 
     def register(self, credential: str, identity: Identity) -> Identity:
-        """From now on `credential` stands for `identity`."""
+        """Register `credential` for `identity`."""
         self._known[digest(credential.encode(), self.pepper)] = identity
         return identity
 
     def revoke(self, credential: str) -> None:
-        """From now on `credential` stands for nobody."""
+        """Remove `credential`."""
         del self._known[digest(credential.encode(), self.pepper)]
 
     def find(self, digest: bytes, done: Callable[[Identity | StoreError | None], None]) -> None:
-        self.asked.append(digest)
-        found = self.fails or self._known.get(digest)
-        self.answer(lambda: done(found))
+        self.requested.append(digest)
+        result = self.fails or self._known.get(digest)
+        self.answer(lambda: done(result))
 
 
 class CounterBook(Held, Counters):
-    """`ports.Counters` on a dictionary, which is never cleaned. `fails` is answered instead, while it is set."""
+    """`ports.Counters` on a dictionary, of which nothing expires. While `fails` is set, it is the answer."""
 
     def __init__(self, clock: HandClock) -> None:
         super().__init__()
@@ -116,21 +119,26 @@ class CounterBook(Held, Counters):
     def reserve(self, id: bytes, checks: Checks, done: Callable[[Decision | StoreError], None]) -> None:
         self._reserve(id, checks, done, force=False)
 
-    def force(self, id: bytes, checks: Checks, done: Callable[[Decision | StoreError], None]) -> None:
+    def charge_unconditionally(self, id: bytes, checks: Checks, done: Callable[[Decision | StoreError], None]) -> None:
         self._reserve(id, checks, done, force=True)
 
     def settle(
-        self, id: bytes, checks: Checks, truth: Sequence[int], failed: Callable[[StoreError], None] | None = None
+        self, id: bytes, checks: Checks, actual: Sequence[int], failed: Callable[[StoreError], None] | None = None
     ) -> None:
         if self.fails is not None:
             return failed(self.fails) if failed is not None else None
-        self.settled.append((id, tuple(truth)))
+        self.settled.append((id, tuple(actual)))
         now_us = self._clock.now_us()
-        return self._apply(settle(self.state, id, checks, truth, now_us, now_us - id_us(id)))
+        return self._apply(settle(self.state, id, checks, actual, now_us, now_us - id_us(id)))
+
+    def extend(self, exchanges: Sequence[tuple[bytes, Checks]]) -> None:
+        now_us = self._clock.now_us()
+        for id_, checks in exchanges if self.fails is None else ():
+            self._apply(extend(self.state, id_, checks, now_us, now_us - id_us(id_)))
 
     def fund(self, customer: str, unit: str, nanos: int) -> None:
-        """Grant `nanos` nano-units to a customer's wallet, for ever."""
-        now_us, wallet_key, ledger_key = self._clock.now_us(), *self._money(customer, unit)
+        """Grant `nanos` nano-units to a customer's wallet, without expiry."""
+        now_us, (wallet_key, ledger_key, *_) = self._clock.now_us(), wallet_keys(customer, unit)
         ledger = self.state.setdefault(ledger_key, {})
         grant = Grant(f"grant-{len(ledger)}", 0, 0, 0, nanos, nanos, made_us=now_us)
         self.state[wallet_key], postings = wallets.add(self.state.get(wallet_key, Wallet()), grant, now_us)
@@ -138,23 +146,18 @@ class CounterBook(Held, Counters):
             ledger[max(ledger, default=0) + 1] = (*each, wallets.balance(self.state[wallet_key]))
 
     def balance(self, customer: str, unit: str) -> int:
-        """What the customer's wallet has left, in nano-units."""
-        held: Wallet = self.state.get(self._money(customer, unit)[0], Wallet())
-        return wallets.balance(held)
+        """The balance of the customer's wallet, in nano-units."""
+        wallet: Wallet = self.state.get(wallet_keys(customer, unit)[0], Wallet())
+        return wallets.balance(wallet)
 
     def postings(self, customer: str, unit: str) -> list[tuple[str, str, int, int]]:
-        """The ledger: kind, the exchange's or the grant's id, change, balance after it."""
-        return list(self.state.get(self._money(customer, unit)[1], {}).values())
+        """The ledger: kind, id of the exchange or grant, change, balance after it."""
+        return list(self.state.get(wallet_keys(customer, unit)[1], {}).values())
 
     def used(self, limit: str) -> int:
-        """The units that all counters of a limit hold (windows, quotas, priced), or the slots taken (concurrency)."""
-        values = [value for key, value in self.state.items() if key.split(":")[2] == limit]
+        """The units in all counters of a limit (windows, quotas, priced), or its used slots (concurrency)."""
+        values = [value for key, value in self.state.items() if key.split(":")[2].partition("=")[2] == limit]
         return sum(len(value) if isinstance(value, dict) else value for value in values)
-
-    @staticmethod
-    def _money(customer: str, unit: str) -> tuple[str, str]:
-        stem = f"sc:{{{escaped(customer)}}}"
-        return f"{stem}:wallet:{escaped(unit)}", f"{stem}:ledger:{escaped(unit)}"
 
     def _reserve(
         self, id: bytes, checks: Checks, done: Callable[[Decision | StoreError], None], *, force: bool
@@ -163,11 +166,11 @@ class CounterBook(Held, Counters):
             failure = self.fails
             return self.answer(lambda: done(failure))
         now_us = self._clock.now_us()
-        checks = checks if force or checks.holds(now_us) else checks.at(now_us)
+        checks = checks if force or checks.covers(now_us) else checks.at(now_us)
         decision, writes = reserve(self.state, id, checks, now_us, force=force)
         self._apply(writes)
-        found = decision if decision is not None else StoreError("no window of these limits holds the time")
-        return self.answer(lambda: done(found))
+        result = decision if decision is not None else StoreError("the limits have no window at this time")
+        return self.answer(lambda: done(result))
 
     def _apply(self, writes: list[Write]) -> None:
         for key, member, value, _ in writes:
@@ -180,7 +183,7 @@ class CounterBook(Held, Counters):
 
 
 class RetryBook(Held):
-    """`ports.Retries` on a dictionary that forgets nothing by itself. `fails` is answered instead, while it is set."""
+    """`ports.Retries` on a dictionary, of which nothing expires. While `fails` is set, it is the answer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -192,8 +195,8 @@ class RetryBook(Held):
         self, identity: Identity, key: bytes, window_us: int, id: bytes, done: Callable[[bool | StoreError], None]
     ) -> None:
         self.windows.append(window_us)
-        found = self.fails or self.firsts.setdefault((identity.customer, key), id) == id
-        self.answer(lambda: done(found))
+        result = self.fails or self.firsts.setdefault((identity.customer, key), id) == id
+        self.answer(lambda: done(result))
 
     def forget(self, identity: Identity, key: bytes, id: bytes) -> None:
         if self.firsts.get((identity.customer, key)) == id:
@@ -201,24 +204,25 @@ class RetryBook(Held):
 
 
 class AlertBook(Held):
-    """`ports.Alerts` on a set: each alert of a window is handed over until it is written. `written` are its keys."""
+    """`ports.Alerts` on a list: each alert of a window is passed on until it is written. `written` has the keys."""
 
     def __init__(self) -> None:
         super().__init__()
         self.written: list[str] = []
 
-    def look(self, decision: Decision, done: Callable[[Alert], None]) -> None:
+    def evaluate(self, decision: Decision, done: Callable[[Alert], None]) -> None:
         checks = decision.checks
         for index, _ in checks.alerting:
-            limit = checks.limits[index]
+            check = checks.entries[index]
+            limit = check.limit
             for percent in limit.alerts:
-                if decision.remaining[index] <= left_at(limit.amount, percent) and limit.kind != "balance":
-                    self._tell(window_alert(decision, index, percent), done)
+                if decision.remaining[index] <= left_at(limit.amount, percent) and check.kind.stored_as != WALLET:
+                    self._pass_on(window_alert(decision, index, percent), done)
 
     def wrote(self, alert: Alert) -> None:
         self.written.append(alert.key)
 
-    def _tell(self, alert: Alert, done: Callable[[Alert], None]) -> None:
+    def _pass_on(self, alert: Alert, done: Callable[[Alert], None]) -> None:
         if alert.key not in self.written:
             self.answer(lambda: done(alert))
 
@@ -233,9 +237,9 @@ class Written(NamedTuple):
 
 
 class MemoryJournal(Held, Journal):
-    """`ports.Journal` in a list. `full` refuses new exchanges; `broken` writes nothing and says so.
+    """`ports.Journal` in a list. While `full`, it accepts no exchanges; while `broken`, writes fail (`then(False)`).
 
-    While `holding`, entries are written but not yet safe: `then` waits.
+    While `holding`, entries are written but not confirmed: `then` waits.
     """
 
     def __init__(self) -> None:
@@ -244,6 +248,13 @@ class MemoryJournal(Held, Journal):
         self.full = False
         self.broken = False
         self._numbers: Counter[str] = Counter()
+        self._on_acknowledged: Callable[[], None] = lambda: None
+
+    def on_acknowledged(self, call: Callable[[], None]) -> None:
+        self._on_acknowledged = call
+
+    def withheld(self) -> bool:
+        return True
 
     def accepting(self) -> bool:
         return not self.full
@@ -257,6 +268,9 @@ class MemoryJournal(Held, Journal):
         self._numbers[stream] += 1
         self._write(Written(stream, id, key, write(SOURCE, self._numbers[stream])), then)
 
+    def deny(self, id: bytes, denied: Denied, write: Callable[[str, int], bytes]) -> None:
+        self.close("denials", id, denied.customer, write, lambda _written: None)
+
     def of(self, stream: str) -> list[Written]:
         """The entries of one stream."""
         return [entry for entry in self.entries if entry.stream == stream]
@@ -266,10 +280,17 @@ class MemoryJournal(Held, Journal):
         if written:
             self.entries.append(entry)
         self.answer(lambda: then(written))
+        if not self.holding:
+            self._on_acknowledged()
+
+    def let_go(self, most: int | None = None) -> None:
+        """Make the queued calls, as one batch."""
+        super().let_go(most)
+        self._on_acknowledged()
 
 
 class Tally(Probe):
-    """`ports.Probe` that keeps what it was told."""
+    """`ports.Probe` that stores its calls."""
 
     def __init__(self) -> None:
         self.answers: list[tuple[str, int, int]] = []
@@ -287,24 +308,23 @@ class Tally(Probe):
 
 
 class ScriptedUpstream(Upstream):
-    """`ports.Upstream` that waits for the test: each exchange is a `Call` in `calls`."""
+    """`ports.Upstream` that the test answers: each exchange is a `Call` in `calls`."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.forgotten: list[Caller] = []
 
-    def send(self, request: Request, head: bytes, caller: Caller) -> None:
-        self.calls.append(Call(request, head, caller))
+    def send(self, head: UpstreamHead, caller: Caller) -> None:
+        self.calls.append(Call(head, caller))
 
     def forget(self, caller: Caller) -> None:
         self.forgotten.append(caller)
 
 
 class Call(Leg):
-    """One exchange as the upstream sees it, and `ports.Leg` once the test says that it is connected."""
+    """One exchange at the upstream. Is the `ports.Leg` of the exchange after `connect`."""
 
-    def __init__(self, request: Request, head: bytes, caller: Caller) -> None:
-        self.request = request
+    def __init__(self, head: UpstreamHead, caller: Caller) -> None:
         self.head = head
         self.caller = caller
         self.body = b""
@@ -312,27 +332,27 @@ class Call(Leg):
         self.cancelled = self.reading_paused = False
 
     def connect(self) -> Call:
-        """A connection carries the head now."""
+        """Report to the exchange that its head is sent on a connection."""
         self.caller.on_leg(self)
         return self
 
     def respond(self, status: int = 200, body: bytes = b"", *fields: tuple[bytes, bytes]) -> None:
-        """Give a whole answer at once."""
+        """Send a complete answer."""
         self.begin(status, (b"Content-Length", b"%d" % len(body)), *fields)
-        self.go_on(body, done=True)
+        self.send_body(body, done=True)
 
     def begin(self, status: int, *fields: tuple[bytes, bytes]) -> ResponseHead:
-        """Give the head of an answer; `go_on` follows."""
-        head = read_response((status, b"", 1), list(fields), self.request.method)
+        """Send the head of an answer; `send_body` follows."""
+        head = read_response((status, b"", 1), list(fields), self.head.method)
         self.caller.on_interim(head) if status < 200 and status != 101 else self.caller.on_response(head)
         return head
 
-    def go_on(self, data: bytes, *, done: bool = False) -> None:
-        """Give more of the body."""
+    def send_body(self, data: bytes, *, done: bool = False) -> None:
+        """Send a part of the body; `done`: the last."""
         self.caller.on_response_body(data, done)
 
     def fail(self, error: UpstreamError) -> None:
-        """The exchange cannot be completed."""
+        """Report that the exchange failed."""
         self.caller.on_upstream_failed(error)
 
     def write(self, data: bytes) -> None:
@@ -352,41 +372,53 @@ class Call(Leg):
 
 
 class PaperClient(Client):
-    """`ports.Client` that keeps what it was sent. `ended` is "", "kept", "closed" or "cut"."""
+    """`ports.Client` that stores an answer. `ended` is "", "complete" or "cut".
+
+    `fields` are those of the head, in order; `content` is the body, or the JSON of a problem. As on a connection, the
+    head becomes visible together with the next bytes.
+    """
 
     def __init__(self, peer: str = "192.0.2.7", *, tls: bool = False) -> None:
         self.peer = peer
         self.tls = tls
-        self.sent = b""
-        self.interims: list[bytes] = []
+        self.status = 0
+        self.request_id = b""
+        self.fields: list[Field] = []
+        self.content = b""
+        self.trailers: list[Field] = []
+        self.interims: list[ResponseHead] = []
         self.ended = ""
-        self.tunnelled = self.reading_paused = False
+        self.reading_paused = False
+        self._head: tuple[int, bytes, list[Field]] | None = None
 
-    def interim(self, head: bytes) -> None:
+    def interim(self, head: ResponseHead) -> None:
         self.interims.append(head)
 
-    def write(self, data: bytes) -> None:
-        self.sent += data
+    def respond(self, head: ResponseHead, request_id: bytes, fields: Sequence[Field]) -> None:
+        self._head = (head.status, request_id, [*response_fields(head), *fields])
+        if head.status == 101:
+            self.body(b"")
 
-    def finish(self, *, close: bool) -> None:
-        self.ended = "closed" if close else "kept"
+    def body(self, data: bytes) -> None:
+        if self._head is not None:
+            self.status, self.request_id, self.fields = self._head
+            self._head = None
+        self.content += data
 
-    def skips(self) -> bool:
-        return False
+    def end(self, data: bytes, trailers: list[Field]) -> None:
+        self.body(data)
+        self.trailers = trailers
+        self.ended = "complete"
+
+    def refuse(self, problem: Problem, request_id: bytes, fields: Sequence[Field]) -> None:
+        self._head = (problem.status, request_id, [*problem.headers, *fields])
+        self.end(problem_body(problem, request_id.decode()), [])
 
     def cut(self) -> None:
         self.ended = "cut"
-
-    def tunnel(self) -> None:
-        self.tunnelled = True
 
     def pause_reading(self) -> None:
         self.reading_paused = True
 
     def resume_reading(self) -> None:
         self.reading_paused = False
-
-    @property
-    def status(self) -> int:
-        """The status that was sent, 0 for none."""
-        return int(self.sent[9:12] or b"0")

@@ -1,9 +1,9 @@
-"""Policies and a house for tests of the gateway, over the shipped doubles."""
+"""Policies and a worker's context for tests of the gateway, over the shipped doubles."""
 
-from sidecar.app.house import House, Manner, Ports
 from sidecar.core.identity import Identity
 from sidecar.core.policy import Limit, Plan, Policy, Route
 from sidecar.core.usage import REQUESTS, Measured, MeterRule, meter_for
+from sidecar.gateway import GatewayOptions, Ports, WorkerContext
 from sidecar.testing import (
     AlertBook,
     CounterBook,
@@ -41,9 +41,9 @@ def policy(
 
 
 class Setting:
-    """The doubles, and the house that they stand in. Keys `ann` and `bob` are registered."""
+    """The doubles, and the context over them. Keys `ann` and `bob` are registered."""
 
-    def __init__(self, *limits, manner=None, upstream_of=None, **more):
+    def __init__(self, *limits, options=None, upstream_of=None, **more):
         self.clock = HandClock()
         self.keys = KeyBook()
         self.keys.register("ann", ANN)
@@ -54,6 +54,20 @@ class Setting:
         self.retries = RetryBook()
         self.alerts = AlertBook()
         self.upstream = ScriptedUpstream()
-        ports = Ports(self.clock, self.keys, self.counters, self.journal, self.tally, self.retries, self.alerts)
+        self.flushed = lambda: None  # what the store was sent so far is written
+        ports = Ports(
+            self.clock,
+            self.keys,
+            self.counters,
+            self.journal,
+            self.tally,
+            self.retries,
+            self.alerts,
+            self.flush,
+        )
         found = upstream_of or (lambda _route: self.upstream)
-        self.house = House(ports, policy(*limits, **more), found, minted(), manner or Manner("here"))
+        self.context = WorkerContext(ports, policy(*limits, **more), found, minted(), options or GatewayOptions("here"))
+
+    def flush(self):
+        """What the store was sent so far is written: `flushed` may be another's."""
+        self.flushed()

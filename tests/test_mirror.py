@@ -9,13 +9,17 @@ ROOT = Path(__file__).parents[1]
 # Modules without a test file of their own, and where what they promise is held instead.
 ELSEWHERE = {
     "sidecar/__main__.py": "one line; tests/cli start the command through it",
+    "sidecar/app/migration.py": "a report of what others find; tests/cli/test_migrate.py reads all of it",
     "sidecar/ports.py": "interfaces; mypy and the edges' own tests hold them",
+    "sidecar/core/limits/base.py": "questions; tests/core/limits/test_registry.py asks every kind all of them",
+    "sidecar/core/limits/leasing.py": "a lease's figures by limit; tests/core/decision/test_lease.py leases by them",
+    "sidecar/core/limits/limit.py": "fields without behaviour; the tests of every kind read them",
     "sidecar/core/native.py": "a word to the compiler; tests/deploy/test_wheel.py compiles what says it",
+    "sidecar/core/usage/ai/base.py": "fields without behaviour; tests of core/usage/ai read those of each",
     "sidecar/cli/options.py": "shared options; tests/cli/test_cli.py meets them in every command",
     "sidecar/cli/children.py": "two hidden commands; tests/cli/test_run.py runs them as a house does",
-    "sidecar/gateway/arrival.py": "the first step of the story; tests/gateway/test_exchange.py plays it whole",
-    "sidecar/gateway/facts.py": "fields without behaviour; tests/gateway/test_exchange.py reads them in records",
-    "sidecar/core/errors.py": "types and their text; every test of a fault reads them",
+    "sidecar/gateway/context.py": "collaborators with tests of their own; every test of the gateway makes one",
+    "sidecar/gateway/states.py": "names of numbers; tests/gateway/test_guard.py enters all of them",
 }
 
 

@@ -2,10 +2,11 @@
 
 import pytest
 
-from sidecar.core.counter import checks_for
 from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
+from sidecar.core.http import ResponseHead
 from sidecar.core.identity import digest
+from sidecar.core.limits import checks_for
 from sidecar.core.policy import Limit
 from sidecar.core.price import Price
 from sidecar.testing import (
@@ -50,7 +51,7 @@ def test_a_key_is_found_until_it_is_revoked():
     keys.fails = StoreError("away")
     keys.find(digest(b"a"), found.append)
     assert found == [ANN, None, keys.fails]
-    assert keys.asked == [digest(b"a")] * 3
+    assert keys.requested == [digest(b"a")] * 3
 
 
 def test_what_is_held_is_answered_in_order_when_it_is_let_go():
@@ -76,8 +77,8 @@ def test_counters_refuse_past_the_limit_and_settle_to_the_truth(clock):
     assert (counters.used("monthly"), counters.used("slots")) == (2, 2)
     counters.settle(ids[0], checks, (0, 0))
     assert (counters.used("monthly"), counters.used("slots")) == (1, 1)
-    counters.force(ids[2], checks, found.append)
-    counters.force(mint(clock.now_us() // 1000), checks, found.append)
+    counters.charge_unconditionally(ids[2], checks, found.append)
+    counters.charge_unconditionally(mint(clock.now_us() // 1000), checks, found.append)
     assert counters.used("monthly") == 3
     assert counters.settled == [(ids[0], (0, 0))]
 
@@ -96,7 +97,7 @@ def test_a_question_of_a_window_that_has_passed_is_asked_in_that_of_now(clock):
     checks = checks_for((quota(1),), (1,), ANN, clock.now_us())
     clock.turn(40 * 86_400_000_000)
     counters.reserve(minted()(clock.now_us() // 1000), checks, found.append)
-    assert found[0].checks.windows != checks.windows
+    assert found[0].checks.keys != checks.keys
 
 
 def test_a_journal_numbers_each_stream_and_keeps_its_entries_in_order():
@@ -119,10 +120,14 @@ def test_a_journal_that_is_broken_keeps_nothing_and_says_so():
 def test_a_client_keeps_what_it_was_sent_and_how_it_ended():
     client = PaperClient()
     assert (client.status, client.ended) == (0, "")
-    client.write(b"HTTP/1.1 204 No Content\r\n\r\n")
-    client.interim(b"x")
-    client.finish(close=False)
-    assert (client.status, client.ended, client.interims) == (204, "kept", [b"x"])
+    head, hint = ResponseHead(200, b"", 1, []), ResponseHead(103, b"", 1, [])
+    client.respond(head, b"id", [(b"A", b"1")])
+    assert client.status == 0
+    client.interim(hint)
+    client.body(b"a")
+    client.end(b"b", [(b"T", b"1")])
+    assert (client.status, client.request_id, client.fields, client.content) == (200, b"id", [(b"A", b"1")], b"ab")
+    assert (client.trailers, client.ended, client.interims) == ([(b"T", b"1")], "complete", [hint])
     client.cut()
     assert client.ended == "cut"
 
@@ -153,7 +158,7 @@ def test_an_alert_is_handed_over_until_it_is_written(clock):
     alerts, told = AlertBook(), []
     checks = checks_for((quota(10, alerts=(50, 100)),), (1,), ANN, clock.now_us())
     for left in (6, 5, 5, 0):
-        alerts.look(Decision(checks, clock.now_us(), (left,), (0,)), told.append)
+        alerts.evaluate(Decision(checks, clock.now_us(), (left,), (0,)), told.append)
         for alert in told[1:]:
             alerts.wrote(alert)
     assert [alert.percent for alert in told] == [50, 50, 100]

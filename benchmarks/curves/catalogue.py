@@ -24,8 +24,7 @@ Point = Callable[[Timing], Figures]
 @dataclass(frozen=True)
 class Curve:
     """`axis` names what grows. `points(folder)`: by x; `folder` is the curve's own until it ends. `unit` is the x that
-    the others are compared with. `shown` figures stand in the table beside CPU; `of` is what the plot draws, and as it
-    is unless it is CPU, which is drawn as a ratio to the unit."""
+    the others are compared with. `shown` figures are in the table beside CPU."""
 
     name: str
     title: str
@@ -33,7 +32,6 @@ class Curve:
     unit: int
     points: Callable[[Path], dict[int, Point]]
     shown: tuple[str, ...] = ()
-    of: str = "cpu_ns"
     note: str = ""
 
 
@@ -154,8 +152,8 @@ CURVES = (
         _each((0, 10, 1_000, 100_000), _tail),
         shown=("calls", "redis_ns", "pss_kib"),
         note=(
-            "Every other request is the hot customer's, the rest are drawn evenly from the tail. Who asks too seldom "
-            "for a lease is decided exactly, so the tail is what `exact` limits cost."
+            "Every other request is the hot customer's, the rest are drawn evenly from the tail. Callers with too "
+            "little traffic for a lease cost one Redis call per request, as with `exact` limits."
         ),
     ),
     Curve(
@@ -165,7 +163,6 @@ CURVES = (
         0,
         _sizes,
         shown=("nginx_cpu_ns", "to_nginx"),
-        of="to_nginx",
         note=(
             "Bytes cost everybody something, so nginx passes the same answers on, in the same round; with its "
             "defaults, so it lays aside in a file what its buffers do not hold."
@@ -187,7 +184,6 @@ CURVES = (
         500,
         _calls,
         shown=("calls",),
-        of="calls",
         note="An open loop at a constant rate.",
     ),
 )

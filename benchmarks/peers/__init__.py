@@ -5,10 +5,10 @@ and limits has to turn away a key that nobody registered, and one that has used 
 
 from __future__ import annotations
 
-from benchmarks.peers import aiohttp, envoy, haproxy, litellm, lua, nginx
+from benchmarks.peers import envoy, litellm, lua, nginx
 from benchmarks.peers.form import ROOT, Peer, Started, first_line, on_path
 from benchmarks.upstreams import requests_seen, start_upstream
 
-PEERS: tuple[Peer, ...] = (*nginx.FORMS, *haproxy.FORMS, *envoy.FORMS, *lua.FORMS, *aiohttp.FORMS, *litellm.FORMS)
+PEERS: tuple[Peer, ...] = (*nginx.FORMS, *envoy.FORMS, *lua.FORMS, *litellm.FORMS)
 
 __all__ = ["PEERS", "ROOT", "Peer", "Started", "first_line", "on_path", "requests_seen", "start_upstream"]

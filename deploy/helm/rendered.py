@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from sidecar.app.supervisor import GRACE_SECONDS
-from sidecar.config.compile import load_policy
+from sidecar.config.compile import load
 from sidecar.config.settings import load_settings
-from sidecar.edge.file_keys import KeyFile
+from sidecar.edge.keys.file_keys import KeyFile
 
 CHART = Path(__file__).parent / "metering-sidecar"
 FULL_VALUES = f"--values={CHART}/ci/full-values.yaml"
@@ -99,7 +99,7 @@ def test_the_full_settings_hold_what_the_secret_says(full, tmp_path):
 def test_the_policies_load(rendered, tmp_path):
     for name, text in rendered.volume("policies").items():
         (tmp_path / name).write_text(text)
-    assert load_policy(tmp_path, set(rendered.settings(tmp_path.parent).upstreams)).plans
+    assert load(tmp_path, set(rendered.settings(tmp_path.parent).upstreams)).policy.plans
 
 
 def test_the_key_file_is_read_where_keys_are_not_in_redis(rendered, tmp_path):

@@ -1,7 +1,7 @@
-"""One child of a node, from its first word to its exit status. 0 done, 1 failed, 2 can never start as configured.
+"""One child of a node, from its start message to its exit status: 0 done, 1 failed, 2 and 3 (below) cannot start.
 
-It gets its settings from the supervisor, not from the file: one that starts again runs what the node runs, even where
-the file was edited since. What it is told is plain: what reads and judges documents is in no child's memory.
+It gets its settings from the supervisor and not from the file: a restarted child has the settings of its node, even if
+the file was edited since. They are plain values: a child does not load the code that validates documents.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ import uvloop
 
 from sidecar.app import logs
 from sidecar.app.children import Json, Link
-from sidecar.core.errors import PolicyError, SidecarError
+from sidecar.core.errors import PolicyError, SidecarError, StateError
 
 if TYPE_CHECKING:
     from sidecar.config.settings import Settings
 
     Work = Callable[[Settings, Link], Awaitable[None]]
 
-EXIT_WRONG = 2  # its configuration can never work: starting it again would not help
+EXIT_WRONG = 2  # its configuration cannot work: a restart would not help
+EXIT_STATE = 3  # the saved state cannot be used: the node ends, even if an earlier child has served
 log = logging.getLogger("sidecar.processes")
 
 
-class Told:
-    """Settings as a child knows them: their names and values, and nothing that judged them."""
+class PlainSettings:
+    """Settings in a child: names and values, without the validation."""
 
     def __init__(self, values: Json) -> None:
         self.__dict__ |= values
 
     def __repr__(self) -> str:
-        """Its names alone: among the values are passwords."""
-        return f"Told({', '.join(self.__dict__)})"
+        """Only its names: values may be passwords."""
+        return f"PlainSettings({', '.join(self.__dict__)})"
 
 
 class Secret:
@@ -56,9 +57,9 @@ def run_child(name: str, fd: int, work: Work) -> int:
 
 async def _run_child(name: str, fd: int, work: Work) -> int:
     link = await Link.open(fd)
-    if not link.start:  # the supervisor was gone before it had said anything
+    if not link.start:  # the supervisor ended before it sent the start message
         return 1
-    settings = told(link.start)
+    settings = unpack_settings(link.start)
     logs.setup(name, settings.log.level, text=settings.log.format == "text")
     try:
         await work(settings, link)
@@ -68,16 +69,16 @@ async def _run_child(name: str, fd: int, work: Work) -> int:
         return EXIT_WRONG
     except (SidecarError, OSError) as error:
         log.error("%s", error)  # noqa: TRY400 - said by the error; a stack adds nothing
-        return 1
+        return EXIT_STATE if isinstance(error, StateError) else 1
     finally:
         await link.close()
     return 0
 
 
-def told(start: Json) -> Settings:
-    """The settings in a start message: `Told` with every attribute that `Settings` has, and read as if they were."""
+def unpack_settings(start: Json) -> Settings:
+    """The settings in a start message: `PlainSettings`, with every attribute of `Settings`."""
     # Passwords are masked in every textual form of settings, so the pipe carries the objects. Only our parent has the
     # other end of a socket pair that no path leads to.
-    found = pickle.loads(base64.b64decode(start["settings"]))  # noqa: S301 - see above
-    assert isinstance(found, Told)  # noqa: S101 - narrows what pickle cannot
-    return cast("Settings", found)
+    settings = pickle.loads(base64.b64decode(start["settings"]))  # noqa: S301 - see above
+    assert isinstance(settings, PlainSettings)  # noqa: S101 - narrows what pickle cannot
+    return cast("Settings", settings)

@@ -1,7 +1,7 @@
-"""The main job on the embedded default, as a user would set it up: an API, a free-tier key, traffic, 429s, records.
+"""The demo: a small API behind a sidecar in embedded mode, a free-tier key, traffic, 429s and records.
 
-Nothing is staged: the node is the real one in a process of its own, the traffic comes over TCP from a real client, and
-the records are counted in the file that it wrote. The play ends by itself and leaves nothing behind.
+The sidecar is a real node in a process of its own, the traffic is sent over TCP by a real client, and the records are
+counted in the file that the node wrote. The demo ends by itself and leaves no files behind.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sidecar.core.errors import SidecarError
 from sidecar.core.identity import digest, make_key, stored
 
 TRAFFIC_SECONDS = 6
-PAUSE_SECONDS = 0.05  # between requests: about four times what the free tier allows
+PAUSE_SECONDS = 0.05  # between requests: four times the rate of the free tier
 START_SECONDS = 20
 END_SECONDS = 20
 CITIES = ("lisbon", "nairobi", "osaka", "quito", "tromso")
@@ -58,8 +58,8 @@ KEY = "keys:\n  - {{ id: k_demo, hash: {hash!r}, customer: cust-demo, subject: a
 
 
 @dataclass(slots=True)
-class Standing:
-    """How the play stands: answers by status as the client counted them, records by kind as the file has them."""
+class DemoResult:
+    """The figures so far: answers by status, as the client counted them, and records by kind, as the file has them."""
 
     seconds: float = 0
     answers: Counter[int] = field(default_factory=Counter)
@@ -69,42 +69,42 @@ class Standing:
 
     @property
     def served(self) -> int:
-        """Answers that came from the API."""
+        """Answers of the API (2xx)."""
         return sum(count for status, count in self.answers.items() if 200 <= status < 300)
 
     @property
     def throttled(self) -> int:
-        """Answers that a limit gave."""
+        """Answers of a limit (429)."""
         return self.answers[429]
 
     @property
     def balanced(self) -> bool:
-        """True when what was served and refused is what was written down, and the node ended well."""
+        """True if the records match the answers, 2xx and 429, and the node exited with 0."""
         counted = (self.served, self.throttled, sum(self.answers.values()))
         written = (self.records["usage"], self.records["denial"], self.served + self.throttled)
         return counted == written and min(counted) > 0 and self.exit_status == 0
 
 
-async def play(folder: Path, show: Callable[[Standing], None]) -> Standing:
-    """Play in `folder`, showing each step; the last standing. SidecarError: the node did not start, and why."""
-    standing = Standing()
+async def run_demo(folder: Path, show: Callable[[DemoResult], None]) -> DemoResult:
+    """Run the demo in `folder`; `show` gets the figures so far. SidecarError: the node did not start, or not end."""
+    result = DemoResult()
     key = make_key(secrets.token_bytes(20))
     async with _api() as port:
         (folder / "sidecar.yaml").write_text(SETTINGS.format(port=port))
         (folder / "free-tier.yaml").write_text(POLICY)
         (folder / "keys.yaml").write_text(KEY.format(hash=stored(digest(key.encode()))))
-        async with _node(folder) as (node, where):
-            await _traffic(where, key, folder, standing, show)
+        async with _node(folder) as (node, url):
+            await _send_traffic(url, key, folder, result, show)
             node.send_signal(signal.SIGTERM)
-            standing.exit_status = await asyncio.wait_for(node.wait(), END_SECONDS)
-    _count(folder, standing)
-    show(standing)
-    return standing
+            result.exit_status = await asyncio.wait_for(node.wait(), END_SECONDS)
+    _count_records(folder, result)
+    show(result)
+    return result
 
 
 @contextlib.asynccontextmanager
 async def _api() -> AsyncIterator[int]:
-    """A small real API, such as anybody has; its port."""
+    """A small HTTP API; yields its port."""
 
     async def weather(request: web.Request) -> web.Response:
         city = request.match_info["city"]
@@ -123,55 +123,57 @@ async def _api() -> AsyncIterator[int]:
 
 @contextlib.asynccontextmanager
 async def _node(folder: Path) -> AsyncIterator[tuple[Process, str]]:
-    """The real thing, in a process of its own; where it listens."""
+    """A sidecar in a process of its own; yields it and its URL."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SIDECAR_")}
     command = (sys.executable, "-m", "sidecar", "run", "-c", str(folder / "sidecar.yaml"))
     with (folder / "node.log").open("wb") as log:
         node = await create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE, stderr=log, env=environment)
     try:
-        yield node, await asyncio.wait_for(_listening(node), START_SECONDS)
+        yield node, await asyncio.wait_for(_read_url(node), START_SECONDS)
     except TimeoutError:
-        raise SidecarError("the sidecar did not come up or end in time:\n" + _said(folder)) from None
+        raise SidecarError("the sidecar did not start or stop in time:\n" + _log_tail(folder)) from None
     except ConnectionError:
-        raise SidecarError("the sidecar ended:\n" + _said(folder)) from None
+        raise SidecarError("the sidecar ended:\n" + _log_tail(folder)) from None
     finally:
         if node.returncode is None:
             node.kill()
             await node.wait()
 
 
-async def _listening(node: Process) -> str:
-    assert node.stdout is not None  # noqa: S101 - asked for as a pipe
+async def _read_url(node: Process) -> str:
+    assert node.stdout is not None  # noqa: S101 - opened as a pipe
     while line := await node.stdout.readline():
         if line.startswith(b"listening on "):
             return line.split()[-1].decode()
     raise ConnectionResetError
 
 
-def _said(folder: Path) -> str:
+def _log_tail(folder: Path) -> str:
     return (folder / "node.log").read_text(errors="replace")[-2000:]
 
 
-async def _traffic(where: str, key: str, folder: Path, standing: Standing, show: Callable[[Standing], None]) -> None:
-    """Ask for the weather at a steady pace, faster than the free tier allows."""
+async def _send_traffic(
+    url: str, key: str, folder: Path, result: DemoResult, show: Callable[[DemoResult], None]
+) -> None:
+    """Send requests at a steady rate, above that of the free tier."""
     loop = asyncio.get_running_loop()
     began = loop.time()
-    async with aiohttp.ClientSession(where, headers={"X-Api-Key": key}) as client:
+    async with aiohttp.ClientSession(url, headers={"X-Api-Key": key}) as client:
         number = 0
         while (elapsed := loop.time() - began) < TRAFFIC_SECONDS:
             async with client.get(f"/weather/{CITIES[number % len(CITIES)]}") as answer:
                 await answer.read()
-            standing.answers[answer.status] += 1
-            standing.seconds = elapsed
+            result.answers[answer.status] += 1
+            result.seconds = elapsed
             number += 1
             if number % 5 == 0:
-                _count(folder, standing)
-                show(standing)
+                _count_records(folder, result)
+                show(result)
             await asyncio.sleep(max(0, began + number * PAUSE_SECONDS - loop.time()))
 
 
-def _count(folder: Path, standing: Standing) -> None:
-    """Read the files that the node writes, from their start: a few hundred lines."""
+def _count_records(folder: Path, result: DemoResult) -> None:
+    """Read the record files of the node from their start: a few hundred lines."""
     kinds: Counter[str] = Counter()
     last: list[dict[str, Any]] = []
     for path in sorted(folder.glob("*.jsonl")):
@@ -180,6 +182,6 @@ def _count(folder: Path, standing: Standing) -> None:
                 record = orjson.loads(line)
                 kinds[record["type"].split(".")[1]] += 1
                 last.append(record)
-    standing.records = kinds
+    result.records = kinds
     billed = [record for record in last if record["type"].startswith("sidecar.usage.")]
-    standing.last = sorted(billed, key=lambda record: record["time"])[-2:]
+    result.last = sorted(billed, key=lambda record: record["time"])[-2:]

@@ -1,13 +1,13 @@
-"""Kafka as the settings name it: the connection in aiokafka's own words, and the topics as they are to be."""
+"""The Kafka settings as arguments of aiokafka's clients, and the topics that they require."""
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sidecar.app.certificates import Pem, Use, client_context, read_use
 from sidecar.core.errors import Fault, PolicyError
-from sidecar.edge.kafka_topics import TopicPlan, topic_plans
+from sidecar.edge.kafka.topics import TopicPlan, topic_plans
 
 if TYPE_CHECKING:
     from sidecar.config.sections import Kafka, Security
@@ -15,41 +15,42 @@ if TYPE_CHECKING:
 CLIENT_ID = "sidecar"
 
 
-def connection(kafka: Kafka) -> dict[str, Any]:
-    """What aiokafka's clients take: servers, protocol, credentials, certificates. PolicyError: a file is wrong."""
+def connection(kafka: Kafka, pem: Pem | None = None) -> dict[str, Any]:
+    """The connection arguments of aiokafka's clients. Without `pem` the certificates are read from their files.
+
+    PolicyError: a certificate file is invalid.
+    """
     security = kafka.security
-    found: dict[str, Any] = {
+    options: dict[str, Any] = {
         "bootstrap_servers": kafka.bootstrap_servers,
         "client_id": CLIENT_ID,
         "security_protocol": security.protocol,
     }
     if security.protocol.startswith("SASL"):
-        assert security.password is not None  # noqa: S101 - settings refuse the other case
-        found |= {
+        assert security.password is not None  # noqa: S101 - settings reject the other case
+        options |= {
             "sasl_mechanism": security.mechanism,
             "sasl_plain_username": security.username,
             "sasl_plain_password": security.password.get_secret_value(),
         }
     if security.protocol.endswith("SSL"):
-        found["ssl_context"] = _tls(security)
-    return found
+        options["ssl_context"] = client_context(security, _read(security) if pem is None else pem)
+    return options
 
 
-def _tls(security: Security) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=security.ca)
-        if security.cert is not None:
-            context.load_cert_chain(security.cert, security.key)
-    except OSError as error:  # also ssl.SSLError: not PEM, or a key of another certificate
-        raise PolicyError([Fault("settings", 0, "kafka.security", f"ca, cert or key: {error}")]) from None
-    return context
+def _read(security: Security) -> Pem:
+    pem: dict[str, str] = {}
+    use = Use(("kafka", "security"), security.ca, security.cert, security.key)
+    if errors := read_use(use, pem):
+        raise PolicyError([Fault("settings", 0, f"kafka.security.{name}", error) for name, error in errors])
+    return pem
 
 
 def streams(kafka: Kafka) -> Mapping[str, str]:
-    """Topics by stream of the journal."""
+    """The topic of each stream of the journal."""
     return {"records": kafka.topics.records, "denials": kafka.topics.denials}
 
 
 def plans(kafka: Kafka, partitions: int, replicas: int) -> tuple[TopicPlan, ...]:
-    """The topics as they are to be."""
+    """The required topics, with partitions and replicas."""
     return topic_plans(streams(kafka), kafka.topics.positions, partitions, replicas)

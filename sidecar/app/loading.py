@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from sidecar.app.certificates import read_pem
 from sidecar.config import compile as compiling
 from sidecar.config.compile import Loaded
 from sidecar.config.settings import Settings
 from sidecar.core.errors import Fault, PolicyError
 from sidecar.core.identity import KeyRecord
 from sidecar.core.policy import Policy
-from sidecar.core.usage import Draft
-from sidecar.edge.file_keys import KeyFile
+from sidecar.core.usage import PolicySource
+from sidecar.edge.keys.file_keys import KeyFile
 
 
 class Node(NamedTuple):
-    """What a node is told by its documents; the keys are those of a file."""
+    """The validated documents of a node: policies, the keys of a file, and `pem`, the certificates with their keys."""
 
     loaded: Loaded
     keys: list[KeyRecord]
+    pem: dict[str, str]
 
     @property
     def policy(self) -> Policy:
@@ -26,39 +28,43 @@ class Node(NamedTuple):
         return self.loaded.policy
 
 
-def load(settings: Settings) -> Draft:
-    """Validate the policies and keys that `settings` name; what the policies say. PolicyError: all that is wrong."""
-    return load_all(settings).loaded.draft
+def load(settings: Settings) -> PolicySource:
+    """Validate the policies and keys that `settings` name; returns the policies. PolicyError: all faults."""
+    return load_all(settings).loaded.source
 
 
 def load_all(settings: Settings) -> Node:
-    """The compiled policy, and the keys where they are in a file. PolicyError: all that is wrong with either."""
+    """The compiled policy, the keys if they are in a file, the certificates. PolicyError: all faults."""
     faults: list[Fault] = []
-    loaded, keys = None, list[KeyRecord]()
+    loaded, keys, pem = None, list[KeyRecord](), dict[str, str]()
     try:
-        loaded = _loaded(settings)
+        loaded = load_policies(settings)
     except PolicyError as error:
         faults += error.faults
     try:
         keys = KeyFile(settings.keys.file).records() if settings.keys.file is not None else []
     except PolicyError as error:
         faults += error.faults
+    try:
+        pem = read_pem(settings)
+    except PolicyError as error:
+        faults += error.faults
     if loaded is None or faults:
         raise PolicyError(faults)
-    return Node(loaded, keys)
+    return Node(loaded, keys, pem)
 
 
-def _loaded(settings: Settings) -> Loaded:
-    wallets = settings.redis is not None
-    return compiling.load(settings.policies, set(settings.upstreams), region=settings.region, wallets=wallets)
+def load_policies(settings: Settings) -> Loaded:
+    """Only the policies. PolicyError: all faults."""
+    return compiling.load(settings.policies, set(settings.upstreams), region=settings.region)
 
 
-def planless(policy: Policy, keys: list[KeyRecord]) -> list[KeyRecord]:
-    """Keys of a plan that no policy defines: whoever presents one is refused."""
+def keys_with_unknown_plan(policy: Policy, keys: list[KeyRecord]) -> list[KeyRecord]:
+    """Keys of a plan that no policy defines: requests with them are refused."""
     return [key for key in keys if key.plan not in policy.plans]
 
 
-def mistermed(loaded: Loaded, keys: list[KeyRecord]) -> list[tuple[KeyRecord, str]]:
+def keys_outside_customer_terms(loaded: Loaded, keys: list[KeyRecord]) -> list[tuple[KeyRecord, str]]:
     """Keys of a customer that has terms of its own, on top of another plan than the key's: they do not apply to it."""
     own = {customer: plan for customer, plan in loaded.offers if customer}
     return [(key, own[key.customer]) for key in keys if own.get(key.customer, key.plan) != key.plan]

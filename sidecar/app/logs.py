@@ -1,11 +1,12 @@
-"""Logs: one line of JSON per event on stderr, or a plain line on a terminal. No credential ever stands in one.
+"""Logs: one line of JSON per event on stderr, or a plain line on a terminal. No line contains a credential.
 
 The fields are a fixed list (time, level, logger, message, process, request, and what a caller passes as `fields`);
-whatever looks like a credential is masked last of all, in the finished line, wherever it came from.
+everything that looks like a credential is masked in the finished line, whichever field it came from.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -14,7 +15,8 @@ from typing import Any, TextIO
 
 import orjson
 
-# What a scheme carries after its name, what a URL carries before its host, and the headers and queries that hold keys.
+# The value after an authentication scheme, the user part of a URL, the headers and query parameters that carry keys,
+# and the keys that `sidecar keys` makes.
 SECRETS = re.compile(
     r"(?i)(?P<scheme>\b(?:bearer|basic)\s+)[^\s\\\"',;]+"
     r"|(?P<url>[a-z][a-z0-9+.-]*://)[^\s/@\"']*@"
@@ -24,7 +26,7 @@ SECRETS = re.compile(
 
 
 def masked(text: str) -> str:
-    """Replace everything that looks like a credential by `***`; what led to it stays."""
+    """Replace everything that looks like a credential by `***`. The name before it stays."""
     return SECRETS.sub(_mask, text)
 
 
@@ -49,16 +51,24 @@ class Formatter(logging.Formatter):
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         more: dict[str, Any] = getattr(record, "fields", {})
         if self.human:
-            said = " ".join(f"{name}={value}" for name, value in more.items())
-            return masked(f"{when[11:23]} {record.levelname.lower():7} {self.process}: {message} {said}".rstrip())
+            fields = " ".join(f"{name}={value}" for name, value in more.items())
+            return masked(f"{when[11:23]} {record.levelname.lower():7} {self.process}: {message} {fields}".rstrip())
         line = {"time": when, "level": record.levelname.lower(), "logger": record.name, "process": self.process}
         if request := getattr(record, "request", ""):
             line["request"] = request
-        return masked(orjson.dumps(line | {"message": message} | more, default=str).decode())
+        return masked(_as_json(line | {"message": message} | more))
+
+
+def _as_json(line: dict[str, Any]) -> str:
+    """JSON by orjson, or by `json` for integers of more than 64 bits (epochs), which orjson rejects."""
+    try:
+        return orjson.dumps(line, default=str).decode()
+    except TypeError:
+        return json.dumps(line, default=str, separators=(",", ":"))
 
 
 def setup(process: str, level: str = "info", *, text: bool = True, stream: TextIO | None = None) -> None:
-    """Send all logs of this process to stderr, named `process`. `text`: for people, where stderr is a terminal."""
+    """Send all logs of this process to stderr, named `process`. `text`: plain lines if stderr is a terminal."""
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
     handler.setFormatter(Formatter(process, human=text and stream.isatty()))

@@ -1,4 +1,4 @@
-"""Who runs in which process: the supervisor with the control listener, its workers, the shipper.
+"""Builds the processes of a node: the supervisor with the control listener, its workers, the shipper.
 
 Nothing of this is in a child's memory; its life is in `child`.
 """
@@ -7,39 +7,44 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import errno
 import io
 import os
 import pickle
 import socket
 import sys
+import time
+from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvloop
 from pydantic import SecretStr
 
-from sidecar.app import logs
-from sidecar.app.child import Secret, Told
+from sidecar.app import certificates, logs
+from sidecar.app.build_variant import build_variant
+from sidecar.app.child import PlainSettings, Secret
 from sidecar.app.children import Json
-from sidecar.app.form import form
+from sidecar.app.listening import BACKLOG, bind
+from sidecar.app.roles import Role, Setup
 from sidecar.app.snapshot import Snapshot
-from sidecar.app.supervisor import Role, Setup, Supervisor
-from sidecar.config.addresses import Address
+from sidecar.app.supervisor import Supervisor
 from sidecar.config.models import Model
 from sidecar.config.settings import Settings
 from sidecar.control.listener import serve
 from sidecar.core.errors import SidecarError
+from sidecar.edge.degraded import redistribute
+from sidecar.edge.journal.backlog import measure
 from sidecar.edge.leases import BYTES as LEASES_BYTES
 from sidecar.edge.watch import Watch
+from sidecar.embedded.folders import check_states
 
 if TYPE_CHECKING:
     from sidecar.app.snapshot import Load
 
 PACKAGE = "metering-sidecar"
-LET_GO_SECONDS = 2
 WATCH_SECONDS = 0.25  # a revoked key in the file is felt within twice that
 
 
@@ -51,31 +56,45 @@ def run_node(settings: Settings, load: Load) -> int:
     except OSError as error:
         raise SidecarError(f"journal.dir: {settings.journal.dir} cannot be written: {error.strerror}") from None
     announce = partial(_print, settings.kafka is None and settings.sink.stdout)  # records have stdout for themselves
+    try:
+        if settings.redis is None:
+            check_states(settings.journal.dir)
+        redistribute(settings.journal.dir, settings.workers, settings.total_workers, time.time_ns() // 1000)
+        sockets = bind(settings.listen, settings.workers)
+    except SidecarError:
+        snapshot.drop()
+        raise
     setup = Setup(
         version=version(PACKAGE),
-        form=form(),
-        roles=roles(settings),
+        build_variant=build_variant(),
+        roles=roles(settings, [[each.fileno() for each in mine] for mine in sockets]),
         start=start_of(snapshot.settings),
         drain_seconds=settings.drain_seconds,
-        load=snapshot.take,
+        load=snapshot.stage,
+        staged=lambda: {"pem": snapshot.pem},
+        commit=snapshot.commit,
+        expiries=lambda: snapshot.expiries,
+        discard=snapshot.discard,
+        backlog=lambda: measure(settings.journal.dir, time.time_ns() // 1000),
         announce=announce,
         scheme="http" if settings.tls is None else "https",
     )
     try:
-        return uvloop.run(_run_node(settings, setup))
+        return uvloop.run(_run_node(settings, setup, [each for mine in sockets for each in mine]))
     finally:
         snapshot.drop()
 
 
-async def _run_node(settings: Settings, setup: Setup) -> int:
+async def _run_node(settings: Settings, setup: Setup, sockets: Sequence[socket.socket]) -> int:
     supervisor = Supervisor(setup)
     await supervisor.load()
-    await _free(settings.listen)
     control = settings.control.listen
     try:
         runner, where = await serve(supervisor, control.host, control.port)
     except OSError as error:
         raise SidecarError(f"control.listen: {control} cannot be bound: {_reason(error)}") from None
+    for each in sockets:
+        each.listen(BACKLOG)  # from now on connections wait for the first worker
     setup.announce(f"control on http://{where}")
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -86,27 +105,14 @@ async def _run_node(settings: Settings, setup: Setup) -> int:
             watch.stop()
             return status
     finally:
+        for each in sockets:
+            each.close()
         await runner.cleanup()
 
 
 def _watched(settings: Settings) -> list[Path]:
-    return [settings.policies] if settings.keys.file is None else [settings.policies, settings.keys.file]
-
-
-async def _free(listen: Address) -> None:
-    """Raise where somebody listens there already: with SO_REUSEPORT two nodes would share the port in silence.
-
-    A node that was just killed needs a moment to let go.
-    """
-    deadline = asyncio.get_running_loop().time() + LET_GO_SECONDS
-    while True:
-        try:
-            with socket.create_server((listen.host, listen.port), family=_family(listen.host)):
-                return
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or asyncio.get_running_loop().time() > deadline:
-                raise SidecarError(f"listen: {listen} cannot be bound: {_reason(error)}") from None
-        await asyncio.sleep(0.1)
+    keys = [] if settings.keys.file is None else [settings.keys.file]
+    return [settings.policies, *keys, *certificates.paths(settings)]
 
 
 def _reason(error: OSError) -> str:
@@ -114,29 +120,29 @@ def _reason(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else str(error)
 
 
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
+def roles(settings: Settings, sockets: Sequence[Sequence[int]]) -> list[Role]:
+    """The children of a node: its workers, drained first, then the shipper. `sockets`: each worker's own, to listen on.
 
-
-def roles(settings: Settings) -> list[Role]:
-    """The children of a node: its workers, drained first, then the shipper."""
+    Every worker is handed all of them, so that it can accept in another's place (`covering`).
+    """
     python = (sys.executable, "-m", "sidecar")
-    store = ("redis",) if settings.redis is not None else ()
     sink = ("kafka",) if settings.kafka is not None else ()
-    workers = [
-        _worker_role(settings, i, (*python, "_worker", "--index", str(i)), store) for i in range(settings.workers)
-    ]
-    return [*workers, Role("shipper", (*python, "_shipper"), stage=1, needs=sink)]
+    workers = [_worker_role(settings, index, (*python, "_worker"), sockets) for index in range(settings.workers)]
+    return [*workers, Role("shipper", (*python, "_shipper"), stage=1, needs=sink, completes=True)]
 
 
-def _worker_role(settings: Settings, index: int, command: tuple[str, ...], needs: tuple[str, ...]) -> Role:
-    """A worker that leases keeps what it has in hand where who comes after it finds it, if it is killed."""
-    name = f"worker-{index}"
-    if settings.redis is None or not settings.redis.leases or not hasattr(os, "memfd_create"):
-        return Role(name, command, needs=needs)
-    hand = os.memfd_create(f"{name} leases")
-    os.ftruncate(hand, LEASES_BYTES)
-    return Role(name, (*command, "--hand", str(hand)), needs=needs, keeps=(hand,))
+def _worker_role(settings: Settings, index: int, command: tuple[str, ...], sockets: Sequence[Sequence[int]]) -> Role:
+    """A worker that leases has its leases in shared memory, which its successor reads if it is killed."""
+    name, own = f"worker-{index}", tuple(sockets[index])
+    needs = ("redis",) if settings.redis is not None else ()
+    keeps = tuple(fd for fds in sockets for fd in fds)
+    listed = (",".join(map(str, fds)) for fds in (own, [fd for fd in keeps if fd not in own]))
+    command = (*command, "--index", str(index), *chain(*zip(("--listen", "--others"), listed, strict=True)))
+    if settings.redis is not None and settings.redis.leases and hasattr(os, "memfd_create"):
+        lease_fd = os.memfd_create(f"{name} leases")
+        os.ftruncate(lease_fd, LEASES_BYTES)
+        command, keeps = (*command, "--lease-fd", str(lease_fd)), (*keeps, lease_fd)
+    return Role(name, command, needs=needs, keeps=keeps, listens=own)
 
 
 def _print(to_stderr: bool, line: str) -> None:
@@ -144,19 +150,19 @@ def _print(to_stderr: bool, line: str) -> None:
 
 
 def start_of(settings: Settings) -> Json:
-    """The start message of a child: `child.told` reads it."""
+    """The start message of a child: `child.unpack_settings` reads it."""
     packed = io.BytesIO()
     _Plain(packed).dump(settings)
     return {"settings": base64.b64encode(packed.getvalue()).decode()}
 
 
 class _Plain(pickle.Pickler):
-    """Pickles models as `Told`: with their fields, and with what they work out of them."""
+    """Pickles models as `PlainSettings`: with their fields, and with what they work out of them."""
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, SecretStr):
             return Secret, (value.get_secret_value(),)
         if not isinstance(value, Model):
             return NotImplemented
-        worked_out = [name for name, found in vars(type(value)).items() if isinstance(found, property)]
-        return Told, ({name: getattr(value, name) for name in (*type(value).model_fields, *worked_out)},)
+        worked_out = [name for name, member in vars(type(value)).items() if isinstance(member, property)]
+        return PlainSettings, ({name: getattr(value, name) for name in (*type(value).model_fields, *worked_out)},)

@@ -1,7 +1,7 @@
-"""The shipper's process: reads every journal of the node, writes to Kafka or a file, and frees what is committed there.
+"""The shipper's process: reads all journals of the node, writes to Kafka or a file, and deletes committed segments.
 
-It is the only writer of the sink and the only one that deletes segments, held by a lock on the journal's folder. What
-it cannot ship stays in the journal: no ending of this process loses a record.
+A lock on the journal's folder makes it the only process that writes to the sink and deletes segments. Records that it
+cannot ship stay in the journal, so no end of this process loses a record.
 """
 
 from __future__ import annotations
@@ -9,115 +9,177 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from sidecar.app import kafka
-from sidecar.app.children import Link
+from sidecar.app.certificates import Pem, renew
+from sidecar.app.children import Json, Link
 from sidecar.control.stats import WorkerStats
 from sidecar.edge.clock import SystemClock
-from sidecar.edge.file_sink import FileSink, StdoutSink
-from sidecar.edge.journal_reader import JournalFolder
-from sidecar.edge.kafka_sink import KafkaOptions, KafkaSink
-from sidecar.edge.shipper import Shipper
-from sidecar.edge.shipper_folder import FileQuarantine, journal_id, own
+from sidecar.edge.journal.backlog import note_committed
+from sidecar.edge.journal.orphan_recovery import Orphans
+from sidecar.edge.journal.reader import JournalFolder
+from sidecar.edge.kafka.connection import no_connection
+from sidecar.edge.kafka.sink import KafkaOptions, KafkaSink
+from sidecar.edge.memory.state_file import needed_from
+from sidecar.edge.shipping.file_sink import FileSink, StdoutSink, own_file
+from sidecar.edge.shipping.folder import FileQuarantine, journal_id, own
+from sidecar.edge.shipping.shipper import Shipper
 from sidecar.ports import RecordSink
 
 if TYPE_CHECKING:
     from sidecar.config.settings import Settings
 
-LOOK_SECONDS = 0.2
+REPORT_SECONDS = 0.2
 STDOUT_POSITIONS = "stdout.positions"
 SECOND_US = 1_000_000
-GC_OBJECTS = 50_000  # made between two looks of the collector: records are many, and in no circle
-BUFFER_BYTES = 31 << 20  # the most that glibc learns from
+GC_OBJECTS = 50_000  # allocations between two garbage collections: records are many, and in no reference cycle
+BUFFER_BYTES = 31 << 20  # just below the maximum of glibc's dynamic mmap threshold (32 MiB)
 
 
 class Shipping:
-    """The shipper over one journal, and the journal's reader for its figures."""
+    """The shipper of one journal folder, and its reader for the figures. `living`: workers that have a process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, pem: Pem | None = None, living: Collection[str] = ()) -> None:
         folder = settings.journal.dir
-        self.journals = JournalFolder(folder)
+        self._settings = settings
+        self._kafka = kafka.connection(settings.kafka, pem) if settings.kafka is not None else {}
+        self.journals = JournalFolder(folder, needed_from)
         self.target = "kafka" if settings.kafka is not None else "sink"
-        self.shipper = Shipper(self.journals, sink_of(settings), FileQuarantine(folder), SystemClock())
+        self.shipper = Shipper(
+            self.journals,
+            sink_of(settings, self._kafka),
+            FileQuarantine(folder),
+            SystemClock(),
+            note_committed=partial(note_committed, folder),
+        )
+        self.orphans = Orphans(folder, f"//sidecar/{settings.region}/{settings.node}", living)
+        self._faulty: set[str] = set()  # workers whose journals were unreadable at the last report
 
     def stats(self) -> WorkerStats:
-        """The figures of this moment."""
-        did, saw = self.shipper.figures, self.journals.figures
+        """The current figures."""
+        shipper, journals = self.shipper.figures, self.journals.figures
         return {
             "counts": {
-                "shipped": did.shipped,
-                "quarantined": did.quarantined,
-                "ship_failures": did.failures,
-                "missing": saw.missing,
-                "corrupt_bytes": saw.corrupt_bytes,
+                "shipped": shipper.shipped,
+                "quarantined": shipper.quarantined,
+                "ship_failures": shipper.failures,
+                "missing": journals.missing,
+                "corrupt_bytes": journals.corrupt_bytes,
+                "journal_lost_bytes": shipper.lost_bytes,
+                "recovered": self.orphans.recovered,
             },
-            "gauges": {"journal_backlog_bytes": did.backlog_bytes},
-            "ages_us": {"journal_oldest": self.shipper.oldest_unshipped_us()},
+            "gauges": {"journals_unreadable": len(shipper.faults)},
         }
 
-    def tell(self, link: Link) -> None:
-        """Tell the supervisor whether the sink takes records."""
+    def renew(self, pem: Pem) -> None:
+        """Use these certificates for the next connections to the brokers."""
+        context, kafka_settings = self._kafka.get("ssl_context"), self._settings.kafka
+        if context is not None and kafka_settings is not None:
+            renew(context, kafka_settings.security, pem)
+
+    def report(self, link: Link) -> None:
+        """Report to the supervisor whether the sink accepts records, and the faults of single journals."""
         figures = self.shipper.figures
+        faults = {**self.orphans.faults, **figures.faults}
+        for worker in self._faulty - faults.keys():
+            link.back(f"journal of worker {worker}")
+        for worker, reason in faults.items():
+            link.away(f"journal of worker {worker}", reason)
+        self._faulty = set(faults)
+        for worker, loss in figures.losses.items():  # reported until this process ends
+            link.away(f"lost journal of worker {worker}", loss)
         if figures.state == "shipping":
             link.back(self.target)
         elif figures.state == "failing":
             link.away(self.target, figures.last_error)
 
 
-def sink_of(settings: Settings) -> RecordSink:
-    """Kafka where it is configured, else standard output or the file. PolicyError: a certificate is wrong."""
-    given, folder = settings.kafka, settings.journal.dir
-    if given is not None:
+class Renewals:
+    """The reload of this process: it only renews certificates, which the supervisor has validated."""
+
+    def __init__(self, shipping: Shipping, link: Link) -> None:
+        self._shipping = shipping
+        self._link = link
+
+    async def prepare(self, staged: Json) -> str:
+        """Do nothing: the supervisor has validated everything that could fail."""
+        del staged
+        return ""
+
+    async def commit(self) -> str:
+        """Use the certificates of the current start message."""
+        self._shipping.renew(self._link.start.get("pem", {}))
+        return ""
+
+    def discard(self) -> None:
+        """Do nothing: nothing was prepared."""
+
+
+def sink_of(settings: Settings, connection: Mapping[str, Any]) -> RecordSink:
+    """The configured sink: Kafka over `connection`, standard output or a file."""
+    kafka_settings, folder = settings.kafka, settings.journal.dir
+    if kafka_settings is not None:
         options = KafkaOptions(
-            kafka.connection(given),
+            connection,
             node=settings.node,
             journal=journal_id(folder),
-            prefix=given.transactional_id_prefix,
-            topics=kafka.streams(given),
-            positions_topic=given.topics.positions,
+            prefix=kafka_settings.transactional_id_prefix,
+            topics=kafka.streams(kafka_settings),
+            positions_topic=kafka_settings.topics.positions,
+            no_connection=no_connection,
         )
         return KafkaSink(options)
     if settings.sink.stdout or settings.sink.file is None:
-        return StdoutSink(folder / STDOUT_POSITIONS)
-    return FileSink(settings.sink.file)
+        return StdoutSink(folder / STDOUT_POSITIONS, journal=journal_id(folder))
+    return FileSink(settings.sink.file, journal_id(folder))
 
 
 async def run_shipper(settings: Settings, link: Link) -> None:
-    """Ship until `link` says to drain; then what is left, within the drain. SinkError: another process is shipping."""
-    with _owned(settings.journal.dir):
-        shipping = Shipping(settings)
-        _settle()
+    """Ship until `link` starts a drain, then ship the rest within the drain's time.
+
+    SinkError: another process ships this journal, or writes to the file.
+    """
+    with _exclusive(settings):
+        living = [str(index) for index in range(settings.workers)]
+        shipping = Shipping(settings, link.start.get("pem"), living)
+        _tune_memory()
         link.on_stats = shipping.stats
+        link.reloads = Renewals(shipping, link)
         link.ready()
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(shipping.shipper.run())
-            telling = tasks.create_task(_tell(shipping, link))
+            beside = [tasks.create_task(_report(shipping, link)), tasks.create_task(shipping.orphans.run())]
             await link.draining.wait()
             shipping.shipper.stop(link.drain_seconds * SECOND_US)
-            hurry = tasks.create_task(_hurry(shipping, link))
+            beside.append(tasks.create_task(_abort(shipping, link)))
             await running
-            telling.cancel()
-            hurry.cancel()
+            for task in beside:
+                task.cancel()
 
 
 async def ship(settings: Settings, seconds: int) -> tuple[bool, Shipping]:
-    """Carry the journal to the sink and stop: True where it is empty, False where `seconds` were not enough."""
-    with _owned(settings.journal.dir):
+    """Close the exchanges that the journal's workers left open, ship all records and stop.
+
+    True if the journal is empty. False if `seconds` were not enough or a worker's journal cannot be read.
+    """
+    with _exclusive(settings):
         shipping = Shipping(settings)
-        _settle()
+        await shipping.orphans.recover_all()
+        _tune_memory()
         shipping.shipper.stop(seconds * SECOND_US)
-        return await shipping.shipper.run(), shipping
+        return await shipping.shipper.run() and not shipping.orphans.faults, shipping
 
 
-def _settle() -> None:
-    """What was built until here lives as long as the process, and what comes and goes is batches of megabytes.
+def _tune_memory() -> None:
+    """Tune garbage collection and malloc for a process that handles batches of megabytes.
 
-    Memory of one batch is to serve the next: glibc returns less to the system once it has seen a large piece go. Else a
-    fifth of the CPU is spent on getting it back, page by page. It is never touched, so it takes no memory itself.
+    The objects so far live as long as the process: freezing them takes them out of garbage collection. Freeing one
+    large block raises glibc's mmap and trim thresholds, so that the memory of one batch serves the next; otherwise a
+    fifth of the CPU is spent on page faults. The block is never written, so it takes no memory itself.
     """
     gc.collect()
     gc.freeze()
@@ -125,21 +187,23 @@ def _settle() -> None:
     bytearray(BUFFER_BYTES)
 
 
-async def _tell(shipping: Shipping, link: Link) -> None:
+async def _report(shipping: Shipping, link: Link) -> None:
     while True:
-        shipping.tell(link)
-        await asyncio.sleep(LOOK_SECONDS)
+        shipping.report(link)
+        await asyncio.sleep(REPORT_SECONDS)
 
 
-async def _hurry(shipping: Shipping, link: Link) -> None:
-    await link.hurried.wait()
+async def _abort(shipping: Shipping, link: Link) -> None:
+    await link.aborting.wait()
     shipping.shipper.stop(0)
 
 
 @contextmanager
-def _owned(folder: Path) -> Iterator[None]:
-    lock = own(folder)
-    try:
+def _exclusive(settings: Settings) -> Iterator[None]:
+    """Lock the journal's folder, and `sink.file`, against other shippers. SinkError: another process has the lock."""
+    with ExitStack() as locks:
+        locks.callback(os.close, own(settings.journal.dir))
+        file = settings.sink.file
+        if settings.kafka is None and not settings.sink.stdout and file is not None:
+            locks.callback(os.close, own_file(file))
         yield
-    finally:
-        os.close(lock)

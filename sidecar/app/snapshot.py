@@ -1,12 +1,14 @@
-"""What the children read of policies and keys: the last that were found right, never the files as edited.
+"""A copy of the last valid policies and keys. The child processes read it, never the files that an operator edits.
 
-So a wrong edit changes nothing even where a worker dies and starts again after it, and all workers hold the same that
-was validated. Of the policies it is their draft, so that no worker needs what reads and judges documents. It stands
-with a copy of the keys in one folder behind one link, which is swapped in a single rename.
+So an invalid edit changes nothing, even if a worker restarts after it, and all workers have the same validated version.
+The policies are copied as their PolicySource, so that workers do not load the code that reads and validates documents.
+Each version is a folder `take-N`. The link `current` names the version that children start with, the link `next` the
+staged one; a commit renames `next` to `current`.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import tempfile
@@ -14,70 +16,111 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sidecar.core.errors import Fault, PolicyError
+from sidecar.app.certificates import expiries, read_pem
+from sidecar.core.errors import Fault, PolicyError, SidecarError
 from sidecar.core.policy import Policy
-from sidecar.core.usage import Draft
+from sidecar.core.usage import PolicySource
+from sidecar.edge.files import OwnedError, lock_file
 
 if TYPE_CHECKING:  # a child has no models of settings in memory
     from sidecar.config.settings import Settings
 
-    Load = Callable[[Settings], Draft]
+    Load = Callable[[Settings], PolicySource]
 
 PREFIX = ".policies-"
-DRAFT = "draft"
+SOURCE = "source"
+LOCK = "node.lock"
+CURRENT, NEXT = "current", "next"
 
 
-def policy_of(settings: Settings) -> Policy:
-    """The policy that a snapshot's settings name."""
-    # The folder is our parent's, under a name that is made up at its start, and nobody else may enter it.
-    draft = pickle.loads(settings.policies.read_bytes())  # noqa: S301 - see above
-    assert isinstance(draft, Draft)  # noqa: S101 - narrows what pickle cannot
-    return draft.policy()
+def policy_of(path: Path) -> Policy:
+    """The policy whose source is at `path`, which a snapshot's settings name."""
+    # Our parent made the folder, under a random name, and no other user may enter it.
+    source = pickle.loads(path.read_bytes())  # noqa: S301 - see above
+    assert isinstance(source, PolicySource)  # noqa: S101 - pickle.loads is untyped
+    return source.policy()
+
+
+def staged(path: Path) -> Path:
+    """The path of a document while it is staged. `path` is the one that a snapshot's settings name."""
+    return Path(*(NEXT if part == CURRENT else part for part in path.parts))
 
 
 class Snapshot:
-    """Kept under `settings.journal.dir`. `settings` are the children's: the same, with paths into what is kept."""
+    """The copies, in a folder under `settings.journal.dir`. `settings` are the children's, with paths into that folder.
+
+    SidecarError: another node owns the journal's folder.
+    """
 
     def __init__(self, settings: Settings, load: Load) -> None:
-        self._given = settings
+        self._original = settings
         self._load = load
         settings.journal.dir.mkdir(parents=True, exist_ok=True)
-        for left in settings.journal.dir.glob(f"{PREFIX}*"):  # of a supervisor that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        self._lock = _own(settings.journal.dir)
+        for stale in settings.journal.dir.glob(f"{PREFIX}*"):  # of a supervisor that was killed
+            shutil.rmtree(stale, ignore_errors=True)
         self._folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=settings.journal.dir))  # mode 0700
-        self._taken = 0
-        self.settings = self._pointed("current").model_copy(update={"policies": self._folder / "current" / DRAFT})
+        self._taken = self._committed = self._previous = 0  # numbers of versions
+        self.pem: dict[str, str] = {}  # the certificates and private keys staged last; only in memory
+        self.expiries: dict[str, int] = {}  # of the committed certificates
+        self.settings = self._settings_of(CURRENT).model_copy(update={"policies": self._folder / CURRENT / SOURCE})
 
-    def take(self) -> str:
-        """Copy, validate the copies, put them into force; the version. PolicyError names the original files."""
+    def stage(self) -> str:
+        """Copy policies and keys, validate and stage the copies. Returns the policy's version.
+
+        PolicyError names the original files. If any error is raised, nothing is staged.
+        """
         self._taken += 1
         name = f"take-{self._taken}"
-        pointed = self._pointed(name)
+        copied = self._settings_of(name)
         try:
-            self._copy(self._given.policies, pointed.policies)
-            if self._given.keys.file is not None and pointed.keys.file is not None:
-                self._copy(self._given.keys.file, pointed.keys.file)
-            draft = self._load(pointed)
-            self._keep(draft, self._folder / name / DRAFT)
+            self._copy(self._original.policies, copied.policies)
+            if self._original.keys.file is not None and copied.keys.file is not None:
+                self._copy(self._original.keys.file, copied.keys.file)
+            source = self._load(copied)
+            pem = read_pem(self._original)
+            self._write(source, self._folder / name / SOURCE)
         except PolicyError as error:
-            shutil.rmtree(self._folder / name, ignore_errors=True)
-            raise PolicyError([self._original(fault, pointed) for fault in error.faults]) from None
-        link = self._folder / "next"
+            self._remove(self._taken)
+            raise PolicyError([self._with_original_paths(fault, copied) for fault in error.faults]) from None
+        except BaseException:
+            self._remove(self._taken)
+            raise
+        link = self._folder / NEXT
+        link.unlink(missing_ok=True)
         link.symlink_to(name)
-        link.replace(self._folder / "current")
-        shutil.rmtree(self._folder / f"take-{self._taken - 2}", ignore_errors=True)  # nobody is still reading that one
-        return draft.version
+        self.pem = pem
+        return source.version
+
+    def commit(self) -> None:
+        """Make the staged version current, by one rename. OSError: it is not current."""
+        committed_expiries = expiries(self._original, self.pem)
+        (self._folder / NEXT).replace(self._folder / CURRENT)
+        self._remove(self._previous)  # no child is still reading that one
+        self._previous, self._committed = self._committed, self._taken
+        self.expiries = committed_expiries
+
+    def discard(self) -> None:
+        """Remove the staged version."""
+        (self._folder / NEXT).unlink(missing_ok=True)
+        if self._taken != self._committed:
+            self._remove(self._taken)
 
     def drop(self) -> None:
-        """Remove the copies."""
+        """Remove all copies, and release the lock on the journal's folder."""
         shutil.rmtree(self._folder, ignore_errors=True)
+        os.close(self._lock)
 
-    def _pointed(self, name: str) -> Settings:
-        given, base = self._given, self._folder / name
-        keys = given.keys
+    def _remove(self, taken: int) -> None:
+        shutil.rmtree(self._folder / f"take-{taken}", ignore_errors=True)
+
+    def _settings_of(self, name: str) -> Settings:
+        """The settings with the paths of version `name`."""
+        original, base = self._original, self._folder / name
+        keys = original.keys
         if keys.file is not None:
             keys = keys.model_copy(update={"file": base / "keys" / keys.file.name})
-        return given.model_copy(update={"policies": base / "policies" / given.policies.name, "keys": keys})
+        return original.model_copy(update={"policies": base / "policies" / original.policies.name, "keys": keys})
 
     @staticmethod
     def _copy(source: Path, target: Path) -> None:
@@ -95,15 +138,28 @@ class Snapshot:
             raise PolicyError([Fault(str(source), 0, "", f"cannot be read: {error.strerror}")]) from None
 
     @staticmethod
-    def _keep(draft: Draft, path: Path) -> None:
+    def _write(source: PolicySource, path: Path) -> None:
         try:
-            path.write_bytes(pickle.dumps(draft))
+            path.write_bytes(pickle.dumps(source))
         except OSError as error:
             raise PolicyError([Fault(str(path), 0, "", f"cannot be written: {error.strerror}")]) from None
 
-    def _original(self, fault: Fault, pointed: Settings) -> Fault:
-        pairs = [(pointed.policies, self._given.policies), (pointed.keys.file, self._given.keys.file)]
+    def _with_original_paths(self, fault: Fault, copied: Settings) -> Fault:
+        pairs = [(copied.policies, self._original.policies), (copied.keys.file, self._original.keys.file)]
         file, what = fault.file, fault.what
-        for copied, given in pairs:
-            file, what = file.replace(str(copied), str(given)), what.replace(str(copied), str(given))
+        for copy, original in pairs:
+            file, what = file.replace(str(copy), str(original)), what.replace(str(copy), str(original))
         return fault._replace(file=file, what=what)
+
+
+def _own(folder: Path) -> int:
+    """Lock this journal folder for this node. The lock lasts until the returned descriptor is closed.
+
+    The lock file is never deleted: after an unlink two nodes could lock two files of the same name.
+    """
+    try:
+        return lock_file(folder / LOCK)
+    except OwnedError as owner:
+        raise SidecarError(
+            f"journal.dir: {folder} is used by the node with pid {owner}: stop it, or set another journal.dir"
+        ) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.control.stats import BOUNDS_US, Histogram, WorkerStats, empty_histogram
-from sidecar.edge.redis_wire import LATENCY_BOUNDS_US, WireStats
+from sidecar.edge.redis.wire import LATENCY_BOUNDS_US, WireStats
 
 if TYPE_CHECKING:
     from sidecar.app.worker import Worker
@@ -14,13 +14,19 @@ if TYPE_CHECKING:
 def worker_stats(worker: Worker) -> WorkerStats:
     """Gather from every part that counts."""
     figures, journal = worker.figures, worker.journal.figures
-    store = worker.counters.figures()
+    store, keys = worker.counters.figures(), worker.keys.figures()
+    denials = worker.journal.denials
+    state_counts, state_ages = worker.embedded.figures() if worker.embedded is not None else ({}, {})
     counts = {
+        **state_counts,
         **figures.counts,
         **store.counts,
+        **keys.counts,
         "records": journal.records,
         "unrecorded": journal.unrecorded,
         "recovered": journal.crashed,
+        "denials_recorded": denials.recorded,
+        "denials_summarised": denials.summarised,
         "upstream_retries": worker.upstreams.retries,
     }
     return {
@@ -33,12 +39,19 @@ def worker_stats(worker: Worker) -> WorkerStats:
         "counts": counts,
         "gauges": {
             "connections": len(worker.listener.connections),
-            "exchanges": worker.house.inflight,
+            "exchanges": worker.context.open.number,
             "journal_full": journal.full | journal.broken,
+            "denials_waiting": denials.waiting,
+            **worker.upstreams.gauges(),
             **store.gauges,
+            **keys.gauges,
         },
-        "ages_us": {},
-        "policy": worker.house.policy.version,
+        "ages_us": {
+            **state_ages,
+            "store_lost": worker.counters.markers.last_us if worker.counters.markers else 0,
+            "store_loss_denying": int(worker.counters.loss.denying),
+        },
+        "policy": worker.context.policies.policy.version,
     }
 
 

@@ -1,98 +1,136 @@
-"""The stores of one worker: API keys, and counters with all that wraps them. In memory, or on one Redis for both.
+"""The counters of one worker with their decorators, in memory or on Redis. `key_store` has the API keys.
 
-The counters are a chain of ports, each of which is the port: what is leased is spent without asking, denials are
-remembered, an outage is decided alone, a failing store is not asked, and innermost Redis answers. In memory nothing can
-be away, so nothing wraps it.
+The counters on Redis are a chain of decorators, outermost first: Leases decide from leased units, Denials repeats
+recent denials, Degraded decides locally during an outage, Breaker stops calls to a failing store, RedisCounters calls
+Redis. Counters in memory have no outages, so they have no decorators.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlencode
 
 from sidecar.app.children import Link
-from sidecar.app.probe import Figures
-from sidecar.core.identity import Identity
-from sidecar.edge.breaker import Breaker
-from sidecar.edge.degraded import Degraded
-from sidecar.edge.denials import Denials
-from sidecar.edge.file_keys import FileKeys
-from sidecar.edge.key_cache import CacheBounds, KeyCache
-from sidecar.edge.leases import Chain, Leases, Remains
-from sidecar.edge.memory_alerts import MemoryAlerts
-from sidecar.edge.memory_counters import MemoryCounters
-from sidecar.edge.memory_retries import MemoryRetries
-from sidecar.edge.redis_alerts import RedisAlerts
-from sidecar.edge.redis_counters import RedisCounters
-from sidecar.edge.redis_keys import RedisKeys, connect, disconnect
-from sidecar.edge.redis_retries import RedisRetries
-from sidecar.edge.redis_topology import Wire, wire
-from sidecar.edge.redis_wire import RedisWire, WireOptions, WireStats
-from sidecar.ports import Clock, Commands, Counters, Keys, Retries
+from sidecar.core.policy import Policy
+from sidecar.core.words import counted
+from sidecar.edge.admission.breaker import Breaker
+from sidecar.edge.admission.denials import Denials
+from sidecar.edge.admission.drift import Drift
+from sidecar.edge.admission.loss_guard import LossGuard
+from sidecar.edge.admission.loss_report import LossReport
+from sidecar.edge.degraded import Degraded, Ledger, outage_file
+from sidecar.edge.journal import Ended
+from sidecar.edge.journal.unsettled import unsettled
+from sidecar.edge.leases import Chain, Leases, SharedLeaseTable
+from sidecar.edge.memory.alerts import MemoryAlerts
+from sidecar.edge.memory.counters import MemoryCounters
+from sidecar.edge.redis.alerts import RedisAlerts
+from sidecar.edge.redis.counters import RedisCounters
+from sidecar.edge.redis.markers import RedisMarkers
+from sidecar.edge.redis.retries import RedisRetries
+from sidecar.edge.redis.topology import Wire, wire
+from sidecar.edge.redis.wire import RedisWire, WireOptions, WireStats
+from sidecar.embedded.state import EmbeddedState
+from sidecar.gateway import exchanges_due
+from sidecar.ports import Clock, Commands, Counters, Exchange, Retries
 
 if TYPE_CHECKING:
     from sidecar.config.sections import Redis
     from sidecar.config.settings import Settings
+    from sidecar.embedded.state import Note
 
-REDIS_KEYS_TIMEOUT_S = 1.0  # a look-up behind the cache may wait longer than a decision
 SETTLE_UP_S = 0.02
-REACH_LOOKS, REACH_LOOK_S = 100, 0.005  # how long a start waits for the first connection: it would have to decide alone
+# A start waits this long for the first connection; without one it decides locally.
+CONNECT_ATTEMPTS, CONNECT_INTERVAL_S = 100, 0.005
 MS = 1_000
+log = logging.getLogger("sidecar.stores")
 
 
 class StoreFigures(NamedTuple):
-    """By the names of `control.metrics`."""
+    """Figures by their names in `control.metrics`."""
 
     counts: dict[str, int]
     gauges: dict[str, int]
 
 
 class CounterStore:
-    """The counters of a worker, with what is kept beside them: first attempts and told alerts.
+    """The counters of a worker, and the two stores beside them: first attempts of retries, and sent alerts.
 
-    On Redis there are the parts that metrics and readiness look at.
+    `wire`, `breaker`, `degraded`, `markers` and `leases` are None where the counters are in memory.
     """
 
-    def __init__(self, settings: Settings, clock: Clock, mint: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        mint: Callable[[], bytes],
+        index: int,
+        note: Note = lambda _body, then: then(True),
+    ) -> None:
+        self._clock = clock
+        self._ledger = Ledger(outage_file(settings.journal.dir, index), settings.workers, settings.total_workers)
+        self._extended_us = clock.mono_us()
+        self._marker_file = settings.journal.dir / f"store.{index}.json"
+        self._plain: Counters | None = None
+        self.on_port: Callable[[Counters], None] = lambda _port: None
+        self.markers: RedisMarkers | None = None
         self.wire: Wire | None = None
         self.stats = WireStats()
+        self._redis: RedisCounters | None = None
         self.breaker: Breaker | None = None
         self.degraded: Degraded | None = None
         self.leases: Leases | None = None
-        memory = MemoryCounters(clock)
-        self.port: Counters = memory
-        self.retries: Retries = MemoryRetries(clock)
-        self.alerts: MemoryAlerts | RedisAlerts = MemoryAlerts(clock)
+        self.drift = Drift(clock)
+        self.loss = LossReport(clock)
+        self.embedded = EmbeddedState(clock, note)  # on Redis: the local counters, for outages
+        self.port: Counters = self.embedded.counters
+        self.retries: Retries = self.embedded.retries
+        self.alerts: MemoryAlerts | RedisAlerts = self.embedded.alerts
         if settings.redis is not None:
-            self.port = self._on_redis(settings.redis, memory, clock, mint, settings.sharers)
+            self.port = self._plain = self._on_redis(settings.redis, self.embedded.counters, clock, mint)
 
-    def _on_redis(
-        self, redis: Redis, memory: MemoryCounters, clock: Clock, mint: Callable[[], bytes], sharers: int
-    ) -> Counters:
+    def _on_redis(self, redis: Redis, memory: MemoryCounters, clock: Clock, mint: Callable[[], bytes]) -> Counters:
         options = WireOptions(timeout_us=redis.timeout_ms * MS)
         self.wire = wire(
-            redis_url(redis),
-            lambda connect: RedisWire(connect, clock, options, self.stats),
+            redis.endpoint,
+            lambda connect: self._with_marker_check(RedisWire(connect, clock, options, self.stats)),
             connect_us=redis.connect_timeout_ms * MS,
         )
+        self.markers = RedisMarkers(self.wire, clock, mint, self._marker_file)
+        self.markers.changed = self._update_loss_guard
+        self._redis = RedisCounters(self.wire, clock)
         self.breaker = Breaker(
-            RedisCounters(self.wire, clock),
+            self._redis,
             clock,
             failures=redis.breaker_failures,
             pause_us=redis.breaker_open_ms * MS,
         )
-        self.degraded = Degraded(self.breaker, memory, clock, mint, sharers)
-        self._beside(self.wire, self.breaker, clock)
+        self.degraded = Degraded(self.breaker, memory, clock, mint, self._ledger, self.drift.count)
+        self._use_redis_beside(self.wire, self.breaker, clock)
         exact = Denials(self.degraded, clock)
         if not redis.leases:
             return exact
-        self.leases = Leases(Chain(exact, self.breaker, self.degraded.alone), clock, mint, sharers)
+        chain = Chain(exact, self.breaker, self.degraded.decide_locally, self.drift.count)
+        self.leases = Leases(chain, clock, mint, self._ledger.total_workers)
         return self.leases
 
-    def _beside(self, commands: Commands, breaker: Breaker, clock: Clock) -> None:
-        """What lies beside the counters goes by their breaker: only they probe a store that has failed."""
+    def _with_marker_check(self, wire: RedisWire) -> RedisWire:
+        wire.connected = lambda: self.markers.check() if self.markers is not None else None
+        return wire
+
+    def _update_loss_guard(self) -> None:
+        """Redis came back empty, or that loss was accepted: put the guard before all other counters, or remove it."""
+        markers = self.markers
+        if self._plain is None or markers is None:
+            return
+        self.recall()  # the counters do not contain the leased units any more
+        self.port = LossGuard(self._plain, self._clock, markers.lost_us) if markers.lost else self._plain
+        self.on_port(self.port)
+
+    def _use_redis_beside(self, commands: Commands, breaker: Breaker, clock: Clock) -> None:
+        """Keep retries and alerts on Redis too. They follow the breaker of the counters, which alone probe it."""
         self.retries = RedisRetries(commands, lambda: breaker.is_open)
         self.alerts = RedisAlerts(MemoryAlerts(clock), commands, clock, lambda: breaker.is_open)
 
@@ -102,7 +140,7 @@ class CounterStore:
         return self.degraded.degraded_seconds if self.degraded is not None else 0
 
     def figures(self) -> StoreFigures:
-        """What metrics show of the store."""
+        """The figures of the store for metrics."""
         degraded, breaker, stats = self.degraded, self.breaker, self.stats
         if degraded is None or breaker is None:
             return StoreFigures({}, {})
@@ -112,47 +150,104 @@ class CounterStore:
             "store_failures": stats.timeouts + stats.errors + stats.refused,
             "debts_paid": degraded.paid,
             "debts_lost": degraded.lost,
+            "outage_files_damaged": degraded.damaged,
+            "drifted": self.drift.exchanges,
+            "store_losses": self.markers.losses if self.markers is not None else 0,
+            **{f"drift|{limit}": units for limit, units in self.drift.units.items()},
         }
         gauges = {"breakers_open": int(breaker.is_open)}
         if self.leases is not None:
-            counts |= {"leases": self.leases.asked, "leases_lost": self.leases.lost}
+            counts |= {"leases": self.leases.requested, "leases_lost": self.leases.lost}
             gauges["leased_units"] = self.leases.units
         return StoreFigures(counts, gauges)
 
-    def start(self, hand: int = -1) -> None:
-        """Begin to connect; give back what a killed predecessor kept in the memory behind the descriptor `hand`."""
+    def start(self, lease_fd: int = -1) -> None:
+        """Begin to connect, adopt a killed predecessor's outage, and return its leases.
+
+        `lease_fd`: shared memory with the previous worker's leases, or -1.
+        """
+        if self.degraded is not None:
+            self.degraded.adopt()
         if self.wire is not None:
             self.wire.start()
-        if self.leases is not None and hand >= 0:
-            self.leases.inherit(Remains.shared(hand))
+        if self.leases is not None and lease_fd >= 0:
+            self.leases.adopt(SharedLeaseTable.shared(lease_fd))
+
+    def settle_again(self, ended: Sequence[Ended], policy: Policy) -> None:
+        """Send the settles of a predecessor's records that Redis had not acknowledged."""
+        degraded = self.degraded
+        if degraded is None or not ended:
+            return
+        settlements = unsettled(ended, policy)
+        now_us = self._clock.now_us()
+        for each in settlements:
+            age_us = now_us - each.closed_us
+            degraded.settle_again(each.id, each.checks, each.actual, age_us)
+        degraded.tick()
+        if settlements:
+            log.info("counters: sent %s of an earlier start again", counted(len(settlements), "settle"))
+
+    def settled(self) -> bool:
+        """Whether Redis has answered all settles sent before the last call that returned True. Called once a second."""
+        if self._redis is None:
+            return True
+        return not self._unsettled() and self._redis.end_round()
+
+    @property
+    def all_settled(self) -> bool:
+        """Whether Redis has answered all settles."""
+        return self._redis is None or not (self._unsettled() or self._redis.unanswered)
+
+    def _unsettled(self) -> int:
+        debts = self.degraded.owed if self.degraded is not None else 0
+        return debts + (self.leases.unsettled if self.leases is not None else 0)
 
     async def reached(self) -> None:
-        """Wait for the first connection, but not for long: a store that is away must not hold a start up."""
-        for _ in range(REACH_LOOKS):
+        """Wait for the first connection, at most half a second: an outage must not delay a start."""
+        for _ in range(CONNECT_ATTEMPTS):
             if self.wire is None or self.wire.ready:
                 return
-            await asyncio.sleep(REACH_LOOK_S)
+            await asyncio.sleep(CONNECT_INTERVAL_S)
 
-    def tick(self, link: Link) -> None:
-        """Once a second: pay debts where no traffic does, and tell the supervisor whether Redis answers."""
+    def flush(self) -> None:
+        """Write now the commands that this tick has sent to Redis so far."""
+        if self.wire is not None:
+            self.wire.flush()
+
+    def tick(self, link: Link, policy: Policy) -> None:
+        """Once a second: pay debts if no traffic does; report to the supervisor whether Redis answers or was lost."""
         self.alerts.tick()
         if self.degraded is not None:
             self.degraded.tick()
+        if self.markers is not None:
+            self.markers.check()
+            denied, reason = self.loss.denying, self.loss.reason(policy, self.markers.latest_us)
+            if reason:
+                link.away("counters", reason)
+            elif denied:
+                link.back("counters")
         if self.wire is not None:
             link.back("redis") if self.wire.ready else link.away("redis", "no connection to redis.url")
 
-    def sweep(self) -> None:
-        """Ten times a second: lease by demand, and give back what lies idle."""
+    def extend(self, exchanges: Sequence[Exchange]) -> None:
+        """Extend the slots, holds and marks of open exchanges before they expire. Called twice a second."""
+        mono_us, since_us = self._clock.mono_us(), self._extended_us
+        self._extended_us = mono_us
+        if due := exchanges_due(exchanges, mono_us, mono_us - since_us):
+            self.port.extend(due)
+
+    def adjust_leases(self) -> None:
+        """Ten times a second: lease by demand, and return idle units."""
         if self.leases is not None:
-            self.leases.sweep()
+            self.leases.adjust()
 
     def recall(self) -> None:
-        """Give back what is leased: another policy is in force, or the end has come."""
+        """Return all leased units: the policy has changed, or this worker ends."""
         if self.leases is not None:
             self.leases.recall()
 
     async def settle_up(self) -> None:
-        """Tell Redis what it is still owed; ends when nothing is owed. To be bounded by whoever waits for it."""
+        """Send all debts and leases back to Redis. Returns when none is left: the caller sets a timeout."""
         self.recall()
         while self.degraded is not None and (
             self.degraded.owed or (self.leases is not None and self.leases.outstanding)
@@ -162,71 +257,6 @@ class CounterStore:
             await asyncio.sleep(SETTLE_UP_S)
 
     async def aclose(self) -> None:
+        self._ledger.close()
         if self.wire is not None:
             await self.wire.aclose()
-
-
-class KeyStore:
-    """The API keys of a worker, cached."""
-
-    def __init__(self, settings: Settings, clock: Clock, figures: Figures) -> None:
-        keys = settings.keys
-        self._file: FileKeys | None = None
-        self._redis: RedisKeys | None = None
-        self._client = None
-        self._watch: asyncio.Task[None] | None = None
-        if keys.file is not None:
-            self._file = FileKeys(keys.file, clock)
-            store: Keys = self._file
-        else:
-            assert settings.redis is not None  # noqa: S101 - settings refuse the other case
-            self._client = connect(settings.redis.endpoint, REDIS_KEYS_TIMEOUT_S, redis_tls(settings.redis))
-            store = self._redis = RedisKeys(self._client, clock, REDIS_KEYS_TIMEOUT_S)
-        bounds = CacheBounds(
-            known=keys.cache_size, ttl_us=keys.cache_ttl_ms * MS, unknown_ttl_us=keys.unknown_ttl_ms * MS
-        )
-        self.port = KeyCache(store, clock, figures, bounds)
-
-    def start(self) -> None:
-        """Begin to listen for revocations."""
-        if self._redis is not None:
-            self._watch = asyncio.get_running_loop().create_task(self._redis.watch(self._changed), name="keys watch")
-
-    def _changed(self, digest: bytes | None) -> None:
-        self.port.clear() if digest is None else self.port.forget(digest)
-
-    def read(self) -> dict[bytes, Identity]:
-        """The keys of the file as it is now, {} without one; may be called in a thread. PolicyError: it is wrong."""
-        return self._file.read() if self._file is not None else {}
-
-    def put_in_force(self, keys: dict[bytes, Identity]) -> None:
-        """Take what `read` gave in place of what was known."""
-        if self._file is not None:
-            self._file.put_in_force(keys)
-            self.port.clear()
-
-    async def aclose(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.wait({self._watch})
-        if self._redis is not None and self._client is not None:
-            await self._redis.close()
-            await disconnect(self._client)
-
-
-def redis_tls(redis: Redis) -> dict[str, object]:
-    """redis-py's own arguments for `redis.tls`."""
-    tls = redis.tls
-    found: dict[str, object] = {} if tls.verify else {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
-    for name, path in (("ssl_ca_certs", tls.ca), ("ssl_certfile", tls.cert), ("ssl_keyfile", tls.key)):
-        if path is not None:
-            found[name] = str(path)
-    return found
-
-
-def redis_url(redis: Redis) -> str:
-    """`redis.url` with `redis.tls` in its query, where redis-py reads it."""
-    more = {name: str(value) for name, value in redis_tls(redis).items()}
-    if not more or not redis.endpoint.tls:
-        return redis.url
-    return redis.url + ("&" if "?" in redis.url else "?") + urlencode(more)

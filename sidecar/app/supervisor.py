@@ -1,7 +1,7 @@
-"""The supervisor: starts the children, starts them again when they die, and ends them in order. It serves no traffic.
+"""The supervisor: starts the children, restarts them when they die, and ends them in order. It serves no traffic.
 
-What it may never do: let one child's crash loop touch another, put a policy into force that it has not validated, or
-leave while a child of its own still runs. Drain order: workers first (they write records), then the shipper.
+It must never let one child's crash loop affect another, apply a policy that it has not validated, or exit while one of
+its children still runs. Drain order: workers first (they write records), then the shipper.
 """
 
 from __future__ import annotations
@@ -10,100 +10,73 @@ import asyncio
 import contextlib
 import logging
 import signal
-import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from sidecar.app.child import EXIT_WRONG
-from sidecar.app.children import Child, Json, cpu_and_memory
-from sidecar.control.stats import ChildView, NodeView, PolicyView, Totals
+from sidecar.app.child import EXIT_STATE, EXIT_WRONG
+from sidecar.app.children import Child, Json, describe
+from sidecar.app.covering import Cover
+from sidecar.app.roles import ChildSlot, Setup, child_view, status_text
+from sidecar.control.stats import NodeView, PolicyView, Totals
 from sidecar.core.errors import PolicyError
 
-PAUSES_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10)  # between a death and the next start; the last one repeats
-STEADY_SECONDS = 10  # a child that lived so long starts from the first pause again
+PAUSES_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10)  # between a death and the restart; the last one repeats
+STEADY_SECONDS = 10  # after so long a life the pauses begin anew
 BEAT_SECONDS = 2
-LOOK_SECONDS = 1
-MISSED_BEATS = 15  # then a child that was ready once is stuck for good, and is killed
+STATS_SECONDS = 1
+MISSED_BEATS = 15  # then a child that was ready before is considered stuck, and is killed
 RELOAD_SECONDS = 30
 GRACE_SECONDS = 5  # beyond the drain, for the last flush
-HURRY_SECONDS = 2
+ABORT_SECONDS = 2
 log = logging.getLogger("sidecar.supervisor")
 
 
-class Role(NamedTuple):
-    """What to start and keep: `command` gets `--fd N` appended; roles of a lower `stage` are drained first.
-
-    `needs` names the dependencies that must have answered the child once before it counts as ready. `keeps` are
-    descriptors that each who fills the role is handed, so that it finds what the one before it had.
-    """
-
-    name: str
-    command: Sequence[str]
-    stage: int = 0
-    needs: tuple[str, ...] = ()
-    keeps: tuple[int, ...] = ()
-
-
-@dataclass(slots=True, eq=False)
-class Post:
-    """A role and who fills it at the moment."""
-
-    role: Role
-    child: Child | None = None
-    restarts: int = 0
-    last_words: str = "starting"
-
-
-@dataclass(slots=True)
-class Setup:
-    """What the supervisor is to run. `load` validates policies and keys, keeps them for the children, says the version.
-
-    `announce` is called once for each line that an operator wants to see: what listens where.
-    """
-
-    version: str
-    roles: Sequence[Role]
-    start: Json
-    drain_seconds: int
-    load: Callable[[], str] = str
-    announce: Callable[[str], None] = lambda _line: None
-    form: str = ""  # of the data path: compiled or pure
-    scheme: str = "http"
-    now_us: Callable[[], int] = lambda: time.time_ns() // 1000
-
-
 class Supervisor:
-    """Runs a node until it is told to stop. `view` is what the control listener shows."""
+    """Runs a node until it is asked to stop. `view` is what the control listener shows."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.posts = [Post(role) for role in setup.roles]
+        self.slots = [ChildSlot(role) for role in setup.roles]
         self.policy = PolicyView()
         self.started_us = setup.now_us()
         self.stopping = asyncio.Event()
-        self.hurried = asyncio.Event()
+        self.aborting = asyncio.Event()
         self.wrong = False
         self._left = Totals()
         self._reloading = asyncio.Lock()
         self._announced = False
+        self._cover = Cover()
 
     async def run(self) -> int:
-        """Start, keep, drain; the exit status: 0 drained, 1 a child had to be killed, 2 it could never start."""
+        """Start, keep, drain; the exit status.
+
+        0: drained, and all is shipped; 1: a child had to be killed, or records are left; 2: it could never start.
+        """
         async with asyncio.TaskGroup() as tasks:
-            keepers = {post: tasks.create_task(self._keep(post)) for post in self.posts}
+            keepers = {slot: tasks.create_task(self._keep(slot)) for slot in self.slots}
             beat = tasks.create_task(self._beat())
             await self.stopping.wait()
             clean = True
-            for stage in sorted({post.role.stage for post in self.posts}):
-                clean &= await self._drain([(post, keepers[post]) for post in self.posts if post.role.stage == stage])
+            for stage in sorted({slot.role.stage for slot in self.slots}):
+                clean &= await self._drain([(slot, keepers[slot]) for slot in self.slots if slot.role.stage == stage])
             beat.cancel()
         if self.wrong:
             return EXIT_WRONG
-        return 0 if clean else 1
+        return 0 if not await self._left_behind() and clean else 1
+
+    async def _left_behind(self) -> bool:
+        """Whether records are left in the journal, which is logged with the remedy."""
+        backlog = await asyncio.to_thread(self.setup.backlog)
+        if not backlog.oldest_us:
+            return False
+        log.error(
+            "%d bytes of the journal are not shipped, the oldest record is %d s old: restart, or run `sidecar ship`",
+            *(backlog.bytes, backlog.oldest_us // 1_000_000),
+        )
+        return True
 
     def listen_to_signals(self, tasks: asyncio.TaskGroup) -> Callable[[], None]:
-        """SIGTERM and SIGINT drain, a second one hurries; SIGHUP calls what is returned: reload, in `tasks`."""
+        """SIGTERM and SIGINT drain, a second one aborts; SIGHUP reloads in `tasks`. Returns that reload."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -115,174 +88,224 @@ class Supervisor:
         return reload
 
     def stop(self) -> None:
-        """Drain; called again: hurry."""
+        """Drain; if it is called again, abort requests in flight."""
         if not self.stopping.is_set():
             log.info("draining", extra={"fields": {"seconds": self.setup.drain_seconds}})
             self.stopping.set()
             return
-        log.warning("hurrying: what is under way is cut, the journal keeps it")
-        self.hurried.set()
+        log.warning("second signal: aborting in-flight requests; they are in the journal")
+        self.aborting.set()
         for child in self._living():
-            child.tell({"do": "hurry"})
+            child.send({"do": "abort"})
 
     async def load(self) -> None:
         """Validate policies and keys before anything starts. PolicyError: what is wrong with them."""
         now_us = self.setup.now_us()
         self.policy = PolicyView(await asyncio.to_thread(self.setup.load), loaded_us=now_us, tried_us=now_us)
+        self._commit()
 
     async def reload(self) -> PolicyView:
-        """Validate policies and keys; where they are right, tell every worker to take them. One at a time."""
+        """Validate policies and keys, and swap them in on every child or on none. One at a time. Never raises."""
         async with self._reloading:
             self.policy.tried_us = self.setup.now_us()
-            try:
-                version = await asyncio.to_thread(self.setup.load)
-            except PolicyError as error:
-                return self._refused([str(fault) for fault in error.faults])
-            except OSError as error:  # the copies could not be written
-                return self._refused([str(error)])
-            asked = await asyncio.gather(*(child.ask("reload", RELOAD_SECONDS) for child in self._living()))
-            # Only now: what is told to be in force is looked for in the answers.
-            self.policy.version, self.policy.loaded_us, self.policy.faults = version, self.policy.tried_us, []
-            faults = [fault for answer in asked if answer for fault in answer["reload"]["faults"]]
+            version, faults = await self._staged()
+            more = self.setup.staged()
+            faults = faults or await self._ask_all("prepare", more)
             if faults:
+                self._discard()
                 return self._refused(faults)
-            log.info("policies loaded", extra={"fields": {"version": self.policy.version}})
+            try:
+                self._commit()
+            except OSError as error:
+                self._discard()
+                return self._refused([str(error)])
+            except Exception as error:  # it would end the task group, and so the node
+                log.exception("the staged documents cannot be committed")
+                self._discard()
+                return self._refused([f"{type(error).__name__}: {error}"])
+            # A child that fails now drains, and its successor starts with what is committed.
+            for fault in await self._ask_all("commit", more):
+                log.error("reloaded, but a child failed to apply it and is restarted: %s", fault)
+            # Only now: whoever reads the version here expects every child to use it.
+            changed = {"version": version, "policies": "changed" if version != self.policy.version else "unchanged"}
+            self.policy.version, self.policy.loaded_us, self.policy.faults = version, self.policy.tried_us, []
+            log.info("reloaded", extra={"fields": changed})
             return self.policy
+
+    async def _staged(self) -> tuple[str, list[str]]:
+        """The version of the staged documents, or the faults that prevented staging."""
+        try:
+            return await asyncio.to_thread(self.setup.load), []
+        except PolicyError as error:
+            return "", [str(fault) for fault in error.faults]
+        except OSError as error:  # the copies could not be written
+            return "", [str(error)]
+        except Exception as error:  # an error of ours in the validation must not end the node
+            log.exception("policies cannot be validated")
+            return "", [f"{type(error).__name__}: {error}"]
+
+    async def _ask_all(self, phase: str, more: Json) -> list[str]:
+        """The faults of all children. A child that is too slow still processes the commit afterwards, in order."""
+        answers = await asyncio.gather(*(child.ask(phase, RELOAD_SECONDS, more) for child in self._living()))
+        return list({fault: None for answer in answers if answer for fault in answer[phase]["faults"]})
+
+    def _commit(self) -> None:
+        self.setup.commit()
+        self.setup.start = self.setup.start | self.setup.staged()
+
+    def _discard(self) -> None:
+        self.setup.discard()
+        for child in self._living():
+            child.send({"do": "discard"})
 
     async def view(self) -> NodeView:
         """Ask every child for its figures, within a bound."""
-        await asyncio.gather(*(child.look(LOOK_SECONDS) for child in self._living()))
+        measured = asyncio.to_thread(self.setup.backlog)
+        backlog, _ = await asyncio.gather(measured, self._refresh_stats())
         return NodeView(
             version=self.setup.version,
             started_us=self.started_us,
             draining=self.stopping.is_set(),
-            children=[_shown(post) for post in self.posts],
+            children=[child_view(slot) for slot in self.slots],
             policy=self.policy,
-            totals=self._left.plus(child.standing.stats for child in self._living()),
-            form=self.setup.form,
+            totals=self._left.plus(child.status.stats for child in self._living()),
+            form=self.setup.build_variant,
+            certificates=dict(self.setup.expiries()),
+            own={
+                "gauges": {"journal_backlog_bytes": backlog.bytes},
+                "ages_us": {"journal_oldest": backlog.oldest_us},
+            },
         )
 
     def _refused(self, faults: list[str]) -> PolicyView:
         self.policy.faults = faults
         self.policy.failed_reloads += 1
         for fault in faults:
-            log.error("policies refused, the old ones stay: %s", fault)
+            log.error("reload refused, the current policies, keys and certificates stay: %s", fault)
         return self.policy
 
-    async def _keep(self, post: Post) -> None:
+    async def _keep(self, slot: ChildSlot) -> None:
         deaths = 0
         loop = asyncio.get_running_loop()
-        while not self.stopping.is_set():
+        while True:
             born = loop.time()
             try:
-                status = await self._live(post)
-            except OSError as error:  # no process, no descriptor: tried again like any other death
-                log.error("%s cannot be started: %s", post.role.name, error)  # noqa: TRY400 - the reason, not our stack
+                status = await self._live(slot)
+            except OSError as error:  # no process, no descriptor: retried like any other death
+                log.error("%s cannot be started: %s", slot.role.name, error)  # noqa: TRY400 - the reason, not our stack
                 status = 1
-            if self.stopping.is_set():
+            if self._is_over(slot, status):
                 return
-            if status == EXIT_WRONG and not self._announced:
+            if status == EXIT_STATE or (status == EXIT_WRONG and not self._announced):
+                log.error("%s cannot start with this configuration: the node ends", slot.role.name)
                 self.wrong = True
                 self.stop()
                 return
             deaths = 0 if loop.time() - born > STEADY_SECONDS else deaths + 1
             pause = PAUSES_SECONDS[min(deaths, len(PAUSES_SECONDS)) - 1] if deaths else PAUSES_SECONDS[0]
-            post.restarts += 1
-            post.last_words = f"ended with {_status(status)}, is started again"
-            log.error("%s %s", post.role.name, post.last_words, extra={"fields": {"pause_seconds": pause}})
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.stopping.wait(), pause)
+            slot.restarts += 1
+            slot.last_status = f"ended with {status_text(status)}, is restarted"
+            log.error("%s %s", slot.role.name, slot.last_status, extra={"fields": {"pause_seconds": pause}})
+            await self._pause(slot, pause)
+            if self._is_over(slot, status):
+                return
 
-    async def _live(self, post: Post) -> int:
-        start = self.setup.start | {"drain_seconds": self.setup.drain_seconds}
-        child = await Child.spawn(post.role.name, post.role.command, start, post.role.keeps)
-        child.standing.needs = set(post.role.needs)
-        child.heard = self._heard
-        post.child = child
+    def _is_over(self, slot: ChildSlot, status: int) -> bool:
+        """Whether a child that ended with `status` is not restarted."""
+        if not slot.role.completes:
+            return self.stopping.is_set()
+        if not slot.draining.is_set():
+            return False
+        return status == 0 or self.aborting.is_set() or asyncio.get_running_loop().time() >= slot.drain_until
+
+    async def _pause(self, slot: ChildSlot, seconds: float) -> None:
+        """Wait before a restart, at most until the drain begins; during a drain only briefly."""
+        if slot.draining.is_set():
+            await asyncio.sleep(PAUSES_SECONDS[0])
+            return
+        until = slot.draining if slot.role.completes else self.stopping
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(until.wait(), seconds)
+
+    async def _live(self, slot: ChildSlot) -> int:
+        start = self.setup.start | {"drain_seconds": self.setup.drain_seconds} | slot.passed_on
+        child = await Child.spawn(slot.role.name, slot.role.command, start, slot.role.keeps)
+        child.status.needs = set(slot.role.needs)
+        child.on_report = self._on_report
+        slot.child = child
+        if slot.draining.is_set():
+            self._send_drain(slot)
         try:
             return await child.gone()
         finally:
-            self._left.add(child.standing.stats)
-            post.child = None
+            self._left.add(child.status.stats)
+            slot.passed_on |= child.status.passed_on
+            slot.child = None
+            self._update_cover()
 
-    def _heard(self, child: Child, message: Json) -> None:
-        log.log(
-            logging.WARNING if "not_ready" in message or "away" in message else logging.INFO,
-            "%s says %s",
-            child.name,
-            " ".join(f"{key} {value}".strip() for key, value in message.items()),
-        )
-        serving = [post.child for post in self.posts if post.role.stage == 0]
-        if self._announced or any(child is None or child.standing.not_ready for child in serving):
+    def _send_drain(self, slot: ChildSlot) -> None:
+        if slot.child is None:
+            return
+        seconds = max(0, round(slot.drain_until - asyncio.get_running_loop().time()))
+        slot.child.send({"do": "drain", "seconds": seconds})
+        if self.aborting.is_set():
+            slot.child.send({"do": "abort"})
+
+    def _on_report(self, child: Child, message: Json) -> None:
+        level, text = describe(message)
+        log.log(level, "%s: %s", child.name, text)
+        self._update_cover()
+        serving = [slot.child for slot in self.slots if slot.role.stage == 0]
+        if self._announced or any(child is None or child.status.not_ready for child in serving):
             return
         self._announced = True
-        for where in sorted({child.standing.listening for child in serving if child} - {""}):
+        for where in sorted({child.status.listening for child in serving if child} - {""}):
             self.setup.announce(f"listening on {self.setup.scheme}://{where}")
+
+    async def _refresh_stats(self) -> None:
+        await asyncio.gather(*(child.refresh_stats(STATS_SECONDS) for child in self._living()))
+
+    def _update_cover(self) -> None:
+        if not self.stopping.is_set():
+            self._cover.update([(slot.role.listens, slot.child) for slot in self.slots if slot.role.stage == 0])
 
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
             children = self._living()
-            answered = await asyncio.gather(*(child.look(LOOK_SECONDS) for child in children))
+            answered = await asyncio.gather(*(child.refresh_stats(STATS_SECONDS) for child in children))
             for child, alive in zip(children, answered, strict=True):
-                child.standing.missed = 0 if alive else child.standing.missed + 1
-                if child.standing.missed >= MISSED_BEATS and child.standing.served:
-                    log.error("%s does not answer any more: killed", child.name)
+                child.status.missed = 0 if alive else child.status.missed + 1
+                self._update_cover()
+                if child.status.missed >= MISSED_BEATS and child.status.served:
+                    log.error("%s no longer answers: killed", child.name)
                     child.kill()
 
-    async def _drain(self, posts: Sequence[tuple[Post, asyncio.Task[None]]]) -> bool:
-        """Drain the posts of one stage; False where a child had to be killed."""
-        for post, _ in posts:
-            if post.child:
-                post.child.tell({"do": "drain", "seconds": self.setup.drain_seconds})
-                if self.hurried.is_set():
-                    post.child.tell({"do": "hurry"})
-        keepers = [keeper for _, keeper in posts]
+    async def _drain(self, slots: Sequence[tuple[ChildSlot, asyncio.Task[None]]]) -> bool:
+        """Drain the slots of one stage; False if a child had to be killed."""
+        for slot, _ in slots:
+            slot.drain_until = asyncio.get_running_loop().time() + self.setup.drain_seconds
+            slot.draining.set()
+            self._send_drain(slot)
+        keepers = [keeper for _, keeper in slots]
         if await self._ended(keepers, self.setup.drain_seconds + GRACE_SECONDS):
             return True
-        for post, keeper in posts:
-            if post.child and not keeper.done():
-                log.error("%s did not end in time: killed; its journal keeps what it knew", post.role.name)
-                post.child.kill()
+        for slot, keeper in slots:
+            if slot.child and not keeper.done():
+                log.error("%s did not end in time: killed; its open requests are in the journal", slot.role.name)
+                slot.child.kill()
         await asyncio.gather(*keepers)
         return False
 
     async def _ended(self, keepers: Iterable[asyncio.Task[None]], seconds: float) -> bool:
         everyone = asyncio.gather(*keepers)
-        hurry = asyncio.get_running_loop().create_task(self.hurried.wait())
-        either: set[asyncio.Future[Any]] = {everyone, hurry}
+        abort = asyncio.get_running_loop().create_task(self.aborting.wait())
+        either: set[asyncio.Future[Any]] = {everyone, abort}
         await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if hurry.done():
-            await asyncio.wait({everyone}, timeout=HURRY_SECONDS)
-        hurry.cancel()
+        if abort.done():
+            await asyncio.wait({everyone}, timeout=ABORT_SECONDS)
+        abort.cancel()
         return everyone.done()
 
     def _living(self) -> list[Child]:
-        return [post.child for post in self.posts if post.child]
-
-
-def _shown(post: Post) -> ChildView:
-    child = post.child
-    if child is None:
-        return ChildView(post.role.name, 0, ready=False, reasons=[post.last_words], away={}, restarts=post.restarts)
-    standing, reasons = child.standing, child.standing.reasons()
-    cpu_us, rss_bytes = cpu_and_memory(child.process.pid)
-    return ChildView(
-        name=post.role.name,
-        pid=child.process.pid,
-        ready=not reasons,
-        reasons=reasons,
-        away=standing.away,
-        restarts=post.restarts,
-        stats=standing.stats,
-        listening=standing.listening,
-        cpu_us=cpu_us,
-        rss_bytes=rss_bytes,
-    )
-
-
-def _status(status: int) -> str:
-    if status < 0:
-        with contextlib.suppress(ValueError):
-            return signal.Signals(-status).name
-    return f"exit status {status}"
+        return [slot.child for slot in self.slots if slot.child]

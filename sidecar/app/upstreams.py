@@ -1,13 +1,15 @@
-"""The pools of one worker: one per upstream, and one more per route that has timeouts of its own."""
+"""The connection pools of one worker: one per upstream and set of timeouts."""
 
 from __future__ import annotations
 
 import ssl
 from typing import TYPE_CHECKING
 
+from sidecar.app.certificates import Pem, client_context
+from sidecar.control.stats import add_counts
 from sidecar.core.policy import Route, Timeouts
-from sidecar.edge.pool import Pool, PoolLimits
-from sidecar.edge.upstream import UpstreamLeg
+from sidecar.edge.http1.pool import Pool, PoolLimits
+from sidecar.edge.http1.upstream import UpstreamLeg
 from sidecar.ports import Upstream
 
 if TYPE_CHECKING:
@@ -19,38 +21,60 @@ FOREVER_S = 10.0**9
 
 
 class Upstreams:
-    """Pools by upstream and timeouts, made when a policy first asks for them."""
+    """Pools by upstream and timeouts, made when a policy first uses them."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, pem: Pem) -> None:
         self._settings = settings.upstreams
+        self._contexts = self.contexts(pem)
         self._pools: dict[tuple[str, Timeouts], Pool] = {}
 
     def of(self, route: Route) -> Upstream:
-        """The pool that carries a route."""
-        asked = (route.upstream, route.timeouts)
-        pool = self._pools.get(asked)
+        """The pool of a route."""
+        key = (route.upstream, route.timeouts)
+        pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[asked] = _pool(route.upstream, self._settings[route.upstream], route.timeouts)
+            tls = self._contexts.get(route.upstream)
+            pool = self._pools[key] = _pool(route.upstream, self._settings[route.upstream], route.timeouts, tls)
         return pool
+
+    def contexts(self, pem: Pem) -> dict[str, ssl.SSLContext]:
+        """The TLS context of each https upstream, by name. Others have none: each context takes a few megabytes."""
+        return {
+            name: client_tls(upstream.tls, pem)
+            for name, upstream in self._settings.items()
+            if any(url.tls for url in upstream.urls)
+        }
+
+    def swap_in(self, contexts: dict[str, ssl.SSLContext]) -> None:
+        """Use these for new connections."""
+        self._contexts = contexts
+        for (name, _), pool in self._pools.items():
+            pool.tls = contexts.get(name)
 
     @property
     def retries(self) -> int:
         return sum(pool.retries for pool in self._pools.values())
 
-    @property
-    def connections(self) -> int:
-        return sum(pool.connections for pool in self._pools.values())
-
-    def sweep(self, now: float) -> None:
+    def gauges(self) -> dict[str, int]:
+        """Open and idle connections by upstream, summed over its pools."""
+        totals: dict[str, int] = {}
         for pool in self._pools.values():
-            pool.sweep(now)
+            add_counts(
+                totals,
+                {f"upstream_open|{pool.name}": pool.connections, f"upstream_idle|{pool.name}": pool.idle_connections},
+            )
+        return totals
+
+    def check_deadlines(self, now: float) -> None:
+        for pool in self._pools.values():
+            pool.check_deadlines(now)
 
     async def aclose(self) -> None:
         for pool in self._pools.values():
             await pool.aclose()
 
 
-def _pool(name: str, upstream: UpstreamSettings, own: Timeouts) -> Pool:
+def _pool(name: str, upstream: UpstreamSettings, own: Timeouts, tls: ssl.SSLContext | None) -> Pool:
     defaults = upstream.timeouts
     limits = PoolLimits(
         connect_s=_seconds(own.connect_ms, defaults.connect_ms),
@@ -60,8 +84,6 @@ def _pool(name: str, upstream: UpstreamSettings, own: Timeouts) -> Pool:
         idle_s=upstream.pool.idle_ms / 1000,
         connections=upstream.pool.size,
     )
-    # The authorities of a system are a few megabytes: who speaks to nobody by TLS does without.
-    tls = client_tls(upstream.tls) if any(url.tls for url in upstream.urls) else None
     return Pool(name, [str(url) for url in upstream.urls], UpstreamLeg, limits=limits, tls=tls)
 
 
@@ -69,13 +91,11 @@ def _seconds(own_ms: int | None, default_ms: int) -> float:
     return (default_ms if own_ms is None else own_ms) / 1000
 
 
-def client_tls(tls: ClientTls) -> ssl.SSLContext:
-    """How an upstream is trusted: the system's authorities or `ca`, its name checked unless `verify: false`."""
-    context = ssl.create_default_context(cafile=str(tls.ca) if tls.ca is not None else None)
+def client_tls(tls: ClientTls, pem: Pem) -> ssl.SSLContext:
+    """The TLS context of an upstream: as `client_context`; with `verify: false` nothing is verified."""
+    context = client_context(tls, pem)
     if not tls.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    if tls.cert is not None:
-        context.load_cert_chain(tls.cert, tls.key)
     context.set_alpn_protocols(["http/1.1"])
     return context

@@ -1,7 +1,7 @@
 """One worker: every edge is built here, introduced to the gateway, started in order, and stopped in the other order.
 
 Start: journal (and what a killed predecessor left open), keys, counters, upstreams, then the port. Stop: the port,
-the exchanges under way, what is owed to the counters, the journal. A store that is away delays a start by half a
+the exchanges under way, the outstanding settles, the journal. A store that is away delays a start by half a
 second, and a stop by no more than the drain.
 """
 
@@ -10,109 +10,199 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import secrets
-import socket
 import ssl
-from contextlib import suppress
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from sidecar.app.children import Link
-from sidecar.app.house import House, Manner, Ports
-from sidecar.app.probe import Figures
+from sidecar.app import certificates
+from sidecar.app.certificates import ServerContext, server_context
+from sidecar.app.children import Json, Link
+from sidecar.app.handshakes import Handshakes
+from sidecar.app.key_store import KeyStore
+from sidecar.app.listening import Listeners
 from sidecar.app.snapshot import policy_of
+from sidecar.app.snapshot import staged as staged_path
 from sidecar.app.stats import worker_stats
-from sidecar.app.stores import CounterStore, KeyStore
+from sidecar.app.stores import CounterStore
 from sidecar.app.upstreams import Upstreams
+from sidecar.control.probe import Figures
 from sidecar.control.stats import WorkerStats
+from sidecar.core.http.forward import HOP_BY_HOP
 from sidecar.core.http.request import HeadLimits
 from sidecar.core.identity import Identity
 from sidecar.core.policy import Policy
 from sidecar.core.record import Ids
+from sidecar.core.words import counted
 from sidecar.edge.clock import SystemClock
-from sidecar.edge.journal import Journal, JournalOptions
-from sidecar.edge.listener import Listener, Timeouts
-from sidecar.gateway import serve
+from sidecar.edge.http1.listener import Listener, Timeouts
+from sidecar.edge.journal import DenialOptions, Journal, JournalOptions, Report, take_unsettled
+from sidecar.embedded.folders import leave_states, was_embedded
+from sidecar.embedded.lifecycle import Embedded
+from sidecar.gateway import GatewayOptions, Ports, WorkerContext, serve
+from sidecar.ports import Upstream
 
 if TYPE_CHECKING:
     from sidecar.config.sections import Http
     from sidecar.config.settings import Settings
 
+SPARE_FOLDERS = 99  # one for each supervisor that was killed while its streams are still being finished
+ORPHANS_S = 5  # between two looks for journals whose worker no longer exists
 WHEEL_S = 0.1  # one wheel for all deadlines: timeouts are exact to a tenth of a second
-BACKLOG = 4096
 GC_OBJECTS = 50_000  # exchanges make no cycles: at its default of 700 the collector takes 7 % of the CPU for nothing
 log = logging.getLogger("sidecar.worker")
+
+
+class Prepared(NamedTuple):
+    """All that a reload swaps in: built before anything is changed. `upstreams` by the id of their route."""
+
+    policy: Policy
+    keys: dict[bytes, Identity]
+    upstreams: dict[str, Upstream]
+    limits: HeadLimits
+    renewed: Renewed | None
+
+
+class Renewed(NamedTuple):
+    """The contexts of certificates that have changed."""
+
+    pem: certificates.Pem
+    server: ssl.SSLContext | None
+    upstreams: dict[str, ssl.SSLContext]
+
+
+class Descriptors(NamedTuple):
+    """The descriptors that a worker inherits: its own listening sockets, and those of the other workers.
+
+    `lease_fd`: shared memory with the previous worker's leases, or -1.
+    """
+
+    listen: Sequence[int] = ()
+    others: Sequence[int] = ()
+    lease_fd: int = -1
 
 
 class Worker:
     """The parts of one worker, and their life."""
 
-    def __init__(self, settings: Settings, index: int, link: Link, hand: int = -1) -> None:
+    def __init__(self, settings: Settings, index: int, link: Link, fds: Descriptors) -> None:
         self.settings = settings
-        self._hand = hand
+        self._lease_fd = fds.lease_fd
+        self._listeners = Listeners(fds.listen, fds.others, self._client, self._handshake)
+        self._listening = ""
         self.link = link
         self.clock = SystemClock()
         self._reloading = asyncio.Lock()
+        self._prepared: Prepared | None = None
         self.figures = Figures()
         ids = Ids(secrets.randbits(60))
         mint = partial(_mint, ids, self.clock)
-        self.journal = Journal(journal_options(settings, index), self.clock)
-        self.keys = KeyStore(settings, self.clock, self.figures)
-        self.counters = CounterStore(settings, self.clock, mint)
-        self.upstreams = Upstreams(settings)
+        self._index = index
+        options = journal_options(settings, index)
+        self.journal = Journal(options._replace(worker=link.start.get("journal", options.worker)), self.clock)
+        self.counters = CounterStore(settings, self.clock, mint, index, self.journal.note)
+        self.keys = KeyStore(settings, self.clock, self.figures, self.counters)
+        self.embedded = (
+            Embedded(self.counters.embedded, self.journal, self.clock, settings.journal.state_seconds)
+            if settings.redis is None
+            else None
+        )
+        self._pem = certificates.given(link.start, settings)
+        self._tls = ServerContext(settings.tls, self._pem) if settings.tls is not None else None
+        if self._tls is not None:
+            Handshakes(self.figures.count, self.clock.mono_us).watch(self._tls.context)
+        self.upstreams = Upstreams(settings, self._pem)
         stores = self.counters
         ports = Ports(
-            self.clock, self.keys.port, stores.port, self.journal, self.figures, stores.retries, stores.alerts
+            self.clock,
+            self.keys.port,
+            stores.port,
+            self.journal,
+            self.figures,
+            stores.retries,
+            stores.alerts,
+            stores.flush,
         )
-        self.house = House(ports, policy_of(settings), self.upstreams.of, ids.mint, _manner(settings))
+        gateway = _gateway_options(settings)
+        self.context = WorkerContext(ports, policy_of(settings.policies), self.upstreams.of, ids.mint, gateway)
+        self.counters.on_port = partial(setattr, self.context, "counters")
         self.listener = Listener(
-            partial(serve, self.house),
-            limits=head_limits(settings.http, self.house.policy),
+            partial(serve, self.context),
+            limits=head_limits(settings.http, self.context.policies.policy),
             timeouts=client_timeouts(settings.http),
             max_body_bytes=settings.http.body_max_bytes or 1 << 62,
+            pseudonym=gateway.pseudonym,
             refused=lambda problem: self.figures.answered("", problem.status, 0),
         )
 
     async def run(self) -> None:
         """Serve until the supervisor says to drain; then finish what is under way, and close."""
+        if self.embedded is not None:
+            await self.embedded.begin()
         report = self.journal.start()
         if report.crashed or report.torn_bytes or report.corrupt:
-            log.warning("the journal of a killed predecessor: %s", report)
-        self.counters.start(self._hand)
+            _log_what_was_left(report)
+        self.link.pass_on({"journal": self.journal.folder})  # so that a successor finds what we leave open
+        self.context.totals.add(report.usage)  # those records are of this epoch, as its checkpoints are
+        if self.embedded is not None:
+            await self.embedded.start(self.context.policies.policy)
+        else:
+            self._leave_embedded()
+        self.counters.start(self._lease_fd)
         self.keys.start()
         await self.counters.reached()  # else the first requests are let through alone while Redis would answer
-        server = await self._bind()
+        self.counters.settle_again(self.journal.take_ended(), self.context.policies.policy)
+        await self._listen()
         wheel = asyncio.get_running_loop().create_task(self._turn(), name="wheel")
+        orphans = asyncio.get_running_loop().create_task(self._settle_orphans(), name="orphans")
         gc.collect()
         gc.freeze()  # what was built until here lives as long as the process
         gc.set_threshold(GC_OBJECTS, 20, 100)
         self.link.on_stats = self.stats
-        self.link.on_reload = self.reload
-        told = asyncio.get_running_loop().create_task(self.link.draining.wait(), name="draining")
+        self.link.reloads = self
+        if self.link.missed_commit:  # what was read before may be older
+            await self.commit()
+        draining = asyncio.get_running_loop().create_task(self.link.draining.wait(), name="draining")
         try:
-            await asyncio.wait({told, wheel}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({draining, wheel}, return_when=asyncio.FIRST_COMPLETED)
             if wheel.done():
                 wheel.result()  # raises: a worker without deadlines is to be started again, not to serve on
-            await self._drain(server)
+            await self._drain()
         finally:
-            told.cancel()
+            draining.cancel()
             wheel.cancel()
+            orphans.cancel()
             await self._close()
+
+    def _leave_embedded(self) -> None:
+        """The first start with Redis: what the node counted by itself stays out of the counters on Redis."""
+        directory = self.settings.journal.dir
+        if self._index == 0 and was_embedded(directory):
+            self.journal.take_ended()
+            take_unsettled(directory, {self.journal.folder})
+            self.journal.note_settled()
+            self.journal.note_settled()  # marks what the first call saw
+            leave_states(directory)
 
     def _client(self) -> asyncio.Protocol:
         return cast(
             "asyncio.Protocol", self.listener()
         )  # one by its methods: no base class, so that it can be compiled
 
-    async def _bind(self) -> asyncio.Server:
-        listen = self.settings.listen
-        server = await asyncio.get_running_loop().create_server(
-            self._client, listen.host, listen.port, reuse_port=True, backlog=BACKLOG, ssl=server_tls(self.settings)
-        )
-        host, port = server.sockets[0].getsockname()[:2]
-        self.link.ready(f"{host}:{port}")
-        return server
+    async def _listen(self) -> None:
+        self.link.on_cover = lambda fds, on: self._listeners.cover(fds, on=on)
+        self._listening = await self._listeners.open()
+        self.link.ready(self._listening)
+
+    def _handshake(self) -> dict[str, Any]:
+        """How the loop is to speak TLS with clients. A handshake has as long as a head."""
+        if self._tls is None:
+            return {}
+        return {
+            "ssl": self._tls.context,
+            "ssl_handshake_timeout": self.settings.http.head_timeout_ms / 1000,
+        }
 
     async def _turn(self) -> None:
         """The wheel: deadlines ten times a second, stores once, a checkpoint every few."""
@@ -120,93 +210,144 @@ class Worker:
         turns = 0
         while True:
             now = loop.time()
-            self.listener.sweep(now)
-            self.upstreams.sweep(now)
-            self.house.sweep()
-            self.counters.sweep()
+            self.listener.check_deadlines(now)
+            self.upstreams.check_deadlines(now)
+            self.context.open.end_overdue()
+            self.counters.adjust_leases()
+            if turns % 5 == 0:
+                self.counters.extend([*self.listener.exchanges(), *self.context.open.detached])
             if turns % 10 == 0:
-                self.counters.tick(self.link)
+                self.counters.tick(self.link, self.context.policies.policy)
+                if self.counters.settled():
+                    self.journal.note_settled()
+                if self.embedded is not None and not self.link.is_orphan:
+                    self.embedded.tick()
+                self._tell_whether_it_records()
             if turns % (10 * self.settings.checkpoint_seconds) == 0:
                 self._checkpoint()
             turns += 1
             await asyncio.sleep(WHEEL_S)
 
+    async def _settle_orphans(self) -> None:
+        """Worker 0 settles what the workers left that no longer exist, once the shipper has closed their journals."""
+        if self._index or self.settings.redis is None:
+            return
+        living = {str(index) for index in range(self.settings.workers)} | {self.journal.folder}
+        while True:
+            try:
+                taken = await asyncio.to_thread(take_unsettled, self.settings.journal.dir, living)
+            except OSError as error:
+                log.warning("the journals of workers that no longer exist cannot be read: %s", error)
+            else:
+                self.counters.settle_again(taken, self.context.policies.policy)
+            await asyncio.sleep(ORPHANS_S)
+
+    def _tell_whether_it_records(self) -> None:
+        """Where the journal takes nothing and `on_full: reject`, each request is answered 503: not ready."""
+        if self.journal.accepting():
+            self.link.ready(self._listening)
+        else:
+            self.link.not_ready("the journal takes no more records: its disk or journal.cap is full")
+
     def _checkpoint(self) -> None:
         """Say that we are metering, traffic or not, and how far: an outage must not look like no usage."""
-        totals = self.house.totals.units
-        self.journal.checkpoint(self.house.inflight, self.house.policy.version, self.counters.degraded_s, totals)
+        totals = self.context.totals.units
+        self.journal.checkpoint(
+            self.context.open.number, self.context.policies.policy.version, self.counters.degraded_s, totals
+        )
 
-    async def _drain(self, server: asyncio.Server) -> None:
+    async def _drain(self) -> None:
         """Fail no accepted request (I12): what is under way is finished, and only then is anything cut."""
-        came = last_in(server)
-        server.close()
-        self.house.draining = True
+        self.link.closed("draining")
+        joining = self._listeners.close(for_good=self.link.node_ends)
         self.listener.drain()
-        if not await self.link.within_drain(self._finish(came)):
-            log.warning("%d exchanges are cut: drain_seconds are over", self.house.inflight)
+        if not await self.link.within_drain(self._finish(joining)):
+            log.warning("drain_seconds are over: %s cut", counted(self.context.open.number, "exchange"))
             self.listener.abort()
-            self.house.abort()
+            self.context.open.abort()
         if not await self.link.within_drain(self.counters.settle_up()):
-            log.warning(
-                "Redis was not told all that it is owed: what was let through while it was away is in the records"
-            )
+            log.warning("drain: not all outage debts reached Redis; the journal has them")
 
-    async def _finish(self, came: list[socket.socket]) -> None:
+    async def _finish(self, joining: list[asyncio.Task[object]]) -> None:
         """Serve whom the kernel let in, and wait until every answer has been sent."""
-        loop, tls = asyncio.get_running_loop(), server_tls(self.settings)
-        joining = [loop.connect_accepted_socket(self._client, each, ssl=tls) for each in came]
         await asyncio.gather(*joining, return_exceptions=True)  # a handshake that fails is the client's
         await self.listener.gone()
-        await self.house.idle.wait()
+        await self.context.open.idle.wait()
 
     async def _close(self) -> None:
+        self.journal.summarise_denials()
         self._checkpoint()
         await self.upstreams.aclose()
         await self.counters.aclose()
         await self.keys.aclose()
-        await self.journal.aclose()
+        if self.embedded is not None:
+            await self.embedded.aclose(is_orphan=self.link.is_orphan)
+        await self.journal.aclose(settled=self.counters.all_settled)
 
-    async def reload(self) -> str:
-        """Swap policy and keys in whole. PolicyError: a file is wrong, and nothing changes.
+    async def prepare(self, staged: Json) -> str:
+        """Build all that the staged policy, keys and certificates need. PolicyError: a file is wrong.
 
         They are read in a thread, which may take seconds of many plans and keys, and by one reload at a time, so that
         what was read last stays.
         """
         async with self._reloading:
-            policy, keys = await asyncio.to_thread(self._read)
-            self.keys.put_in_force(keys)
-            self.house.put_in_force(policy)
-            self.counters.recall()
-            self.listener.limits = head_limits(self.settings.http, policy)
-            return policy.version
+            self.discard()
+            self._prepared = await self._build(staged.get("pem"), staged=True)
+            return self._prepared.policy.version
 
-    def _read(self) -> tuple[Policy, dict[bytes, Identity]]:
-        return policy_of(self.settings), self.keys.read()
+    async def commit(self) -> str:
+        """Swap in what was prepared, or else what is current: whole, or (PolicyError, OSError) not at all."""
+        async with self._reloading:
+            prepared = self._prepared or await self._build(self.link.start.get("pem"), staged=False)
+            self.discard()
+            self.keys.swap_in(prepared.keys)
+            self.context.policies.swap_in(prepared.policy, prepared.upstreams)
+            self.listener.limits = prepared.limits
+            if prepared.renewed is not None:
+                self._renew(prepared.renewed)
+            self.counters.recall()
+            if self.embedded is not None:
+                self.embedded.policy_changed()
+            return prepared.policy.version
+
+    def discard(self) -> None:
+        """Forget what was prepared."""
+        self._prepared = None
+
+    async def _build(self, pem: certificates.Pem | None, *, staged: bool) -> Prepared:
+        policy, keys = await asyncio.to_thread(self._read, staged=staged)
+        upstreams = {route.id: self.upstreams.of(route) for route in policy.routes}
+        renewed = None
+        if pem is not None and pem != self._pem:
+            tls = self.settings.tls
+            server = server_context(tls, pem) if tls is not None else None
+            renewed = Renewed(pem, server, self.upstreams.contexts(pem))
+        return Prepared(policy, keys, upstreams, head_limits(self.settings.http, policy), renewed)
+
+    def _renew(self, renewed: Renewed) -> None:
+        """Present and trust the new certificates from now on; open connections stay as they are."""
+        if self._tls is not None and renewed.server is not None:
+            self._tls.swap(renewed.server)
+        self.upstreams.swap_in(renewed.upstreams)
+        self.keys.reconnect()
+        changed = sorted(path for path, text in renewed.pem.items() if self._pem.get(path) != text)
+        self._pem = renewed.pem
+        log.info("certificates renewed: %s", ", ".join(changed))
+
+    def _read(self, *, staged: bool) -> tuple[Policy, dict[bytes, Identity]]:
+        policies, keys = self.settings.policies, self.settings.keys.file
+        if staged:
+            policies, keys = staged_path(policies), keys and staged_path(keys)
+        return policy_of(policies), self.keys.read(keys)
 
     def stats(self) -> WorkerStats:
         """The figures of this moment."""
         return worker_stats(self)
 
 
-def last_in(server: asyncio.Server) -> list[socket.socket]:
-    """The connections that wait in the kernel: their clients are connected, and closing the port would reset them."""
-    found: list[socket.socket] = []
-    for listening in server.sockets:
-        with socket.socket(fileno=os.dup(listening.fileno())) as door, suppress(BlockingIOError):
-            door.setblocking(False)
-            door.listen(0)  # the next to come are not let in: they try again, and are refused
-            while True:
-                found.append(door.accept()[0])
-                found[-1].setblocking(False)
-    return found
-
-
-async def run_worker(settings: Settings, index: int, link: Link, hand: int = -1) -> None:
-    """Run worker `index` until `link` says to drain. PolicyError, SinkError, OSError: it cannot start.
-
-    `hand` is the descriptor of memory in which the one before it kept what it had leased; -1: there is none.
-    """
-    await Worker(settings, index, link, hand).run()
+async def run_worker(settings: Settings, index: int, link: Link, fds: Descriptors) -> None:
+    """Run worker `index` until `link` says to drain. PolicyError, SinkError, OSError: it cannot start."""
+    await Worker(settings, index, link, fds).run()
 
 
 def journal_options(settings: Settings, index: int) -> JournalOptions:
@@ -221,12 +362,35 @@ def journal_options(settings: Settings, index: int) -> JournalOptions:
         segment_bytes=journal.segment_bytes,
         cap_bytes=journal.cap_bytes // settings.workers,
         on_full=journal.on_full,
+        spares=SPARE_FOLDERS,
+        denials=DenialOptions(
+            share_bytes=journal.cap_bytes // settings.workers * journal.denials.share_percent // 100,
+            per_second=_shared_out(journal.denials.per_second, settings.workers),
+            per_limit=_shared_out(journal.denials.per_limit, settings.workers),
+            summary_seconds=journal.denials.summary_seconds,
+        ),
     )
 
 
-def _manner(settings: Settings) -> Manner:
+def _log_what_was_left(report: Report) -> None:
+    fields = {"epoch": report.epoch} | {
+        name: number for name in ("torn_bytes", "corrupt", "corrupt_bytes") if (number := getattr(report, name))
+    }
+    if report.crashed:
+        what = f"a worker was killed: {counted(report.crashed, 'exchange')} closed as crashed, not billed"
+    else:
+        what = "the journal held bytes that are not entries"
+    log.warning(what, extra={"fields": fields})
+
+
+def _shared_out(number: int, workers: int) -> int:
+    """A worker's part, rounded up: of a few, each has one."""
+    return -(-number // workers)
+
+
+def _gateway_options(settings: Settings) -> GatewayOptions:
     pepper = settings.keys.pepper
-    return Manner(
+    return GatewayOptions(
         node=settings.node,
         pepper=pepper.get_secret_value().encode() if pepper is not None else b"",
         trusted=tuple(settings.trusted_proxies),
@@ -236,9 +400,16 @@ def _manner(settings: Settings) -> Manner:
 
 
 def head_limits(http: Http, policy: Policy) -> HeadLimits:
-    """The bounds of a head; the headers that carry credentials can never be named hop-by-hop."""
-    carriers = frozenset(source.field for route in policy.routes for source in route.sources if source.field)
-    return HeadLimits(http.head_bytes, http.target_bytes, http.field_bytes, http.fields, http.underscores, carriers)
+    """The bounds of a head; the headers that the policy reads mean the same to the upstream, or are refused."""
+    return HeadLimits(
+        http.head_bytes,
+        http.target_bytes,
+        http.field_bytes,
+        http.fields,
+        http.underscores,
+        protected=policy.carriers | (policy.headers - HOP_BY_HOP),  # `Connection: upgrade` is how it is to be named
+        once=policy.headers,
+    )
 
 
 def client_timeouts(http: Http) -> Timeouts:
@@ -250,16 +421,6 @@ def client_timeouts(http: Http) -> Timeouts:
         body_min_bytes_per_s=http.body_bytes_per_second,
         stalled_s=http.idle_timeout_ms / 1000,
     )
-
-
-def server_tls(settings: Settings) -> ssl.SSLContext | None:
-    """The listener's TLS: HTTP/1.1 only, so that nobody negotiates what is not spoken here."""
-    if settings.tls is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(settings.tls.cert, settings.tls.key)
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 def _mint(ids: Ids, clock: SystemClock) -> bytes:

@@ -1,7 +1,7 @@
-"""The command line. A command says what it did and what to do next; what is wrong is one line each, never a traceback.
+"""The command line. A command reports what it did and what to do next. Each error is one line, without a traceback.
 
-Exit status: 0 done, 1 failed, 2 wrong usage or configuration. Every command is a module of its own, imported only
-when it is the one asked for: `sidecar --help` and the children's start must not wait for what they do not use.
+Exit status: 0 done, 1 failed, 2 wrong usage or configuration. Every command is a module, imported only when it is
+called, so that `sidecar --help` and the start of child processes do not load the other commands.
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ from importlib import import_module
 
 import click
 
-from sidecar.core.errors import PolicyError, SidecarError
+from sidecar.core.errors import PolicyError, SidecarError, StateError
 
 EXIT_FAILED = 1
 EXIT_WRONG = 2
 
-# name → where the command is, and its line in `--help`.
+# name → the command's module and function, and its line in `--help`.
 COMMANDS = {
     "run": ("sidecar.cli.run:run", "Serve: supervisor, workers, shipper and control listener."),
-    "demo": ("sidecar.cli.demo:demo", "See the main job done in seconds, with nothing but this machine."),
-    "check": ("sidecar.cli.check:check", "Validate configuration and policies; print what they bind us to."),
+    "demo": ("sidecar.cli.demo:demo", "Try it in seconds: a small API, a free-tier key, limits and records."),
+    "check": ("sidecar.cli.check:check", "Validate configuration and policies; print limits, prices and bounds."),
     "keys": ("sidecar.cli.keys:keys", "Make, list, revoke and rotate API keys, and change their plans."),
     "wallet": ("sidecar.cli.wallet:wallet", "Fill, void, show and audit prepaid wallets."),
+    "counters": ("sidecar.cli.counters:counters", "Manage the counters: accept a loss of Redis."),
+    "migrate": ("sidecar.cli.migrate:migrate", "Take over the data of an earlier version, or check it."),
     "records": ("sidecar.cli.records:records", "Read records back: tail, verify, count."),
-    "ship": ("sidecar.cli.ship:ship", "Carry a journal to Kafka or a file, and stop when it is empty."),
+    "ship": ("sidecar.cli.ship:ship", "Ship a journal to Kafka or a file, and stop when it is empty."),
     "schema": ("sidecar.cli.schema:schema", "JSON Schema of records, policies and configuration."),
     "kafka": ("sidecar.cli.kafka:kafka", "Prepare the topics."),
 }
@@ -35,24 +37,24 @@ HIDDEN = {
 
 
 class Commands(click.Group):
-    """A group whose commands are imported when they are asked for."""
+    """A group that imports a command when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name the commands in the order of the table: the first is what most people want."""
+        """The commands in the order of the table, the most used first."""
         del ctx
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command's module."""
         del ctx
-        if (place := (COMMANDS | HIDDEN).get(cmd_name)) is None:
+        if (entry := (COMMANDS | HIDDEN).get(cmd_name)) is None:
             return None
-        module, _, name = place[0].partition(":")
+        module, _, name = entry[0].partition(":")
         command: click.Command = getattr(import_module(module), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list from the table, importing nothing."""
+        """Write the list from the table, without imports."""
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
@@ -68,7 +70,7 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, value: bool)
 @click.command(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="New here? `sidecar demo` shows it at work; then write a sidecar.yaml and `sidecar check -c sidecar.yaml`.",
+    epilog="New here? Run `sidecar demo`; then write a sidecar.yaml and run `sidecar check -c sidecar.yaml`.",
 )
 @click.option(
     "--version",
@@ -76,17 +78,17 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, value: bool)
     is_eager=True,
     expose_value=False,
     callback=_print_version,
-    help="Show the version, and those of the parser and the loop, then exit.",
+    help="Show the versions of the sidecar, the parser and the event loop, then exit.",
 )
 def cli() -> None:
-    """A metering gateway: knows who calls, decides whether they may, and writes down what they used.
+    """A metering gateway: it identifies callers, enforces limits, and records usage for billing.
 
-    What was enforced is what is billed.
+    The usage that is enforced is the usage that is billed.
     """
 
 
 def main() -> None:
-    """Run the command line, and turn what we raise on purpose into one line each and an exit status."""
+    """Run the command line. Each expected error becomes one line and an exit status."""
     try:
         status = cli.main(prog_name="sidecar", standalone_mode=False)
     except click.exceptions.Exit as error:
@@ -100,7 +102,7 @@ def main() -> None:
         status = EXIT_WRONG
     except (SidecarError, OSError) as error:
         click.echo(f"sidecar: {error}", err=True)
-        status = EXIT_FAILED
+        status = EXIT_WRONG if isinstance(error, StateError) else EXIT_FAILED
     except (click.Abort, KeyboardInterrupt):
         status = EXIT_FAILED
     sys.exit(status if isinstance(status, int) else 0)

@@ -1,4 +1,4 @@
-"""`sidecar check`: what a configuration binds us to, before it is run."""
+"""`sidecar check`: validates a configuration and prints its routes, limits, prices and bounds, before it is run."""
 
 from __future__ import annotations
 
@@ -16,72 +16,90 @@ from sidecar.cli.options import config_option, json_option, print_json, settings
 @config_option
 @json_option
 def check(config: Path | None, as_json: bool) -> int:
-    """Validate settings, policies and keys; print routes, limits, prices, balances, and by how much each may be missed.
+    """Validate settings, policies and keys; print routes, limits, prices and balances, with the bound of each.
 
-    Every fault is one line, `file:line: where: what would be right`, and the exit status is 2. Warnings leave it 0.
+    Every error is one line, `file:line: field: remedy`, and the exit status is 2. With warnings alone it is 0.
 
-    Next: `sidecar run -c sidecar.yaml`; while it runs, SIGHUP puts an edited policy into force.
+    Next: `sidecar run -c sidecar.yaml`. While it runs, SIGHUP applies an edited policy.
     """
-    found = asyncio.run(findings(settings_of(config)))
+    report = asyncio.run(findings(settings_of(config)))
     if as_json:
-        print_json(found)
+        print_json(report)
     else:
-        _print(found)
+        _print(report)
     return 0
 
 
-def _print(found: dict[str, Any]) -> None:
-    many = "s" if found["workers"] > 1 else ""
-    nodes = f" on each of {found['nodes']} nodes" if found["nodes"] > 1 else ""
+def _print(report: dict[str, Any]) -> None:
+    plural = "s" if report["workers"] > 1 else ""
+    nodes = f" on each of {report['nodes']} nodes" if report["nodes"] > 1 else ""
     click.echo(
-        f"policy {found['version']}: counters in {found['counters']}, records to {found['records']}, "
-        f"{found['workers']} worker{many}{nodes}"
+        f"policy {report['version']}: counters in {report['counters']}, records to {report['records']}, "
+        f"{report['workers']} worker{plural}{nodes}"
     )
-    click.echo("\nroutes, the most specific first")
-    _table(found["routes"], ("id", "methods", "path", "upstream", "reads", "usage"))
+    click.echo("\nroutes, most specific first")
+    _table(report["routes"], ("id", "methods", "path", "upstream", "reads", "unread", "usage"))
     click.echo("\nlimits")
-    columns = ("plan", "customer", "id", "says", "meter", "scope", "over", "stage", "on_store_failure")
-    _table(found["limits"], (*columns, "over_by_at_most", *["lost_by_a_kill"] * found["leases"]))
-    click.echo(
-        "\nNo limit is exceeded while its store answers; while it does not, by at most over_by_at_most, in a window:\n"
-        "by this node, or by all that `redis.nodes` counts."
-    )
-    if found["leases"]:
-        click.echo("A worker that is killed takes at most lost_by_a_kill of a window with it: what it had leased.")
-    _print_money(found)
-    if found["counters"] == "memory":
-        click.echo("Counters in memory are forgotten at a restart: after it a quota is granted once more.")
-    for warning in found["warnings"]:
+    columns = ("plan", "customer", "id", "says", "meter", "scope", "over", "stage")
+    if report["counters"] == "redis":
+        outage = ("on_store_failure", "over_by_at_most", "on_store_loss", "over_by_a_store_loss")
+        _table(report["limits"], (*columns, *outage, *["lost_by_a_kill"] * report["leases"]))
+        click.echo(_BOUNDS_ON_REDIS)
+    else:
+        _table(report["limits"], columns)
+        click.echo(_BOUNDS_IN_MEMORY)
+    if report["leases"]:
+        click.echo("If a worker is killed, at most lost_by_a_kill leased units of the current window are lost.")
+    if report["certificates"]:
+        click.echo(
+            "\ncertificates\n" + "\n".join(f"  {name}  until {day}" for name, day in report["certificates"].items())
+        )
+    _print_money(report)
+    for warning in report["warnings"]:
         click.echo(f"warning: {warning}", err=True)
     click.echo("good")
 
 
-def _print_money(found: dict[str, Any]) -> None:
-    if found["prices"]:
+_BOUNDS_ON_REDIS = (
+    "\nNo limit is exceeded while Redis answers. While it does not, a limit is exceeded by at most over_by_at_most\n"
+    "units per window (a rate: at any time). This holds for this node and all others that `redis.nodes` counts,\n"
+    "through outages and restarts, as long as `journal.dir` is kept.\n"
+    "Each time that Redis comes back empty, over_by_a_store_loss more units can pass: give Redis persistence\n"
+    "(appendonly yes), or set `on_store_loss: deny` for the limit."
+)
+_BOUNDS_IN_MEMORY = (
+    "\nNo limit is exceeded, not even after a restart or a kill. Counters are lost only if `journal.dir` is lost."
+)
+
+
+def _print_money(report: dict[str, Any]) -> None:
+    if report["prices"]:
         click.echo("\nprices")
-        _table(found["prices"], ("plan", "customer", "meter", "price", "period", "paid_by"))
-    if found["balances"]:
+        _table(report["prices"], ("plan", "customer", "meter", "price", "period", "paid_by"))
+    if report["balances"]:
         click.echo("\nbalances")
         columns = ("plan", "customer", "id", "unit", "over", "stage", "below_zero_per_exchange", "below_zero_in_total")
-        _table(found["balances"], (*columns, "while_redis_is_away"))
+        shared = report["counters"] == "redis"
+        _table(report["balances"], (*columns, *["while_redis_is_away"] * shared))
         click.echo(
-            "\nA balance goes below zero only by what exchanges under way use beyond what was held for them: each by\n"
-            "at most the first figure, `-` being no bound. While Redis is away, the last figure passes: on this\n"
-            "node, or on all that `redis.nodes` counts."
+            "\nA balance falls below zero only if open exchanges use more than was held for them: each exchange by at\n"
+            "most below_zero_per_exchange (`-`: no bound)."
         )
-    for balance in found["balances"]:
+        if shared:
+            click.echo(
+                "While Redis does not answer, at most while_redis_is_away is spent per outage, on all `redis.nodes`."
+            )
+    for balance in report["balances"]:
         if balance["unbounded_by"]:
             meters = ", ".join(balance["unbounded_by"])
-            click.echo(
-                f"No bound for {balance['id']} of {balance['plan']}: {meters}. A `ceiling` at the price gives one."
-            )
-    if found["exclude"]:
-        click.echo("\nrecorded, neither billed nor charged")
-        _table(found["exclude"], ("id", "says"))
+            click.echo(f"No bound for {balance['id']} of {balance['plan']}: {meters}. Set a `ceiling` at the price.")
+    if report["exclude"]:
+        click.echo("\nrecorded, but not billed and not charged")
+        _table(report["exclude"], ("id", "says"))
 
 
 def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    """Columns as wide as what stands in them; lines are never folded, so that they can be searched."""
+    """Columns as wide as their longest cell. Lines are not wrapped, so that they can be searched."""
     cells = [[_cell(row[name]) for name in columns] for row in rows]
     for line in (lines := [list(columns), *cells]):
         widths = [max(len(other[column]) for other in lines) for column in range(len(columns))]
@@ -89,5 +107,5 @@ def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
 
 
 def _cell(value: Any) -> str:
-    said = ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)
-    return said or "-"
+    text = ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)
+    return text or "-"

@@ -10,12 +10,19 @@ from sidecar.app.child import run_child
 @click.command(hidden=True)
 @click.option("--index", type=int, required=True)
 @click.option("--fd", type=int, required=True)
-@click.option("--hand", type=int, default=-1)
-def worker(index: int, fd: int, hand: int) -> int:
-    """Serve as worker `index`; `hand` is the descriptor of memory that outlives it."""
-    from sidecar.app.worker import run_worker  # noqa: PLC0415 - no worker has a shipper in its memory
+@click.option("--listen", required=True)
+@click.option("--others", default="")
+@click.option("--lease-fd", type=int, default=-1)
+def worker(index: int, fd: int, listen: str, others: str, lease_fd: int) -> int:
+    """Serve as worker `index` on the sockets `listen`; `lease_fd`: memory with the last worker's leases, or -1.
 
-    return run_child(f"worker-{index}", fd, lambda settings, link: run_worker(settings, index, link, hand))
+    `others` are the sockets of the other workers, for when they do not accept.
+    """
+    from sidecar.app.worker import Descriptors, run_worker  # noqa: PLC0415 - no worker has a shipper in its memory
+
+    own, rest = ([int(each) for each in fds.split(",") if each] for fds in (listen, others))
+    fds = Descriptors(own, rest, lease_fd)
+    return run_child(f"worker-{index}", fd, lambda settings, link: run_worker(settings, index, link, fds))
 
 
 @click.command(hidden=True)

@@ -1,4 +1,4 @@
-"""`sidecar demo`: shows the play of `sidecar.app.demo`, as a live table on a terminal, in plain lines elsewhere."""
+"""`sidecar demo`: runs `sidecar.app.demo` and shows its figures, as a live table on a terminal, else as lines."""
 
 from __future__ import annotations
 
@@ -14,83 +14,83 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sidecar.app.demo import Standing, play
+from sidecar.app.demo import DemoResult, run_demo
 from sidecar.cli.options import json_option, print_json
 
-Show = Callable[[Standing], None]
+Show = Callable[[DemoResult], None]
 
 
 @click.command()
 @json_option
 def demo(as_json: bool) -> int:
-    """Meter a small API for some seconds: a free-tier key, traffic, 429s, records; then compare the books.
+    """Meter a small API for some seconds with a free-tier key, then compare the answers with the records.
 
-    Needs neither Redis nor Kafka nor a file of yours, and leaves nothing behind. Exit status 0 only where what was
-    served is what was recorded.
+    Needs no Redis, no Kafka and no files, and leaves no files behind. The exit status is 0 only if the records match
+    the answers.
 
     Next: write a sidecar.yaml and run `sidecar check -c sidecar.yaml`.
     """
     console = Console()
-    with tempfile.TemporaryDirectory(prefix="sidecar-demo-") as folder, _stage(console, as_json) as show:
-        standing = asyncio.run(play(Path(folder), show))
+    with tempfile.TemporaryDirectory(prefix="sidecar-demo-") as folder, _display(console, as_json) as show:
+        result = asyncio.run(run_demo(Path(folder), show))
     if as_json:
-        print_json(_figures(standing))
+        print_json(_figures(result))
     else:
-        _epilogue(console, standing)
-    return 0 if standing.balanced else 1
+        _print_summary(console, result)
+    return 0 if result.balanced else 1
 
 
 @contextlib.contextmanager
-def _stage(console: Console, as_json: bool) -> Iterator[Show]:
+def _display(console: Console, as_json: bool) -> Iterator[Show]:
     if as_json:
-        yield lambda _standing: None
+        yield lambda _result: None
     elif console.is_terminal:
-        with Live(_table(Standing()), console=console, refresh_per_second=10) as live:
-            yield lambda standing: live.update(_table(standing))
+        with Live(_table(DemoResult()), console=console, refresh_per_second=10) as live:
+            yield lambda result: live.update(_table(result))
     else:
-        click.echo("A free-tier key: 5 requests a second, 10 at once. The client asks four times as often.")
-        yield lambda standing: click.echo("  ".join(f"{name} {count}" for name, count in _rows(standing)))
+        click.echo("A free-tier key: 5 requests per second, bursts of 10. The client sends 20 per second.")
+        yield lambda result: click.echo("  ".join(f"{name} {count}" for name, count in _rows(result)))
 
 
-def _rows(standing: Standing) -> list[tuple[str, str]]:
+def _rows(result: DemoResult) -> list[tuple[str, str]]:
     return [
-        ("seconds", f"{standing.seconds:.1f}"),
-        ("requests", str(sum(standing.answers.values()))),
-        ("served", str(standing.served)),
-        ("throttled (429)", str(standing.throttled)),
-        ("recorded", str(standing.records["usage"])),
-        ("denials recorded", str(standing.records["denial"])),
+        ("seconds", f"{result.seconds:.1f}"),
+        ("requests", str(sum(result.answers.values()))),
+        ("served", str(result.served)),
+        ("throttled (429)", str(result.throttled)),
+        ("recorded", str(result.records["usage"])),
+        ("denials recorded", str(result.records["denial"])),
     ]
 
 
-def _table(standing: Standing) -> Table:
-    table = Table(title="free tier: 5 requests a second, 10 at once; the client asks four times as often")
-    for name, _ in _rows(standing):
+def _table(result: DemoResult) -> Table:
+    table = Table(title="free tier: 5 requests per second, bursts of 10; the client sends 20 per second")
+    for name, _ in _rows(result):
         table.add_column(name, justify="right", min_width=8)
-    table.add_row(*(count for _, count in _rows(standing)))
+    table.add_row(*(count for _, count in _rows(result)))
     return table
 
 
-def _epilogue(console: Console, standing: Standing) -> None:
-    console.print("\nThe last records, as they would be billed:")
-    for record in standing.last:
+def _print_summary(console: Console, result: DemoResult) -> None:
+    console.print("\nThe last two billable records:")
+    for record in result.last:
         console.print_json(orjson.dumps(record).decode())
-    told = standing.records
-    sign = "=" if standing.balanced else "≠"
+    records = result.records
+    sign = "=" if result.balanced else "≠"
     console.print(
-        f"served {standing.served} {sign} recorded {told['usage']}, "
-        f"throttled {standing.throttled} {sign} denials recorded {told['denial']}"
+        f"served {result.served} {sign} recorded {records['usage']}, "
+        f"throttled {result.throttled} {sign} denials recorded {records['denial']}"
     )
 
 
-def _figures(standing: Standing) -> dict[str, object]:
+def _figures(result: DemoResult) -> dict[str, object]:
     return {
-        "requests": sum(standing.answers.values()),
-        "served": standing.served,
-        "throttled": standing.throttled,
-        "recorded": standing.records["usage"],
-        "denials_recorded": standing.records["denial"],
-        "checkpoints": standing.records["checkpoint"],
-        "balanced": standing.balanced,
-        "last": standing.last,
+        "requests": sum(result.answers.values()),
+        "served": result.served,
+        "throttled": result.throttled,
+        "recorded": result.records["usage"],
+        "denials_recorded": result.records["denial"],
+        "checkpoints": result.records["checkpoint"],
+        "balanced": result.balanced,
+        "last": result.last,
     }

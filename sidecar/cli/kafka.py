@@ -10,7 +10,7 @@ import click
 
 from sidecar.app.kafka import connection, plans
 from sidecar.cli.options import config_option, settings_of
-from sidecar.edge.kafka_topics import TopicPlan, ensure_topics, topic_faults
+from sidecar.edge.kafka.topics import TopicPlan, ensure_topics, topic_faults
 
 
 @click.group()

@@ -1,7 +1,7 @@
 """`sidecar keys`: make, list, revoke and rotate API keys, and change their plans, in a file or in Redis.
 
-A key is printed once, alone on standard output, and kept nowhere; all else that is said to a person goes to standard
-error. A change is made whole or not at all in a file; in Redis it can be sent again.
+A key is printed once, alone on standard output, and is not stored; messages go to standard error. In a file a change is
+atomic; in Redis it can be repeated after an error.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from sidecar.config.units import parse
 from sidecar.core.errors import SidecarError
 from sidecar.core.identity import PREFIX, RANDOM_BYTES, TEST, KeyRecord, digest, make_key, read_record, stored
 from sidecar.edge.clock import SystemClock
-from sidecar.edge.file_keys import KeyFile
-from sidecar.edge.redis_keys import RedisKeys, connect, disconnect
+from sidecar.edge.keys.file_keys import KeyFile
+from sidecar.edge.redis.endpoint import connect, disconnect
+from sidecar.edge.redis.key_registry import KeyRegistry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sidecar.config.sections import ClientTls
     from sidecar.config.settings import Settings
 
-_TIMEOUT_S = 5.0  # a person waits; the gateway's 50 ms are for requests
+_TIMEOUT_S = 5.0  # longer than the gateway's 50 ms: no request waits
 _COLUMNS = ("id", "customer", "subject", "plan", "status", "expires", "name")
 
 
 class FileRegister:
-    """The keys of a file. PolicyError: the file is wrong."""
+    """The keys of a file. PolicyError: the file is invalid."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -55,7 +55,7 @@ class FileRegister:
 
 
 class RedisRegister:
-    """The keys of a Redis; each call opens and closes a connection. StoreError: no answer."""
+    """The keys in Redis; each call opens and closes a connection. StoreError: Redis did not answer."""
 
     def __init__(self, settings: Settings) -> None:
         if settings.redis is None:
@@ -84,16 +84,16 @@ class RedisRegister:
         asyncio.run(work())
 
     @asynccontextmanager
-    async def _keys(self) -> AsyncIterator[RedisKeys]:
-        client = connect(self._redis.endpoint, _TIMEOUT_S, _ssl(self._redis.tls))
+    async def _keys(self) -> AsyncIterator[KeyRegistry]:
+        client = connect(self._redis.endpoint, _TIMEOUT_S)
         try:
-            yield RedisKeys(client, SystemClock(), _TIMEOUT_S)
+            yield KeyRegistry(client)
         finally:
             await disconnect(client)
 
 
-class Desk(NamedTuple):
-    """Where keys are registered, and the pepper of their hashes."""
+class HashedKeys(NamedTuple):
+    """The registered keys, and the pepper of their hashes."""
 
     register: FileRegister | RedisRegister
     pepper: bytes
@@ -101,25 +101,20 @@ class Desk(NamedTuple):
     def hash_of(self, credential: str) -> str:
         return stored(digest(credential.encode(), self.pepper))
 
-    def known(self, name: str) -> KeyRecord:
+    def get(self, name: str) -> KeyRecord:
+        """SidecarError: no key has this id."""
         record = self.register.record(name)
         if record is None:
-            raise SidecarError(f"no key has the id {name}; `sidecar keys list` shows them")
+            raise SidecarError(f"no key has the id {name}; `sidecar keys list` shows all ids")
         return record
 
 
-def _desk(config: Path | None) -> Desk:
+def _open_keys(config: Path | None) -> HashedKeys:
     settings = settings_of(config)
     pepper = settings.keys.pepper.get_secret_value().encode() if settings.keys.pepper else b""
     if settings.keys.redis:
-        return Desk(RedisRegister(settings), pepper)
-    return Desk(FileRegister(settings.keys.file or Path("keys.yaml")), pepper)
-
-
-def _ssl(tls: ClientTls) -> dict[str, Any]:
-    files = {"ssl_ca_certs": tls.ca, "ssl_certfile": tls.cert, "ssl_keyfile": tls.key}
-    trust = {} if tls.verify else {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
-    return {name: str(path) for name, path in files.items() if path is not None} | trust
+        return HashedKeys(RedisRegister(settings), pepper)
+    return HashedKeys(FileRegister(settings.keys.file or Path("keys.yaml")), pepper)
 
 
 @click.group()
@@ -129,31 +124,31 @@ def keys() -> None:
 
 @keys.command()
 @config_option
-@click.option("--customer", required=True, help="Who pays.")
-@click.option("--subject", help="Who uses it: app, seat or tenant. Default: the customer.")
+@click.option("--customer", required=True, help="The customer: the party that pays.")
+@click.option("--subject", help="The user of the key: app, seat or tenant. Default: the customer.")
 @click.option("--plan", required=True, help="The plan, as policies name it.")
-@click.option("--id", "name_", help="The key's id in records and lists. Default: a made one.")
+@click.option("--id", "name_", help="The key's id in records and lists. Default: a random one.")
 @click.option("--name", help="A note for people.")
 @click.option("--zone", help="The customer's IANA time zone, for calendar quotas. Default: UTC.")
-@click.option("--anchor", help="The first day of the subscription, as 2026-01-31.")
-@click.option("--expires", help="When the key ends, as 2026-12-31T23:59:59Z.")
-@click.option("--test", is_flag=True, help="A test key: its usage is not billed where policies say so.")
+@click.option("--anchor", help="The first day of the subscription, such as 2026-01-31.")
+@click.option("--expires", help="When the key expires, such as 2026-12-31T23:59:59Z.")
+@click.option("--test", is_flag=True, help="A test key: policies can exclude its usage from billing.")
 @click.option("--stdin", is_flag=True, help="Register the key on standard input instead of making one.")
 @json_option
 def new(config: Path | None, name_: str | None, stdin: bool, as_json: bool, **fields: Any) -> None:
-    """Make a key and print it, once."""
-    desk = _desk(config)
-    credential = sys.stdin.readline().strip() if stdin else _made(test=fields["test"])
+    """Make a key and print it. It cannot be printed again."""
+    registry = _open_keys(config)
+    credential = sys.stdin.readline().strip() if stdin else _make_credential(test=fields["test"])
     if not credential:
-        raise click.UsageError("--stdin: there is no key on standard input")
-    given = {name: value for name, value in fields.items() if value}
-    raw = {"id": name_ or _made_id(), "hash": desk.hash_of(credential), "subject": fields["customer"], **given}
+        raise click.UsageError("--stdin: standard input is empty; write the key to it")
+    options = {name: value for name, value in fields.items() if value}
+    raw = {"id": name_ or _make_id(), "hash": registry.hash_of(credential), "subject": fields["customer"], **options}
     record, faults = read_record(raw)
     if record is None:
         raise click.UsageError("; ".join(f"--{name} {what}" for name, what in faults))
-    if desk.register.record(record.id) is not None:
-        raise SidecarError(f"a key has the id {record.id} already; rotate it, or choose another --id")
-    desk.register.put(record)
+    if registry.register.record(record.id) is not None:
+        raise SidecarError(f"another key has the id {record.id}; rotate that key, or choose another --id")
+    registry.register.put(record)
     _show(record, None if stdin else credential, as_json=as_json)
 
 
@@ -161,9 +156,9 @@ def new(config: Path | None, name_: str | None, stdin: bool, as_json: bool, **fi
 @config_option
 @json_option
 def list_(config: Path | None, as_json: bool) -> None:
-    """List all keys; hashes are not shown."""
+    """List all keys, without their hashes."""
     now = _now()
-    rows = [_row(record, now) for record in _desk(config).register.records()]
+    rows = [_row(record, now) for record in _open_keys(config).register.records()]
     if as_json:
         print_json(rows)
     elif sys.stdout.isatty():
@@ -181,10 +176,10 @@ def list_(config: Path | None, as_json: bool) -> None:
 @click.argument("ids", nargs=-1, required=True)
 @json_option
 def revoke(config: Path | None, ids: tuple[str, ...], as_json: bool) -> None:
-    """Revoke the keys of these IDS: all, or none where one is unknown."""
-    desk = _desk(config)
-    revoked = [replace(desk.known(name), status="revoked") for name in ids]
-    desk.register.put(*revoked)
+    """Revoke the keys of these IDS. If one is unknown, none is revoked."""
+    registry = _open_keys(config)
+    revoked = [replace(registry.get(name), status="revoked") for name in ids]
+    registry.register.put(*revoked)
     if as_json:
         print_json([_row(record, _now()) for record in revoked])
     else:
@@ -197,13 +192,13 @@ def revoke(config: Path | None, ids: tuple[str, ...], as_json: bool) -> None:
 @click.argument("plan", metavar="PLAN")
 @json_option
 def plan(config: Path | None, name: str, plan: str, as_json: bool) -> None:
-    """Put the key of this ID on another PLAN, from now on.
+    """Change the plan of the key with this ID to PLAN, from now on.
 
-    What was counted stays counted: a limit that both plans have goes on where it stands. Records say since when. Other
-    keys of the customer keep their plan.
+    Counters are kept: a limit that both plans have continues from its present count. Records state when the plan
+    changed. Other keys of the customer keep their plan.
     """
-    desk = _desk(config)
-    before = desk.known(name)
+    registry = _open_keys(config)
+    before = registry.get(name)
     if (state := _state(before, _now())) != "active":
         raise SidecarError(f"the key {name} is {state}; make a new one")
     since = before.plan_since if before.plan == plan else f"{_now():%Y-%m-%dT%H:%M:%SZ}"
@@ -211,45 +206,49 @@ def plan(config: Path | None, name: str, plan: str, as_json: bool) -> None:
     if after is None:
         raise click.UsageError("; ".join(f"PLAN {what}" for _, what in faults))
     if after != before:
-        desk.register.put(after)
+        registry.register.put(after)
     if as_json:
         print_json(_row(after, _now()))
     elif after == before:
-        click.echo(f"{name} is on the plan {plan} already", err=True)
+        click.echo(f"{name} already has the plan {plan}; nothing was changed", err=True)
     else:
-        click.echo(f"{name} is on the plan {plan} since {since}, before on {before.plan}; its counters go on", err=True)
+        click.echo(
+            f"{name} has the plan {plan} since {since}, before that {before.plan}; its counters continue", err=True
+        )
 
 
 @keys.command()
 @config_option
 @click.argument("old", metavar="ID")
-@click.option("--grace", default="24h", show_default=True, help="How long the old key still works, as 30m, 24h or 7d.")
-@click.option("--id", "name_", help="The new key's id. Default: a made one.")
+@click.option(
+    "--grace", default="24h", show_default=True, help="How long the old key still works, such as 30m, 24h or 7d."
+)
+@click.option("--id", "name_", help="The new key's id. Default: a random one.")
 @json_option
 def rotate(config: Path | None, old: str, grace: str, name_: str | None, as_json: bool) -> None:
-    """Make a key that stands for the same customer, subject and plan as ID, and let ID end after the grace."""
+    """Make a key with the customer, subject and plan of ID, and let ID expire after the grace period."""
     try:
         end = _now() + timedelta(microseconds=parse(grace, "_us"))
     except (OverflowError, ValueError) as error:
         raise click.UsageError(f"--grace: {error}") from None
-    desk = _desk(config)
-    before = desk.known(old)
+    registry = _open_keys(config)
+    before = registry.get(old)
     if (state := _state(before, _now())) != "active":
         raise SidecarError(f"the key {old} is {state}; make a new one")
     if before.expires and datetime.fromisoformat(before.expires) < end:
         end = datetime.fromisoformat(before.expires)
-    credential = _made(test=before.test)
-    fresh = replace(before, id=name_ or _made_id(), hash=desk.hash_of(credential))
-    if read_record(fresh.stored())[0] is None or desk.register.record(fresh.id) is not None:
-        raise click.UsageError("--id is taken, or is not 1 to 256 printable ASCII characters")
-    desk.register.put(fresh, replace(before, expires=end.isoformat().replace("+00:00", "Z")))
+    credential = _make_credential(test=before.test)
+    fresh = replace(before, id=name_ or _make_id(), hash=registry.hash_of(credential))
+    if read_record(fresh.stored())[0] is None or registry.register.record(fresh.id) is not None:
+        raise click.UsageError("--id is the id of another key, or is not 1 to 256 printable ASCII characters")
+    registry.register.put(fresh, replace(before, expires=end.isoformat().replace("+00:00", "Z")))
     if not as_json:
         click.echo(f"{old} works until {end.isoformat()}", err=True)
     _show(fresh, credential, as_json=as_json)
 
 
 def _show(record: KeyRecord, credential: str | None, *, as_json: bool) -> None:
-    """Say what was made, and print the key itself: here, and nowhere again."""
+    """Print the fields of a new key, and the key itself if `credential` is given."""
     if as_json:
         print_json(_row(record, _now()) | ({"key": credential} if credential else {}))
         return
@@ -260,9 +259,9 @@ def _show(record: KeyRecord, credential: str | None, *, as_json: bool) -> None:
 
 
 def _row(record: KeyRecord, now: datetime) -> dict[str, Any]:
-    """A key as it is shown: every field but the hash, its state instead of its status."""
-    told = {name: getattr(record, name) for name in record.__slots__ if name != "hash"}
-    return told | {"status": _state(record, now)}
+    """All fields of a key except its hash, with its state in place of its status."""
+    fields = {name: getattr(record, name) for name in record.__slots__ if name != "hash"}
+    return fields | {"status": _state(record, now)}
 
 
 def _state(record: KeyRecord, now: datetime) -> str:
@@ -271,14 +270,14 @@ def _state(record: KeyRecord, now: datetime) -> str:
     return record.status
 
 
-def _made(*, test: bool) -> str:
+def _make_credential(*, test: bool) -> str:
     return make_key(secrets.token_bytes(RANDOM_BYTES), PREFIX + TEST if test else PREFIX)
 
 
-def _made_id() -> str:
+def _make_id() -> str:
     return f"k_{secrets.token_hex(6)}"
 
 
 def _now() -> datetime:
-    """The present, to the second."""
+    """The present time, in whole seconds."""
     return datetime.fromtimestamp(SystemClock().now_us() // 1_000_000, UTC)

@@ -1,4 +1,4 @@
-"""`sidecar records`: read back what was written down. Records go to standard output, complaints to standard error."""
+"""`sidecar records`: read, verify and count records. Records go to standard output, messages to standard error."""
 
 from __future__ import annotations
 
@@ -10,98 +10,138 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from sidecar.app.reading import Place, bodies, is_json, place_of, verified
-from sidecar.app.verify import Report
+from sidecar.app.record_sources import record_source
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
-from sidecar.config.settings import Settings
+from sidecar.core.words import counted
+from sidecar.records.sources import RecordSource, bodies, is_json, latest, verified
+from sidecar.records.verify import Report
 
+TWO_PRODUCERS = (
+    "two producers use one source: older versions allowed that for nodes of one name and after a lost volume"
+)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @click.group()
 def records() -> None:
-    """Read records back: from the topic or the file that the settings name, from a journal, or from any file."""
+    """Read records from the topic or the file of the settings, from a journal, or from another file."""
 
 
-def _where(function: F) -> F:
+def _source_options(function: F) -> F:
     for option in (
-        click.option("--denials", is_flag=True, help="The denials instead of the records."),
-        click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="A file of JSON lines."),
-        click.option("--journal", type=click.Path(path_type=Path, file_okay=False), help="A journal's folder."),
+        click.option("--denials", is_flag=True, help="Read denials instead of records."),
+        click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="Read a file of JSON lines."),
+        click.option("--journal", type=click.Path(path_type=Path, file_okay=False), help="Read a journal's folder."),
         config_option,
     ):
         function = option(function)
     return function
 
 
-def _place(config: Path | None, journal: Path | None, file: Path | None, denials: bool) -> tuple[Settings, Place]:
+_may_begin_late = click.option(
+    "--may-begin-late", is_flag=True, help="Accept that retention removed the first records."
+)
+
+
+def _source(config: Path | None, journal: Path | None, file: Path | None, denials: bool) -> RecordSource:
     if journal is not None and file is not None:
-        raise click.UsageError("name --journal or --file, not both")
-    settings = settings_of(config)
-    return settings, place_of(settings, "denials" if denials else "records", journal, file)
+        raise click.UsageError("--journal and --file exclude each other: write one of them")
+    return record_source(settings_of(config), "denials" if denials else "records", journal, file)
 
 
 @records.command()
-@_where
-@click.option("-n", "--last", type=click.IntRange(0), default=10, show_default=True, help="So many, of each partition.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
+@_source_options
+@click.option(
+    "-n",
+    "--last",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    help="The number of records, over all sources.",
+)
+@click.option("-f", "--follow", is_flag=True, help="Continue with new records.")
 def tail(config: Path | None, journal: Path | None, file: Path | None, denials: bool, last: int, follow: bool) -> None:
-    """Show the last records: one JSON document a line in a pipe, spread out on a terminal.
+    """Show the last records in order of time: one JSON document per line in a pipe, indented on a terminal.
+
+    Of a file only the last 64 MiB are read. `-f` waits for a file that does not exist yet.
 
     Next: `sidecar records tail | jq .data.usage`.
     """
-    settings, place = _place(config, journal, file, denials)
+    source = _source(config, journal, file, denials)
     console = Console()
 
-    async def show() -> None:
-        async for body in bodies(settings, place, last, follow=follow):
-            if console.is_terminal and is_json(body):
-                console.print_json(body.decode())
-            else:
-                click.echo(body.decode(errors="replace"))
+    def show(body: bytes) -> None:
+        if console.is_terminal and is_json(body):
+            console.print_json(body.decode())
+        else:
+            click.echo(body.decode(errors="replace"))
 
-    asyncio.run(show())
+    async def run() -> None:
+        recent, begin = await latest(source, last, may_be_missing=follow)
+        for body in recent:
+            show(body)
+        if follow:
+            async for body in bodies(source, begin=begin, follow=True):
+                show(body)
+
+    asyncio.run(run())
 
 
 @records.command()
-@_where
+@_source_options
+@_may_begin_late
 @json_option
-def verify(config: Path | None, journal: Path | None, file: Path | None, denials: bool, as_json: bool) -> int:
-    """Prove that every number is there, none twice, and each record as its schema says. Exit status 1: it is not so.
+def verify(may_begin_late: bool, as_json: bool, **options: Any) -> int:
+    """Check that no record is missing, none is there twice, and each matches its schema. Exit status 1 if not.
 
-    Every producer numbers its records without gaps from 1, so what is missing can be counted.
+    Every producer numbers its records without gaps from 1, so missing records can be counted: also before the first
+    record, and after the last up to the number of the latest checkpoint. A journal may begin late, since shipped
+    records are removed. A copy has the id of another record. A number that two ids share means that two producers use
+    one source. Without any record nothing can be checked, and the exit status is 1.
 
-    Next: a gap names its producer; `sidecar ship` carries what a dead node still holds.
+    Next: a gap names its producer; `sidecar ship` ships the records that a dead node still has.
     """
-    settings, place = _place(config, journal, file, denials)
-    report = asyncio.run(verified(settings, place, schema=True)).report
+    source = _source(**options)
+    report = asyncio.run(verified(source, schema=True, may_begin_late=may_begin_late))
     if as_json:
-        print_json(_told(report) | {"place": str(place), "whole": report.whole})
-    else:
-        _print_report(report, place)
-    return 0 if report.whole else 1
+        print_json(_as_json(report) | {"place": str(source), "whole": report.whole and report.records > 0})
+    elif report.records:
+        _print_report(report, source)
+    if not report.records:
+        click.echo(f"sidecar: nothing to verify: no records in {source}", err=True)
+    return 0 if report.whole and report.records else 1
 
 
 @records.command()
-@_where
+@_source_options
+@_may_begin_late
 @json_option
-def count(config: Path | None, journal: Path | None, file: Path | None, denials: bool, as_json: bool) -> None:
-    """Sum up billable units by customer and meter; copies are counted once.
+def count(may_begin_late: bool, as_json: bool, **options: Any) -> int:
+    """Sum billable units by customer and meter. A copy has the id of another record and is not counted.
+
+    Exit status 1: the sums are incomplete. Missing numbers and lines that cannot be read are reported on standard
+    error. Copies, and numbers that two records share, are reported too, without a change of the exit status. Records
+    that share a number are all counted.
 
     Next: compare with the invoice, or with `sidecar records verify`.
     """
-    settings, place = _place(config, journal, file, denials)
-    report = asyncio.run(verified(settings, place, schema=False)).report
+    source = _source(**options)
+    report = asyncio.run(verified(source, schema=False, may_begin_late=may_begin_late))
+    _warn_of_repeats(report)
+    status = 1 if _warn_of_gaps(report) else 0
+    if not report.records:
+        click.echo(f"sidecar: no records in {source}", err=True)
     if as_json:
-        print_json(_told(report) | {"place": str(place)})
-        return
+        print_json(_as_json(report) | {"place": str(source)})
+        return status
     for kind, number in sorted(report.kinds.items()):
         click.echo(f"{number:>12}  {kind}")
     for (customer, meter), units in sorted(report.totals.items()):
         click.echo(f"{units:>12}  {customer}  {meter}")
+    return status
 
 
-def _told(report: Report) -> dict[str, Any]:
+def _as_json(report: Report) -> dict[str, Any]:
     totals: dict[str, dict[str, int]] = {}
     for (customer, meter), units in sorted(report.totals.items()):
         totals.setdefault(customer, {})[meter] = units
@@ -109,29 +149,72 @@ def _told(report: Report) -> dict[str, Any]:
         "records": report.records,
         "kinds": dict(sorted(report.kinds.items())),
         "missing": report.missing,
+        "missing_before_first": report.before,
         "duplicates": report.duplicates,
+        "reused_numbers": report.reused,
         "faults": report.faults,
         "not_billable": report.not_billable,
         "totals": totals,
         "sources": {
-            source: {"first": numbers.first, "last": numbers.last, "missing": numbers.missing, "gaps": numbers.gaps()}
+            source: {
+                "first": numbers.first,
+                "last": numbers.last,
+                "highest_by_checkpoint": numbers.claimed,
+                "missing": numbers.missing,
+                "gaps": numbers.gaps(),
+            }
             for source, numbers in sorted(report.sources.items())
         },
-        "examples": {"duplicates": report.duplicate_ids, "faults": report.fault_examples},
+        "examples": {
+            "duplicates": report.duplicate_ids,
+            "reused_numbers": report.reused_examples,
+            "faults": report.fault_examples,
+        },
     }
 
 
-def _print_report(report: Report, place: Place) -> None:
-    for source, numbers in sorted(report.sources.items()):
-        click.echo(f"{source}: {numbers.count} records, {numbers.first} to {numbers.last}")
+def _warn_of_repeats(report: Report) -> None:
+    if report.duplicates:
+        copies = (
+            "1 copy of a known id was" if report.duplicates == 1 else f"{report.duplicates} copies of known ids were"
+        )
+        click.echo(f"sidecar: {copies} not counted", err=True)
+    if report.reused:
+        numbers = counted(report.reused, "number")
+        click.echo(f"sidecar: {numbers} occurred again with another id, also counted: {TWO_PRODUCERS}", err=True)
+
+
+def _warn_of_gaps(report: Report) -> bool:
+    """Report missing and unreadable records. True if there are any."""
+    missing = report.missing + (0 if report.may_begin_late else report.before)
+    if missing:
+        numbers = "1 number is" if missing == 1 else f"{missing} numbers are"
+        click.echo(f"sidecar: {numbers} missing from the sums: `sidecar records verify` lists them", err=True)
+    if report.faults:
+        lines = counted(report.faults, "record")
+        click.echo(f"sidecar: {lines} cannot be read, and not in the sums: {report.fault_examples[0]}", err=True)
+    return bool(missing or report.faults)
+
+
+def _print_report(report: Report, source: RecordSource) -> None:
+    for name, numbers in sorted(report.sources.items()):
+        click.echo(f"{name}: {counted(numbers.count, 'record')}, {numbers.first} to {numbers.last}")
+        if numbers.before:
+            reason = "removed by shipping or retention" if report.may_begin_late else "lost, or removed by retention"
+            click.echo(f"  begins late: 1 to {numbers.before} are absent: {reason}", err=True)
         for start, end in numbers.gaps():
             click.echo(f"  missing: {start} to {end}", err=True)
     for example in report.duplicate_ids:
         click.echo(f"twice: {example}", err=True)
+    for example in report.reused_examples:
+        click.echo(f"number used again: {example}", err=True)
+    if report.reused:
+        click.echo(f"  {TWO_PRODUCERS}", err=True)
     for example in report.fault_examples:
         click.echo(f"wrong: {example}", err=True)
     verdict = "whole" if report.whole else "NOT whole"
+    missing = report.missing + (0 if report.may_begin_late else report.before)
     click.echo(
-        f"{place}: {verdict}: {report.records} records, {report.missing} missing, {report.duplicates} twice, "
-        f"{report.faults} wrong"
+        f"{source}: {verdict}: {counted(report.records, 'record')}, {missing} missing, {report.duplicates} twice, "
+        f"{counted(report.reused, 'number')} used again, {report.faults} wrong"
     )

@@ -19,11 +19,17 @@ SCHEMAS = {
 
 @click.command()
 @click.argument("what", type=click.Choice(list(SCHEMAS)))
-def schema(what: str) -> None:
+@click.option("--table", is_flag=True, help="Of a record: the fields of all kinds as a Markdown table instead.")
+def schema(what: str, *, table: bool) -> None:
     """Print the JSON Schema of WHAT.
 
     Next: point your editor at it, or hold your own documents to it in CI.
     """
+    if table:
+        if what != "record":
+            raise click.UsageError("--table is for records: sidecar schema record --table")
+        click.echo(import_module("sidecar.core.record.fields").fields_table())
+        return
     module, _, name = SCHEMAS[what].partition(":")
     make: Callable[[], dict[str, Any]] = getattr(import_module(module), name)
     print_json(make())

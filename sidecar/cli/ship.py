@@ -10,6 +10,9 @@ import click
 from sidecar.app.shipping import ship as carry
 from sidecar.cli.options import config_option, settings_of
 from sidecar.core.errors import SinkError
+from sidecar.core.words import counted
+from sidecar.edge.clock import SystemClock
+from sidecar.edge.journal.backlog import measure
 
 
 @click.command()
@@ -24,6 +27,8 @@ from sidecar.core.errors import SinkError
 def ship(config: Path | None, journal: Path | None, node: str | None, seconds: int) -> int:
     """Carry a journal to Kafka (or to sink.file) and stop when it is empty.
 
+    Exchanges that its workers left open are closed as `crashed` first, unless a worker still runs.
+
     Start it again whenever it was cut short: what was committed is not sent twice. Positions are kept by node name, so
     a dead node's volume is shipped under that node's name. Exit status 1: something is left.
 
@@ -37,8 +42,13 @@ def ship(config: Path | None, journal: Path | None, node: str | None, seconds: i
     if not settings.journal.dir.is_dir():
         raise SinkError(f"{settings.journal.dir}: there is no journal")
     empty, shipping = asyncio.run(carry(settings, seconds))
-    figures = shipping.shipper.figures
-    click.echo(f"shipped {figures.shipped}, quarantined {figures.quarantined}, left {figures.backlog_bytes} bytes")
+    figures, left = shipping.shipper.figures, measure(settings.journal.dir, SystemClock().now_us())
+    click.echo(f"shipped {figures.shipped}, quarantined {figures.quarantined}, left {left.bytes} bytes")
+    if shipping.orphans.recovered:
+        click.echo(
+            f"closed {counted(shipping.orphans.recovered, 'exchange')} as crashed, which the journal's workers had open"
+        )
     if not empty:
-        click.echo(f"sidecar: {figures.last_error or 'time is over'}", err=True)
+        reasons = [figures.last_error, *shipping.orphans.faults.values()]
+        click.echo(f"sidecar: {'; '.join(filter(None, dict.fromkeys(reasons))) or 'time is over'}", err=True)
     return 0 if empty else 1

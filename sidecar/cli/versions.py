@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import version
 
-from sidecar.app.form import form
+from sidecar.app.build_variant import build_variant
 
 PARTS = ("httptools", "uvloop", "hiredis", "aiokafka")
 
@@ -23,5 +23,5 @@ def line() -> str:
     """All versions in one line."""
     parts = [f"{name} {version(name)}" for name in PARTS]
     parts.insert(1, f"llhttp {llhttp()}")
-    about = [form(), f"Python {platform.python_version()}", *parts]
+    about = [build_variant(), f"Python {platform.python_version()}", *parts]
     return f"sidecar {version('metering-sidecar')} ({', '.join(about)})"

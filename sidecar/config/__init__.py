@@ -1,1 +1,1 @@
-"""What operators write: settings and policies, read, checked as a whole and compiled. Every fault names its place."""
+"""Settings and policies of operators: read, validated as a whole and compiled. Every fault names its file and line."""

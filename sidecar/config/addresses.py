@@ -1,4 +1,4 @@
-"""Addresses that operators write, taken apart once. What is not understood whole is refused, with an example."""
+"""Parse the addresses that operators write. An address that is not understood whole is refused, with an example."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ class Url(NamedTuple):
 
 
 class RedisEndpoint(NamedTuple):
-    """`mode` is single, sentinel or cluster; `hosts` are the servers, or the sentinels that know `service`."""
+    """`mode` is single, sentinel or cluster; `hosts` are the servers, or the sentinels that know `service`.
+
+    `ssl` are redis-py's `ssl_…` arguments, by name.
+    """
 
     mode: str
     tls: bool
@@ -37,9 +40,10 @@ class RedisEndpoint(NamedTuple):
     username: str | None = None
     password: str | None = None
     service: str = ""
+    ssl: tuple[tuple[str, Any], ...] = ()
 
 
-_REDIS_FORMS = "redis://host:6379/0, rediss:// with TLS, redis+sentinel://a:26379,b:26379/service/0 or redis+cluster://a:6379,b:6379"
+_REDIS_EXAMPLES = "redis://host:6379/0, rediss:// with TLS, redis+sentinel://a:26379,b:26379/service/0 or redis+cluster://a:6379,b:6379"
 
 
 def parse_address(value: Any) -> Any:
@@ -72,7 +76,7 @@ def parse_redis_url(value: str) -> RedisEndpoint:
     scheme, _, rest = value.partition("://")
     base, _, mode = scheme.partition("+")
     if base not in ("redis", "rediss") or mode not in ("", "sentinel", "cluster") or not rest:
-        raise ValueError(f"is not a Redis URL: write {_REDIS_FORMS}")
+        raise ValueError(f"is not a Redis URL: write {_REDIS_EXAMPLES}")
     authority, _, path = rest.partition("/")
     user_info, _, hosts = authority.rpartition("@")
     username, _, password = user_info.partition(":")
@@ -91,7 +95,7 @@ def _path(path: str, mode: str) -> tuple[str, int]:
     if mode == "sentinel" and not service:
         raise ValueError("names no service: write redis+sentinel://a:26379,b:26379/service/0")
     if db and not (db.isascii() and db.isdigit()):
-        raise ValueError(f"ends in '{db}', which is no database number: write {_REDIS_FORMS}")
+        raise ValueError(f"ends in '{db}', which is not a database number: write {_REDIS_EXAMPLES}")
     if mode == "cluster" and db not in ("", "0"):
         raise ValueError("names a database: a cluster has only 0")
     return service, int(db or 0)
@@ -100,7 +104,7 @@ def _path(path: str, mode: str) -> tuple[str, int]:
 def _redis_host(text: str, default: int) -> Address:
     parts = _split(f"//{text}")
     if not parts.hostname:
-        raise ValueError(f"names no host: write {_REDIS_FORMS}")
+        raise ValueError(f"names no host: write {_REDIS_EXAMPLES}")
     return Address(parts.hostname, parts.port or default)
 
 

@@ -1,6 +1,6 @@
-"""What can be wrong between the parts of a policy: unknown names, routes that tie, counters that mean two things.
+"""Checks between the parts of a policy: unknown names, routes that tie, one counter id for two different limits.
 
-Each check yields its faults and goes on, so that one load tells everything.
+Each check yields its faults and continues, so that one load reports all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sidecar.core.usage import REQUESTS
 
 
 class Parts(NamedTuple):
-    """What the documents of a policy define, by name, and where."""
+    """The definitions of all documents of a policy, by name, with their locations."""
 
     meters: dict[str, tuple[At, MeterDoc]]
     routes: dict[str, tuple[At, RouteDoc]]
@@ -31,12 +31,11 @@ class Parts(NamedTuple):
     customers: dict[str, tuple[At, CustomerDoc]]
 
 
-def names_of(parts: Parts, upstreams: set[str], *, region: str, wallets: bool) -> Names:
-    """What the parts may refer to. `wallets`: there is a store that holds balances."""
+def names_of(parts: Parts, upstreams: set[str], *, region: str) -> Names:
+    """The names that the parts may refer to."""
     return Names(
         upstreams=frozenset(upstreams),
         region=region,
-        wallets=wallets,
         routes=frozenset(parts.routes.keys() or {DEFAULT_ROUTE.id}),
         meters=frozenset({*parts.meters, REQUESTS.id}),
         sized=frozenset(
@@ -51,7 +50,7 @@ def names_of(parts: Parts, upstreams: set[str], *, region: str, wallets: bool) -
 
 
 def faults_of(parts: Parts, names: Names, path: Path) -> Iterator[Fault]:
-    """Everything that is wrong with a policy whose documents are each well formed. `path` is what was loaded."""
+    """All faults of a policy whose documents are each well formed. `path` is the file or directory that was loaded."""
     for at, meter in parts.meters.values():
         yield from meters.faults_of(at, meter, names)
     for at, route in parts.routes.values():
@@ -62,14 +61,14 @@ def faults_of(parts: Parts, names: Names, path: Path) -> Iterator[Fault]:
     yield from routes.tie_faults(parts.routes.values())
     for at, exclusion in parts.exclusions.values():
         yield from exclusions.faults_of(at, exclusion, names)
-    found = offers(parts)
+    made = offers(parts)
     wrong: set[tuple[str | int, ...]] = set()
     for at, doc in _sold(parts):
         for fault in plans.faults_of(at, doc, names):
             wrong.add(at.loc)
             yield fault
-    # What a plan comes to can only be judged where each of its parts is right.
-    right = [offer for offer in found.values() if not wrong & {offer.at.loc, offer.base.loc}]
+    # An offer can only be checked where each of its parts is valid.
+    right = [offer for offer in made.values() if not wrong & {offer.at.loc, offer.base.loc}]
     for offer in right:
         yield from plans.offer_faults(offer, names)
     yield from _shared_limits(right)
@@ -80,18 +79,18 @@ def _sold(parts: Parts) -> list[tuple[At, PlanDoc | CustomerDoc]]:
 
 
 def offers(parts: Parts) -> dict[tuple[str, str], Offer]:
-    """What every plan comes to, under ("", its id), and every customer's own terms, under (customer, plan)."""
-    found = {("", name): plans.offer_of(at, doc) for name, (at, doc) in parts.plans.items()}
+    """The offer of every plan, under ("", its id), and of every customer with its own terms, under (customer, plan)."""
+    made = {("", name): plans.offer_of(at, doc) for name, (at, doc) in parts.plans.items()}
     for name, (at, doc) in parts.customers.items():
-        if ("", doc.plan) in found:
-            found[name, doc.plan] = plans.customised(found["", doc.plan], at, doc)
-    return found
+        if ("", doc.plan) in made:
+            made[name, doc.plan] = plans.customised(made["", doc.plan], at, doc)
+    return made
 
 
-def _shared_limits(found: list[Offer]) -> Iterator[Fault]:
-    """One id is one counter, so that a change of plan keeps it; then it must count the same thing in the same way."""
+def _shared_limits(offers: list[Offer]) -> Iterator[Fault]:
+    """Faults of ids with unlike limits: an id is one counter, also after a change of plan, so its limits must agree."""
     first: dict[str, tuple[At, Limit]] = {}
-    for offer in found:
+    for offer in offers:
         for here, limit in plans.compiled(offer):
             there, other = first.setdefault(limit.id, (here, limit))
             ours, theirs = limits.identity_of(limit), limits.identity_of(other)

@@ -20,48 +20,43 @@ from sidecar.config.policies import PolicyDoc
 from sidecar.config.routes import DEFAULT_ROUTE, route_of
 from sidecar.core.errors import Fault, PolicyError
 from sidecar.core.policy import Plan, Policy
-from sidecar.core.usage import REQUESTS, Draft, Exclusion, MeterRule
+from sidecar.core.usage import REQUESTS, Exclusion, MeterRule, PolicySource
 
 
 class Loaded(NamedTuple):
-    """A compiled policy, what it was worked out from, and for those who explain it what each plan comes to.
+    """A compiled policy, its source, and its offers, for commands that explain them.
 
-    `offers` are by (customer, plan), the plan's own under the customer "".
+    `offers` are by (customer, plan); those of plans themselves have the customer "".
     """
 
     policy: Policy
-    draft: Draft
+    source: PolicySource
     offers: Mapping[tuple[str, str], Offer]
 
     @property
     def rules(self) -> Mapping[str, MeterRule]:
         """Its meters, by id."""
-        return self.draft.rules
+        return self.source.rules
 
     @property
     def exclusions(self) -> tuple[Exclusion, ...]:
-        """What it leaves out of the bill."""
-        return self.draft.exclusions
+        """Its exclusions from the bill."""
+        return self.source.exclusions
 
 
-def load_policy(path: Path, upstreams: set[str], *, region: str = "local", wallets: bool = True) -> Policy:
-    """The policy of a file, or of a directory's *.yaml merged in the order of their names.
+def load(path: Path, upstreams: set[str], *, region: str = "local") -> Loaded:
+    """Load the policy of a file, or of a directory's *.yaml merged in the order of their names.
 
-    `upstreams` are the names that routes may send to; `region` is where this sidecar runs, for look-ups by region;
-    `wallets`: there is a store that holds balances. PolicyError carries every fault of every file.
+    `upstreams` are the names that routes may send to; `region` is where this sidecar runs, for look-ups by region.
+    PolicyError carries every fault of every file.
     """
-    return load(path, upstreams, region=region, wallets=wallets).policy
-
-
-def load(path: Path, upstreams: set[str], *, region: str = "local", wallets: bool = True) -> Loaded:
-    """The same, with what the policy was made of."""
     documents, faults = _read_all(path)
     parts, doubles = _merge(documents)
-    names = checks.names_of(parts, upstreams, region=region, wallets=wallets)
+    names = checks.names_of(parts, upstreams, region=region)
     faults += doubles
     if not faults:
-        found = dict.fromkeys(checks.faults_of(parts, names, path))  # terms of customers repeat what their plan has
-        faults = sorted(found, key=lambda fault: (fault.file, fault.line))
+        unique = dict.fromkeys(checks.faults_of(parts, names, path))  # customers repeat the faults of their plan
+        faults = sorted(unique, key=lambda fault: (fault.file, fault.line))
     if faults:
         raise PolicyError(faults)
     return _compiled(parts, names)
@@ -77,19 +72,19 @@ def _read_all(path: Path) -> tuple[list[tuple[Document, PolicyDoc]], list[Fault]
         return [], [Fault(str(path), 0, "", f"cannot be read: {error.strerror or error}")]
     if not files:
         return [], [Fault(str(path), 0, "", "has no *.yaml file: put a policy there, or name one with `policies:`")]
-    found: list[tuple[Document, PolicyDoc]] = []
+    documents: list[tuple[Document, PolicyDoc]] = []
     faults: list[Fault] = []
     for file in files:
         try:
             document = read(file)
-            found.append((document, validate(PolicyDoc, document)))
+            documents.append((document, validate(PolicyDoc, document)))
         except PolicyError as error:
             faults += error.faults
-    return found, faults
+    return documents, faults
 
 
 def _files(path: Path) -> list[Path]:
-    """A ConfigMap's `..data` and editors' swap files begin with a dot; sub-directories hold what is not in force."""
+    """A ConfigMap's `..data` and editors' swap files begin with a dot; sub-directories are not loaded."""
     if not path.is_dir():
         return [path]
     return sorted(
@@ -128,7 +123,7 @@ def _compiled(parts: Parts, names: Names) -> Loaded:
     }
     offers = checks.offers(parts)
     compiled = {name: _plan(offer, parts.meters) for (customer, name), offer in offers.items() if not customer}
-    draft = Draft(
+    source = PolicySource(
         _short_hash(_content(parts, names.region)),
         tuple(route_of(route) for _, route in parts.routes.values()) or (DEFAULT_ROUTE,),
         tuple(compiled.values()),
@@ -140,32 +135,32 @@ def _compiled(parts: Parts, names: Names) -> Loaded:
             if customer
         },
     )
-    return Loaded(draft.policy(), draft, offers)
+    return Loaded(source.policy(), source, offers)
 
 
 def _plan(offer: Offer, meters: Mapping[str, tuple[At, MeterDoc]]) -> Plan:
     name, limits = str(offer.at.loc[-1]), tuple(limit for _, limit in plans.compiled(offer))
-    used = {limit.meter: _said(meters[limit.meter][1]) for limit in limits if limit.meter in meters}
-    version = offer.plan.version or _short_hash([_said(offer.plan), used])
+    used = {limit.meter: _content_of(meters[limit.meter][1]) for limit in limits if limit.meter in meters}
+    version = offer.plan.version or _short_hash([_content_of(offer.plan), used])
     return Plan(name, f"{name}@{version}", limits, offer.features)
 
 
 def _own(plan: Plan, offer: Offer, customer: CustomerDoc) -> Plan:
-    """A customer's own terms, as a plan of the same id: `pro@3+acme-1` is what records say."""
-    version = customer.version or _short_hash(_said(customer))
+    """A customer's own terms, as a plan of the same id: `pro@3+acme-1` is its label in records."""
+    version = customer.version or _short_hash(_content_of(customer))
     limits = tuple(limit for _, limit in plans.compiled(offer))
     return Plan(plan.id, f"{plan.label}+{version}", limits, offer.features)
 
 
 def _content(parts: Parts, region: str) -> list[Any]:
-    return [*({name: _said(doc) for name, (_, doc) in part.items()} for part in parts), region]
+    return [*({name: _content_of(doc) for name, (_, doc) in part.items()} for part in parts), region]
 
 
-def _said(doc: Model) -> dict[str, Any]:
-    """What a document says, however it says it, without what it leaves at its default."""
+def _content_of(doc: Model) -> dict[str, Any]:
+    """The fields of a document that differ from their defaults, whatever their spelling."""
     return doc.model_dump(exclude_defaults=True)
 
 
 def _short_hash(content: Any) -> str:
-    """Eight hex digits of what a document says; its comments and layout do not matter."""
+    """Eight hex digits of a document's content; its comments and layout do not matter."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,7 +1,7 @@
-"""A YAML document is read once, with the line of every value; a key is said once; all faults are reported at once.
+"""Read a YAML document with the line of every value. Duplicate keys are faults; all faults are reported together.
 
 The scalars are those of YAML 1.2: `no` and `on` are words, 010 is not eight, 1:30 is not ninety. Aliases are expanded
-within a bound, tags and merge keys are refused. Nothing here knows what a document means.
+within a bound, tags and merge keys are refused. This module does not depend on the meaning of a document.
 """
 
 from __future__ import annotations
@@ -21,40 +21,49 @@ from sidecar.core.errors import Fault, PolicyError
 MAX_FILE_BYTES: Final = 4 << 20
 MAX_VALUES: Final = 200_000  # after aliases are expanded: a "billion laughs" stops here
 MAX_DEPTH: Final = 32
+MAX_DIGITS: Final = 100  # of a number; Python itself refuses to read more than 4,300
 
 Loc = tuple[str | int, ...]
 
 
-class Place(NamedTuple):
-    """Where a value was written: the file (or the environment variable) and its line, 0 where there is none."""
+class Position(NamedTuple):
+    """The file (or the environment variable) and the line of a value; line 0: none."""
 
     file: str
     line: int
 
 
 class Document(NamedTuple):
-    """A document's plain data, and the place of each value by its path."""
+    """A document's plain data, and the position of each value by its path."""
 
     file: str
     data: Any
-    places: dict[Loc, Place]
+    positions: dict[Loc, Position]
 
-    def place(self, loc: Loc) -> Place:
-        """The place of `loc`, or of the nearest thing around it that was written."""
+    def position(self, loc: Loc) -> Position:
+        """The position of `loc`, or of the nearest enclosing value that the document has."""
         for end in range(len(loc), 0, -1):
             for path in _spellings(loc[:end]):
-                if path in self.places:
-                    return self.places[path]
-        return self.places.get((), Place(self.file, 0))
+                if path in self.positions:
+                    return self.positions[path]
+        return self.positions.get((), Position(self.file, 0))
 
     def fault(self, loc: Loc, what: str) -> Fault:
-        """`what` is wrong at `loc`."""
-        file, line = self.place(loc)
-        return Fault(file, line, dotted(loc), what)
+        """The fault `what` at `loc`."""
+        file, line = self.position(loc)
+        return Fault(file, line, dotted(self.written(loc)), what)
+
+    def written(self, loc: Loc) -> Loc:
+        """`loc` in the names of the document: `cap` where it has `cap: 1GiB`, and where it has neither spelling."""
+        path: Loc = ()
+        for part in loc:
+            spellings = list(_spellings((*path, part)))
+            path = next((each for each in spellings if each in self.positions), spellings[-1])
+        return path
 
 
 def read(path: Path, text: str | None = None) -> Document:
-    """The file at `path` (or `text`, said to be from there). PolicyError where it is not one plain YAML document."""
+    """The file at `path` (or `text`, with that path in faults). PolicyError: it is not one plain YAML document."""
     file = str(path)
     try:
         source = path.read_bytes().decode() if text is None else text
@@ -77,7 +86,7 @@ def read(path: Path, text: str | None = None) -> Document:
         raise PolicyError([Fault(file, 0, "", f"is nested more than {MAX_DEPTH} deep")]) from None
     if reader.faults:
         raise PolicyError(reader.faults)
-    return Document(file, data, reader.places)
+    return Document(file, data, reader.positions)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -96,16 +105,16 @@ def dotted(loc: Loc) -> str:
 
 
 class _Reader:
-    """One walk over the nodes: values and places together."""
+    """One walk over the nodes: values and positions together."""
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self.places: dict[Loc, Place] = {}
+        self.positions: dict[Loc, Position] = {}
         self.faults: list[Fault] = []
         self._left = MAX_VALUES
 
     def value(self, node: Node, loc: Loc) -> Any:
-        self.places.setdefault(loc, Place(self.file, node.start_mark.line + 1))
+        self.positions.setdefault(loc, Position(self.file, node.start_mark.line + 1))
         self._left -= 1
         if self._left < 0 or len(loc) > MAX_DEPTH:
             bound = f"more than {MAX_VALUES} values" if self._left < 0 else f"nested more than {MAX_DEPTH} deep"
@@ -118,7 +127,12 @@ class _Reader:
             return self._mapping(node, loc)
         if isinstance(node, SequenceNode):
             return [self.value(item, (*loc, index)) for index, item in enumerate(node.value)]
-        return _scalar(node)
+        value = _scalar(node)
+        if value is _TOO_LONG:
+            what = f"is a number of more than {MAX_DIGITS} digits"
+            self.faults.append(Fault(self.file, node.start_mark.line + 1, dotted(loc), what))
+            return None
+        return value
 
     def _mapping(self, node: MappingNode, loc: Loc) -> dict[str, Any]:
         data: dict[str, Any] = {}
@@ -129,22 +143,28 @@ class _Reader:
                 what = "merge keys are not supported: write the fields out" if name else "a key must be a plain word"
                 self.faults.append(Fault(self.file, line, dotted(loc), what))
             elif name in data:
-                first = self.places[(*loc, name)].line
+                first = self.positions[(*loc, name)].line
                 what = f"is given twice (first on line {first}): keep one"
                 self.faults.append(Fault(self.file, line, dotted((*loc, name)), what))
             else:
-                self.places[(*loc, name)] = Place(self.file, line)
+                self.positions[(*loc, name)] = Position(self.file, line)
                 data[name] = self.value(item, (*loc, name))
         return data
 
 
 def _scalar(node: Node) -> Any:
+    """The value of a scalar; `_TOO_LONG` for a number of too many digits."""
     text: str = node.value
     plain = isinstance(node, ScalarNode) and node.style is None
-    return next((make(text) for form, make in _SCALARS if form.fullmatch(text)), text) if plain else text
+    return next((make(text) for pattern, make in _SCALARS if pattern.fullmatch(text)), text) if plain else text
 
 
-# A tag that the YAML 1.1 resolver found by itself; anything else was written by hand.
+def _number(text: str) -> Any:
+    return int(text.replace("_", "")) if len(text) <= MAX_DIGITS else _TOO_LONG
+
+
+_TOO_LONG: Final = object()
+# Tags that the YAML 1.1 resolver assigns by itself; any other tag is explicit in the document.
 _PLAIN_TAGS: Final = frozenset(
     f"tag:yaml.org,2002:{name}"
     for name in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value", "map", "seq")
@@ -153,7 +173,7 @@ _SCALARS: Final[tuple[tuple[re.Pattern[str], Callable[[str], Any]], ...]] = (
     (re.compile(r"|~|null|Null|NULL"), lambda _: None),
     (re.compile(r"true|True|TRUE"), lambda _: True),
     (re.compile(r"false|False|FALSE"), lambda _: False),
-    (re.compile(r"[-+]?(0|[1-9][0-9_]*)"), lambda text: int(text.replace("_", ""))),
+    (re.compile(r"[-+]?(0|[1-9][0-9_]*)"), _number),
     (re.compile(r"[-+]?[0-9]*\.[0-9]+([eE][-+]?[0-9]+)?"), float),
 )
 

@@ -1,4 +1,4 @@
-"""What is recorded and neither billed nor charged, as people write it: retries, health checks, callers of our own."""
+"""Exclusions in policy documents: exchanges that are recorded, not billed and not charged, such as health checks."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ RETRIES_MAX_US: Final = 7 * 86_400_000_000
 
 
 class ExclusionDoc(Model):
-    """Exchanges that are not billed, for the reason `id`. All that is given must hold.
+    """Exchanges that are not billed, for the reason `id`. All given conditions must hold.
 
-    `idempotency_key`: it repeats one of the same customer's within that time. `customers`: they are ours. `test_keys`:
-    the key is for tests.
+    `idempotency_key`: the request repeats a key of the same customer within that time. `customers`: it is one of these.
+    `test_keys`: the API key is a test key.
     """
 
     id: Name
@@ -33,7 +33,7 @@ class ExclusionDoc(Model):
 
 
 def faults_of(at: At, exclusion: ExclusionDoc, names: Names) -> Iterator[Fault]:
-    """All that is wrong with an exclusion."""
+    """All faults of an exclusion."""
     when = exclusion.when or WhenDoc()
     if when == WhenDoc() and not (exclusion.idempotency_key_us or exclusion.customers or exclusion.test_keys):
         yield at.fault("excludes everything: say which with idempotency_key, when, customers or test_keys")

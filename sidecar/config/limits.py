@@ -1,6 +1,6 @@
-"""A limit as people write it (`rate: 5/s`) becomes a Limit of the core, or is refused with what would be right.
+"""Limits in policy documents (`rate: 5/s`), compiled to `core.policy.Limit` or refused with an example of a valid one.
 
-A calendar unit is never a length: `10000/month` is a quota, `100/60s` a window, and one is not taken for the other.
+A calendar unit is never a length: `10000/month` is a quota, `100/60s` a window, and neither is accepted as the other.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ from sidecar.config import units
 from sidecar.config.document import did_you_mean
 from sidecar.config.models import Model
 from sidecar.config.patterns import Name
-from sidecar.config.prices import nanos
-from sidecar.config.values import MAX_UNITS, Amount, AmountPerPeriod, Calendar, Decimals, Link, Names, Percents, Unit
-from sidecar.core.counter import bounds_fault
-from sidecar.core.policy import Limit
+from sidecar.config.values import Amount, AmountPerPeriod, Calendar, Decimals, Link, Names, Percents, Unit
+from sidecar.core.limits import KINDS, Limit, bounds_fault
+from sidecar.core.limits.base import Written
+from sidecar.core.price.decimals import nanos_of
+from sidecar.core.usage import MAX_UNITS
 
 CALENDAR: Final = get_args(Calendar)
-KINDS: Final = ("rate", "quota", "window", "concurrency", "balance")
-METERED: Final = ("rate", "quota", "window")
-SLOT_EXPIRY_US: Final = 600_000_000  # a replica that was killed gives its slots back after ten minutes
 
 _LENGTHS_US: Final = {
     "s": 1_000_000,
@@ -38,36 +36,30 @@ _LENGTHS_US: Final = {
 _MAX_PERIOD_US: Final = 366 * _LENGTHS_US["day"]
 _FORM: Final = re.compile(r"\s*([0-9][0-9_]*)\s*([A-Za-z]*)\s*/\s*(.+?)\s*")
 
-# Fields that mean something with one kind only.
+_WRITTEN: Final = [kind.name for kind in KINDS.values() if kind.written_as]
+_WITH_PERIOD: Final = [kind.name for kind in KINDS.values() if kind.written_as in {"length", "calendar"}]
+# Fields that mean something with some kinds only, and with which.
 _ONLY_WITH: Final = {
-    "burst": ("rate",),
-    "anchor": ("quota",),
-    "zone": ("quota",),
-    "fixed": ("window",),
-    "expiry_us": ("concurrency", "balance"),
-    "meter": METERED,
-    "reserve": METERED,
-    "scope": (*METERED, "concurrency"),
-    "per_seat": (*METERED, "concurrency"),
-    "on_store_failure": (*METERED, "concurrency"),
-    "alert": ("quota", "window", "balance"),
-    "offline": ("balance",),
-    "exact": METERED,
-}
+    option: [name for name in _WRITTEN if option in KINDS[name].options]
+    for option in (
+        "burst", "anchor", "zone", "fixed", "expiry_us", "meter", "reserve", "scope", "per_seat", "on_store_failure",
+        "on_store_loss", "alert", "offline", "exact",
+    )
+}  # fmt: skip
 
 Wrong = tuple[str, str]
-"""A field, and what is wrong with it."""
+"""A field and its fault."""
 
 
 class LimitDoc(Model):
-    """One of `rate`, `quota`, `window`, `concurrency` and `balance`, and for whom. The counter is found by `id` alone.
+    """One of `rate`, `quota`, `window`, `concurrency` and `balance`, and its scope. The counter is keyed by `id` alone.
 
-    `per_seat`: that many for each seat that the customer has. `alert`: percents of the amount whose passing makes a
-    record. `link`: where a client gets more. `offline`: how much of a balance passes in all while its store is away.
-    `exact: true`: Redis is asked for every request, also where leases are on.
+    `per_seat`: the amount is multiplied by the customer's seats. `alert`: percents of the amount; passing one writes a
+    record. `link`: page where a client raises the limit. `offline`: total allowed from a balance while its store is
+    down. `exact: true`: one Redis call per request, also where leases are on.
     """
 
-    elsewhere: ClassVar = {
+    moved_fields: ClassVar = {
         "price": "prices are the plan's: write them under its prices, by meter",
         "unit": "write the unit as the balance itself: balance: usd",
         "alerts": "write alert: [80, 100]",
@@ -94,6 +86,7 @@ class LimitDoc(Model):
     over: Literal["deny", "allow"] = "deny"
     stage: Literal["enforce", "soft", "shadow"] = "enforce"
     on_store_failure: Literal["allow", "deny"] | None = None
+    on_store_loss: Literal["allow", "deny"] | None = None
     alert: Percents | None = None
     link: Link | None = None
     exact: bool | None = None
@@ -101,26 +94,26 @@ class LimitDoc(Model):
 
 def kind_of(doc: LimitDoc) -> str | None:
     """The one kind that a limit names; None for none or several."""
-    named = [kind for kind in KINDS if getattr(doc, kind) is not None]
+    named = [kind for kind in _WRITTEN if getattr(doc, kind) is not None]
     return named[0] if len(named) == 1 else None
 
 
 def faults_of(doc: LimitDoc, *, sized: bool) -> Iterator[Wrong]:
-    """All that is wrong with a limit by itself. `sized`: its meter counts bytes, so `10GiB/month` makes sense."""
+    """All faults of a limit by itself. `sized`: its meter counts bytes, so `10GiB/month` makes sense."""
     kind = kind_of(doc)
     if kind is None:
-        yield "", f"needs exactly one of {', '.join(KINDS)}"
+        yield "", f"needs exactly one of {', '.join(_WRITTEN)}"
         return
     for field, kinds in _ONLY_WITH.items():
         if getattr(doc, field) is not None and kind not in kinds:
             yield field, f"means nothing with {kind}, only with {', '.join(kinds)}: leave it out"
-    if kind in METERED:
+    if kind in _WITH_PERIOD:
         try:
-            shape(doc, sized=sized)
+            written(doc, sized=sized)
         except ValueError as error:
             yield kind, str(error)
-    if doc.zone is not None and not zone_known(doc.zone):
-        yield "zone", no_zone(doc.zone)
+    if doc.zone is not None and not is_known_zone(doc.zone):
+        yield "zone", unknown_zone(doc.zone)
     if doc.stage == "soft" and doc.over == "allow":
         yield "stage", "warns where the limit would deny, but over: allow never denies: leave one of them out"
     if any(one >= other for one, other in pairwise(doc.alert or ())):
@@ -134,36 +127,46 @@ def _offline_faults(doc: LimitDoc) -> Iterator[Wrong]:
     if doc.over == "allow":
         yield "offline", "bounds what passes while the store is away, but over: allow never denies: leave it out"
     try:
-        nanos(doc.offline)
+        nanos_of(doc.offline)
     except ValueError as error:
         yield "offline", str(error)
 
 
-def shape(doc: LimitDoc, *, sized: bool = True) -> dict[str, Any]:
-    """The fields of Limit that a rate, quota or window spells out. ValueError says what would be right."""
-    kind = kind_of(doc) or ""
-    text: str = getattr(doc, kind)
-    match = _FORM.fullmatch(text)
-    example = {"rate": "5/s or 100/10s", "quota": "10000/month", "window": "100/60s"}[kind]
+def written(doc: LimitDoc, *, sized: bool = True, seats: int = 1) -> Written:
+    """The figures that a limit spells out. ValueError says what would be right."""
+    kind = KINDS[kind_of(doc) or ""]
+    figures = Written(
+        burst=doc.burst or 0,
+        fixed=bool(doc.fixed),
+        expiry_us=doc.expiry_us or 0,
+        offline=nanos_of(doc.offline or "0") if "offline" in kind.options else 0,
+        seats=seats,
+        over=doc.over,
+    )
+    value: Any = getattr(doc, kind.name)
+    if kind.written_as == "amount":
+        return figures._replace(amount=value)
+    if kind.written_as == "unit":
+        return figures._replace(unit=value)
+    match = _FORM.fullmatch(value)
     if match is None:
-        raise ValueError(f"'{text}' is not an amount per period: write for example {example}")
-    amount = _amount(match[1], match[2], sized=sized)
-    if kind == "quota":
-        return {"amount": amount, "calendar": _calendar(match[3])}
-    period_us = _period_us(kind, match[3], example)
-    if kind == "rate":
-        return {"amount": doc.burst or amount, "per": amount, "period_us": period_us}
-    return {"amount": amount, "period_us": period_us, "fixed": bool(doc.fixed)}
+        raise ValueError(f"'{value}' is not an amount per period: write for example {kind.example}")
+    figures = figures._replace(amount=_amount(match[1], match[2], sized=sized))
+    if kind.written_as == "calendar":
+        return figures._replace(calendar=_calendar(match[3]))
+    return figures._replace(period_us=_period_us(kind.name, match[3], kind.example))
 
 
 def compiled(doc: LimitDoc, *, seats: int = 1) -> Limit:
     """The limit, of a document without faults. Where it is `per_seat`, for that many seats."""
-    kind = kind_of(doc) or ""
-    many = seats if doc.per_seat else 1
+    kind = KINDS[kind_of(doc) or ""]
+    figures = kind.figures(written(doc, seats=seats if doc.per_seat else 1))
     return Limit(
         id=doc.id,
-        kind=kind,
-        scope=doc.scope or ("customer" if kind in ("quota", "balance") else "key"),
+        kind=kind.name,
+        meter=(doc.meter or "requests") if kind.is_metered else "",
+        reserve=doc.reserve or 1,
+        scope=doc.scope or kind.default_scope,
         zone=doc.zone or "UTC",
         anchored=doc.anchor == "subscription",
         over=doc.over,
@@ -172,43 +175,14 @@ def compiled(doc: LimitDoc, *, seats: int = 1) -> Limit:
         alerts=doc.alert or (),
         link=doc.link or "",
         exact=bool(doc.exact),
-        **_SHAPES.get(kind, _metered)(doc, many),
+        on_store_failure=doc.on_store_failure or figures.pop("on_store_failure", "allow"),
+        on_store_loss=doc.on_store_loss or "allow",
+        **figures,
     )
 
 
-def _metered(doc: LimitDoc, many: int) -> dict[str, Any]:
-    shaped = shape(doc)
-    for name in {"amount", "per"} & shaped.keys():
-        shaped[name] *= many
-    return {"meter": doc.meter or "requests", "reserve": doc.reserve or 1, **_away(doc, "allow"), **shaped}
-
-
-def _slots(doc: LimitDoc, many: int) -> dict[str, Any]:
-    amount = (doc.concurrency or 0) * many
-    return {"amount": amount, "period_us": doc.expiry_us or SLOT_EXPIRY_US, "meter": "", **_away(doc, "allow")}
-
-
-def _balance(doc: LimitDoc, _: int) -> dict[str, Any]:
-    offline = nanos(doc.offline or "0")
-    return {
-        "amount": 0,
-        "period_us": doc.expiry_us or SLOT_EXPIRY_US,
-        "meter": "",
-        "unit": doc.balance or "",
-        "offline": offline,
-        **_away(doc, "allow" if offline or doc.over == "allow" else "deny"),
-    }
-
-
-def _away(doc: LimitDoc, default: str) -> dict[str, Any]:
-    return {"on_store_failure": doc.on_store_failure or default}
-
-
-_SHAPES: Final = {"concurrency": _slots, "balance": _balance}
-
-
 def inexact(doc: LimitDoc, *, seats: int = 1) -> Iterator[Wrong]:
-    """What would not be counted exactly by every store, in a document without other faults."""
+    """Amounts that not every store could count exactly, in a document without other faults."""
     limit = compiled(doc, seats=seats)
     what = bounds_fault(limit)
     if what is not None:
@@ -216,13 +190,9 @@ def inexact(doc: LimitDoc, *, seats: int = 1) -> Iterator[Wrong]:
 
 
 def identity_of(limit: Limit) -> dict[str, object]:
-    """What must be alike wherever a limit's id is used, because the id is the counter."""
+    """The properties that all limits of one id must share, because the id is the counter."""
     alike: dict[str, object] = {"kind": limit.kind, "scope": limit.scope, "meter": limit.meter, "unit": limit.unit}
-    if limit.kind in ("quota", "priced"):
-        alike["calendar"] = limit.calendar
-    if limit.kind == "window":
-        alike |= {"period": f"{limit.period_us} µs", "fixed": limit.fixed}
-    return alike
+    return alike | KINDS[limit.kind].same_counter(limit)
 
 
 def _amount(digits: str, unit: str, *, sized: bool) -> int:
@@ -238,7 +208,7 @@ def _calendar(text: str) -> str:
     if text not in CALENDAR:
         near = next((unit for unit in CALENDAR if unit.startswith(text[:1]) and text[:1] != "m"), "")
         hint = did_you_mean(near or text, CALENDAR)
-        raise ValueError(f"'{text}' is no calendar unit; {hint} (a length such as 60s is a `window`)")
+        raise ValueError(f"unknown calendar unit '{text}'; {hint} (a length such as 60s is a `window`)")
     return text
 
 
@@ -252,13 +222,13 @@ def _period_us(kind: str, text: str, example: str) -> int:
     try:
         period_us = units.parse(text, "_us")
     except ValueError:
-        raise ValueError(f"'{text}' is no period: write for example {example}") from None
+        raise ValueError(f"'{text}' is not a period: write for example {example}") from None
     if not 1_000 <= period_us <= _MAX_PERIOD_US:
         raise ValueError(f"'{text}' is not from 1ms to 366d")
     return period_us
 
 
-def zone_known(name: str) -> bool:
+def is_known_zone(name: str) -> bool:
     """Whether `name` is an IANA time zone, or `customer` for the key's own."""
     try:
         return name == "customer" or bool(ZoneInfo(name).key)
@@ -266,6 +236,6 @@ def zone_known(name: str) -> bool:
         return False
 
 
-def no_zone(name: str) -> str:
-    """What to say of a `name` that is no zone."""
-    return f"'{name}' is no time zone: write an IANA name such as Europe/Berlin, or customer"
+def unknown_zone(name: str) -> str:
+    """The fault of a `name` that is not a zone."""
+    return f"unknown time zone '{name}': write an IANA name such as Europe/Berlin, or customer"

@@ -1,7 +1,7 @@
-"""Meters as people write them, what is wrong with one, and the rule that the core makes of it.
+"""Meters in policy documents, their faults, and the rule of the core that each compiles to.
 
-A meter counts, takes a value, or takes what an AI answer says it used. What would always be 0, because nothing reads
-it, is refused: a meter that silently measures nothing is a bill of nothing.
+A meter counts, takes a value, or takes the usage that an AI answer reports. A meter that would always be 0, because
+nothing reads its input, is refused: it would silently bill nothing.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _BY_ALIAS: Final = ConfigDict(revalidate_instances="never")
 class WhenDoc(Model):
     """Conditions that must all hold. `"*"` is any value of a header or of a field of a JSON body.
 
-    `header` is of the request. `model` is the one that an AI request asks for, `json_rpc_method` the one of each call
+    `header` is of the request. `model` is the one that an AI request names, `json_rpc_method` the method of each call
     of a batch; of both, a glob after `!` is an exception. `json` goes from a side to pointers (RFC 6901) to globs.
     """
 
@@ -72,17 +72,17 @@ class LookupDoc(Model):
 
 
 class JsonDoc(Model):
-    """A whole number in a JSON body, or with `length` how many items an array has; `default` where it is neither."""
+    """A whole number in a JSON body, or with `length` how many items an array has; `default` where it is absent."""
 
     model_config = _BY_ALIAS
 
     json_: Annotated[Side, Field(alias="json")]
     pointer: Pointer
     length: bool = False
-    default: Units = 0
+    default: Units | None = None
 
 
-def _form(value: Any) -> str:
+def _tag_of(value: Any) -> str:
     if isinstance(value, JsonDoc) or (isinstance(value, dict) and "json" in value):
         return "<json>"
     return "<table>" if isinstance(value, dict | LookupDoc) else "<text>"
@@ -91,13 +91,13 @@ def _form(value: Any) -> str:
 class MeterDoc(Model):
     """`count: 1`, a `value` (a name such as `response.bytes`, a table, a field of a body), or `usage` of an AI API."""
 
-    elsewhere: ClassVar = {"json": "write value: { json: response, pointer: /meta/rows }"}
+    moved_fields: ClassVar = {"json": "write value: { json: response, pointer: /meta/rows }"}
 
     count: Amount | None = None
     value: (
         Annotated[
             Annotated[str, Tag("<text>")] | Annotated[LookupDoc, Tag("<table>")] | Annotated[JsonDoc, Tag("<json>")],
-            Discriminator(_form),
+            Discriminator(_tag_of),
         ]
         | None
     ) = None
@@ -106,10 +106,10 @@ class MeterDoc(Model):
 
 
 def faults_of(at: At, meter: MeterDoc, names: Names) -> Iterator[Fault]:
-    """All that is wrong with a meter."""
-    said = [form for form in ("count", "value", "usage") if getattr(meter, form) is not None]
-    if len(said) > 1:
-        yield at.fault(f"has both {' and '.join(said[:2])}: keep one (a table's numbers can hold the product)")
+    """All faults of a meter."""
+    given = [field for field in ("count", "value", "usage") if getattr(meter, field) is not None]
+    if len(given) > 1:
+        yield at.fault(f"has both {' and '.join(given[:2])}: keep one (a table's numbers can hold the product)")
     if meter.usage is not None:
         yield from _usage_faults(at.at("usage"), meter.usage, names)
     if isinstance(meter.value, LookupDoc):
@@ -118,15 +118,15 @@ def faults_of(at: At, meter: MeterDoc, names: Names) -> Iterator[Fault]:
         known = [*QUANTITIES, "request.header.<name>", "response.header.<name>"]
         usage = meter.value.removeprefix("usage.")
         hint = did_you_mean(meter.value, known) if usage == meter.value else f"write usage: {usage} instead"
-        yield at.fault(f"'{meter.value}' is no quantity; {hint}", "value")
+        yield at.fault(f"unknown quantity '{meter.value}'; {hint}", "value")
     yield from when_faults(at.at("when"), meter.when, names)
 
 
 def when_faults(at: At, when: WhenDoc, names: Names) -> Iterator[Fault]:
-    """All that is wrong with conditions."""
+    """All faults of conditions."""
     for index, status in enumerate(when.status or ()):
         if not _STATUS.fullmatch(str(status)):
-            yield at.fault(f"'{status}' is no status: write 2xx or 404", "status", index)
+            yield at.fault(f"'{status}' is not a status: write 2xx or 404", "status", index)
     for index, route in enumerate(when.route or ()):
         yield from unknown(at, route, names.routes, "route", index)
 
@@ -134,9 +134,9 @@ def when_faults(at: At, when: WhenDoc, names: Names) -> Iterator[Fault]:
 def _usage_faults(at: At, usage: str, names: Names) -> Iterator[Fault]:
     adapter, kind = _divided(usage)
     if adapter and adapter not in _VENDORS:
-        yield at.fault(f"'{adapter}' is no AI API that is read; {did_you_mean(adapter, _VENDORS)}")
+        yield at.fault(f"unknown AI API '{adapter}'; {did_you_mean(adapter, _VENDORS)}")
     elif kind not in (*KINDS, *SUMS):
-        yield at.fault(f"'{kind}' is no kind of usage; {did_you_mean(kind, (*KINDS, *SUMS))}")
+        yield at.fault(f"unknown kind of usage '{kind}'; {did_you_mean(kind, (*KINDS, *SUMS))}")
     elif not names.adapters & ({adapter, _AUTO} if adapter else {*ADAPTERS}):
         yield at.fault(f"is read on no route: give one `usage: {adapter or _VENDORS[0]}`")
 
@@ -193,8 +193,8 @@ def _value(meter: MeterDoc, region: str) -> Value:
     if meter.value is None:
         return Count(1 if meter.count is None else meter.count)
     if isinstance(meter.value, str):
-        found = HEADER_SOURCE.fullmatch(meter.value)
-        return Measured(f"{found[1]}.header.{found[2].lower()}" if found else meter.value)
+        match = HEADER_SOURCE.fullmatch(meter.value)
+        return Measured(f"{match[1]}.header.{match[2].lower()}" if match else meter.value)
     if isinstance(meter.value, JsonDoc):
         return Json(meter.value.json_, meter.value.pointer, meter.value.length, meter.value.default)
     lookup, default = meter.value, meter.value.default or 0

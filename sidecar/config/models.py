@@ -1,7 +1,7 @@
-"""A document's model: unknown fields are faults, quantities may carry their unit, and every fault is told at its place.
+"""The base model of documents: unknown fields are faults, quantities may carry their unit, faults name their line.
 
-All faults are reported at once. A word that people look for here though it stands somewhere else is said to: a model's
-`elsewhere` maps it to where it belongs.
+All faults are reported together. A model's `moved_fields` maps a field that people expect in it, although it belongs in
+another place, to the advice for it.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def _short_names(schema: JsonDict) -> None:
     for name in list(properties):
         suffix = units.suffix_of(name)
         if suffix is not None:
-            said = f"whole {units.SUFFIXES[suffix][2]}, with its unit"
+            description = f"whole {units.SUFFIXES[suffix][2]}, with its unit"
             properties[name.removesuffix(suffix)] = {
                 "anyOf": [{"type": ["string", "null"]}, {"const": 0}],
-                "description": said,
+                "description": description,
             }
 
 
@@ -58,7 +58,7 @@ class Model(BaseModel):
         twice = [key for key in data if _long_name(cls, key) != key and _long_name(cls, key) in data]
         if twice:
             raise ValueError(f"'{twice[0]}' and '{_long_name(cls, twice[0])}' are the same setting: keep one")
-        return {_long_name(cls, key): _carry(cls, key, value) for key, value in data.items()}
+        return {_long_name(cls, key): _marked(cls, key, value) for key, value in data.items()}
 
     @field_validator("*", mode="before")
     @classmethod
@@ -72,9 +72,9 @@ def validate(model: type[M], document: Document, context: dict[str, Any] | None 
     try:
         return model.model_validate(document.data, context=context)
     except ValidationError as error:
-        told = [detail for detail in error.errors(include_url=False) if not _follows(detail)]
-        found = {_fault(model, document, detail): None for detail in told}
-        raise PolicyError(sorted(found, key=lambda fault: (fault.file, fault.line))) from None
+        details = [detail for detail in error.errors(include_url=False) if not _follows(detail)]
+        faults = {_fault(model, document, detail): None for detail in details}
+        raise PolicyError(sorted(faults, key=lambda fault: (fault.file, fault.line))) from None
 
 
 def _long_name(model: type[BaseModel], name: str) -> str:
@@ -84,13 +84,13 @@ def _long_name(model: type[BaseModel], name: str) -> str:
     return next((name + suffix for suffix in units.SUFFIXES if name + suffix in model.model_fields), name)
 
 
-def _carry(model: type[BaseModel], name: str, value: Any) -> Any:
+def _marked(model: type[BaseModel], name: str, value: Any) -> Any:
     """A bare number under a name without a unit is marked, so that its validation can ask for one."""
     bare = (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value.isdigit())
     return units.Unitless(value) if bare and value not in (0, "0") and _long_name(model, name) != name else value
 
 
-_SAID: Final = {
+_MESSAGES: Final = {
     "missing": "is missing",
     "too_short": "is empty: give at least one",
     "model_type": "should be a mapping of fields to values",
@@ -110,21 +110,21 @@ def _fault(model: type[BaseModel], document: Document, detail: ErrorDetails) -> 
     loc = tuple(part for part in path if not str(part).startswith(("[key]", "<")))  # nothing that was written
     if kind == "extra_forbidden":
         return document.fault(loc, _no_field(_model_at(model, path[:-1]), str(loc[-1])))
-    if kind in _SAID:
-        return document.fault(loc, _SAID[kind].format(**context))
+    if kind in _MESSAGES:
+        return document.fault(loc, _MESSAGES[kind].format(**context))
     if context.get("pattern") in RIGHT:
         return document.fault(loc, f"'{detail['input']}' is not right: write {RIGHT[context['pattern']]}")
     if kind == "value_error":
         return document.fault(loc, str(context.get("error", detail["msg"])))
-    said = f", not {detail['input']!r}" if isinstance(detail["input"], str | int | float | None) else ""
-    return document.fault(loc, detail["msg"].replace("Input should", "should") + said)
+    given = f", not {detail['input']!r}" if isinstance(detail["input"], str | int | float | None) else ""
+    return document.fault(loc, detail["msg"].replace("Input should", "should") + given)
 
 
 def _no_field(model: Any, name: str) -> str:
-    """What to say of a field that `model` does not have: where it belongs, or what was meant."""
-    elsewhere: dict[str, str] = getattr(model, "elsewhere", {})
-    if name in elsewhere:
-        return f"does not stand here: {elsewhere[name]}"
+    """The fault of a field that `model` does not have: where it belongs, or the nearest name."""
+    moved_fields: dict[str, str] = getattr(model, "moved_fields", {})
+    if name in moved_fields:
+        return f"does not belong here: {moved_fields[name]}"
     return f"is not known here; {did_you_mean(name, _fields_of(model))}"
 
 
@@ -146,11 +146,11 @@ def _tagged(annotation: Any, tag: Tag) -> Any:
     arguments = get_args(annotation)
     if get_origin(annotation) is Annotated and tag in arguments[1:]:
         return annotation
-    return next((found for option in arguments if (found := _tagged(option, tag)) is not None), None)
+    return next((match for option in arguments if (match := _tagged(option, tag)) is not None), None)
 
 
 def _present(model: Any) -> Any:
-    """What is written as a mapping or list in `X | None` or `str | X`, without its annotations."""
+    """The option that is a mapping or list in `X | None` or `str | X`, without its annotations."""
     if get_origin(model) is Annotated:
         return _present(get_args(model)[0])
     if get_origin(model) not in (Union, types.UnionType):

@@ -1,4 +1,4 @@
-"""The forms of words in documents, each with the words that say what would be right."""
+"""The patterns of texts in documents, each with a description of valid ones for error messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RIGHT: Final = {
     UNIT: "a currency or another unit of balances in lower case, as in usd, credits or gpu_seconds",
     DECIMAL: 'a decimal amount in quotes, as in "0.01": digits, at most 18 of them after the point',
     POINTER: "an RFC 6901 pointer: each step begins with a slash, ~0 is a tilde and ~1 a slash, as in /meta/rows",
-    GLOB: "a name, in which * stands for any characters, as in trace_* or gpt-4*; after ! it is an exception",
+    GLOB: "a name, in which * is any run of characters, as in trace_* or gpt-4*; after ! it is an exception",
     LINK: "a link that begins with https:// or http://, without spaces or double quotes",
     SERVERS: "host:port, several with commas",
 }

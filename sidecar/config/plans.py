@@ -1,4 +1,4 @@
-"""Plans as people sell them, a customer's own terms on top of one, and the limits that both come to.
+"""Plans in policy documents, a customer's own terms on top of one, and the limits that result.
 
 A balance pays for what is priced in its unit: each price becomes a limit of kind `priced` just before it, with a
 counter of its own, so that an edit of a price resets nothing.
@@ -19,8 +19,9 @@ from sidecar.config.names import At, Names, unknown
 from sidecar.config.patterns import Name
 from sidecar.config.prices import PriceDoc
 from sidecar.config.values import Amount, Calendar, Unit, Version
-from sidecar.core.counter import LIMITS_MAX
 from sidecar.core.errors import Fault
+from sidecar.core.limits import KINDS, LIMITS_MAX
+from sidecar.core.limits.base import WALLET
 from sidecar.core.policy import Limit
 
 SEATS_MAX: Final = 1_000_000
@@ -32,13 +33,13 @@ Prices = Annotated[dict[Name, PriceDoc], Field(default_factory=dict)]
 
 
 class PlanDoc(Model):
-    """A named bundle of limits, features and prices. `version` is what records say after the @; else a short hash.
+    """A named bundle of limits, features and prices. `version` is the part of its label after the @; else a short hash.
 
-    `prices` are by meter, in `currency`. `prices_period` is what tiers and included units are counted in. `anchor` and
-    `zone` are of the plan's periods: of its prices, and of its quotas that say nothing else.
+    `prices` are by meter, in `currency`. `prices_period` is the period in which tiers and included units are counted.
+    `anchor` and `zone` apply to the plan's periods: of its prices, and of quotas without their own.
     """
 
-    elsewhere: ClassVar = {
+    moved_fields: ClassVar = {
         "price": "write prices: { <meter>: { per_unit: … } }",
         "balance": "a balance is a limit: write limits: [{ id: credit, balance: usd }]",
         "wallet": _GRANTS,
@@ -62,7 +63,7 @@ class CustomerDoc(Model):
     Others are added, and so are features. `seats` multiply the limits that are `per_seat`.
     """
 
-    elsewhere: ClassVar = {"wallet": _GRANTS, "grants": _GRANTS}
+    moved_fields: ClassVar = {"wallet": _GRANTS, "grants": _GRANTS}
 
     plan: Name
     version: Version | None = None
@@ -73,9 +74,9 @@ class CustomerDoc(Model):
 
 
 class Offer(NamedTuple):
-    """What a plan comes to, or a customer's own terms on top of it; each part with the place where it is written.
+    """A plan, or a customer's own terms merged into it; each part with its location.
 
-    `base` is the place of the plan, `at` the customer's or again the plan's.
+    `base` is the location of the plan, `at` that of the customer, or again of the plan.
     """
 
     at: At
@@ -95,12 +96,12 @@ def offer_of(at: At, plan: PlanDoc) -> Offer:
 def customised(offer: Offer, at: At, customer: CustomerDoc) -> Offer:
     """A customer's own terms on top of a plan's."""
     own = {doc.id: (place, doc) for place, doc in _placed(at, customer)}
-    kept = tuple(own.pop(doc.id, (place, doc)) for place, doc in offer.limits)
+    inherited = tuple(own.pop(doc.id, (place, doc)) for place, doc in offer.limits)
     return Offer(
         at,
         offer.at,
         offer.plan,
-        (*kept, *own.values()),
+        (*inherited, *own.values()),
         {**offer.prices, **_priced(at, customer)},
         offer.features | frozenset(customer.features),
         customer.seats,
@@ -115,11 +116,11 @@ def _priced(at: At, doc: PlanDoc | CustomerDoc) -> dict[str, tuple[At, PriceDoc]
     return {meter: (at.at("prices", meter), price) for meter, price in doc.prices.items()}
 
 
-# --- What is wrong ---------------------------------------------------------------------------------------------------
+# --- Faults ----------------------------------------------------------------------------------------------------------
 
 
 def faults_of(at: At, doc: PlanDoc | CustomerDoc, names: Names) -> Iterator[Fault]:
-    """What is wrong with a plan or a customer by itself: with each of its limits and prices."""
+    """Faults of a plan or a customer by itself: of each of its limits and prices."""
     for place, limit in _placed(at, doc):
         yield from _limit_faults(place, limit, names)
     for meter, (place, price) in _priced(at, doc).items():
@@ -132,13 +133,13 @@ def faults_of(at: At, doc: PlanDoc | CustomerDoc, names: Names) -> Iterator[Faul
             yield place.fault(f"'{limit.id}' is already a limit of this plan, at {first}", "id")
     if isinstance(doc, CustomerDoc):
         yield from unknown(at, doc.plan, names.plans, "plan")
-    elif doc.zone is not None and not limits.zone_known(doc.zone):
-        yield at.fault(limits.no_zone(doc.zone), "zone")
+    elif doc.zone is not None and not limits.is_known_zone(doc.zone):
+        yield at.fault(limits.unknown_zone(doc.zone), "zone")
 
 
 def _limit_faults(at: At, limit: LimitDoc, names: Names) -> Iterator[Fault]:
     meter = limit.meter or "requests"
-    if limits.kind_of(limit) in limits.METERED:
+    if (kind := limits.kind_of(limit)) is not None and KINDS[kind].is_metered:
         yield from unknown(at, meter, names.meters, "meter")
     wrong = list(limits.faults_of(limit, sized=meter in names.sized))
     for field, what in wrong or limits.inexact(limit):
@@ -148,7 +149,7 @@ def _limit_faults(at: At, limit: LimitDoc, names: Names) -> Iterator[Fault]:
 
 
 def offer_faults(offer: Offer, names: Names) -> Iterator[Fault]:
-    """What is wrong between the parts of a plan, or of a customer's terms, whose parts are each right."""
+    """Faults between the parts of a plan, or of a customer's terms, whose parts are each valid."""
     if offer.seats > 1:
         yield from _seat_faults(offer)
     for at, price in offer.prices.values():
@@ -158,12 +159,10 @@ def offer_faults(offer: Offer, names: Names) -> Iterator[Fault]:
     for at, limit in offer.limits:
         if limit.balance is not None:
             yield from _balance_faults(offer, at, limit, paid)
-            if not names.wallets:
-                yield at.fault("balances are kept in Redis: set redis.url in the settings", "balance")
-    found: dict[str, At] = {}
+    first_of: dict[str, At] = {}
     counted = compiled(offer)
     for at, counter in counted:
-        first = found.setdefault(counter.id, at)
+        first = first_of.setdefault(counter.id, at)
         if first != at:
             yield at.fault(f"'{counter.id}' is the counter of {first} too: give one another id")
     for route in sorted(names.routes):
@@ -188,27 +187,27 @@ def _balance_faults(offer: Offer, at: At, limit: LimitDoc, paid: dict[str, At]) 
     if first != at:
         yield at.fault(f"'{unit}' is paid for by {first} already: one balance for each unit", "balance")
     if unit not in units:
-        said = f"has prices in {', '.join(units)}" if units else "has none"
-        what = f"pays for prices in {unit}, but the plan {said}: write them under its prices"
+        others = f"prices in {', '.join(units)}" if units else "no prices"
+        what = f"pays for prices in {unit}, but the plan has {others}: write them under its prices"
         yield at.fault(what, "balance")
 
 
-# --- What it comes to ------------------------------------------------------------------------------------------------
+# --- Compiled limits ------------------------------------------------------------------------------------------------
 
 
 def compiled(offer: Offer) -> list[tuple[At, Limit]]:
-    """The limits in their order, each balance after the prices that it pays for. Of parts that are each right."""
-    found: list[tuple[At, Limit]] = []
+    """The limits in their order, each balance after the prices that it pays for. All parts must be valid."""
+    result: list[tuple[At, Limit]] = []
     for at, doc in offer.limits:
         limit = limits.compiled(_with_periods(offer.plan, doc), seats=offer.seats)
-        if limit.kind == "balance":
-            found += _paid(offer, limit)
-        found.append((at, limit))
-    return found
+        if KINDS[limit.kind].stored_as == WALLET:
+            result += _paid(offer, limit)
+        result.append((at, limit))
+    return result
 
 
 def _with_periods(plan: PlanDoc, doc: LimitDoc) -> LimitDoc:
-    """A quota that does not say from when and where its periods run has the plan's."""
+    """A quota without an anchor or a zone gets that of the plan."""
     if doc.quota is None:
         return doc
     return doc.model_copy(update={"anchor": doc.anchor or plan.anchor, "zone": doc.zone or plan.zone})
@@ -242,5 +241,5 @@ def _paid(offer: Offer, balance: Limit) -> Iterator[tuple[At, Limit]]:
 
 
 def unit_of(offer: Offer, price: PriceDoc) -> str:
-    """The currency, or other unit, that a price is in; "" where nothing says."""
+    """The currency, or other unit, of a price; "" where none is given."""
     return price.currency or offer.plan.currency or ""

@@ -1,6 +1,6 @@
-"""A policy document as people write it, and its JSON Schema. What each part means is told by the module of its name.
+"""A policy document and its JSON Schema. The module with the name of a part defines that part.
 
-A word that is not known is refused, never ignored: a limit that silently does nothing is the worst.
+Unknown fields are refused, never ignored: a limit that silently does nothing is the worst fault.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ _GRANTS: Final = "a plan's limits say what a balance pays for, and `sidecar wall
 class PolicyDoc(Model):
     """One file. The files of a directory are merged; a name is defined once among them.
 
-    `exclude`: what is recorded, and neither billed nor charged. `customers`: terms of their own, on top of a plan.
+    `exclude`: exchanges that are recorded, not billed and not charged. `customers`: terms of their own, on top of a
+    plan.
     """
 
-    elsewhere: ClassVar = {
+    moved_fields: ClassVar = {
         "prices": "prices are a plan's: write them under plans",
         "wallets": _GRANTS,
         "balances": _GRANTS,

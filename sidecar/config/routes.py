@@ -1,4 +1,4 @@
-"""Routes as people write them, what is wrong with one or between two, and the route that the core makes of it."""
+"""Routes in policy documents, their faults, faults between two, and the route of the core that each compiles to."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def _credential(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if value not in _SCHEMES:
-        raise ValueError(f"'{value}' is no place for a key; {did_you_mean(value, _SCHEMES)}, or {{header: X-Api-Key}}")
+        raise ValueError(f"unknown place of a key '{value}'; {did_you_mean(value, _SCHEMES)}, or {{header: X-Api-Key}}")
     return {value: True}
 
 
 class CredentialDoc(Model):
-    """Where a key is looked for: `bearer`, `basic`, `{header: X-Api-Key}` or `{query: api_key}`."""
+    """Where the API key is: `bearer`, `basic`, `{header: X-Api-Key}` or `{query: api_key}`."""
 
     header: HeaderName | None = None
     query: Name | None = None
@@ -51,7 +51,7 @@ class MatchDoc(Model):
 
 
 class TimeoutsDoc(Model):
-    """A route's own; what is left out is the upstream's. `total` 0 is no bound."""
+    """A route's own timeouts; omitted ones are the upstream's. `total` 0: unbounded."""
 
     connect_ms: Amount | None = None
     first_byte_ms: Amount | None = None
@@ -60,7 +60,7 @@ class TimeoutsDoc(Model):
 
 
 class EstimateDoc(Model):
-    """How many tokens an answer is taken to have until it is read: what the request allows, else `output`.
+    """The assumed tokens of an answer until it is read: the bound of the request, else `output`.
 
     Never more than `ceiling`.
     """
@@ -70,10 +70,11 @@ class EstimateDoc(Model):
 
 
 class RouteDoc(Model):
-    """Which requests go where, how their caller is known, and what is read of their bodies.
+    """Which requests go where, how their caller is identified, and which of their bodies are read.
 
-    `body` is how much of a JSON body is held to read it; `drain` how long an AI answer is read on without its client.
-    `models` says which feature a plan needs for the models that match.
+    `body` is how much of a JSON body is buffered to read it; `unread: allow` lets a request pass of whose body a meter
+    cannot read what it needs; `drain`: how long an AI answer is read after its client has disconnected.
+    `models`: the feature that a plan needs for the models that match.
     """
 
     id: Name
@@ -89,6 +90,7 @@ class RouteDoc(Model):
     feature: Name | None = None
     timeouts: TimeoutsDoc = TimeoutsDoc()
     max_body_bytes: Units = 0
+    unread: Literal["deny", "allow"] = "deny"
     usage: str | None = None
     estimate: EstimateDoc | None = None
     models: Annotated[dict[Glob, Name], Field(min_length=1)] | None = None
@@ -97,7 +99,7 @@ class RouteDoc(Model):
 
 
 def faults_of(at: At, route: RouteDoc, names: Names) -> Iterator[Fault]:
-    """All that is wrong with a route by itself."""
+    """All faults of a route by itself."""
     yield from unknown(at, route.upstream, names.upstreams, "upstream")
     what = _pattern_fault(route.match.path)
     if what:
@@ -110,7 +112,7 @@ def faults_of(at: At, route: RouteDoc, names: Names) -> Iterator[Fault]:
     for models, feature in (route.models or {}).items():
         if models.startswith(EXCEPT):
             yield at.fault(
-                "makes no exception here: each glob says what the models that match it need", "models", models
+                "makes no exception here: write the globs of the models that need a feature", "models", models
             )
         yield from unknown(at, feature, names.features, "models", models)
     yield from _usage_faults(at, route)
@@ -118,17 +120,17 @@ def faults_of(at: At, route: RouteDoc, names: Names) -> Iterator[Fault]:
 
 def _usage_faults(at: At, route: RouteDoc) -> Iterator[Fault]:
     if route.usage is not None and route.usage not in ADAPTERS:
-        yield at.fault(f"'{route.usage}' is no AI API that is read; {did_you_mean(route.usage, ADAPTERS)}", "usage")
+        yield at.fault(f"unknown AI API '{route.usage}'; {did_you_mean(route.usage, ADAPTERS)}", "usage")
     for field in ("estimate", "models", "drain_ms"):
         if route.usage is None and getattr(route, field) is not None:
             yield at.fault("needs `usage: openai` or another beside it, so that AI requests are read", field)
     if route.estimate is not None and route.estimate.ceiling < route.estimate.output:
-        said = f"{route.estimate.ceiling} is below output, {route.estimate.output}"
-        yield at.fault(f"{said}: the ceiling is the most that is held for one answer", "estimate", "ceiling")
+        order = f"{route.estimate.ceiling} is below output, {route.estimate.output}"
+        yield at.fault(f"{order}: the ceiling is the most that is held for one answer", "estimate", "ceiling")
 
 
 def tie_faults(routes: Iterable[tuple[At, RouteDoc]]) -> Iterator[Fault]:
-    """Pairs of routes of which the policy does not say which one wins."""
+    """Faults of pairs of routes of which neither wins."""
     valid = {doc.id: (at, doc) for at, doc in routes if not _pattern_fault(doc.match.path)}
     for one, other in ties(
         Route(name, doc.match.path, frozenset(doc.match.methods or ())) for name, (_, doc) in valid.items()
@@ -138,7 +140,7 @@ def tie_faults(routes: Iterable[tuple[At, RouteDoc]]) -> Iterator[Fault]:
 
 
 def _pattern_fault(pattern: str) -> str:
-    """What keeps a glob from matching the normal form of a path; "" where nothing does."""
+    """The reason why a glob matches no normal form of a path; "" where it does."""
     if not pattern.startswith("/"):
         return "does not begin with a slash"
     if "?" in pattern:
@@ -151,8 +153,8 @@ def _pattern_fault(pattern: str) -> str:
     try:
         normal = normal_path(pattern.encode())
     except NoNormalForm as error:
-        return f"is no path: {error}"
-    return "" if normal == pattern else f"is never seen in that spelling: write '{normal}'"
+        return f"is not a path: {error}"
+    return "" if normal == pattern else f"is not in normal form: write '{normal}'"
 
 
 def route_of(doc: RouteDoc) -> Route:
@@ -170,6 +172,7 @@ def route_of(doc: RouteDoc) -> Route:
         feature=doc.feature or "",
         timeouts=Timeouts(**doc.timeouts.model_dump()),
         max_body_bytes=doc.max_body_bytes,
+        unread=doc.unread,
         usage=doc.usage or "",
         default_output=estimate.output,
         ceiling=estimate.ceiling,

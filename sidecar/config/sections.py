@@ -1,4 +1,4 @@
-"""The parts of the settings: what may be set, its unit, its bounds and its safe default. Nothing reads files here.
+"""The sections of the settings: fields, units, bounds and safe defaults. This module reads no files.
 
 A field's name carries its unit; a document may write `timeout: 50ms` for `timeout_ms: 50`. Relative paths are resolved
 against the `base` of the validation's context.
@@ -44,11 +44,23 @@ Positive = Annotated[int, Field(gt=0, le=2**53 - 1)]
 NotNegative = Annotated[int, Field(ge=0, le=2**53 - 1)]
 
 
+def _written(value: Any) -> Any:
+    """A version without quotes is a number to YAML."""
+    return str(value) if isinstance(value, float) else value
+
+
 class ServerTls(Model):
-    """The listener's certificate chain and private key, PEM."""
+    """The listener's certificate chain and private key, PEM. Their files are read again when they change.
+
+    `client_auth`: whether a client has to present a certificate that `client_ca` (PEM) issued; `optional` verifies one
+    that is presented.
+    """
 
     cert: LocalPath
     key: LocalPath
+    client_ca: LocalPath | None = None
+    client_auth: Literal["none", "optional", "required"] = "none"
+    min_version: Annotated[Literal["1.2", "1.3"], BeforeValidator(_written)] = "1.2"
 
 
 class ClientTls(Model):
@@ -61,7 +73,7 @@ class ClientTls(Model):
 
 
 class Timeouts(Model):
-    """Of one exchange with an upstream. `total_ms` 0 is no bound (streams)."""
+    """Timeouts of one exchange with an upstream. `total_ms` 0: unbounded (streams)."""
 
     connect_ms: Positive = 2_000
     first_byte_ms: Positive = 60_000
@@ -70,14 +82,14 @@ class Timeouts(Model):
 
 
 class Pool(Model):
-    """Connections kept to each address, per worker. `idle_ms`: below the 5 s of common servers."""
+    """At most `size` connections to each address, per worker. `idle_ms`: below the 5 s of common servers."""
 
     size: Annotated[int, Field(ge=1, le=65_536)] = 256
     idle_ms: Positive = 4_000
 
 
 class Upstream(Model):
-    """A named API behind us: one or several addresses that are alike."""
+    """A named API behind the sidecar: one or several equivalent addresses."""
 
     urls: Annotated[
         tuple[UpstreamUrl, ...],
@@ -107,10 +119,10 @@ class Keys(Model):
 
 
 class Redis(Model):
-    """The counters' store. `endpoint` is the parsed `url`; the breaker opens after so many failures in a row.
+    """The counters' store. `endpoint` is the parsed `url`; the breaker opens after `breaker_failures` in a row.
 
-    `leases`: a worker that sees steady demand reserves ahead and decides by itself (docs/leases.md). `nodes`: how many
-    nodes like this one count here: each of their workers takes that part when it leases, or has to decide alone.
+    `leases`: a worker with steady demand reserves units in advance and decides locally (docs/leases.md). `nodes`: the
+    number of nodes on this store; limits are divided by all their workers for leases and local decisions.
     """
 
     url: Annotated[str, Field(repr=False)]
@@ -124,8 +136,13 @@ class Redis(Model):
 
     @property
     def endpoint(self) -> RedisEndpoint:
-        """Mode, hosts, database and credentials."""
-        return parse_redis_url(self.url)
+        """Mode, hosts, database, credentials and TLS."""
+        endpoint, tls = parse_redis_url(self.url), self.tls
+        if not endpoint.tls:
+            return endpoint
+        files = (("ssl_ca_certs", tls.ca), ("ssl_certfile", tls.cert), ("ssl_keyfile", tls.key))
+        trust = () if tls.verify else (("ssl_cert_reqs", "none"), ("ssl_check_hostname", False))
+        return endpoint._replace(ssl=(*((name, str(path)) for name, path in files if path is not None), *trust))
 
 
 class Topics(Model):
@@ -137,7 +154,7 @@ class Topics(Model):
 
 
 class Security(Model):
-    """How to talk to the brokers. `ca`, `cert` and `key` are PEM files."""
+    """Connection to the brokers. `ca`, `cert` and `key` are PEM files."""
 
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
@@ -163,33 +180,51 @@ class Kafka(Model):
     transactional_id_prefix: Name = "sidecar"
 
 
+class Denials(Model):
+    """How many denials a second get their own record: `per_second` on the node, `per_limit` by customer, limit, reason.
+
+    The others are counted in a summary record each `summary_seconds`. Records and summaries of denials take at most
+    `share_percent` of the journal's cap.
+    """
+
+    share_percent: Annotated[int, Field(ge=1, le=50)] = 10
+    per_second: NotNegative = 1_000
+    per_limit: NotNegative = 100
+    summary_seconds: Positive = 10
+
+
 class Journal(Model):
-    """The durable log: where, how safe, how large a segment and the whole may grow, and what to do when it is full."""
+    """The durable log: its folder, durability, sizes of a segment and of the whole, and the behaviour when it is full.
+
+    `state_seconds`: how often a node without Redis saves its counters and wallets; a start replays later records.
+    """
 
     dir: LocalPath = Path("data/journal")
     durability: Literal["os", "interval", "always"] = "os"
     interval_ms: Positive = 100
+    state_seconds: Positive = 10
     segment_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 32)] = 64 << 20
     cap_bytes: Positive = 4 << 30
     on_full: Literal["reject", "serve"] = "reject"
+    denials: Denials = Denials()
 
 
 class Sink(Model):
-    """Where records go without Kafka: a JSON-lines file, or standard output."""
+    """The destination of records without Kafka: a JSON-lines file, or standard output."""
 
     file: LocalPath | None = Path("data/records.jsonl")
     stdout: bool = False
 
 
 class Http(Model):
-    """What a client may send, and how slowly: after the grace a body comes at the rate or is refused."""
+    """Bounds on requests. After the grace period, a body below `body_bytes_per_second` is refused."""
 
     head_bytes: Positive = 32 << 10
     fields: Positive = 100
     field_bytes: Positive = 8 << 10
     target_bytes: Positive = 8 << 10
-    underscores: bool = False  # other names than the framing's may hold them
-    body_max_bytes: NotNegative = 0  # 0: no bound; a route may set one
+    underscores: bool = False  # in field names, except those that define framing
+    body_max_bytes: NotNegative = 0  # 0: unbounded; a route may set a bound
     head_timeout_ms: Positive = 10_000
     idle_timeout_ms: Positive = 60_000
     body_grace_ms: Positive = 10_000

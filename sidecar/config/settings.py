@@ -1,7 +1,7 @@
-"""Settings come from one file, then from the environment, which wins; what is in neither has a safe default.
+"""Settings come from one file and from the environment, which takes precedence; others have a safe default.
 
 Without a file everything is embedded: counters in memory, keys from a file, records to a JSON-lines file. Relative
-paths are relative to the file (to the working directory where there is none). Names carry their units; a
+paths are relative to the file (without a file, to the working directory). Names carry their units; a
 document may write `timeout: 50ms` for `timeout_ms: 50`.
 """
 
@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Field, IPvAnyNetwork
+from pydantic import BeforeValidator, Field, IPvAnyNetwork, PrivateAttr
 
 from sidecar.config.addresses import Address, Url
-from sidecar.config.document import Document, Loc, Place, did_you_mean, read
+from sidecar.config.document import Document, Loc, Position, did_you_mean, read
 from sidecar.config.models import Model, validate
 from sidecar.config.patterns import Name
 from sidecar.config.sections import (
@@ -47,7 +47,7 @@ _SERVICE_LINKS: Final = re.compile(
 _NOT_SETTINGS: Final = frozenset({"SIDECAR_CONFIG"})  # the path of the file itself, read by the command line
 
 
-def _newcomers_upstream() -> dict[str, Upstream]:
+def _default_upstreams() -> dict[str, Upstream]:
     return {"default": Upstream(urls=(Url(tls=False, host="127.0.0.1", port=9000),))}
 
 
@@ -58,7 +58,7 @@ class Settings(Model):
     tls: ServerTls | None = None
     control: Control = Control()
     workers: Annotated[int, Field(ge=1, le=256)] = 1
-    upstreams: Annotated[dict[Name, Upstream], Field(min_length=1)] = Field(default_factory=_newcomers_upstream)
+    upstreams: Annotated[dict[Name, Upstream], Field(min_length=1)] = Field(default_factory=_default_upstreams)
     policies: LocalPath = Path("policies")
     keys: Keys = Keys()
     redis: Redis | None = None
@@ -76,15 +76,20 @@ class Settings(Model):
     drain_seconds: NotNegative = 30
     checkpoint_seconds: Positive = 5
     log: Log = Log()
+    _document: Document = PrivateAttr(Document("settings", {}, {}))
+
+    def fault(self, loc: Loc, what: str) -> Fault:
+        """The fault `what` at `loc`, with the file and line of that setting."""
+        return self._document.fault(loc, what)
 
     @property
-    def sharers(self) -> int:
-        """How many workers count on the same store, on all nodes."""
+    def total_workers(self) -> int:
+        """The number of workers on all nodes that use the same store."""
         return self.workers * (self.redis.nodes if self.redis is not None else 1)
 
 
 def load_settings(path: Path | None, env: Mapping[str, str]) -> Settings:
-    """The settings of the file at `path` (None: none), overridden by `env`. PolicyError carries every fault."""
+    """The settings of the file at `path` (None: no file), overridden by `env`. PolicyError carries every fault."""
     document = Document("settings", {}, {}) if path is None else read(path)
     if not isinstance(document.data, dict):
         raise PolicyError([document.fault((), "is not a mapping: write `listen: 127.0.0.1:8080` and so on")])
@@ -94,6 +99,7 @@ def load_settings(path: Path | None, env: Mapping[str, str]) -> Settings:
         settings = validate(Settings, document, {"base": base})
     except PolicyError as error:
         raise PolicyError(faults + error.faults) from None
+    settings._document = document
     faults += [document.fault(loc, what) for loc, what in _cross_faults(settings)]
     if faults:
         raise PolicyError(faults)
@@ -108,7 +114,7 @@ def settings_schema() -> dict[str, Any]:
 
 
 def _apply_environment(document: Document, env: Mapping[str, str]) -> list[Fault]:
-    """Write every `SIDECAR_A__B` over `a.b`, remembering where it came from."""
+    """Write every `SIDECAR_A__B` over `a.b`, with the variable as its position."""
     faults = []
     for name, value in sorted(env.items()):
         if not name.startswith(PREFIX) or name in _NOT_SETTINGS or _SERVICE_LINKS.fullmatch(name):
@@ -134,14 +140,14 @@ def _put(document: Document, loc: Loc, variable: str, value: str) -> None:
             inside[part] = {}
         inside = inside[part]
     inside[loc[-1]] = read(Path(variable), value).data if value[:1] in ("[", "{") else value
-    for known in [known for known in document.places if known[: len(loc)] == loc]:
-        del document.places[known]
+    for known in [known for known in document.positions if known[: len(loc)] == loc]:
+        del document.positions[known]
     for end in range(1, len(loc) + 1):
-        document.places.setdefault(loc[:end], Place(variable, 0))
+        document.positions.setdefault(loc[:end], Position(variable, 0))
 
 
 def _cross_faults(settings: Settings) -> list[tuple[Loc, str]]:
-    """What is wrong between settings that are each right by themselves."""
+    """Faults between settings that are each valid by themselves."""
     tls = settings.kafka.security if settings.kafka else None
     checks: list[tuple[bool, Loc, str]] = [
         (
@@ -170,7 +176,7 @@ def _cross_faults(settings: Settings) -> list[tuple[Loc, str]]:
             f"is the address of `listen` ({settings.listen}): give the control listener another port",
         ),
         (
-            # The cap is shared out, and the segment that is written to is never freed: in less, a journal stays full.
+            # The cap is divided by the workers, and the current segment is never freed: a smaller journal stays full.
             settings.journal.cap_bytes < 2 * settings.journal.segment_bytes * settings.workers,
             ("journal", "cap_bytes"),
             "is less than two segments a worker: raise cap, or lower segment",
@@ -185,6 +191,9 @@ def _cross_faults(settings: Settings) -> list[tuple[Loc, str]]:
         (given.tls.cert is None and given.tls.key is not None, (*loc, "tls", "key"), "needs tls.cert beside it")
         for loc, given in _with_client_tls(settings)
     ]
+    if settings.tls is not None and (settings.tls.client_auth == "none") is not (settings.tls.client_ca is None):
+        what = "goes with `client_auth: required` or `optional`, and they with it: set both or neither"
+        checks.append((True, ("tls", "client_ca"), what))
     faults = [(loc, what) for wrong, loc, what in checks if wrong]
     if settings.redis is not None:
         try:
@@ -195,5 +204,5 @@ def _cross_faults(settings: Settings) -> list[tuple[Loc, str]]:
 
 
 def _with_client_tls(settings: Settings) -> list[tuple[Loc, Upstream | Redis]]:
-    found: list[tuple[Loc, Upstream | Redis]] = [(("upstreams", name), up) for name, up in settings.upstreams.items()]
-    return found if settings.redis is None else [*found, (("redis",), settings.redis)]
+    redis = [] if settings.redis is None else [(("redis",), settings.redis)]
+    return [*((("upstreams", name), each) for name, each in settings.upstreams.items()), *redis]

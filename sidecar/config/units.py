@@ -1,4 +1,4 @@
-"""Human forms of quantities. A bare number is refused where a unit is meant; what comes out is an integer.
+"""Parse quantities with units to integers. A bare number is refused where a unit is needed.
 
 "50ms" "10s" "5m" "1h" "1d"        durations, exactly convertible or refused
 "8KiB" "64MiB" "1GB"               sizes: KiB is 1024 bytes, kB is 1000
@@ -37,24 +37,24 @@ SUFFIXES: Final[dict[str, tuple[dict[str, int], int, str]]] = {
     "_bytes": (SIZES_BYTES, 1, "bytes"),
 }
 
-_FORM: Final = re.compile(r"([0-9][0-9_]*)(?:\.([0-9]+))?\s*([A-Za-z]+)")
+_PATTERN: Final = re.compile(r"([0-9][0-9_]*)(?:\.([0-9]+))?\s*([A-Za-z]+)")
 
 
 class Unitless(str):
-    """A bare number that was given where a unit is needed; kept apart so that the fault can say so."""
+    """A bare number that was given where a unit is needed; a type of its own so that the fault can name it."""
 
     __slots__ = ()
 
 
 def suffix_of(name: str) -> str | None:
-    """The unit suffix of a field's name, longest first; None where the name carries none."""
+    """The unit suffix of a field's name, longest first; None where the name has no unit."""
     return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
 
 
 def parse(text: str, suffix: str) -> int:
-    """`text` in the unit of `suffix`. ValueError says what would be right."""
+    """`text` in the unit of `suffix`. ValueError names a valid example."""
     table, unit, name = SUFFIXES[suffix]
-    match = _FORM.fullmatch(text.strip())
+    match = _PATTERN.fullmatch(text.strip())
     if match is None or match[3] not in table:
         raise ValueError(f"'{text}' is not a quantity with a unit: write {_example(table)}")
     whole, fraction, scale = match[1].replace("_", ""), match[2] or "", table[match[3]]
@@ -66,7 +66,7 @@ def parse(text: str, suffix: str) -> int:
 
 
 def quantity(value: Any, suffix: str) -> Any:
-    """A field's value before validation: human forms become integers; integers are in the unit of the name."""
+    """A field's value before validation: texts with units become integers; integers are in the unit of the name."""
     table, _, name = SUFFIXES[suffix]
     if isinstance(value, Unitless):
         what = f"{value} of what? write {_example(table)}, or put the unit into the name: …{suffix}: {value}"

@@ -1,12 +1,12 @@
-"""The values that policy documents are made of: whole numbers, words, one or a list of one, decimal amounts as text.
+"""The types of values in policy documents: whole numbers, names, lists, decimal amounts as text.
 
-Nothing is rounded and nothing is guessed: what has two readings, or would lose a digit, is refused with what to write.
+Nothing is rounded or guessed: a value that is ambiguous, or would lose a digit, is refused with a valid example.
 """
 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
@@ -22,8 +22,7 @@ from sidecar.config.patterns import (
     Method,
     Name,
 )
-
-MAX_UNITS: Final = 2**53 - 1
+from sidecar.core.usage import MAX_UNITS
 
 
 def whole(value: Any) -> Any:

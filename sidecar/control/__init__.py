@@ -1,1 +1,1 @@
-"""The second listener: health, metrics and status, for operators and their machines. Never on the data path."""
+"""The control listener: health, metrics and status, for operators. On the data path only `probe` is used."""

@@ -1,6 +1,6 @@
-"""The control listener: /livez, /readyz, /metrics, /status. It shows and never changes; no client of the API gets here.
+"""The control listener: /livez, /readyz, /metrics, /status. It is read-only, and not reachable for clients of the API.
 
-It asks the node at each request and keeps nothing. /livez asks nobody: it answers as long as the supervisor lives.
+Each request queries the node; nothing is cached. /livez queries nothing: it answers as long as the supervisor runs.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sidecar.control.stats import Node, NodeView
 NODE = web.AppKey("node", Node)
 
 
-class _Once:
-    """One scrape: a collector over one view of the node."""
+class _ViewCollector:
+    """A collector over one view of the node, for one scrape."""
 
     def __init__(self, view: NodeView) -> None:
         self._view = view
@@ -41,12 +41,12 @@ def application(node: Node) -> web.Application:
 
 
 async def livez(_request: web.Request) -> web.Response:
-    """200 as long as the supervisor's loop turns."""
+    """200 as long as the supervisor's event loop runs."""
     return _json(200, {"status": "alive"})
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """200 when every worker accepts and has met its store and sink; 503 with the reasons otherwise."""
+    """200 when every worker accepts, can record and has reached its store once; 503 with the reasons otherwise."""
     view = await request.app[NODE].view()
     reasons = view.reasons()
     body: dict[str, Any] = {"status": "not ready" if reasons else "ready", "reasons": reasons}
@@ -56,7 +56,7 @@ async def readyz(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """Everything in docs/metrics.md, in the format that the scraper asks for."""
+    """Everything in docs/metrics.md, in the format that the scraper accepts."""
     body, content_type = scrape(await request.app[NODE].view(), request.headers.get("Accept", ""))
     return web.Response(body=body, headers={"Content-Type": content_type})
 
@@ -64,13 +64,13 @@ async def metrics(request: web.Request) -> web.Response:
 def scrape(view: NodeView, accept: str) -> tuple[bytes, str]:
     """One exposition of `view`, and its content type, as `accept` prefers."""
     registry = CollectorRegistry()
-    registry.register(_Once(view))
+    registry.register(_ViewCollector(view))
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type
 
 
 async def status(request: web.Request) -> web.Response:
-    """All that the node knows, as JSON, for people and for the command line."""
+    """The whole view of the node as JSON, for people and for the command line."""
     view = await request.app[NODE].view()
     return _json(200, {"ready": not view.reasons(), "reasons": view.reasons()} | asdict(view))
 

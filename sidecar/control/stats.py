@@ -1,7 +1,7 @@
-"""What a child tells of itself when asked, and what the node shows of all children together.
+"""The statistics that a child reports on request, and the view of all children that the node exports.
 
 Figures are plain integers with their unit in the name; a histogram is a list of counts per bucket, not cumulative, one
-more than `BOUNDS_US` has (the last is everything above). Every part is optional: a child tells what it knows.
+more than `BOUNDS_US` has (the last is everything above). Every part is optional.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ class Histogram(TypedDict):
 
 
 class WorkerStats(TypedDict, total=False):
-    """What one child tells: a worker, or the shipper.
+    """The report of one child: a worker, or the shipper.
 
     requests   {"route|2xx": n}          answers, by route id ("" where none matched) and class of status
     denials    {"limit|enforce": n}      refusals by limit id; "limit|shadow" would have refused
-    added_us   Histogram                 per exchange: the whole time less the time the upstream took
+    added_us   Histogram                 per exchange: total time less the time of the upstream
     store_us   Histogram                 per round trip to the store of counters
-    counts     {name: n}                 only ever grow; summed over children and kept over restarts (metrics.COUNTS)
-    gauges     {name: n}                 of this moment; summed over children (metrics.GAUGES)
-    ages_us    {name: µs}                of this moment; the greatest over children is shown (metrics.AGES)
-    policy     the version of the policy in force, as `Policy.version` says it
+    counts     {name: n}                 never decrease; summed over children, restarts included (metrics.COUNTS);
+                                         where that has a label, {"name|label": n}
+    gauges     {name: n}                 current, summed over children (metrics.GAUGES), or {"name|label": n}
+    ages_us    {name: µs}                current; the greatest of all children is exported (metrics.AGES)
+    policy     the version of the active policy, `Policy.version`
     """
 
     requests: dict[str, int]
@@ -45,7 +46,7 @@ class WorkerStats(TypedDict, total=False):
 
 
 def empty_histogram() -> Histogram:
-    """A histogram that has counted nothing."""
+    """A histogram without observations."""
     return {"buckets": [0] * (len(BOUNDS_US) + 1), "sum_us": 0}
 
 
@@ -69,7 +70,7 @@ def add_histogram(into: Histogram, more: Histogram) -> None:
 
 @dataclass(slots=True)
 class Totals:
-    """The figures that only grow, over all children, the dead ones too: a restart must not look like a reset."""
+    """The figures that never decrease, over all children, ended ones included: a restart must not look like a reset."""
 
     requests: dict[str, int] = field(default_factory=dict)
     denials: dict[str, int] = field(default_factory=dict)
@@ -78,7 +79,7 @@ class Totals:
     store_us: Histogram = field(default_factory=empty_histogram)
 
     def add(self, stats: WorkerStats) -> None:
-        """Count in what one child told."""
+        """Add the report of one child."""
         add_counts(self.requests, stats.get("requests", {}))
         add_counts(self.denials, stats.get("denials", {}))
         add_counts(self.counts, stats.get("counts", {}))
@@ -88,7 +89,7 @@ class Totals:
             add_histogram(self.store_us, stats["store_us"])
 
     def plus(self, several: Iterable[WorkerStats]) -> Totals:
-        """Return these totals and what the living children tell, as a new object."""
+        """Return the sum of these totals and the reports of the running children, as a new object."""
         sums = Totals()
         sums.add(
             {
@@ -106,7 +107,10 @@ class Totals:
 
 @dataclass(slots=True)
 class ChildView:
-    """One child as the control listener shows it. `cpu_us` and `rss_bytes` are the kernel's figures."""
+    """One child in the view. `cpu_us` and `rss_bytes` are the kernel's figures.
+
+    `serves`: it serves clients, so the node is ready only while it is. `away`: why a dependency is down, by its name.
+    """
 
     name: str
     pid: int
@@ -118,11 +122,12 @@ class ChildView:
     listening: str = ""
     cpu_us: int = 0
     rss_bytes: int = 0
+    serves: bool = True
 
 
 @dataclass(slots=True)
 class PolicyView:
-    """The policy in force and how its last reload went; times in µs since the Unix epoch, 0 for never."""
+    """The active policy and the result of its last reload; times in µs since the Unix epoch, 0 for never."""
 
     version: str = ""
     loaded_us: int = 0
@@ -133,7 +138,7 @@ class PolicyView:
 
 @dataclass(slots=True)
 class NodeView:
-    """Everything that the control listener knows, at one moment."""
+    """Everything that the control listener exports, at one moment."""
 
     version: str
     started_us: int
@@ -142,20 +147,33 @@ class NodeView:
     policy: PolicyView
     totals: Totals
     form: str = ""  # of the data path: compiled or pure
+    certificates: dict[str, int] = field(default_factory=dict)  # expiry, s since the epoch, by setting
+    own: WorkerStats = field(default_factory=WorkerStats)  # statistics of the supervisor itself
 
     def reasons(self) -> list[str]:
-        """Say why the node is not ready; nothing where it is."""
+        """The reasons why the node is not ready; empty: ready. Ready: it can serve requests and record them.
+
+        Shipping of records does not matter: they are safe in the journal, and other nodes would ship no better.
+        """
         if self.draining:
             return ["draining"]
-        return [f"{child.name}: {reason}" for child in self.children for reason in child.reasons]
+        return [f"{child.name}: {reason}" for child in self.children if child.serves for reason in child.reasons]
 
     def degraded(self) -> dict[str, str]:
-        """Say what is away although the node serves: {"worker-0 redis": why}."""
-        return {f"{child.name} {what}": why for child in self.children for what, why in child.away.items()}
+        """The dependencies that are down although the node serves: {"worker-0 redis": reason, "shipper": reason}."""
+        dependencies = {
+            f"{child.name} {name}": why
+            for child in self.children
+            for name, why in child.away.items()
+            if child.serves or not any(why in reason for reason in child.reasons)  # which are below
+        }
+        return dependencies | {
+            child.name: "; ".join(child.reasons) for child in self.children if child.reasons and not child.serves
+        }
 
 
 class Node(Protocol):
-    """What the control listener asks of the supervisor."""
+    """The interface of the supervisor for the control listener."""
 
     async def view(self) -> NodeView:
-        """Ask every child, within a bound; one that does not answer shows its last figures and a reason."""
+        """Query every child, within a time bound; one that does not answer has its last figures and a reason."""

@@ -1,4 +1,4 @@
-"""Whole numbers as decimal digits in ASCII, cheaply: three digits at a time, from tables.
+"""Whole numbers as digits in ASCII, from tables: decimal three digits at a time, and Crockford's base 32.
 
 The bytes are those of `%d`; a figure of a record or of a header costs a third of what that takes.
 """
@@ -9,6 +9,8 @@ from typing import Final
 
 _PLAIN: Final = [b"%d" % n for n in range(1000)]
 _THREE: Final = [b"%03d" % n for n in range(1000)]
+BASE32: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+BASE32_PAIRS: Final = [(high + low).encode() for high in BASE32 for low in BASE32]
 
 
 def decimal(n: int) -> bytes:

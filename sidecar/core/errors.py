@@ -1,10 +1,10 @@
-"""Whose fault it is, what to answer, and whether to try again.
+"""The exceptions: which part failed, what the client gets, and whether to retry.
 
     SidecarError
-    ├── ClientError      the request was wrong            → 4xx
-    ├── UpstreamError    the API behind us failed         → 502, 503, 504
-    ├── StoreError       counters or keys did not answer  → each limit's `on_store_failure` decides
+    ├── UpstreamError    the upstream API failed          → 502, 503, 504: the table `UpstreamReason`
+    ├── StoreError       counters or keys did not answer  → each limit's `on_store_failure` decides; `StoreReason`
     ├── SinkError        journal, Kafka or file           → `on_full` decides
+    │   └── StateError   state file of a node without Redis → exit code 2, also at run time
     └── PolicyError      configuration or policy          → exit code 2; at run time the old one stays
 
 401, 402, 403 and 429 are decisions, not errors.
@@ -13,49 +13,98 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum, unique
 from typing import Any, NamedTuple
 
 
 class SidecarError(Exception):
-    """The root: everything that we raise on purpose."""
+    """The base class of all errors that the sidecar raises itself."""
 
 
-class ClientError(SidecarError):
-    """The request was wrong. `status` is the HTTP status, `slug` the last part of the problem type."""
+class Retry(Enum):
+    """Whether a failed attempt may be repeated; at most once."""
 
-    def __init__(self, status: int, slug: str, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
+    NEVER = "never"
+    ALWAYS = "always"  # nothing of the request was sent
+    IDEMPOTENT = "idempotent"  # it was sent: only a method that may be repeated (RFC 9110 §9.2.2)
+
+
+@unique
+class UpstreamReason(Enum):
+    """Why an upstream did not answer: the slug of the problem type, the status, whether it is billed, and retried.
+
+    Slugs are part of the API. Reasons share a slug if the difference is irrelevant to clients.
+    """
+
+    SATURATED = ("upstream-saturated", 503, False, Retry.NEVER)  # no free connection, or this node cannot open one
+    REFUSED = ("upstream-unreachable", 502, False, Retry.ALWAYS)
+    CONNECT_TIMEOUT = ("upstream-unreachable", 504, False, Retry.ALWAYS)
+    DROPPED = ("upstream-closed", 502, False, Retry.ALWAYS)  # accepted, and closed before a byte was sent
+    CLOSED = ("upstream-closed", 502, False, Retry.IDEMPOTENT)  # closed before a byte of an answer
+    TRUNCATED = ("upstream-truncated", 502, False, Retry.NEVER)
+    TIMEOUT = ("upstream-timeout", 504, False, Retry.NEVER)
+    MALFORMED = ("bad-upstream-answer", 502, False, Retry.NEVER)
+
+    def __init__(self, slug: str, status: int, billable: bool, retry: Retry) -> None:
         self.slug = slug
-        self.detail = detail
+        self.status = status
+        self.billable = billable
+        self.retry = retry
+        self.outcome = slug.replace("-", "_")  # `outcome` of the record
 
 
 class UpstreamError(SidecarError):
-    """The upstream failed. `retryable` means that not one byte of the request can have been acted on."""
+    """The upstream failed. `detail` is sent to the client and contains no address."""
 
-    def __init__(self, status: int, slug: str, detail: str, *, retryable: bool = False) -> None:
+    def __init__(self, reason: UpstreamReason, detail: str) -> None:
         super().__init__(detail)
-        self.status = status
-        self.slug = slug
+        self.reason = reason
         self.detail = detail
-        self.retryable = retryable
+
+
+@unique
+class StoreReason(Enum):
+    """Why a store did not answer, whether it may have applied the command, and whether another server owns the key.
+
+    `is_moved`: the server does not own the key, or no longer.
+    """
+
+    AWAY = ("away", False, False)  # nothing was sent: no connection, an open breaker, too many commands in flight
+    NO_REPLY = ("no reply", True, False)  # it was sent; the reply is late, or the connection was lost
+    UNREADABLE = ("unreadable", True, False)  # its reply could not be parsed
+    REFUSED = ("refused", False, False)  # its reply is an error
+    NO_SCRIPT = ("no script", False, False)  # it has not seen the text of the script yet
+    MOVED = ("moved", False, True)  # another node of the cluster owns the slot
+    ASK = ("ask", False, False)  # another node of the cluster owns this key, for now
+    UNSERVED = ("unserved", False, True)  # no node of the cluster owns the slot
+    FAILED_OVER = ("failed over", False, True)  # the server became a replica
+
+    def __init__(self, label: str, maybe_applied: bool, is_moved: bool) -> None:
+        self.label = label
+        self.maybe_applied = maybe_applied
+        self.is_moved = is_moved
 
 
 class StoreError(SidecarError):
     """Counters or keys did not answer. `maybe_applied`: the command was sent, so it may have taken effect."""
 
-    def __init__(self, detail: str, *, maybe_applied: bool = False) -> None:
+    def __init__(self, detail: str, reason: StoreReason = StoreReason.AWAY) -> None:
         super().__init__(detail)
         self.detail = detail
-        self.maybe_applied = maybe_applied
+        self.reason = reason
+        self.maybe_applied = reason.maybe_applied
 
 
 class SinkError(SidecarError):
     """The journal or a sink of records failed."""
 
 
+class StateError(SinkError):
+    """The saved state of a node without Redis cannot be used. Remedy: restore or remove its files, then start again."""
+
+
 class RefusedError(SinkError):
-    """A sink will never take these entries (ports.Entry); nothing of the call that held them was committed."""
+    """A sink refuses these entries (ports.Entry) for good; nothing of the call was committed."""
 
     def __init__(self, entries: Sequence[Any], reason: str) -> None:
         super().__init__(reason)
@@ -63,8 +112,19 @@ class RefusedError(SinkError):
         self.reason = reason
 
 
+class LostStretchError(SinkError):
+    """A part of the journal before a committed position is missing; reading continues after it.
+
+    `lost_bytes` were shipped before they were lost. Records after them that were not shipped yet are lost too.
+    """
+
+    def __init__(self, detail: str, lost_bytes: int) -> None:
+        super().__init__(detail)
+        self.lost_bytes = lost_bytes
+
+
 class Fault(NamedTuple):
-    """One thing wrong with a document: where, what, and what would be right."""
+    """One fault of a document: its place, and a description with the remedy."""
 
     file: str
     line: int
@@ -77,7 +137,7 @@ class Fault(NamedTuple):
 
 
 class PolicyError(SidecarError):
-    """A configuration or policy document is wrong. Carries every fault found, not only the first."""
+    """A configuration or policy document is wrong. It has all faults, not only the first."""
 
     def __init__(self, faults: list[Fault]) -> None:
         super().__init__("\n".join(map(str, faults)))

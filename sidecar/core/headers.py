@@ -1,4 +1,4 @@
-"""What a client is told of its limits: RateLimit fields (draft-ietf-httpapi-ratelimit-headers-10) and denials.
+"""Limits as clients see them: RateLimit fields (draft-ietf-httpapi-ratelimit-headers-10) and denials.
 
 Never more generous than the truth: `r` is not below zero and not above what is left, `t` and Retry-After round up.
 Shadow limits are not spoken of, nor is money: a balance shows in its own answers alone. Runs on every response, so all
@@ -12,84 +12,112 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.core.digits import decimal
 from sidecar.core.http.problem import Problem
+from sidecar.core.limits import Derived
+from sidecar.core.limits.base import HeaderItem
 
 if TYPE_CHECKING:
-    from sidecar.core.counter import Checks
     from sidecar.core.decision import Decision
-    from sidecar.core.policy import Limit
+    from sidecar.core.limits import Checks, Limit
 
+Field = tuple[bytes, bytes]
 _SECOND_US: Final = 1_000_000
-_UNTOLD: Final = frozenset({"priced", "balance"})
+_LOST_RETRY_S: Final = 60
 _INTEGER_MAX: Final = 999_999_999_999_999  # RFC 9651 §3.3.1: fifteen digits
 
 
 class _Fields:
-    """The lines of one Checks. `shown`: the indexes of the limits that clients hear of.
+    """The RateLimit fields of one Checks. `shown`: the indexes of the limits that they name.
 
-    `lines` is all of the text, with r and t of each of them at every second place.
+    `parts` is the value of RateLimit, with r and t of each of them at every second place.
     """
 
-    __slots__ = ("lines", "shown")
+    __slots__ = ("parts", "policy", "shown")
 
     def __init__(self, checks: Checks) -> None:
-        self.shown = tuple(
-            i for i, limit in enumerate(checks.limits) if limit.stage != "shadow" and limit.kind not in _UNTOLD
-        )
-        items = [_policy_item(checks, i) for i in self.shown]
-        self.lines = [b"RateLimit-Policy: %b\r\nRateLimit: " % b", ".join(items)]
+        shown, items = [], []
+        for index, check in enumerate(checks.entries):
+            item = check.kind.header_item(check.limit, check.window)
+            if item is not None and check.limit.stage != "shadow":
+                shown.append(index)
+                items.append(_policy_item(check.limit, item))
+        self.shown = tuple(shown)
+        self.policy = (b"RateLimit-Policy", b", ".join(items))
+        self.parts = [b""]
         for i in self.shown:
-            self.lines[-1] += _string(checks.limits[i].id) + b";r="
-            self.lines += (b"", b";t=", b"", b", ")
-        self.lines[-1] = b"\r\n"
+            self.parts[-1] += _string(checks.entries[i].limit.id) + b";r="
+            self.parts += (b"", b";t=", b"", b", ")
+        self.parts[-1] = b""
 
 
-def ratelimit_fields(decision: Decision) -> bytes:
-    """The RateLimit-Policy and RateLimit lines of a response, each ended by CRLF; b"" where no limit was asked."""
+_FIELDS: Final = Derived(_Fields, by_costs=False)
+
+
+def ratelimit_fields(decision: Decision) -> list[Field]:
+    """The RateLimit-Policy and RateLimit fields of a response; none where no limit was asked."""
     checks = decision.checks
-    fields: _Fields = checks.fields or _rendered(checks)
+    fields = _FIELDS.of(checks)
     if not fields.shown:
-        return b""
+        return []
+    if decision.unknown:
+        return _only_violated(decision, fields)
     remaining, reset_us = decision.remaining, decision.reset_us
-    lines, at = fields.lines, 1
+    parts, at = fields.parts, 1
     for i in fields.shown:
         left = remaining[i]
-        lines[at] = decimal(0 if left < 0 else min(left, _INTEGER_MAX))
-        lines[at + 2] = decimal(-(-reset_us[i] // _SECOND_US))
+        parts[at] = decimal(0 if left < 0 else min(left, _INTEGER_MAX))
+        parts[at + 2] = decimal(-(-reset_us[i] // _SECOND_US))
         at += 4
-    return b"".join(lines)
+    return [fields.policy, (b"RateLimit", b"".join(parts))]
 
 
-def x_ratelimit_fields(decision: Decision) -> bytes:
-    """The X-RateLimit-Limit, -Remaining and -Reset (seconds from now) of the limit nearest to its end; b"" for none."""
+def _only_violated(decision: Decision, fields: _Fields) -> list[Field]:
+    """The remaining units of the others are unknown, so RateLimit names only the limit that denies."""
+    index = decision.violated
+    if index not in fields.shown:
+        return [fields.policy]
+    name, left_s = _string(decision.checks.entries[index].limit.id), -(-decision.reset_us[index] // _SECOND_US)
+    return [fields.policy, (b"RateLimit", b"%b;r=0;t=%d" % (name, left_s))]
+
+
+def x_ratelimit_fields(decision: Decision) -> list[Field]:
+    """The X-RateLimit-Limit, -Remaining and -Reset (seconds from now) of the limit nearest to its end, if any."""
     checks = decision.checks
-    fields: _Fields = checks.fields or _rendered(checks)
+    fields = _FIELDS.of(checks)
     if not fields.shown:
-        return b""
+        return []
     remaining = decision.remaining
     tightest = decision.violated
     if tightest not in fields.shown:
-        tightest = min(fields.shown, key=lambda i: remaining[i] / checks.limits[i].amount)
-    return b"X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %d\r\n" % (
-        checks.limits[tightest].amount,
-        max(remaining[tightest], 0),
-        -(-decision.reset_us[tightest] // _SECOND_US),
-    )
+        if decision.unknown:
+            return []
+        tightest = min(fields.shown, key=lambda i: remaining[i] / checks.entries[i].limit.amount)
+    return [
+        (b"X-RateLimit-Limit", b"%d" % checks.entries[tightest].limit.amount),
+        (b"X-RateLimit-Remaining", b"%d" % max(remaining[tightest], 0)),
+        (b"X-RateLimit-Reset", b"%d" % -(-decision.reset_us[tightest] // _SECOND_US)),
+    ]
 
 
 def retry_after(decision: Decision) -> int:
-    """Whole seconds until asking again makes sense, at least 1: not before the limit that denied has reset."""
-    return max(1, -(-decision.reset_us[decision.violated] // _SECOND_US))
+    """Whole seconds until asking again makes sense, at least 1: not before the limit that denied has reset.
+
+    After a loss of the store at most a minute: the operator may accept it at any time.
+    """
+    seconds = max(1, -(-decision.reset_us[decision.violated] // _SECOND_US))
+    return min(seconds, _LOST_RETRY_S) if decision.unknown == "lost" else seconds
 
 
 def denial_problem(decision: Decision) -> Problem:
     """The answer to a denied request: 402 for an exhausted balance ("top up"), else 429 ("slow down", "used up").
 
-    503 where the balance cannot be asked for: who has funds must not be told to buy more.
+    503 where the wallet cannot be read: a customer with funds must not be asked to buy more. `usage-unknown` where the
+    counters cannot be read: a customer with units left must not read that they are used up.
     """
-    limit = decision.checks.limits[decision.violated]
-    unknown = limit.kind == "balance" and decision.mode == "degraded"
-    status, slug, title, detail = _UNKNOWN if unknown else _DENIALS.get(limit.kind, _QUOTA)
-    cost = decision.checks.costs[decision.violated]
+    check = decision.checks.entries[decision.violated]
+    limit, cost = check.limit, check.cost
+    status, slug, title, detail = check.kind.denial(decision.mode)
+    if decision.unknown and status != 503:  # of a wallet that cannot be read the kind knows more
+        status, slug, title, detail = _USAGE_UNKNOWN[decision.unknown]
     if cost > limit.amount:
         detail = "this request asks for {cost} units; limit {id} never holds more than {amount}"
     return Problem(
@@ -102,84 +130,50 @@ def denial_problem(decision: Decision) -> Problem:
     )
 
 
-_QUOTA: Final = (
-    429,
-    "quota-exceeded",
-    "Request cannot be satisfied as assigned quota has been exceeded",
-    "limit {id} of {amount} {meter} is used up for now",
-)
-_UNKNOWN: Final = (
-    503,
-    "balance-unknown",
-    "Balance cannot be looked at now",
-    "the balance {id} cannot be asked for now: nothing was charged, try again",
-)
-_DENIALS: Final = {
-    "concurrency": (
+_USAGE_UNKNOWN: Final = {
+    "away": (
         429,
-        "temporary-reduced-capacity",
-        "Request cannot be satisfied due to temporary server capacity constraints",
-        "limit {id} of {amount} exchanges at once is reached",
+        "usage-unknown",
+        "Usage cannot be looked at now",
+        "usage of limit {id} is unknown: the counter store does not answer; nothing was charged, try again",
     ),
-    "balance": (402, "balance-exhausted", "Balance exhausted", "the balance {id} is used up: top it up to go on"),
+    "lost": (
+        429,
+        "usage-unknown",
+        "Usage was lost",
+        "usage of limit {id} is unknown after a loss of the counter store; the operator has to accept the loss",
+    ),
 }
 
 
-def warning_fields(decision: Decision) -> bytes:
-    """A Sidecar-Warning line for each limit in stage soft that only would have denied; b"" for none.
+def warning_fields(decision: Decision) -> list[Field]:
+    """A Sidecar-Warning field for each limit in stage soft that only would have denied.
 
     A field of our own, without X- (RFC 6648): `Warning` is obsolete (RFC 9111 §5.5), and RateLimit cannot say that a
     request passed a limit that is used up.
     """
-    limits = [decision.checks.limits[index] for index in decision.shadowed]
-    return b"".join([_warning(limit) for limit in limits if limit.stage == "soft"])
+    limits = [decision.checks.entries[index].limit for index in decision.shadowed]
+    return [_warning(limit) for limit in limits if limit.stage == "soft"]
 
 
 @lru_cache(maxsize=1024)
-def _warning(limit: Limit) -> bytes:
+def _warning(limit: Limit) -> Field:
     more = b"; see %b" % _text(limit.link) if limit.link else b""
-    return b"Sidecar-Warning: limit %b is used up%b\r\n" % (_string(limit.id), more)
+    return (b"Sidecar-Warning", b"limit %b is used up%b" % (_string(limit.id), more))
 
 
-def _rendered(checks: Checks) -> _Fields:
-    fields = checks.fields = _Fields(checks)
-    return fields
-
-
-def _policy_item(checks: Checks, index: int) -> bytes:
-    limit = checks.limits[index]
-    unit = _unit(limit)
-    window = _window_seconds(limit, checks.starts_us[index], checks.ends_us[index])
+def _policy_item(limit: Limit, item: HeaderItem) -> bytes:
     return b"".join(
         (
             b"%b;q=%d" % (_string(limit.id), min(limit.amount, _INTEGER_MAX)),
-            b";w=%d" % window if window else b"",
-            b";qu=%b" % _string(unit) if unit else b"",
+            b";w=%d" % item.window_s if item.window_s else b"",
+            b";qu=%b" % _string(item.unit) if item.unit else b"",
         )
     )
 
 
-def _unit(limit: Limit) -> str:
-    """The draft's word for the unit, "" for its default, `request`.
-
-    A unit of our own goes by its meter's name: left out, it would be taken for requests.
-    """
-    if limit.kind == "concurrency":
-        return "concurrent-requests"
-    if limit.meter.endswith("_bytes"):
-        return "content-bytes"
-    return "" if limit.meter == "requests" else limit.meter
-
-
-def _window_seconds(limit: Limit, start_us: int, end_us: int) -> int:
-    """The window in whole seconds, rounded up; a rate's is the time in which its whole burst comes back."""
-    if limit.kind == "rate":
-        return -(-limit.amount * limit.period_us // (limit.per * _SECOND_US))
-    return -(-(end_us - start_us) // _SECOND_US)
-
-
 def _string(value: str) -> bytes:
-    r"""A String of RFC 9651 §3.3.3: quoted, with \ before " and \; what is not printable ASCII is percent-encoded."""
+    r"""A String of RFC 9651 §3.3.3: quoted, with \ before " and \; percent-encoded where not printable ASCII."""
     return b'"%b"' % _text(value).replace(b"\\", b"\\\\").replace(b'"', b'\\"')
 
 

@@ -1,6 +1,7 @@
-"""What the compiler is told of a class (docs/adr/0005); to the interpreter it is nothing.
+"""Attributes of classes for the compiler, mypyc (docs/adr/0005). The interpreter ignores them.
 
-mypy's own words, by their names: it knows them by where they come from, and nobody has to install it to run us.
+mypyc recognises `mypy_extensions.mypyc_attr` by its module. It is imported for type checking only, so the package need
+not be installed to run the sidecar.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ if TYPE_CHECKING:
     from mypy_extensions import mypyc_attr
 else:
 
-    def mypyc_attr(**_said: bool) -> Any:
-        """`allow_interpreted_subclasses`: classes that are not compiled may have it for a base, as doubles in tests."""
+    def mypyc_attr(**_attributes: bool) -> Any:
+        """`allow_interpreted_subclasses`: the class may be the base of classes that are not compiled, as in tests."""
         return lambda cls: cls
 
 

@@ -1,8 +1,8 @@
 """Windows tile time: each instant is in exactly one window of a kind, and no two windows share an id.
 
-A calendar window opens when the wall clock of its zone first reaches its boundary and lasts until the next one is
-reached, so a day of 23 or 25 hours is still one day, and one that a zone skipped is no window. Nothing here reads a
-clock.
+A calendar window opens when the wall clock of its zone first reaches its boundary and lasts until it reaches the next
+one, so a day of 23 or 25 hours is still one day, and a day that a zone skipped has no window. This module reads no
+clock. Example: in Europe/Berlin the day 2026-03-29 is the 23 hours from 2026-03-28T23:00Z to 2026-03-29T22:00Z.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ _US = timedelta(microseconds=1)
 _LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(weeks=1)}
 _MONTHS = {"month": 1, "year": 12}
 
+_UNITS = (("d", 86_400_000_000), ("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1_000))
+
 CALENDARS = (*_LENGTHS, *_MONTHS)
 
 
 class Window(NamedTuple):
-    """`start_us <= t < end_us`, in µs since the Unix epoch. `id` tells it from every other window of its kind."""
+    """`start_us <= t < end_us`, in µs since the Unix epoch. `id` is unique among the windows of its kind."""
 
     id: str
     start_us: int
@@ -39,18 +41,26 @@ def length_window(period_us: int, now_us: int) -> Window:
     return Window(f"{length}:{number}", number * period_us, (number + 1) * period_us)
 
 
+def describe_length(us: int, *, one: str = "") -> str:
+    """A length of time for people, as in `60 s`; of exactly one unit, `one` and the unit, as in `d`."""
+    for unit, size in _UNITS:
+        if us % size == 0:
+            return one + unit if us == size else f"{us // size} {unit}"
+    return f"{us} us"
+
+
 def calendar_window(calendar: str, zone: str, anchor_us: int, now_us: int) -> Window:
     """The hour, day, week (ISO, from Monday), month or year of `zone` that holds `now_us`.
 
     With `anchor_us` it begins on the anchor's own minute, time, weekday, day or date instead. A day that a month does
-    not have becomes its last one, and the next month goes back to the anchor's (31, 28, 31). ValueError for a calendar
-    that is none, ZoneInfoNotFoundError (a KeyError) or ValueError for a zone that is none.
+    not have becomes its last one, and the next month uses the anchor's again (31, 28, 31). ValueError: an unknown
+    calendar; ZoneInfoNotFoundError (a KeyError) or ValueError: an unknown zone.
     """
     tz = zone_info(zone)
     anchor = _wall(anchor_us, tz) if anchor_us else _MONDAY
     boundary = _boundaries(calendar, anchor)
     local = _wall(now_us, tz)
-    # The wall clock only says where to look. Where it was set forward or back over a boundary, the instants decide.
+    # The wall clock gives the first candidate. Where it was set forward or back over a boundary, the instants decide.
     at = 1
     while _instant(boundary(local, at), tz) <= now_us:
         at += 1

@@ -1,1 +1,1 @@
-"""Input and output: one technology a file; no file here knows another."""
+"""Input and output: one technology a package. No package imports another; clock, files and watch are open to all."""

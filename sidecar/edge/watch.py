@@ -36,7 +36,7 @@ class Watch:
 
     def start(self) -> None:
         """Take what is there now as known, and look again every interval."""
-        self._known = self._last = look(self._paths)
+        self._known = self._last = snapshot(self._paths)
         self._again()
 
     def stop(self) -> None:
@@ -49,7 +49,7 @@ class Watch:
         self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._tick)
 
     def _tick(self) -> None:
-        seen = look(self._paths)
+        seen = snapshot(self._paths)
         quiet, self._last = seen == self._last, seen
         self._again()  # before the callback, so that one that fails does not end the watch
         if quiet and seen != self._known:
@@ -57,8 +57,8 @@ class Watch:
             self._changed()
 
 
-def look(paths: Iterable[Path]) -> Seen:
-    """What stands at `paths` now. The same result twice means that nothing was changed in between."""
+def snapshot(paths: Iterable[Path]) -> Seen:
+    """The state of the files at `paths`. Two equal results mean that nothing was changed in between."""
     return tuple(_stat(name) for path in paths for name in _names(path))
 
 
@@ -72,7 +72,7 @@ def _names(path: Path) -> list[str]:
 
 def _stat(name: str) -> tuple[str, int, int, int, int]:
     try:
-        found = os.stat(name)  # noqa: PTH116 - as above; follows links, so a swapped target has another inode
+        stat = os.stat(name)  # noqa: PTH116 - as above; follows links, so a swapped target has another inode
     except OSError:
         return name, 0, 0, 0, 0
-    return name, found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns
+    return name, stat.st_dev, stat.st_ino, stat.st_size, stat.st_ctime_ns

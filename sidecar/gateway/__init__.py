@@ -1,12 +1,17 @@
-"""The life of a request: exchange.py tells it and ending.py its laws, arrival.py and facts.py what is known when.
+"""The life of a request: exchange.py has its states and steps; the other modules are what its steps ask.
 
-Where bodies are read, or a request may be a retry, reading.py adds its steps; which one it is, a head says once.
+routing.py     the route and credential of a head      context.py     what the exchanges of a worker share
+admission.py   identity, terms, reservation, decision   policies.py    the policy, and what is cached under it
+inspection.py  bodies that are read, and retries        fields.py      the fields that the gateway adds to heads
+accounting.py  usage, record, settlement                in_flight.py   the exchanges that are open, and their log
+guard.py       the end of an exchange whose step raised extension.py   which open ones hold what is to be extended
 """
 
 from __future__ import annotations
 
-from sidecar.gateway.arrival import Arrival
-from sidecar.gateway.exchange import REPLAY_BYTES, RequestExchange
-from sidecar.gateway.reading import ReadingExchange, serve
+from sidecar.gateway.context import Ports, WorkerContext
+from sidecar.gateway.exchange import REPLAY_BYTES, RequestExchange, serve
+from sidecar.gateway.extension import exchanges_due
+from sidecar.gateway.fields import GatewayOptions
 
-__all__ = ["REPLAY_BYTES", "Arrival", "ReadingExchange", "RequestExchange", "serve"]
+__all__ = ["REPLAY_BYTES", "GatewayOptions", "Ports", "RequestExchange", "WorkerContext", "exchanges_due", "serve"]

@@ -13,6 +13,7 @@ import aiohttp
 from aiohttp import web
 
 from sidecar.core.identity import digest, make_key, stored
+from tests.servers.connections import abort_connections
 
 SETTINGS = """\
 listen: 127.0.0.1:0
@@ -30,11 +31,15 @@ plans:
     limits:
       - { id: burst, meter: requests, rate: %d/s, burst: %d, scope: key }
 """
+RELEASE = web.AppKey("release", asyncio.Event)
 KEY = make_key(b"0123456789abcdefghij")
 
 
 class Node:
-    """`where` and `control` are base URLs; `ask` sends one request with the key of the plan `free`."""
+    """`where` and `control` are base URLs; `ask` sends one request with the key of the plan `free`.
+
+    `/long` is answered when `release` is set.
+    """
 
     def __init__(self, folder, process, session):
         self.folder, self.process, self.session = folder, process, session
@@ -69,14 +74,25 @@ class Node:
         self.process.send_signal(signal.SIGTERM)
         return await asyncio.wait_for(self.process.wait(), 30)
 
+    async def kill(self):
+        await end(self.process)
+
     def records(self, stem="records"):
         path = self.folder / "data" / f"{stem}.jsonl"
         return path.read_bytes().splitlines() if path.exists() else []
 
 
+async def end(process):
+    """End the process now, and close our ends of its pipes: its orphans may hold the others open for long."""
+    process._transport.close()  # kills it where it still runs; asyncio has no public way to close the pipes
+    await process.wait()
+
+
 async def hello(request):
     if request.path == "/slow":
         await asyncio.sleep(1)
+    if request.path == "/long":
+        await request.app[RELEASE].wait()
     return web.Response(text="hello")
 
 
@@ -84,16 +100,35 @@ async def hello(request):
 async def node(folder, settings="", rate=1000, **environment):
     """Run a node in `folder` until the block ends; `settings` are lines that are added to its file."""
     app = web.Application()
+    app[RELEASE] = asyncio.Event()
     app.router.add_route("*", "/{path:.*}", hello)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    (folder / "sidecar.yaml").write_text(SETTINGS % runner.addresses[0][1] + settings)
+    port = runner.addresses[0][1]
+    (folder / "sidecar.yaml").write_text(SETTINGS % port + settings)
     (folder / "p.yaml").write_text(POLICY % (rate, rate))
     hashed = stored(digest(KEY.encode()))
     (folder / "keys.yaml").write_text(
         f"keys:\n  - {{ id: k1, hash: {hashed!r}, customer: c1, subject: s1, plan: free }}\n"
     )
+    try:
+        async with aiohttp.ClientSession() as session:
+            running = await start(folder, session, **environment)
+            running.release = app[RELEASE]
+            try:
+                await running.started()
+                yield running
+            finally:
+                await running.kill()
+    finally:
+        app[RELEASE].set()
+        await runner.cleanup()
+        await abort_connections(port)
+
+
+async def start(folder, session, **environment):
+    """Run `sidecar run` on the settings that `node` wrote into `folder`."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SIDECAR_")}
     with (folder / "node.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
@@ -102,13 +137,4 @@ async def node(folder, settings="", rate=1000, **environment):
             stderr=log,
             env=clean | environment,
         )
-    try:
-        async with aiohttp.ClientSession() as session:
-            running = Node(folder, process, session)
-            await running.started()
-            yield running
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        await runner.cleanup()
+    return Node(folder, process, session)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from sidecar.app.child import Told, told
+from sidecar.app.child import PlainSettings, unpack_settings
 from sidecar.app.processes import start_of
 from sidecar.config.models import Model
 from sidecar.config.settings import load_settings
@@ -31,7 +31,7 @@ def settings(tmp_path):
 def same(ours, theirs):
     """Every field and every property of a model has its like; what is no model is equal."""
     if isinstance(ours, Model):
-        assert type(theirs) is Told
+        assert type(theirs) is PlainSettings
         names = [*type(ours).model_fields, *(name for name, it in vars(type(ours)).items() if isinstance(it, property))]
         for name in names:
             same(getattr(ours, name), getattr(theirs, name))
@@ -47,11 +47,11 @@ def same(ours, theirs):
 
 # Mutation: what models work out (`redis.endpoint`) is left behind.
 def test_a_child_is_told_all_that_the_settings_say(settings):
-    same(settings, told(start_of(settings)))
+    same(settings, unpack_settings(start_of(settings)))
 
 
 def test_no_textual_form_of_what_it_is_told_shows_a_password(settings):
-    found = told(start_of(settings))
+    found = unpack_settings(start_of(settings))
     for one in (found, found.keys, found.keys.pepper, found.redis, found.kafka.security):
         assert "word" not in f"{one} {one!r}".replace("password", "")
         assert "salt" not in f"{one} {one!r}"

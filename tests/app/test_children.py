@@ -1,4 +1,5 @@
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -6,7 +7,7 @@ import socket
 import orjson
 import pytest
 
-from sidecar.app.children import Child, Link, Standing, cpu_and_memory
+from sidecar.app.children import Child, ChildStatus, Link, cpu_and_memory, describe
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -22,12 +23,19 @@ async def pipe():
     await link.close()
 
 
+@pytest.fixture
+async def listening(pipe):
+    link, reader, writer = pipe
+    link._listener = asyncio.get_running_loop().create_task(link._listen())
+    return link, reader, writer
+
+
 async def said(reader):
     return orjson.loads(await asyncio.wait_for(reader.readline(), 5))
 
 
 async def test_what_was_said_is_not_said_again_until_it_changes(pipe):
-    # Fails if _say_once says always: a look per second would fill the log.
+    # Fails if _send_if_new says always: a look per second would fill the log.
     link, reader, _ = pipe
     link.back("redis")
     link.back("redis")
@@ -49,24 +57,44 @@ async def test_a_drain_and_questions_are_heard_while_policies_are_read():
     # Fails if the answer to a reload is waited for before the next line is read.
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_connection(sock=ours)
-    writer.write(b'{"do":"start"}\n{"n":1,"do":"reload"}\n{"n":2,"do":"stats"}\n{"do":"drain","seconds":5}\n')
+    writer.write(b'{"do":"start"}\n{"n":1,"do":"prepare"}\n{"n":2,"do":"stats"}\n{"do":"drain","seconds":5}\n')
     ours_to_tell = [signal.getsignal(name) for name in SIGNALS]
     link = await Link.open(theirs.detach())
     for name, handler in zip(SIGNALS, ours_to_tell, strict=True):
         signal.signal(name, handler)
     read = asyncio.Event()
 
-    async def reload():
-        await read.wait()
-        return "v2"
+    class Slow:
+        async def prepare(self, _staged):
+            await read.wait()
+            return "v2"
 
-    link.on_reload = reload
+    link.reloads = Slow()
     assert (await said(reader))["n"] == 2
     await asyncio.wait_for(link.draining.wait(), 5)
     read.set()
-    assert await said(reader) == {"n": 1, "reload": {"ok": True, "faults": [], "version": "v2"}}
+    assert await said(reader) == {"n": 1, "prepare": {"faults": [], "version": "v2"}}
     await link.close()
     writer.close()
+
+
+async def test_a_commit_that_comes_before_the_child_can_take_it_is_remembered(listening):
+    # Fails if the child goes on with what it read before the commit.
+    link, reader, writer = listening
+    writer.write(b'{"n":1,"do":"prepare"}\n')
+    assert await said(reader) == {"n": 1, "prepare": {"faults": [], "version": ""}}
+    assert not link.missed_commit
+    writer.write(b'{"n":2,"do":"commit"}\n')
+    assert (await said(reader))["n"] == 2
+    assert link.missed_commit
+
+
+async def test_a_message_that_cannot_be_obeyed_does_not_leave_a_child_that_no_drain_reaches(listening):
+    # Fails if an exception ends the reading of messages.
+    link, _, writer = listening
+    link.on_stats = lambda: 1 // 0
+    writer.write(b'{"n":1,"do":"stats"}\nnonsense\n{"do":"drain","seconds":5}\n')
+    await asyncio.wait_for(link.draining.wait(), 5)
 
 
 async def test_work_is_waited_for_within_the_drain(pipe):
@@ -84,7 +112,7 @@ async def test_work_that_takes_longer_than_the_drain_is_cut(pipe):
 async def test_work_is_cut_when_hurried(pipe):
     link, _, _ = pipe
     link.drain_seconds = 3600
-    link.hurried.set()
+    link.aborting.set()
     assert await asyncio.wait_for(link.within_drain(asyncio.sleep(3600)), 5) is False
 
 
@@ -93,34 +121,34 @@ async def test_a_child_that_has_hung_up_is_not_waited_for():
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_connection(sock=ours)
     child = Child("worker-0", None, reader, writer)
-    asked = asyncio.get_running_loop().create_task(child.ask("reload", 60))
+    asked = asyncio.get_running_loop().create_task(child.ask("prepare", 60))
     await asyncio.sleep(0)
     theirs.close()
     assert await asyncio.wait_for(asked, 5) is None
-    assert await asyncio.wait_for(child.ask("reload", 60), 5) is None
+    assert await asyncio.wait_for(child.ask("prepare", 60), 5) is None
     writer.close()
 
 
 def test_a_child_that_says_why_it_is_not_ready_is_believed():
-    standing = Standing()
-    assert standing.reasons() == ["starting"]
-    standing.hear({"ready": "127.0.0.1:1"})
-    assert standing.reasons() == []
-    standing.hear({"not_ready": "journal is full"})
-    assert standing.reasons() == ["journal is full"]
-    assert standing.listening == "127.0.0.1:1"
+    status = ChildStatus()
+    assert status.reasons() == ["starting"]
+    status.on_message({"ready": "127.0.0.1:1"})
+    assert status.reasons() == []
+    status.on_message({"not_ready": "journal is full"})
+    assert status.reasons() == ["journal is full"]
+    assert status.listening == "127.0.0.1:1"
 
 
 def test_what_a_child_needs_holds_it_back_until_it_answered_once():
-    standing = Standing(needs={"redis"})
-    standing.hear({"ready": ""})
-    assert standing.reasons() == ["redis has not answered yet"]
-    standing.hear({"away": "redis", "why": "refused"})
-    assert standing.reasons() == ["redis has not answered yet: refused"]
-    standing.hear({"back": "redis"})
-    standing.hear({"away": "redis", "why": "gone"})
-    assert standing.reasons() == []
-    assert standing.away == {"redis": "gone"}
+    status = ChildStatus(needs={"redis"})
+    status.on_message({"ready": ""})
+    assert status.reasons() == ["redis has not answered yet"]
+    status.on_message({"away": "redis", "why": "refused"})
+    assert status.reasons() == ["redis has not answered yet: refused"]
+    status.on_message({"back": "redis"})
+    status.on_message({"away": "redis", "why": "gone"})
+    assert status.reasons() == []
+    assert status.away == {"redis": "gone"}
 
 
 def test_the_kernel_knows_what_a_process_uses():
@@ -128,3 +156,20 @@ def test_the_kernel_knows_what_a_process_uses():
     assert cpu_us > 0
     assert rss_bytes > 1 << 20
     assert cpu_and_memory(2**22 + 1) == (0, 0)
+
+
+# Fails if a message is logged as it was sent.
+@pytest.mark.parametrize(
+    ("message", "level", "text"),
+    [
+        ({"pass_on": {"journal": "0"}}, "DEBUG", "journal folder 0"),
+        ({"away": "redis", "why": "refused"}, "WARNING", "redis does not answer: refused"),
+        ({"away": "counters", "why": "lost"}, "WARNING", "counters: lost"),
+        ({"back": "redis"}, "INFO", "redis answers"),
+        ({"ready": "127.0.0.1:1"}, "INFO", "ready, listening on 127.0.0.1:1"),
+        ({"not_ready": "full"}, "WARNING", "not ready: full"),
+        ({"away": "kafka", "why": "refused"}, "DEBUG", "records wait in the journal: refused"),
+    ],
+)
+def test_what_a_child_says_is_logged_in_words(message, level, text):
+    assert describe(message) == (getattr(logging, level), text)

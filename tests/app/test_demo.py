@@ -2,16 +2,16 @@ from collections import Counter
 
 import pytest
 
-from sidecar.app.demo import Standing
+from sidecar.app.demo import DemoResult
 
 
-def standing(served=5, throttled=3, other=0, usage=5, denial=3, exit_status=0):
+def result(served=5, throttled=3, other=0, usage=5, denial=3, exit_status=0):
     answers = Counter({200: served, 429: throttled, 502: other})
-    return Standing(answers=answers, records=Counter(usage=usage, denial=denial), exit_status=exit_status)
+    return DemoResult(answers=answers, records=Counter(usage=usage, denial=denial), exit_status=exit_status)
 
 
 def test_books_balance_when_what_was_served_and_refused_was_written_down():
-    assert standing().balanced
+    assert result().balanced
 
 
 @pytest.mark.parametrize(
@@ -20,4 +20,4 @@ def test_books_balance_when_what_was_served_and_refused_was_written_down():
 )
 def test_books_do_not_balance_when(wrong):
     # Fails if `balanced` forgets one of its terms.
-    assert not standing(**wrong).balanced
+    assert not result(**wrong).balanced

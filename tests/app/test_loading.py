@@ -1,6 +1,6 @@
 import pytest
 
-from sidecar.app.loading import load, load_all, mistermed, planless
+from sidecar.app.loading import keys_outside_customer_terms, keys_with_unknown_plan, load, load_all
 from sidecar.config.settings import load_settings
 from sidecar.core.errors import PolicyError
 
@@ -18,25 +18,15 @@ def settings(tmp_path):
 def test_what_is_right_has_a_version_and_its_keys(settings):
     node = load_all(settings)
     assert load(settings).version == node.policy.version
-    assert [key.id for key in planless(node.policy, node.keys)] == ["k1"]
+    assert [key.id for key in keys_with_unknown_plan(node.policy, node.keys)] == ["k1"]
 
 
 def test_a_key_whose_customer_has_terms_on_top_of_another_plan_is_found(settings):
     settings.policies.write_text("plans: { free: {}, gold: {} }\ncustomers: { c: { plan: free } }\n")
     node = load_all(settings)
-    assert [(key.id, plan) for key, plan in mistermed(node.loaded, node.keys)] == [("k1", "free")]
+    assert [(key.id, plan) for key, plan in keys_outside_customer_terms(node.loaded, node.keys)] == [("k1", "free")]
     settings.policies.write_text("plans: { free: {}, gold: {} }\ncustomers: { c: { plan: gold } }\n")
-    assert mistermed(load_all(settings).loaded, node.keys) == []
-
-
-def test_balances_need_redis_in_the_settings(settings):
-    settings.policies.write_text(
-        "plans: { p: { currency: usd, prices: { requests: { per_unit: 1 } }, limits: [{ id: a, balance: usd }] } }\n"
-    )
-    with pytest.raises(PolicyError, match=r"p\.yaml:1: plans\.p\.limits\[0\]\.balance: balances are kept in Redis"):
-        load(settings)
-    redis = load_settings(settings.policies.parent / "sidecar.yaml", {"SIDECAR_REDIS__URL": "redis://127.0.0.1:6379/0"})
-    assert load(redis)
+    assert keys_outside_customer_terms(load_all(settings).loaded, node.keys) == []
 
 
 def test_faults_of_policies_and_keys_come_together(settings):

@@ -34,6 +34,13 @@ def test_an_event_is_one_line_of_json_with_its_request_and_its_fields():
     }
 
 
+# Fails if an event that orjson refuses is not written another way: the only line of a kill names an epoch.
+def test_an_event_whose_fields_need_more_than_64_bits_or_hold_no_text_is_written_all_the_same():
+    epoch = 179522300612345648213377
+    line = json.loads(said("killed \ud800", extra={"fields": {"epoch": epoch}}))
+    assert (line["message"], line["epoch"]) == ("killed \ud800", epoch)
+
+
 def test_a_terminal_gets_a_plain_line():
     assert said("gone", text=True, terminal=True, extra={"fields": {"route": "chat"}}).endswith(
         "warning worker-0: gone route=chat\n"

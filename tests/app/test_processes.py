@@ -2,11 +2,14 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from sidecar.app.processes import roles
 from sidecar.config.settings import load_settings
+from sidecar.edge.journal.reader import JournalFolder
 from tests.app.node import POLICY, node
 
 
@@ -80,6 +83,33 @@ async def test_a_worker_that_dies_after_a_wrong_edit_starts_again_on_what_was_ri
         assert (await running.ask())[0] == 200
 
 
+async def test_a_second_start_by_mistake_says_which_node_runs_and_harms_nothing(tmp_path):
+    # Fails if the lock is taken after the copies that another node left are deleted.
+    async with node(tmp_path) as running:
+        await running.until(lambda status: status["ready"])
+        second = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "sidecar", "run", "-c", str(tmp_path / "sidecar.yaml")),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await asyncio.wait_for(second.communicate(), 20)
+        assert second.returncode == 1
+        assert f"is used by the node with pid {running.process.pid}: stop it" in said.decode()
+        status = await running.until(lambda status: status["ready"])
+        os.kill(status["children"][0]["pid"], signal.SIGKILL)
+        status = await running.until(lambda status: status["children"][0]["restarts"] == 1 and status["ready"])
+        running.where = f"http://{status['children'][0]['listening']}"
+        assert await running.ask() == (200, "hello")
+
+
+async def test_an_edit_that_no_validation_foresaw_is_a_failed_reload(tmp_path):
+    async with node(tmp_path) as running:
+        (tmp_path / "p.yaml").write_text("plans: { free: { version: " + "1" * 5_000 + " } }\n")
+        status = await running.until(lambda status: status["policy"]["failed_reloads"])
+        assert status["policy"]["faults"][0].startswith(f"{tmp_path}/p.yaml:1: plans.free.version: is a number of more")
+        assert await running.ask() == (200, "hello")
+
+
 async def test_a_revoked_key_is_refused_without_a_signal(tmp_path):
     async with node(tmp_path) as running:
         assert (await running.ask())[0] == 200
@@ -90,15 +120,71 @@ async def test_a_revoked_key_is_refused_without_a_signal(tmp_path):
             await asyncio.sleep(0.05)
 
 
-async def test_a_store_and_a_broker_that_are_away_at_start_hold_readiness_back_and_nothing_else(tmp_path):
-    away = "redis: { url: 'redis://127.0.0.1:1/0' }\nkafka: { bootstrap_servers: '127.0.0.1:1' }\n"
+async def test_a_store_that_is_away_at_start_holds_readiness_back_and_nothing_else(tmp_path):
+    away = "redis: { url: 'redis://127.0.0.1:1/0' }\n"
     async with node(tmp_path, away, SIDECAR_DRAIN_SECONDS="1") as running:
         assert (await running.ask())[0] == 200
         code, told = await running.tell("/readyz")
         assert code == 503
         assert any("redis has not answered yet" in reason for reason in told["reasons"])
-        assert any("kafka has not answered yet" in reason for reason in told["reasons"])
         assert await running.stop() == 0
+
+
+async def test_a_broker_that_is_away_at_start_is_told_and_the_node_is_ready(tmp_path):
+    # Fails if the shipper's needs count among the node's.
+    async with node(tmp_path, "kafka: { bootstrap_servers: '127.0.0.1:1' }\n", SIDECAR_DRAIN_SECONDS="1") as running:
+        assert (await running.ask())[0] == 200
+        status = await running.until(lambda status: status["children"][1]["away"])
+        assert status["ready"]
+        code, told = await running.tell("/readyz")
+        assert code == 200
+        assert "kafka has not answered yet" in told["degraded"]["shipper"]
+        assert 'sidecar_child_ready{process="shipper"} 0.0' in (await running.tell("/metrics"))[1]
+
+
+async def test_a_node_whose_journal_takes_nothing_more_is_not_ready_until_it_does(tmp_path):
+    # Fails if the worker does not look at `accepting`: each request would be a 503 of a node that says it is ready.
+    more = "kafka: { bootstrap_servers: '127.0.0.1:1' }\njournal: { cap_bytes: 131072, segment_bytes: 65536 }\n"
+    async with node(tmp_path, more, SIDECAR_DRAIN_SECONDS="1") as running:
+        deadline = time.monotonic() + 20
+        while (await running.ask())[0] != 503:
+            assert time.monotonic() < deadline
+        status = await running.until(lambda status: not status["ready"])
+        assert "takes no more records" in status["reasons"][0]
+        for segment in (tmp_path / "data" / "journal" / "0").glob("*.seg"):
+            segment.unlink()  # as a shipper that ships would
+        await running.until(lambda status: status["ready"])
+        assert (await running.ask())[0] == 200
+
+
+async def test_a_customer_over_its_limit_fills_no_journal_and_takes_nobody_down(tmp_path):
+    # Mutation: `admits` always says yes; the other key is answered 503 after some 370 denials.
+    more = "kafka: { bootstrap_servers: '127.0.0.1:1' }\njournal: { cap_bytes: 262144, segment_bytes: 65536 }\n"
+    async with node(tmp_path, more, rate=1, SIDECAR_DRAIN_SECONDS="1") as running:
+        refused = served = 0
+        deadline = time.monotonic() + 30
+        while refused < 2_000:
+            assert time.monotonic() < deadline
+            asked = [status for status, _ in await asyncio.gather(*(running.ask() for _ in range(50)))]
+            assert set(asked) <= {200, 429}
+            refused, served = refused + asked.count(429), served + asked.count(200)
+        await asyncio.sleep(1.1)  # the limit's second
+        assert (await running.ask())[0] == 200
+        lines = (await running.tell("/metrics"))[1].splitlines()
+        shown = {line.split()[0]: float(line.split()[1]) for line in lines if line[0] != "#"}
+        assert shown["sidecar_unrecorded_total"] == 0
+        assert shown["sidecar_denials_recorded_total"] < 262_144 // 10 // 500
+        parts = ("recorded_total", "summarised_total", "waiting")
+        assert sum(shown[f"sidecar_denials_{part}"] for part in parts) == refused
+        await running.stop()
+    found = [
+        json.loads(entry.body) for entry in JournalFolder(tmp_path / "data" / "journal").reader("0", None).read(1 << 20)
+    ]
+    counts: Counter[str] = Counter()
+    for record in found:
+        counts[record["type"].split(".")[1]] += record["data"].get("count", 1)
+    assert counts["denial"] + counts["denial-summary"] == refused
+    assert counts["usage"] == served + 1
 
 
 async def test_the_children_of_a_killed_supervisor_finish_and_go(tmp_path):
@@ -116,11 +202,23 @@ async def test_the_children_of_a_killed_supervisor_finish_and_go(tmp_path):
 
 def test_each_worker_that_leases_has_memory_of_its_own_that_outlives_it():
     on_redis = {"SIDECAR_REDIS__URL": "redis://127.0.0.1:1", "SIDECAR_WORKERS": "2"}
-    *workers, shipper = roles(load_settings(None, on_redis))
-    hands = [role.command[role.command.index("--hand") + 1] for role in workers]
-    assert [(hand,) for hand in map(int, hands)] == [role.keeps for role in workers]
+    sockets = [[100], [101]]
+    *workers, shipper = roles(load_settings(None, on_redis), sockets)
+    hands = [role.command[role.command.index("--lease-fd") + 1] for role in workers]
+    assert [(100, 101, hand) for hand in map(int, hands)] == [role.keeps for role in workers]
     assert len(set(hands)) == 2
-    for others in (roles(load_settings(None, on_redis | {"SIDECAR_REDIS__LEASES": "no"})), [shipper]):
-        assert not any(role.keeps or "--hand" in role.command for role in others)
+    leaseless = roles(load_settings(None, on_redis | {"SIDECAR_REDIS__LEASES": "no"}), sockets)
+    assert not any("--lease-fd" in role.command for role in [*leaseless, shipper])
+    assert not shipper.keeps
     for hand in hands:
         os.close(int(hand))
+
+
+def test_each_worker_listens_on_its_own_sockets_and_is_handed_those_of_all():
+    settings = load_settings(
+        None, {"SIDECAR_REDIS__URL": "redis://h", "SIDECAR_REDIS__LEASES": "no", "SIDECAR_WORKERS": "2"}
+    )
+    one, two, _ = roles(settings, [[100, 102], [101, 103]])
+    assert (one.listens, two.listens) == ((100, 102), (101, 103))
+    assert one.keeps == two.keeps == (100, 102, 101, 103)
+    assert one.command[one.command.index("--listen") + 1 :] == ("100,102", "--others", "101,103")

@@ -1,6 +1,6 @@
 from sidecar.app.stats import store_latency
 from sidecar.control.stats import BOUNDS_US
-from sidecar.edge.redis_wire import LATENCY_BOUNDS_US, WireStats
+from sidecar.edge.redis.wire import LATENCY_BOUNDS_US, WireStats
 
 
 def test_every_bound_of_the_wire_is_one_of_the_metrics():

@@ -1,17 +1,15 @@
 import asyncio
 import os
-from functools import partial
 
 import pytest
 import redis
 
-from sidecar.app.probe import Figures
-from sidecar.app.stores import CounterStore, KeyStore, redis_url
+from sidecar.app.stores import CounterStore
 from sidecar.config.settings import load_settings
-from sidecar.core.counter import checks_for
 from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
-from sidecar.core.identity import Identity, digest, stored
+from sidecar.core.identity import Identity
+from sidecar.core.limits import checks_for
 from sidecar.core.policy import Limit
 from sidecar.core.record import Ids
 from sidecar.edge.clock import SystemClock
@@ -42,7 +40,7 @@ def reserve(store, amount=2):
 
 
 def test_without_redis_counters_are_in_memory_and_nothing_can_be_away(tmp_path):
-    store = CounterStore(settings(tmp_path), CLOCK, mint)
+    store = CounterStore(settings(tmp_path), CLOCK, mint, 0)
     assert [reserve(store)[0].allowed for _ in range(3)] == [True, True, False]
     assert store.wire is None
     assert store.degraded_s == 0
@@ -53,7 +51,7 @@ def test_without_redis_counters_are_in_memory_and_nothing_can_be_away(tmp_path):
 async def test_on_redis_two_workers_share_one_limit(tmp_path, redis_clean):
     # Fails if the chain ends in the worker's own memory.
     given = settings(tmp_path, f"redis: {{ url: '{redis_clean.url}' }}\nworkers: 2\n")
-    stores = [CounterStore(given, CLOCK, mint) for _ in range(2)]
+    stores = [CounterStore(given, CLOCK, mint, index) for index in range(2)]
     for store in stores:
         store.start()
     await until(lambda: all(store.wire.ready for store in stores), "both connected")
@@ -72,22 +70,22 @@ def first(store, id_):
 
 
 def test_without_redis_first_attempts_and_alerts_are_in_memory(tmp_path):
-    store = CounterStore(settings(tmp_path), CLOCK, mint)
+    store = CounterStore(settings(tmp_path), CLOCK, mint, 0)
     assert [first(store, id_) for id_ in (mint(), mint())] == [[True], [False]]
 
 
 def test_an_alert_that_nobody_wrote_down_is_due_again_after_a_minute_s_ticks(tmp_path):
     # Mutation: the tick leaves the alerts out.
     clock, found = HandClock(), []
-    store = CounterStore(settings(tmp_path), clock, mint)
+    store = CounterStore(settings(tmp_path), clock, mint, 0)
     limit = Limit("monthly", "quota", 10, calendar="month", alerts=(50,))
     said = Decision(checks_for((limit,), (1,), ACME, clock.now_us()), clock.now_us(), (5,), (0,))
-    store.alerts.look(said, found.append)
+    store.alerts.evaluate(said, found.append)
     clock.turn(60_000_000)
-    store.alerts.look(said, found.append)
+    store.alerts.evaluate(said, found.append)
     assert len(found) == 1
-    store.tick(None)
-    store.alerts.look(said, found.append)
+    store.tick(None, None)
+    store.alerts.evaluate(said, found.append)
     assert len(found) == 2
 
 
@@ -95,7 +93,7 @@ def test_an_alert_that_nobody_wrote_down_is_due_again_after_a_minute_s_ticks(tmp
 async def test_on_redis_two_workers_share_first_attempts_and_told_alerts(tmp_path, redis_clean):
     # Fails if either lies in the worker's own memory.
     given = settings(tmp_path, f"redis: {{ url: '{redis_clean.url}' }}\nworkers: 2\n")
-    stores = [CounterStore(given, CLOCK, mint) for _ in range(2)]
+    stores = [CounterStore(given, CLOCK, mint, index) for index in range(2)]
     for store in stores:
         store.start()
     await until(lambda: all(store.wire.ready for store in stores), "both connected")
@@ -104,7 +102,7 @@ async def test_on_redis_two_workers_share_first_attempts_and_told_alerts(tmp_pat
     said = Decision(checks_for((limit,), (1,), ACME, CLOCK.now_us()), CLOCK.now_us(), (5,), (0,))
     told = []
     for store in stores:
-        store.alerts.look(said, found.append)
+        store.alerts.evaluate(said, found.append)
         told.append(first(store, mint()))
         await until(lambda: told[-1], "the answer, and so that to what was asked before it")
     assert told == [[True], [False]]
@@ -117,7 +115,7 @@ async def test_on_redis_two_workers_share_first_attempts_and_told_alerts(tmp_pat
 async def test_while_the_breaker_is_open_nobody_waits_for_first_attempts(tmp_path, make_redis):
     # Mutation: they are asked for all the same, and each request waits out its own timeout.
     server = make_redis()
-    store = CounterStore(settings(tmp_path, f"redis: {{ url: '{server.url}' }}\n"), CLOCK, mint)
+    store = CounterStore(settings(tmp_path, f"redis: {{ url: '{server.url}' }}\n"), CLOCK, mint, 0)
     store.start()
     await until(lambda: store.wire.ready, "connected")
     server.pause()
@@ -134,7 +132,7 @@ async def test_what_is_owed_is_told_before_the_end(tmp_path, make_redis):
     # Fails if `settle_up` returns while something is owed.
     server = make_redis()
     given = settings(tmp_path, f"redis: {{ url: '{server.url}' }}\n")
-    store = CounterStore(given, CLOCK, mint)
+    store = CounterStore(given, CLOCK, mint, 0)
     store.start()
     await until(lambda: store.wire.ready, "connected")
     server.kill()
@@ -147,7 +145,7 @@ async def test_what_is_owed_is_told_before_the_end(tmp_path, make_redis):
     await store.settle_up()
     assert store.degraded.owed == 0
     with redis.Redis.from_url(server.url) as client:
-        assert [client.get(key) for key in client.scan_iter("sc:{acme}:monthly:*")] == [b"1"]
+        assert [client.get(key) for key in client.scan_iter("sc:{acme}:q=monthly:*")] == [b"1"]
     await store.aclose()
 
 
@@ -156,7 +154,7 @@ async def test_with_leases_steady_demand_is_answered_without_redis_and_the_rest_
     tmp_path, redis_clean
 ):
     # Mutation: `settle_up` recalls nothing, or the chain begins behind the leases.
-    store = CounterStore(settings(tmp_path, f"redis: {{ url: '{redis_clean.url}' }}\n"), CLOCK, mint)
+    store = CounterStore(settings(tmp_path, f"redis: {{ url: '{redis_clean.url}' }}\n"), CLOCK, mint, 0)
     store.start()
     await until(lambda: store.wire.ready, "connected")
     limit = Limit("monthly", "quota", 100_000, calendar="month")
@@ -172,7 +170,7 @@ async def test_with_leases_steady_demand_is_answered_without_redis_and_the_rest_
         turn = CLOCK.mono_us() + 100_000
         while CLOCK.mono_us() < turn:
             await asks()
-        store.sweep()
+        store.adjust_leases()
     assert {said.mode for said in told} == {"exact", "leased"}
     assert store.figures().gauges["leased_units"] > 0
     assert store.figures().counts["leases"] >= 1
@@ -180,17 +178,17 @@ async def test_with_leases_steady_demand_is_answered_without_redis_and_the_rest_
     await store.aclose()
     assert store.figures().gauges["leased_units"] == 0
     with redis.Redis.from_url(redis_clean.url) as client:
-        assert [int(client.get(key)) for key in client.scan_iter("sc:{acme}:monthly:*")] == [len(told)]
+        assert [int(client.get(key)) for key in client.scan_iter("sc:{acme}:q=monthly:*")] == [len(told)]
     assert all(said.allowed for said in told)
 
 
 @pytest.mark.redis
 async def test_what_a_killed_worker_had_leased_goes_back_when_another_starts_in_its_place(tmp_path, redis_clean):
-    # Mutation: `start` inherits nothing.
+    # Mutation: `start` adopts nothing.
     given = settings(tmp_path, f"redis: {{ url: '{redis_clean.url}' }}\n")
     hand = os.memfd_create("hand")
     os.ftruncate(hand, BYTES)
-    killed, spent = CounterStore(given, CLOCK, mint), 0
+    killed, spent = CounterStore(given, CLOCK, mint, 0), 0
     killed.start(hand)
     await until(lambda: killed.wire.ready, "connected")
     limit = Limit("monthly", "quota", 100_000, calendar="month")
@@ -200,13 +198,13 @@ async def test_what_a_killed_worker_had_leased_goes_back_when_another_starts_in_
         for _ in range(20):
             killed.port.reserve(mint(), checks, told.append)
         await until(lambda told=told: len(told) == 20, "answered")
-        killed.sweep()
+        killed.adjust_leases()
         spent += 20
     assert counted(redis_clean) > spent
-    successor = CounterStore(given, CLOCK, mint)
+    successor = CounterStore(given, CLOCK, mint, 0)
     successor.start(hand)
     await until(lambda: successor.wire.ready, "connected")
-    await until(lambda: successor.sweep() or counted(redis_clean) == spent, "given back")
+    await until(lambda: successor.adjust_leases() or counted(redis_clean) == spent, "given back")
     for store in (killed, successor):
         await store.aclose()
     os.close(hand)
@@ -214,39 +212,12 @@ async def test_what_a_killed_worker_had_leased_goes_back_when_another_starts_in_
 
 def counted(server):
     with redis.Redis.from_url(server.url) as client:
-        return sum(int(client.get(key)) for key in client.scan_iter("sc:{acme}:monthly:*"))
+        return sum(int(client.get(key)) for key in client.scan_iter("sc:{acme}:q=monthly:*"))
 
 
-async def test_without_leases_there_is_nothing_to_sweep(tmp_path):
-    store = CounterStore(settings(tmp_path, "redis: { url: 'redis://127.0.0.1:1', leases: false }\n"), CLOCK, mint)
-    store.sweep()
+async def test_without_leases_there_is_nothing_to_adjust(tmp_path):
+    store = CounterStore(settings(tmp_path, "redis: { url: 'redis://127.0.0.1:1', leases: false }\n"), CLOCK, mint, 0)
+    store.adjust_leases()
     store.recall()
     assert store.leases is None
     assert "leased_units" not in store.figures().gauges
-
-
-async def test_keys_from_a_file_are_read_anew_on_reload(tmp_path):
-    # Fails if the cache is not cleared: the new key would stay unknown for seconds.
-    line = "  - {{ id: {0}, hash: {1!r}, customer: c, subject: s, plan: free }}\n"
-    file = tmp_path / "keys.yaml"
-    file.write_text("keys:\n" + line.format("k1", stored(digest(b"one"))))
-    store = KeyStore(settings(tmp_path), CLOCK, Figures())
-    found = {}
-    for name in (b"one", b"two"):
-        store.port.find(digest(name), partial(found.__setitem__, name))
-    assert found[b"one"].key_id == "k1"
-    assert found[b"two"] is None
-    with file.open("a") as keys:
-        keys.write(line.format("k2", stored(digest(b"two"))))
-    store.put_in_force(store.read())
-    store.port.find(digest(b"two"), partial(found.__setitem__, b"two"))
-    assert found[b"two"].key_id == "k2"
-    await store.aclose()
-
-
-def test_tls_settings_travel_in_the_url_that_redis_py_reads(tmp_path):
-    given = settings(tmp_path, "redis: { url: 'rediss://h:1/0', tls: { ca: ca.pem, verify: false } }\n").redis
-    url = redis_url(given)
-    assert url.startswith("rediss://h:1/0?")
-    assert "ssl_cert_reqs=none" in url
-    assert "ca.pem" in url

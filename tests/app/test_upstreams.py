@@ -18,7 +18,7 @@ upstreams:
 def upstreams(tmp_path):
     path = tmp_path / "sidecar.yaml"
     path.write_text(YAML)
-    return Upstreams(load_settings(path, {}))
+    return Upstreams(load_settings(path, {}), {})
 
 
 def test_routes_of_one_upstream_share_its_connections(upstreams):
@@ -34,6 +34,24 @@ def test_a_route_with_timeouts_of_its_own_has_a_pool_that_keeps_them(upstreams):
     assert own.limits.connect_s == upstreams.of(Route("a")).limits.connect_s
 
 
+def test_gauges_are_by_upstream_over_all_of_its_pools(upstreams):
+    # Fails if the pool of a route with timeouts of its own replaces the other one's figures.
+    class Leg:
+        pass
+
+    for route in (Route("a"), Route("slow", timeouts=Timeouts(first_byte_ms=90_000))):
+        [address, _] = upstreams.of(route)._addresses
+        address.idle.append(Leg())
+        address.busy |= {Leg(), Leg()}
+    upstreams.of(Route("c", upstream="llm"))
+    assert upstreams.gauges() == {
+        "upstream_open|default": 6,
+        "upstream_idle|default": 2,
+        "upstream_open|llm": 0,
+        "upstream_idle|llm": 0,
+    }
+
+
 def test_settings_in_milliseconds_become_the_loops_seconds(upstreams):
     assert upstreams.of(Route("a")).limits.first_byte_s == 7
     assert upstreams.of(Route("a")).limits.total_s == FOREVER_S
@@ -43,6 +61,21 @@ def test_settings_in_milliseconds_become_the_loops_seconds(upstreams):
 
 def test_an_upstream_is_verified_unless_told_otherwise():
     # Fails if `verify` is ignored, either way.
-    assert client_tls(ClientTls()).verify_mode == ssl.CERT_REQUIRED
-    assert client_tls(ClientTls()).check_hostname
-    assert client_tls(ClientTls(verify=False)).verify_mode == ssl.CERT_NONE
+    assert client_tls(ClientTls(), {}).verify_mode == ssl.CERT_REQUIRED
+    assert client_tls(ClientTls(), {}).check_hostname
+    assert client_tls(ClientTls(verify=False), {}).verify_mode == ssl.CERT_NONE
+
+
+def test_new_certificates_are_for_pools_in_use_and_for_those_to_come(tmp_path):
+    # Fails if swap_in forgets either: a pool would present and trust what was replaced.
+    path = tmp_path / "sidecar.yaml"
+    path.write_text('upstreams: { default: { urls: ["https://h:1"] }, plain: { urls: ["http://h:2"] } }')
+    upstreams = Upstreams(load_settings(path, {}), {})
+    pool = upstreams.of(Route("a"))
+    fresh = upstreams.contexts({})
+    assert pool.tls is not None
+    assert list(fresh) == ["default"]
+    upstreams.swap_in(fresh)
+    later = upstreams.of(Route("slow", timeouts=Timeouts(first_byte_ms=90_000)))
+    assert pool.tls is fresh["default"] is later.tls
+    assert upstreams.of(Route("b", upstream="plain")).tls is None

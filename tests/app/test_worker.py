@@ -9,11 +9,12 @@ import pytest
 from sidecar.app import worker as module
 from sidecar.app.children import Link
 from sidecar.app.loading import load
-from sidecar.app.snapshot import Snapshot, policy_of
-from sidecar.app.worker import Worker
+from sidecar.app.snapshot import Snapshot, policy_of, staged
+from sidecar.app.worker import Descriptors, Worker
 from sidecar.config.settings import load_settings
 from sidecar.core.errors import PolicyError
 from sidecar.core.identity import digest, stored
+from sidecar.edge.journal import Report
 
 PLANS = "plans: {{ free: {{ version: {version}, limits: [{{ id: a, rate: 5/s }}] }} }}\n"
 ENTRY = "  - {{ id: {name}, hash: {hash!r}, customer: c, subject: s, plan: free }}\n"
@@ -27,28 +28,73 @@ class Folder:
         (path / "sidecar.yaml").write_text("policies: p.yaml\nkeys: { file: keys.yaml }\n")
         self.snapshot = Snapshot(load_settings(path / "sidecar.yaml", {}), load)
         self.write("1", "one")
-        self.worker = Worker(self.snapshot.settings, 0, link)
+        self.snapshot.commit()
+        self.worker = Worker(self.snapshot.settings, 0, link, Descriptors())
 
     def write(self, version, *names):
         (self.path / "p.yaml").write_text(PLANS.format(version=version))
         entries = [ENTRY.format(name=name, hash=stored(digest(name.encode()))) for name in names]
         (self.path / "keys.yaml").write_text("keys:\n" + "".join(entries))
-        self.snapshot.take()
+        self.snapshot.stage()
+
+    async def reload(self):
+        version = await self.worker.prepare({})
+        self.snapshot.commit()
+        assert await self.worker.commit() == version
+        return version
 
     @property
     def in_force(self):
         """The version of the plan, and which of the keys are known."""
         found = []
         for name in ("one", "two"):
-            self.worker.house.keys.find(digest(name.encode()), lambda who, name=name: who and found.append(name))
-        return self.worker.house.policy.plans["free"].label, found
+            self.worker.context.keys.find(digest(name.encode()), lambda who, name=name: who and found.append(name))
+        return self.worker.context.policies.policy.plans["free"].label, found
+
+
+# Fails if the report is printed as it is.
+@pytest.mark.parametrize(
+    ("report", "text", "fields"),
+    [
+        (Report(7, 1, 2, 0, 0, 0, {}), "a worker was killed: 1 exchange closed as crashed, not billed", {"epoch": 7}),
+        (Report(7, 0, 2, 9, 0, 0, {}), "the journal held bytes that are not entries", {"epoch": 7, "torn_bytes": 9}),
+    ],
+)
+def test_what_a_killed_worker_left_is_said_in_words(caplog, report, text, fields):
+    module._log_what_was_left(report)
+    assert [(each.getMessage(), each.fields) for each in caplog.records] == [(text, fields)]
+
+
+METERED = """
+meters:
+  rows: { value: request.header.X-Rows }
+  chats: { count: 1, when: { header: { Upgrade: websocket } } }
+exclude: [{ id: retry, idempotency_key: 1h }]
+plans: { free: { limits: [{ id: a, rate: 5/s }] } }
+"""
+
+
+# Fails if a header that a policy reads may say one thing here and another to the upstream. `Upgrade` has to be named in
+# Connection, and is passed on where it is.
+async def test_headers_that_the_policy_reads_are_bound_to_one_meaning(folder):
+    before = folder.worker.listener.limits
+    assert before.protected == {b"x-api-key", b"authorization"}
+    assert before.once == set()
+    (folder.path / "p.yaml").write_text(METERED)
+    folder.snapshot.stage()
+    await folder.reload()
+    limits = folder.worker.listener.limits
+    assert limits.protected == before.protected | {b"x-rows", b"idempotency-key"}
+    assert limits.once == {b"x-rows", b"upgrade", b"idempotency-key"}
 
 
 @pytest.fixture
 async def folder(tmp_path):
     ours, theirs = socket.socketpair()
     writers = [await asyncio.open_connection(sock=each) for each in (ours, theirs)]
-    yield Folder(tmp_path, Link(*writers[1]))
+    made = Folder(tmp_path, Link(*writers[1]))
+    yield made
+    made.snapshot.drop()
     for _, writer in writers:
         writer.close()
 
@@ -62,11 +108,11 @@ class Slow:
         self.go = threading.Semaphore(0)
         monkeypatch.setattr(module, "policy_of", self.read)
 
-    def read(self, settings):
+    def read(self, path):
         self.begun += 1
         if self.begun > 1:
             self.again.set()
-        found = policy_of(settings)
+        found = policy_of(path)
         assert self.go.acquire(timeout=5), "the loop stood still"
         return found
 
@@ -76,14 +122,14 @@ class Slow:
 
 
 async def test_requests_are_served_while_policies_and_keys_are_read(folder, monkeypatch):
-    # Mutations: the policy is read on the loop; the keys are put in force before the policy is known to be right.
+    # Mutations: the policy is read on the loop; the keys are swapped in before the policy is known to be right.
     slow = Slow(monkeypatch)
     folder.write("2", "two")
-    reloading = asyncio.get_running_loop().create_task(folder.worker.reload())
+    reloading = asyncio.get_running_loop().create_task(folder.reload())
     await asyncio.wait_for(slow.reads(1), 5)
     assert folder.in_force == ("free@1", ["one"])
     slow.go.release()
-    assert await reloading == folder.worker.house.policy.version
+    assert await reloading == folder.worker.context.policies.policy.version
     assert folder.in_force == ("free@2", ["two"])
 
 
@@ -91,20 +137,53 @@ async def test_of_two_reloads_the_later_stays(folder, monkeypatch):
     # Mutation: no lock, so that the first to read may be the last to swap.
     slow = Slow(monkeypatch)
     folder.write("2", "one")
-    first = asyncio.get_running_loop().create_task(folder.worker.reload())
+    first = asyncio.get_running_loop().create_task(folder.worker.prepare({}))
     await asyncio.wait_for(slow.reads(1), 5)
     folder.write("3", "one", "two")
-    second = asyncio.get_running_loop().create_task(folder.worker.reload())
+    second = asyncio.get_running_loop().create_task(folder.worker.prepare({}))
     assert not await asyncio.to_thread(slow.again.wait, 0.2), "read while another reads"
     slow.go.release(2)
     await asyncio.gather(first, second)
+    folder.snapshot.commit()
+    await folder.worker.commit()
     assert folder.in_force == ("free@3", ["one", "two"])
 
 
 async def test_a_wrong_file_changes_nothing(folder):
     folder.write("2", "two")
-    with folder.snapshot.settings.keys.file.open("a") as file:
+    with staged(folder.snapshot.settings.keys.file).open("a") as file:
         file.write("colour: red\n")
     with pytest.raises(PolicyError, match=r"keys\.yaml"):
-        await folder.worker.reload()
+        await folder.worker.prepare({})
     assert folder.in_force == ("free@1", ["one"])
+
+
+async def test_what_cannot_be_built_changes_nothing(folder, monkeypatch):
+    # Fails if keys or policy are assigned before the pools of the new routes are built, which read certificates.
+    def of(_route):
+        raise OSError(2, "No such file or directory")
+
+    folder.write("2", "two")
+    monkeypatch.setattr(folder.worker.upstreams, "of", of)
+    folder.worker.context.policies._upstream_of = of
+    with pytest.raises(OSError, match="No such file"):
+        await folder.worker.prepare({})
+    with pytest.raises(OSError, match="No such file"):
+        folder.worker.context.policies.apply(policy_of(staged(folder.snapshot.settings.policies)))
+    assert folder.in_force == ("free@1", ["one"])
+
+
+async def test_what_is_prepared_changes_nothing_until_it_is_committed(folder):
+    folder.write("2", "two")
+    await folder.worker.prepare({})
+    assert folder.in_force == ("free@1", ["one"])
+    folder.worker.discard()
+    assert await folder.worker.commit() == folder.worker.context.policies.policy.version
+    assert folder.in_force == ("free@1", ["one"])  # what is current: the staged documents were never committed
+
+
+async def test_a_worker_that_has_prepared_nothing_commits_what_is_current(folder):
+    folder.write("2", "two")
+    folder.snapshot.commit()
+    await folder.worker.commit()
+    assert folder.in_force == ("free@2", ["two"])

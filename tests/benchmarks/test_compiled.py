@@ -4,16 +4,18 @@ import pytest
 
 from benchmarks import compiled
 
+SOURCES = ["hatch_build.py", "sidecar/gateway/exchange.py", "sidecar/edge/redis/lua/reserve.lua"]
+
 
 @pytest.fixture
 def tree(tmp_path):
-    for name in ("hatch_build.py", "sidecar/gateway/exchange.py", "sidecar/edge/reserve.lua", "tests/test_it.py"):
+    for name in (*SOURCES, "tests/test_it.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["hatch_build.py", "sidecar/gateway/exchange.py", "sidecar/edge/reserve.lua"])
+@pytest.mark.parametrize("name", SOURCES)
 def test_one_byte_of_what_the_wheel_is_made_of_is_another_state(tree, name):
     before = compiled.state(tree)
     (tree / name).write_text(name + " ")

@@ -38,7 +38,7 @@ def test_init_makes_what_is_missing_and_alters_nothing(sidecar, folder, broker, 
 def test_check_names_the_topics_that_are_missing(sidecar, folder, environment):
     status, _, err = sidecar("check", "-c", "sidecar.yaml", **environment)
     assert status == 0
-    assert err.count("is missing: `sidecar kafka init` makes it") == 3
+    assert err.count("is missing: `sidecar kafka init` creates it") == 3
 
 
 def test_a_broker_that_does_not_answer_is_status_1_in_one_line(sidecar, folder):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import yaml
 
-from sidecar.core.identity import digest, looks_made, make_key, stored
+from sidecar.core.identity import digest, has_valid_checksum, make_key, stored
 
 ONE = ("new", "--customer", "cust-1", "--subject", "app-1", "--plan", "free", "--id", "k_1")
 
@@ -60,7 +60,7 @@ def test_a_new_key_is_printed_once_alone_on_standard_output(desk):
     code, out, err = desk(*ONE)
     assert code == 0
     assert re.fullmatch(r"msk_[0-9A-Za-z]{33}\n", out)
-    assert looks_made(out.strip().encode())
+    assert has_valid_checksum(out.strip().encode())
     assert "id k_1, customer cust-1, subject app-1, plan free" in err
     assert out.strip() not in err + str(desk("list")) + str(desk.listed())
 
@@ -98,7 +98,7 @@ def test_an_id_that_is_taken_is_refused(desk):
     desk(*ONE)
     code, out, err = desk(*ONE)
     assert (code, out) == (1, "")
-    assert "a key has the id k_1 already" in err
+    assert "another key has the id k_1" in err
 
 
 def test_a_revoked_key_is_listed_as_revoked(desk):
@@ -114,7 +114,7 @@ def test_an_unknown_id_revokes_nothing(desk):
     desk(*ONE)
     code, _, err = desk("revoke", "k_1", "k_9")
     assert code == 1
-    assert err == "sidecar: no key has the id k_9; `sidecar keys list` shows them\n"
+    assert err == "sidecar: no key has the id k_9; `sidecar keys list` shows all ids\n"
     assert desk.listed()[0]["status"] == "active"
 
 
@@ -151,7 +151,7 @@ def test_another_plan_holds_from_now_on_and_all_else_stays(desk):
     code, out, err = desk("plan", "k_1", "pro")
     (after,) = desk.listed()
     assert (code, out) == (0, "")
-    assert f"k_1 is on the plan pro since {after['plan_since']}, before on free" in err
+    assert f"k_1 has the plan pro since {after['plan_since']}, before that free" in err
     assert after == {**before, "plan": "pro", "plan_since": after["plan_since"]}
     since = datetime.now(UTC) - datetime.fromisoformat(after["plan_since"])  # noqa: TID251 - held against the real clock
     assert timedelta(0) <= since < timedelta(minutes=1)
@@ -160,7 +160,7 @@ def test_another_plan_holds_from_now_on_and_all_else_stays(desk):
 # Fails if the moment is written whatever the plan was.
 def test_the_same_plan_again_keeps_its_moment(desk):
     desk(*ONE)
-    assert desk("plan", "k_1", "free") == (0, "", "k_1 is on the plan free already\n")
+    assert desk("plan", "k_1", "free") == (0, "", "k_1 already has the plan free; nothing was changed\n")
     assert desk.listed()[0]["plan_since"] == ""
     desk("plan", "k_1", "pro")
     (before,) = desk.listed()

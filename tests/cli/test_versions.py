@@ -1,6 +1,6 @@
 from importlib.metadata import version
 
-from sidecar.app.form import form
+from sidecar.app.build_variant import build_variant
 from sidecar.cli import versions
 
 
@@ -14,4 +14,4 @@ def test_llhttp_is_named_by_the_release_that_carries_it_and_never_guessed(monkey
 def test_the_line_names_every_part():
     line = versions.line()
     assert all(f"{part} {version(part)}" in line for part in versions.PARTS)
-    assert f" ({form()}, Python 3." in line
+    assert f" ({build_variant()}, Python 3." in line

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from sidecar.config.compile import load_policy
-from sidecar.core.counter import checks_for
+from sidecar.config.compile import load as load_documents
 from sidecar.core.errors import PolicyError
 from sidecar.core.identity import Identity
+from sidecar.core.limits import checks_for
 
 DESIGN = """\
 meters:
@@ -165,6 +165,6 @@ def test_hidden_files_other_files_and_folders_are_not_read(load, tmp_path):
 
 def test_a_folder_without_a_policy_and_a_path_without_anything_are_faults(tmp_path):
     with pytest.raises(PolicyError, match=r"has no \*\.yaml file: put a policy there"):
-        load_policy(tmp_path, {"default"})
+        load_documents(tmp_path, {"default"})
     with pytest.raises(PolicyError, match=r"nope: cannot be read: No such file"):
-        load_policy(tmp_path / "nope", {"default"})
+        load_documents(tmp_path / "nope", {"default"})

@@ -15,7 +15,7 @@ def document(text):
 def test_every_value_has_its_line():
     read_now = document("a: 1\nb:\n  - x\n  - {c: 2,\n     d: 3}\n")
     assert read_now.data == {"a": 1, "b": ["x", {"c": 2, "d": 3}]}
-    lines = {dotted(loc): place.line for loc, place in read_now.places.items()}
+    lines = {dotted(loc): position.line for loc, position in read_now.positions.items()}
     assert lines == {"": 1, "a": 1, "b": 2, "b[0]": 3, "b[1]": 4, "b[1].c": 4, "b[1].d": 5}
 
 
@@ -68,6 +68,8 @@ def test_a_key_that_is_given_twice_names_both_lines():
         ("a: !secret x", "p.yaml:1: a: tags such as !secret are not supported"),
         ("a: &a [*a]", "is nested more than"),
         ("[" * 5_000, "is nested more than"),
+        ("x: 1\na: { b: " + "1" * 5_000 + " }", "p.yaml:2: a.b: is a number of more than 100 digits"),
+        ("a: [-" + "1" * 101 + "]", "p.yaml:1: a[0]: is a number of more than 100 digits"),
     ],
 )
 def test_what_is_not_one_plain_document_is_refused_at_its_line(text, said):

@@ -14,7 +14,7 @@ HEALTH = "routes: [{id: health, match: {path: /healthz}}]\n"
         ("exclude: [{id: all, when: {}, test_keys: false}]", "excludes everything"),
         (
             "exclude: [{id: retry, idempotency_key: 8d}]",
-            "exclude[0].idempotency_key_us: should be less than or equal to",
+            "exclude[0].idempotency_key: should be less than or equal to",
         ),
         ("exclude: [{id: retry, idempotency_key: 24}]", "24 of what? write for example 50ms, 10s or 5m"),
         (

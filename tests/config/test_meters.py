@@ -27,12 +27,12 @@ def rule(text, region="eu"):
             CHAT + "meters: {m: {when: {route: [chta]}}}",
             "p.yaml:2: meters.m.when.route[0]: 'chta' is not defined; did you mean 'chat'?",
         ),
-        ("meters: {m: {when: {status: [20x]}}}", "meters.m.when.status[0]: '20x' is no status: write 2xx or 404"),
-        ("meters: {m: {when: {status: [600]}}}", "'600' is no status"),
-        ("meters: {m: {value: response.byts}}", "'response.byts' is no quantity; did you mean 'response.bytes'?"),
+        ("meters: {m: {when: {status: [20x]}}}", "meters.m.when.status[0]: '20x' is not a status: write 2xx or 404"),
+        ("meters: {m: {when: {status: [600]}}}", "'600' is not a status"),
+        ("meters: {m: {value: response.byts}}", "unknown quantity 'response.byts'; did you mean 'response.bytes'?"),
         (
             "meters: {m: {value: usage.openai.input}}",
-            "meters.m.value: 'usage.openai.input' is no quantity; write usage: openai.input instead",
+            "meters.m.value: unknown quantity 'usage.openai.input'; write usage: openai.input instead",
         ),
         ("meters: {m: {count: 1, value: duration_ms}}", "p.yaml:1: meters.m: has both count and value: keep one"),
         (
@@ -61,14 +61,11 @@ def rule(text, region="eu"):
             GEMINI + "meters: {m: {usage: openai.output}}",
             "meters.m.usage: is read on no route: give one `usage: openai`",
         ),
-        (GEMINI + "meters: {m: {usage: gemni.output}}", "'gemni' is no AI API that is read; did you mean 'gemini'?"),
-        (
-            GEMINI + "meters: {m: {usage: auto.output}}",
-            "'auto' is no AI API that is read; known: anthropic, gemini, openai",
-        ),
+        (GEMINI + "meters: {m: {usage: gemni.output}}", "unknown AI API 'gemni'; did you mean 'gemini'?"),
+        (GEMINI + "meters: {m: {usage: auto.output}}", "unknown AI API 'auto'; known: anthropic, "),
         (
             GEMINI + "meters: {m: {usage: gemini.cached_read}}",
-            "'cached_read' is no kind of usage; did you mean 'cache_read'?",
+            "unknown kind of usage 'cached_read'; did you mean 'cache_read'?",
         ),
         (GEMINI + "meters: {m: {usage: output, count: 1}}", "meters.m: has both count and usage: keep one"),
         (
@@ -84,7 +81,7 @@ def rule(text, region="eu"):
         ("meters: {m: {value: {json: response, pointer: /a, default: 1.5}}}", "1.5 is not a whole number"),
         (
             "meters: {m: {json: response, pointer: /a}}",
-            "meters.m.json: does not stand here: write value: { json: response,",
+            "meters.m.json: does not belong here: write value: { json: response,",
         ),
         ("meters: {m: {when: {json: {request: {tier: a}}}}}", "'tier' is not right: write an RFC 6901 pointer"),
         ("meters: {m: {when: {json: {body: {/tier: a}}}}}", "should be 'request' or 'response'"),
@@ -95,7 +92,7 @@ def rule(text, region="eu"):
         ("meters: {m: {when: {json: {}}}}", "meters.m.when.json: is empty: give at least one"),
         (
             "meters: {m: {when: {json_rpc_method: ['[a]']}}}",
-            "'[a]' is not right: write a name, in which * stands for any",
+            "'[a]' is not right: write a name, in which * is any",
         ),
         ("meters: {m: {value: {lookup: model, table: {'!a': 1}, default: 0}}}", "table: makes no exceptions: what no"),
         ("meters: {m: {value: {lookup: model, table: {a: 1}}}}", "meters.m.value.table: needs a default"),

@@ -20,7 +20,7 @@ class Inner(Model):
 
 
 class Named(Model):
-    elsewhere: ClassVar = {"price": "write it under prices"}
+    moved_fields: ClassVar = {"price": "write it under prices"}
 
     json_: Annotated[str, Field(alias="json")]
     pointer: Any = None
@@ -56,7 +56,7 @@ def test_all_faults_are_told_at_once_in_the_order_of_their_lines():
         "p.yaml:2: row[0].nme: is not known here; did you mean 'name'?",
         "p.yaml:3: row[1].name: should be a valid string",
         "p.yaml:4: inner: should be a mapping of fields to values",
-        f"p.yaml:6: many.x.wait_ms: 5 of what? {WRITE_A_UNIT}",
+        f"p.yaml:6: many.x.wait: 5 of what? {WRITE_A_UNIT}",
     ]
 
 
@@ -95,9 +95,9 @@ def test_the_fields_of_the_form_that_was_written_are_suggested():
     assert faults("either: {json: a, x: b}") == ["p.yaml:1: either.x: is not known here; known: json, pointer"]
 
 
-def test_a_word_that_belongs_elsewhere_is_told_where():
+def test_a_word_that_belongs_to_another_place_is_refused_with_that_place():
     assert faults("either: {json: a, price: 5}") == [
-        "p.yaml:1: either.price: does not stand here: write it under prices"
+        "p.yaml:1: either.price: does not belong here: write it under prices"
     ]
 
 

@@ -19,24 +19,24 @@ def faults(text):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("prices: {}", "prices: does not stand here: prices are a plan's"),
+        ("prices: {}", "prices: does not belong here: prices are a plan's"),
         (
             "wallets: {}",
-            "wallets: does not stand here: a plan's limits say what a balance pays for, and `sidecar wallet",
+            "wallets: does not belong here: a plan's limits say what a balance pays for, and `sidecar wallet",
         ),
-        ("plans: {p: {balance: usd}}", "plans.p.balance: does not stand here: a balance is a limit: write limits: [{"),
+        ("plans: {p: {balance: usd}}", "plans.p.balance: does not belong here: a balance is a limit: write limits: [{"),
         (
             "plans: {p: {grants: []}}",
-            "plans.p.grants: does not stand here: grants are made with `sidecar wallet grant`",
+            "plans.p.grants: does not belong here: grants are made with `sidecar wallet grant`",
         ),
-        ("plans: {p: {seats: 5}}", "plans.p.seats: does not stand here: seats are a customer's"),
+        ("plans: {p: {seats: 5}}", "plans.p.seats: does not belong here: seats are a customer's"),
         (
             "plans: {p: {limits: [{id: a, quota: 1/day, price: 5}]}}",
-            "limits[0].price: does not stand here: prices are the",
+            "limits[0].price: does not belong here: prices are the",
         ),
         (
             "plans: {p: {limits: [{id: a, quota: 1/day, alerts: 5}]}}",
-            "limits[0].alerts: does not stand here: write alert:",
+            "limits[0].alerts: does not belong here: write alert:",
         ),
     ],
 )

@@ -21,12 +21,12 @@ AI = "routes: [{id: r, match: {path: /}, "
         ("routes: [{id: r, match: {path: v1}}]", "p.yaml:1: routes[0].match.path: 'v1' does not begin with a slash"),
         ("routes: [{id: r, match: {path: /v*}}]", "'/v*' has a star inside a segment: `*` is one whole segment"),
         ("routes: [{id: r, match: {path: /**/**}}]", "has `**` twice in a row: once is enough"),
-        ("routes: [{id: r, match: {path: //a}}]", "'//a' is never seen in that spelling: write '/a'"),
+        ("routes: [{id: r, match: {path: //a}}]", "'//a' is not in normal form: write '/a'"),
         ("routes: [{id: r, match: {path: /a/../b}}]", "write '/b'"),
         ("routes: [{id: r, match: {path: /%61}}]", "write '/a'"),
         ("routes: [{id: r, match: {path: /ü}}]", "write '/%C3%BC'"),
         ("routes: [{id: r, match: {path: '/a?x=1'}}]", "'/a?x=1' has a query: only the path is matched"),
-        ("routes: [{id: r, match: {path: '/a%2fb'}}]", "'/a%2fb' is no path: an encoded slash"),
+        ("routes: [{id: r, match: {path: '/a%2fb'}}]", "'/a%2fb' is not a path: an encoded slash"),
         (
             "routes:\n- {id: a, match: {path: /x/*/y}}\n- {id: b, match: {path: /x/*/y}}",
             "p.yaml:3: routes[1].match: is as specific as 'a' at p.yaml:2, and some requests match both: make one path",
@@ -35,14 +35,14 @@ AI = "routes: [{id: r, match: {path: /}, "
             "routes: [{id: r, match: {path: /}, credentials: [{header: X-A, query: k}]}]",
             "p.yaml:1: routes[0].credentials[0]: names one place: header, query, bearer or basic",
         ),
-        (AI + "usage: opnai}]", "p.yaml:1: routes[0].usage: 'opnai' is no AI API that is read; did you mean 'openai'?"),
+        (AI + "usage: opnai}]", "p.yaml:1: routes[0].usage: unknown AI API 'opnai'; did you mean 'openai'?"),
         (
             AI + "usage: openai, estimate: {output: 100, ceiling: 50}}]",
             "routes[0].estimate.ceiling: 50 is below output, 100",
         ),
         (AI + "usage: openai, estimate: {ceiling: 512}}]", "routes[0].estimate.ceiling: 512 is below output, 1024"),
         (AI + "estimate: {output: 100}}]", "routes[0].estimate: needs `usage: openai` or another beside it"),
-        (AI + "drain: 5s}]", "routes[0].drain_ms: needs `usage: openai`"),
+        (AI + "drain: 5s}]", "routes[0].drain: needs `usage: openai`"),
         (AI + "models: {gpt-4*: big}}]\nplans: {p: {features: [big]}}", "routes[0].models: needs `usage: openai`"),
         (
             AI + "usage: openai, models: {'gpt-4*': bgi}}]\nplans: {p: {features: [big]}}",
@@ -52,8 +52,9 @@ AI = "routes: [{id: r, match: {path: /}, "
             AI + "usage: openai, models: {'!o3': f}}]\nplans: {p: {features: [f]}}",
             "models.!o3: makes no exception here",
         ),
-        (AI + "body: 1GiB}]", "routes[0].body_bytes: should be less than or equal to 67108864"),
-        (AI + "usage: openai, drain: 1h}]", "routes[0].drain_ms: should be less than or equal to 600000"),
+        ("routes: [{id: r, match: {path: /}, max_body: abc}]", "routes[0].max_body: 'abc' is not a quantity"),
+        (AI + "body: 1GiB}]", "routes[0].body: should be less than or equal to 67108864"),
+        (AI + "usage: openai, drain: 1h}]", "routes[0].drain: should be less than or equal to 600000"),
     ],
 )
 def test_each_fault_is_told_at_its_line_with_what_would_be_right(faults, text, said):

@@ -30,6 +30,16 @@ def test_a_redis_url_is_taken_apart():
     assert Redis(url="redis://h:1/2").endpoint.hosts == (Address("h", 1),)
 
 
+# Fails if a setting of redis.tls is left out, or reaches a connection without TLS.
+def test_tls_settings_are_part_of_the_endpoint_where_it_speaks_tls():
+    tls = {"ca": "ca.pem", "cert": "own.pem", "key": "own.key", "verify": False}
+    names = {"ssl_ca_certs": "ca.pem", "ssl_certfile": "own.pem", "ssl_keyfile": "own.key"}
+    endpoint = Redis(url="rediss://h", tls=tls).endpoint
+    assert dict(endpoint.ssl) == names | {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
+    assert Redis(url="rediss://h").endpoint.ssl == ()
+    assert Redis(url="redis://h", tls=tls).endpoint.ssl == ()
+
+
 def test_one_url_may_be_written_for_a_list_of_one():
     one = Url(tls=False, host="a", port=1)
     assert Upstream(urls="http://a:1").urls == Upstream(urls=["http://a:1"]).urls == (one,)

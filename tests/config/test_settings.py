@@ -86,7 +86,7 @@ def test_quantities_take_human_forms(write):
 
 def test_a_bare_number_where_a_unit_is_meant_is_a_fault(write):
     # Kong #14995
-    assert faults(write("redis: {url: redis://h, timeout: 50}"))[0].startswith("1: redis.timeout_ms: 50 of what? write")
+    assert faults(write("redis: {url: redis://h, timeout: 50}"))[0].startswith("1: redis.timeout: 50 of what? write")
 
 
 def test_the_environment_wins_over_the_file(write):
@@ -120,7 +120,7 @@ def test_a_fault_from_the_environment_names_the_variable(write):
     assert faults(write(WHOLE), env) == [
         "SIDECAR_WORKER: no setting has this name; did you mean 'workers'? (SIDECAR_REDIS__URL sets redis.url)",
         "SIDECAR_JOURNAL__DURABILITY: journal.durability: should be 'os', 'interval' or 'always', not 'osx'",
-        f"SIDECAR_REDIS__TIMEOUT: redis.timeout_ms: 50 of what? {WRITE_A_UNIT}",
+        f"SIDECAR_REDIS__TIMEOUT: redis.timeout: 50 of what? {WRITE_A_UNIT}",
     ]
 
 
@@ -178,11 +178,11 @@ def test_all_faults_of_a_file_are_told_at_once_with_their_lines(write):
         ),
         (
             "journal: {cap: 64MiB}",
-            "1: journal.cap_bytes: is less than two segments a worker: raise cap, or lower segment",
+            "1: journal.cap: is less than two segments a worker: raise cap, or lower segment",
         ),
         (
             "workers: 3\nredis: {url: redis://h}\njournal: {cap: 320MiB}",  # fails if the workers are not counted
-            "3: journal.cap_bytes: is less than two segments a worker: raise cap, or lower segment",
+            "3: journal.cap: is less than two segments a worker: raise cap, or lower segment",
         ),
         (
             "kafka:\n  bootstrap_servers: a:1\n  security: {protocol: SASL_SSL}",

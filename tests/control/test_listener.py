@@ -1,9 +1,7 @@
-import contextlib
-
 import aiohttp
 import pytest
 
-from sidecar.control.listener import serve
+from sidecar.control.listener import application, serve
 from sidecar.control.stats import ChildView, NodeView, PolicyView, Totals
 
 
@@ -17,63 +15,73 @@ class Node:
         return NodeView("1.0", 1, self.draining, [child], PolicyView("p1"), Totals())
 
 
-@contextlib.asynccontextmanager
-async def asking(node):
-    runner, where = await serve(node, "127.0.0.1", 0)
-    try:
-        async with aiohttp.ClientSession(f"http://{where}") as session:
-            yield session
-    finally:
-        await runner.cleanup()
+@pytest.fixture
+def get(aiohttp_client):
+    async def get(node, path, **options):
+        client = await aiohttp_client(application(node))
+        return await client.get(path, **options)
+
+    return get
 
 
-async def test_livez_answers_whatever_the_children_do():
-    async with asking(Node(ready=False, reasons=["starting"])) as session, session.get("/livez") as answer:
-        assert (answer.status, await answer.json()) == (200, {"status": "alive"})
+async def test_livez_answers_whatever_the_children_do(get):
+    answer = await get(Node(ready=False, reasons=["starting"]), "/livez")
+    assert (answer.status, await answer.json()) == (200, {"status": "alive"})
 
 
-async def test_readyz_is_200_when_nothing_stands_against_it():
-    async with asking(Node()) as session, session.get("/readyz") as answer:
-        assert (answer.status, await answer.json()) == (200, {"status": "ready", "reasons": []})
+async def test_readyz_is_200_when_nothing_stands_against_it(get):
+    answer = await get(Node(), "/readyz")
+    assert (answer.status, await answer.json()) == (200, {"status": "ready", "reasons": []})
 
 
-async def test_readyz_is_503_and_says_why():
+async def test_readyz_is_503_and_says_why(get):
     node = Node(ready=False, reasons=["redis has not answered yet: refused"], away={"redis": "refused"})
-    async with asking(node) as session, session.get("/readyz") as answer:
-        assert answer.status == 503
-        assert await answer.json() == {
-            "status": "not ready",
-            "reasons": ["worker-0: redis has not answered yet: refused"],
-            "degraded": {"worker-0 redis": "refused"},
-        }
+    answer = await get(node, "/readyz")
+    assert answer.status == 503
+    assert await answer.json() == {
+        "status": "not ready",
+        "reasons": ["worker-0: redis has not answered yet: refused"],
+        "degraded": {"worker-0 redis": "refused"},
+    }
 
 
-async def test_a_store_that_went_away_later_is_told_and_does_not_take_the_node_out():
-    async with asking(Node(away={"redis": "gone"})) as session, session.get("/readyz") as answer:
-        assert answer.status == 200
-        assert (await answer.json())["degraded"] == {"worker-0 redis": "gone"}
+async def test_a_store_that_went_away_later_is_told_and_does_not_take_the_node_out(get):
+    answer = await get(Node(away={"redis": "gone"}), "/readyz")
+    assert answer.status == 200
+    assert (await answer.json())["degraded"] == {"worker-0 redis": "gone"}
 
 
-async def test_a_draining_node_is_not_ready():
+async def test_a_draining_node_is_not_ready(get):
     node = Node()
     node.draining = True
-    async with asking(node) as session, session.get("/readyz") as answer:
-        assert (answer.status, (await answer.json())["reasons"]) == (503, ["draining"])
+    answer = await get(node, "/readyz")
+    assert (answer.status, (await answer.json())["reasons"]) == (503, ["draining"])
 
 
 @pytest.mark.parametrize(
     ("accept", "kind"),
     [("", "text/plain"), ("application/openmetrics-text;version=1.0.0", "application/openmetrics-text")],
 )
-async def test_metrics_come_in_the_format_that_is_asked_for(accept, kind):
-    async with asking(Node()) as session, session.get("/metrics", headers={"Accept": accept}) as answer:
-        assert (answer.status, answer.content_type) == (200, kind)
-        assert 'sidecar_child_ready{process="worker-0"} 1.0' in await answer.text()
+async def test_metrics_come_in_the_format_that_is_asked_for(get, accept, kind):
+    answer = await get(Node(), "/metrics", headers={"Accept": accept})
+    assert (answer.status, answer.content_type) == (200, kind)
+    assert 'sidecar_child_ready{process="worker-0"} 1.0' in await answer.text()
 
 
-async def test_status_shows_every_child():
-    async with asking(Node()) as session, session.get("/status") as answer:
-        body = await answer.json()
+async def test_status_shows_every_child(get):
+    answer = await get(Node(), "/status")
+    body = await answer.json()
     assert body["ready"] is True
     assert body["children"][0]["name"] == "worker-0"
     assert body["policy"]["version"] == "p1"
+
+
+# Fails if the application listens on another port than the one that it returns, or outlives its clean-up.
+async def test_the_listener_is_reachable_at_the_address_that_it_returns_until_it_is_cleaned_up():
+    runner, address = await serve(Node(), "127.0.0.1", 0)
+    async with aiohttp.ClientSession(f"http://{address}") as session:
+        async with session.get("/livez") as answer:
+            assert answer.status == 200
+        await runner.cleanup()
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await session.get("/livez")

@@ -18,14 +18,23 @@ def view():
     totals = Totals(
         requests={"chat|2xx": 7, "a|b|4xx": 1},
         denials={"burst|enforce": 2, "trial|shadow": 3},
-        counts={"records": 9, "degraded_us": 1_500_000, "odd": 4},
+        counts={
+            "records": 9,
+            "degraded_us": 1_500_000,
+            "odd": 4,
+            "tls_refused|other": 1,
+            "drift|monthly": 6,
+            "drifted": 2,
+        },
         added_us=histogram,
     )
-    worker = ChildView("worker-0", 1, True, [], {}, 2, {"gauges": {"connections": 3}}, "", 2_500_000, 4096)
-    shipper = ChildView("shipper", 2, False, ["starting"], {}, 0, {"ages_us": {"journal_oldest": 250_000}})
-    return NodeView(
-        "1.0", 1_000_000, False, [worker, shipper], PolicyView("p7", 3_000_000, 4_000_000, 1, ["x"]), totals, "pure"
-    )
+    gauges = {"connections": 3, "upstream_open|api": 5, "upstream_idle|api": 4, "upstream_open|llm": 1}
+    worker = ChildView("worker-0", 1, True, [], {}, 2, {"gauges": gauges}, "", 2_500_000, 4096)
+    more = ChildView("worker-1", 3, True, [], {}, 0, {"gauges": {"upstream_open|api": 2}})
+    shipper = ChildView("shipper", 2, False, ["starting"], {}, 0)
+    own = {"gauges": {"journal_backlog_bytes": 8_192}, "ages_us": {"journal_oldest": 250_000}}
+    policy = PolicyView("p7", 3_000_000, 4_000_000, 1, ["x"])
+    return NodeView("1.0", 1_000_000, False, [worker, more, shipper], policy, totals, "pure", own=own)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +59,11 @@ def samples():
         (("sidecar_degraded_seconds_total",), 1.5),
         (("sidecar_events_total", "odd"), 4),
         (("sidecar_open_connections",), 3),
+        (("sidecar_upstream_open_connections", "api"), 7),
+        (("sidecar_upstream_open_connections", "llm"), 1),
+        (("sidecar_upstream_idle_connections", "api"), 4),
         (("sidecar_journal_oldest_seconds",), 0.25),
+        (("sidecar_journal_backlog_bytes",), 8_192),
         (("sidecar_added_seconds_bucket", "5e-05"), 0),
         (("sidecar_added_seconds_bucket", "0.0001"), 1),
         (("sidecar_added_seconds_bucket", "1.0"), 1),

@@ -35,3 +35,20 @@ def test_a_node_is_not_ready_for_every_reason_that_a_child_has():
     assert node(good).reasons() == []
     assert node(good, bad).reasons() == ["worker-1: starting", "worker-1: no redis"]
     assert node(good, draining=True).reasons() == ["draining"]
+
+
+def test_a_shipper_that_cannot_ship_is_told_and_does_not_take_the_node_out():
+    # Fails if `serves` is not looked at in `reasons`.
+    good = ChildView("worker-0", 1, ready=True, reasons=[], away={}, restarts=0)
+    away = {"kafka": "refused"}
+    stuck = ChildView("shipper", 2, ready=False, reasons=["a", "b"], away=away, restarts=0, serves=False)
+    assert node(good, stuck).reasons() == []
+    assert node(good, stuck).degraded() == {"shipper": "a; b", "shipper kafka": "refused"}
+
+
+# Fails if a cause that keeps the shipper from its start is told under two names.
+def test_the_same_cause_is_one_entry():
+    why = "no connection to kafka.bootstrap_servers (h:1): connection refused"
+    reasons = [f"kafka has not answered yet: {why}"]
+    shipper = ChildView("shipper", 1, ready=False, reasons=reasons, away={"kafka": why}, restarts=0, serves=False)
+    assert node(shipper).degraded() == {"shipper": reasons[0]}

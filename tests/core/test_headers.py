@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.core.counter import checks_for
 from sidecar.core.decision import Decision
 from sidecar.core.headers import denial_problem, ratelimit_fields, retry_after, warning_fields, x_ratelimit_fields
 from sidecar.core.identity import Identity
+from sidecar.core.limits import checks_for
 from sidecar.core.policy import Limit
 
 NOW_US = 1_795_239_000_000_000
@@ -26,8 +26,7 @@ def decision(*limits, remaining=(), reset_us=(), violated=-1, costs=None, shadow
 
 
 def lines(fields):
-    assert fields.endswith(b"\r\n")
-    return fields.decode().split("\r\n")[:-1]
+    return [f"{name.decode()}: {value.decode()}" for name, value in fields]
 
 
 def test_policies_and_what_is_left_are_told_as_in_the_draft():
@@ -70,8 +69,8 @@ def test_shadow_limits_are_not_spoken_of():
     shadow = replace(monthly, id="trial", stage="shadow")
     fields = ratelimit_fields(decision(shadow, burst, remaining=(1, 2)))
     assert lines(fields) == ['RateLimit-Policy: "burst";q=100;w=60', 'RateLimit: "burst";r=2;t=0']
-    assert ratelimit_fields(decision(shadow, remaining=(1,))) == b""
-    assert x_ratelimit_fields(decision(shadow, remaining=(1,))) == b""
+    assert ratelimit_fields(decision(shadow, remaining=(1,))) == []
+    assert x_ratelimit_fields(decision(shadow, remaining=(1,))) == []
 
 
 # Fails if money is told: no field of the draft has a unit for it.
@@ -81,7 +80,7 @@ def test_balances_and_what_they_pay_for_are_not_spoken_of():
     assert lines(x_ratelimit_fields(decision(spent, credit, burst, remaining=(-5, 0, 2), violated=1)))[1] == (
         "X-RateLimit-Remaining: 2"
     )
-    assert x_ratelimit_fields(decision(spent, credit, violated=1)) == b""
+    assert x_ratelimit_fields(decision(spent, credit, violated=1)) == []
 
 
 def test_a_soft_limit_that_is_used_up_warns_and_a_shadow_is_silent():
@@ -90,8 +89,8 @@ def test_a_soft_limit_that_is_used_up_warns_and_a_shadow_is_silent():
     assert lines(warning_fields(decision(soft, shadow, shadowed=(0, 1)))) == [
         'Sidecar-Warning: limit "monthly" is used up; see https://example.com/upgrade'
     ]
-    assert warning_fields(decision(soft)) == b""
-    assert warning_fields(decision(replace(soft, link=""), shadowed=(0,))).endswith(b" is used up\r\n")
+    assert warning_fields(decision(soft)) == []
+    assert warning_fields(decision(replace(soft, link=""), shadowed=(0,)))[0][1].endswith(b" is used up")
 
 
 def test_a_link_cannot_end_its_line():
@@ -102,8 +101,8 @@ def test_a_link_cannot_end_its_line():
 
 
 def test_no_limits_no_fields():
-    assert ratelimit_fields(decision()) == b""
-    assert x_ratelimit_fields(decision()) == b""
+    assert ratelimit_fields(decision()) == []
+    assert x_ratelimit_fields(decision()) == []
 
 
 @pytest.mark.parametrize(
@@ -173,3 +172,30 @@ def test_a_request_that_can_never_pass_is_told_so():
 def test_ids_are_text_in_a_problem_whatever_braces_they_have():
     problem = denial_problem(decision(replace(monthly, id="{x}"), violated=0))
     assert problem.detail == "limit {x} of 10000 requests is used up for now"
+
+
+# Fails if what nobody knows is told as used up: a loss of the store would look like customers over all their limits.
+@pytest.mark.parametrize(
+    ("unknown", "seconds", "why"),
+    [("lost", 60, "after a loss of the counter store; the operator"), ("away", 69_783, "the counter store does not")],
+)
+def test_usage_that_is_unknown_is_not_told_as_used_up(unknown, seconds, why):
+    denied = decision(monthly, burst, reset_us=(69_783_000_000, 0), violated=0)
+    denied.unknown, denied.mode = unknown, "degraded"
+    problem = denial_problem(denied)
+    assert (problem.status, problem.slug) == (429, "usage-unknown")
+    assert problem.detail.startswith(f"usage of limit monthly is unknown{': ' if unknown == 'away' else ' '}{why}")
+    assert problem.headers == ((b"Retry-After", b"%d" % seconds),)
+    assert lines(ratelimit_fields(denied)) == [
+        'RateLimit-Policy: "monthly";q=10000;w=2592000, "burst";q=100;w=60',
+        'RateLimit: "monthly";r=0;t=69783',
+    ]
+    assert lines(x_ratelimit_fields(denied))[0] == "X-RateLimit-Limit: 10000"
+
+
+def test_a_balance_that_is_unknown_is_in_no_field():
+    denied = decision(monthly, credit, violated=1)
+    denied.unknown, denied.mode = "away", "degraded"
+    assert lines(ratelimit_fields(denied)) == ['RateLimit-Policy: "monthly";q=10000;w=2592000']
+    assert x_ratelimit_fields(denied) == []
+    assert denial_problem(denied).slug == "balance-unknown"

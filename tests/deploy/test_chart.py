@@ -13,10 +13,10 @@ from jsonschema import Draft7Validator
 
 from sidecar.app.supervisor import GRACE_SECONDS
 from sidecar.cli.kafka import init
-from sidecar.config.compile import load_policy
+from sidecar.config.compile import load as load_documents
 from sidecar.config.settings import load_settings
 from sidecar.control.listener import application
-from sidecar.edge.file_keys import KeyFile
+from sidecar.edge.keys.file_keys import KeyFile
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy/helm/metering-sidecar"
@@ -113,7 +113,7 @@ def test_the_settings_load_with_the_secret_environment(values, tmp_path):
 def test_the_policies_load(values, tmp_path):
     for name, text in values["policies"].items():
         (tmp_path / name).write_text(text)
-    assert load_policy(tmp_path, set(values["config"]["upstreams"])).plans
+    assert load_documents(tmp_path, set(values["config"]["upstreams"])).policy.plans
 
 
 def test_the_key_file_is_one(tmp_path):
@@ -189,4 +189,5 @@ def test_the_image_is_built_from_files_that_are_there_and_has_all_that_the_build
     copied = " ".join(sources).split()
     assert [name for name in copied if not (ROOT / name).exists()] == []
     # Fails if LICENSE, README.md or the build's hook is no longer copied: hatchling reads them all.
-    assert set(copied) == {"pyproject.toml", "hatch_build.py", "README.md", "LICENSE", "sidecar"}
+    built_from = {"pyproject.toml", "hatch_build.py", "README.md", "LICENSE", "sidecar"}
+    assert set(copied) == built_from | {"requirements/build.txt", "requirements/run.txt"}

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from sidecar.app.verify import verify
+from sidecar.records.verify import verify
 from tests.e2e.harness import Answer, body_of
 
 Records = list[dict[str, Any]]
@@ -32,6 +32,19 @@ def numbered(records: Records) -> None:
         assert sorted(numbers) == list(range(1, len(numbers) + 1)), f"{source}: {_gaps(numbers)}"
     report = verify(orjson.dumps(record) for record in records)
     assert report.whole, report
+    _totalled(records)
+
+
+def _totalled(records: Records) -> None:
+    """Each checkpoint's totals are the sum of its source's records before it, those of a recovery included."""
+    # Fails if a worker does not add what its start closed to its totals (conservation V10).
+    sums: dict[str, Counter[str]] = defaultdict(Counter)
+    for record in sorted(records, key=lambda record: record["sequence"]):
+        used = sums[record["source"]]
+        if record["type"] == "sidecar.checkpoint.v1":
+            assert used == Counter(record["data"]["totals"]), record
+        else:
+            used.update(record["data"].get("usage", {}))
 
 
 def once(records: Records) -> dict[str, dict[str, Any]]:
@@ -39,6 +52,17 @@ def once(records: Records) -> dict[str, dict[str, Any]]:
     copies = [id_ for id_, number in Counter(record["id"] for record in records).items() if number > 1]
     assert not copies, f"recorded more than once: {copies[:5]}"
     return {record["id"]: record for record in records}
+
+
+def denied(answers: Iterable[Answer], denials: Records) -> Records:
+    """Each refusal has a record of its own or is counted in one summary; those of their own are returned."""
+    refused = {answer.id: answer for answer in answers if answer.status == 429}
+    alone = [record for record in denials if record["type"] == "sidecar.denial.v1"]
+    assert once(alone).keys() <= refused.keys()
+    assert all(record["data"]["path"].split("/")[2] == refused[record["id"]].nonce for record in alone)
+    summed = sum(record["data"]["count"] for record in denials if record["type"] == "sidecar.denial-summary.v1")
+    assert len(alone) + summed == len(refused), f"{len(alone)} records and {summed} summed, {len(refused)} refused"
+    return alone
 
 
 def joined(answers: Iterable[Answer], seen: Records, records: Records) -> None:

@@ -22,8 +22,9 @@ import aiohttp
 import orjson
 
 from sidecar.core.identity import digest, make_key, stored
-from tests.app.node import Node
-from tests.edge.shipping import read_topic
+from tests.app.node import Node, end
+from tests.edge.kafka.topics import read_topic
+from tests.servers.connections import abort_connections
 from tests.servers.redis import free_port
 
 PATIENCE_S = 20
@@ -81,7 +82,7 @@ class Origin:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # the transports close in the next turn
+        await abort_connections(self.port)
         self._log.close()
 
     def seen(self) -> list[dict[str, Any]]:
@@ -255,6 +256,10 @@ class House:
             assert time.monotonic() < deadline, told
             await asyncio.sleep(0.02)
 
+    async def all_ready(self) -> None:
+        """All children are: before, one worker accepts the connections of the others."""
+        await self.node.until(lambda status: all(child["ready"] for child in status["children"]))
+
     async def totals(self) -> dict[str, int]:
         """The node's own counts, by their names in `control.stats`, over all children."""
         found: Counter[str] = Counter()
@@ -294,7 +299,7 @@ def environment() -> dict[str, str]:
 def counters(redis: Any, customer: str, limit: str) -> dict[str, int]:
     """What docs/redis-keys.md calls `sc:{customer}:limit:scope:window`, summed over windows: units by scope."""
     found: Counter[str] = Counter()
-    for key in redis.scan_iter(f"sc:{{{customer}}}:{limit}:*"):
+    for key in redis.scan_iter(f"sc:{{{customer}}}:[a-z]={limit}:*"):
         scope = key.decode().split(":")[3]
         found[scope] += int(redis.get(key))
     return found
@@ -384,9 +389,7 @@ async def house(
             await node.node.started()
             yield node
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await end(process)
         await origin.stop()
 
 

@@ -22,12 +22,14 @@ import redis.asyncio
 from aiohttp import web
 from jsonschema import Draft202012Validator
 
-from sidecar.app.verify import verify
-from sidecar.app.wallets import audit, nanos_of, told
 from sidecar.core.identity import digest, make_key, stored
+from sidecar.core.price.book import EVERY
 from sidecar.core.price.wallet import Grant
 from sidecar.core.record import record_schema
-from sidecar.edge.redis_wallet import EVERY, RedisWallet
+from sidecar.edge.redis.wallet import RedisWallet
+from sidecar.records.verify import verify
+from sidecar.wallets.audit import audit
+from sidecar.wallets.text import describe_wallet, nanos_of
 from tests.app.node import Node, node
 from tests.e2e.stage import served
 
@@ -129,7 +131,7 @@ class Shop:
             book = await wallet.read(EVERY)
         found = audit(book)
         assert found.whole, found
-        return told(book)
+        return describe_wallet(book)
 
     @contextlib.asynccontextmanager
     async def _wallet(self, customer: Customer, unit: str) -> AsyncIterator[RedisWallet]:
@@ -170,6 +172,7 @@ async def shop(
         clean = {name: value for name, value in os.environ.items() if not name.startswith("SIDECAR_")}
         crowd = aiohttp.TCPConnector(limit=0)  # as many connections as there are customers who wait
         async with node(folder, **own) as running, aiohttp.ClientSession(connector=crowd) as session:
+            await running.until(_all_accept)
             made = Shop(running, session, clean | own)
             yield made
             made.hold_records()
@@ -181,3 +184,8 @@ def api(*routes: tuple[str, str, Callable[[web.Request], Any]]) -> web.Applicati
     for method, path, handler in routes:
         app.router.add_route(method, path, handler)
     return app
+
+
+def _all_accept(status: dict[str, Any]) -> bool:
+    """Until then one worker accepts the connections of another that is starting."""
+    return all(child["listening"] for child in status["children"] if child["name"].startswith("worker"))

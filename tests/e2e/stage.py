@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from tests.app.node import KEY, node
+from tests.servers.connections import abort_connections
 
 WITH_KEY = {"X-Api-Key": KEY}
 OPEN = """\
@@ -81,10 +82,12 @@ async def served(app, **how):
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, **how).start()
+    port = runner.addresses[0][1]
     try:
-        yield f"http{'s' if how else ''}://127.0.0.1:{runner.addresses[0][1]}"
+        yield f"http{'s' if how else ''}://127.0.0.1:{port}"
     finally:
         await runner.cleanup()
+        await abort_connections(port)
 
 
 def free_port():

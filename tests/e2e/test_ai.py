@@ -70,7 +70,7 @@ class Stand:
 
     def reserved(self):
         """What the quota of tokens holds, on Redis."""
-        [key] = self.redis.cli.keys("sc:{c1}:tokens:*")
+        [key] = self.redis.cli.keys("sc:{c1}:q=tokens:*")
         return int(self.redis.cli.get(key))
 
     async def leave(self):

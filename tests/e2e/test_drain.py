@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.app.worker import last_in
 from tests.e2e.books import exchanges, joined, numbered, once, usage
 from tests.e2e.harness import Caller, Traffic, body_of, counters, house
 
@@ -93,23 +92,6 @@ async def _asks_and_waits(running, nonce, size):
     return reader, writer
 
 
-async def test_connections_that_wait_in_the_kernel_are_let_in_before_the_port_closes():
-    # Fails if the port is just closed: to these clients, who are connected, that is a reset.
-    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
-    where = server.sockets[0].getsockname()
-    clients = [socket.create_connection(where) for _ in range(3)]  # the loop does not run, so nobody accepts them
-    came = last_in(server)
-    server.close()
-    for each in came:
-        each.sendall(b"in")
-        each.close()
-    assert [client.recv(9) for client in clients] == [b"in"] * 3
-    for client in clients:
-        client.close()
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(where)
-
-
 async def test_a_drain_takes_no_longer_than_it_may_while_redis_is_owed(tmp_path, make_redis, kafka_server):
     # Fails if what is owed to Redis is waited for `drain_seconds` more: the supervisor kills who takes so long.
     redis = make_redis()
@@ -176,7 +158,7 @@ async def test_a_revoked_key_is_refused_by_both_workers_within_a_second_under_tr
         workers=2,
         keys="keys: { redis: true }",
     ) as running:
-        await running.ready()
+        await running.all_ready()
         config = str(tmp_path / "sidecar.yaml")
         for name, customer in (("k-one", "c-one"), ("k-two", "c-two")):
             who = ("--customer", customer, "--subject", "s", "--plan", "wide", "--id", name)

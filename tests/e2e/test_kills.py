@@ -114,7 +114,7 @@ async def test_kills_of_the_shipper_ship_each_record_once(tmp_path, make_redis, 
 
 
 async def test_a_kill_of_the_broker_costs_no_record_and_no_answer(tmp_path, make_redis, kafka_server, dice):
-    # The mutations of the shipper are in tests/edge/test_shipper.py: a patient commit outlives an outage this short.
+    # tests/edge/shipping/test_shipper.py has the shipper's mutations: a patient commit outlives an outage this short.
     redis = make_redis()
     more = "journal: { segment_bytes: 65536 }"
     async with house(

@@ -192,7 +192,7 @@ async def test_an_answer_before_the_body_has_ended_reaches_the_client(before):
     writer.write(
         f"PUT /too-large HTTP/1.1\r\nHost: a\r\nX-Api-Key: {KEY}\r\nContent-Length: 100000000\r\n\r\n".encode()
     )
-    writer.write(LARGE[:500_000])
+    writer.write(LARGE[:10_000])  # uvicorn ends with a reset what it has not read, and a reset can overtake the answer
     head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
     assert head.startswith(b"HTTP/1.1 413")
     (length,) = re.findall(rb"(?i)content-length: (\d+)", head)
@@ -491,7 +491,7 @@ async def every_credential(tmp_path_factory):
         yield node, session
 
 
-# Fails if strip_credential or dropped_with is not asked.
+# Fails if strip_keys or dropped_with is not asked.
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("name", CREDENTIALS)
 @pytest.mark.parametrize("kept", [False, True])

@@ -77,9 +77,13 @@ async def test_of_two_hundred_at_once_exactly_those_are_served_that_the_wallet_p
     Mutations: the charge is looked at and taken in two steps; a denial takes its part; the settle charges again.
     """
     gate = Gate(lambda: web.Response(text="served"))
-    two_workers = {"WORKERS": "2", "LISTEN": f"127.0.0.1:{free_port()}"}
+    settings = {
+        "WORKERS": "2",
+        "LISTEN": f"127.0.0.1:{free_port()}",
+        "JOURNAL__DENIALS__PER_LIMIT": "1000",  # a record for each denial
+    }
     async with shop(
-        tmp_path, CALLS, [ANN], api(("GET", "/{path:.*}", gate.answer)), make_redis().url, **two_workers
+        tmp_path, CALLS, [ANN], api(("GET", "/{path:.*}", gate.answer)), make_redis().url, **settings
     ) as running:
         await running.grant(ANN, "1.00", "usd")
         asked = [begun(running.ask(ANN, f"/call/{number}")) for number in range(200)]
@@ -186,11 +190,13 @@ async def test_a_debt_is_paid_by_the_next_grant_before_anything_else(tmp_path, m
 async def test_what_a_killed_worker_held_is_given_back_when_its_time_is_over(tmp_path, make_redis):
     """litellm #27639 (reservations leaked, so honest calls were refused). Mutation: holds never end."""
     gate = Gate(lambda: web.Response(text="served"))
-    app = api(("GET", "/held", gate.answer), ("GET", "/ok", _served))
+    app = api(("POST", "/held", gate.answer), ("GET", "/ok", _served))
     same_port = {"LISTEN": f"127.0.0.1:{free_port()}"}
     async with shop(tmp_path, CALLS, [ANN], app, make_redis().url, **same_port) as running:
         await running.grant(ANN, "0.02", "usd")
-        asked = begun(running.ask(ANN, "/held"))
+        asked = begun(
+            running.ask(ANN, "/held", {})
+        )  # a POST: this client sends a GET again when its connection is lost
         await until(lambda: gate.seen, "the exchange at the upstream")
         os.kill(await worker_pid(running.node), signal.SIGKILL)
         with pytest.raises(Exception):  # noqa: B017, PT011 - whatever its connection's end looks like to the client

@@ -31,11 +31,11 @@ async def echo(connection):
 
 
 @contextlib.asynccontextmanager
-async def tunnel(folder, handler, policy=None, **how):
+async def tunnel(folder, handler, policy=None, more=None, **how):
     """A node before a WebSocket server; gives the node and the URL of the tunnel."""
     async with serve(handler, "127.0.0.1", 0, **{**PLAIN, **how}) as server:
         port = server.sockets[0].getsockname()[1]
-        given = {} if policy is None else {"policy": policy}
+        given = (more or {}) | ({} if policy is None else {"policy": policy})
         async with sidecar(folder, f"http://127.0.0.1:{port}", **given) as running:
             yield running, running.where.replace("http", "ws") + "/ws"
 
@@ -261,6 +261,33 @@ async def test_a_tunnel_holds_its_slot_until_it_ends(tmp_path):
         async with join(url) as second:
             await second.send("again")
             assert await second.recv() == "again"
+
+
+# Fails if the worker does not call `counters.extend`: one more tunnel is let in for each `expiry`, without end.
+@pytest.mark.redis
+@pytest.mark.parametrize("where", ["memory", "redis", "away"])
+async def test_a_slot_is_held_for_as_long_as_its_tunnel_is_open(tmp_path, make_redis, where):
+    policy = "plans: { free: { limits: [{ id: tunnels, concurrency: 1, scope: key, expiry: 1s }] } }\n"
+    redis = make_redis(start=where == "redis")
+    more = {} if where == "memory" else {"REDIS__URL": redis.url}
+    async with tunnel(tmp_path, echo, policy=policy, more=more) as (_, url), join(url) as first:
+        for _ in range(25):
+            with pytest.raises(InvalidStatus) as refused:
+                async with join(url):
+                    pass
+            assert refused.value.response.status_code == 429
+            await asyncio.sleep(0.1)
+        await first.send("still here")
+        assert await first.recv() == "still here"
+        await first.close()
+        async with asyncio.timeout(10):  # until the slot is back, which nobody waits for
+            while True:
+                with contextlib.suppress(InvalidStatus):
+                    async with join(url) as second:
+                        await second.send("again")
+                        assert await second.recv() == "again"
+                        break
+                await asyncio.sleep(0.05)
 
 
 async def test_a_compressed_tunnel_with_pings_is_left_as_it_is(tmp_path):

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from sidecar.core.counter import checks_for
 from sidecar.core.decision import Decision
 from sidecar.core.identity import Identity
+from sidecar.core.limits import checks_for
 from sidecar.core.policy import Limit
-from sidecar.edge.memory_alerts import AGAIN_US
+from sidecar.edge.memory.alerts import AGAIN_US
 
 ANN = Identity("k_ann", "app-ann", "cust-ann", "free")
 BOB = Identity("k_bob", "app-bob", "cust-bob", "free")
@@ -26,7 +26,7 @@ def look(alerts, *decisions):
     """The percents that are handed over; nothing is written down."""
     found = []
     for each in decisions:
-        alerts.look(each, found.append)
+        alerts.evaluate(each, found.append)
     return [alert.percent for alert in found]
 
 
@@ -39,7 +39,7 @@ def tell(alerts, *decisions):
         alerts.wrote(alert)
 
     for each in decisions:
-        alerts.look(each, write)
+        alerts.evaluate(each, write)
     return found
 
 

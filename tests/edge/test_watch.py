@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from sidecar.edge.watch import MAX_FILES, Watch, look
+from sidecar.edge.watch import MAX_FILES, Watch, snapshot
 
 TICK_S = 0.01
 
@@ -165,4 +165,4 @@ async def test_a_stopped_watch_looks_no_more(tmp_path):
 def test_a_folder_of_very_many_files_is_looked_at_within_a_bound(tmp_path):
     for number in range(MAX_FILES + 10):
         (tmp_path / f"{number}.yaml").touch()
-    assert len(look([tmp_path])) == MAX_FILES
+    assert len(snapshot([tmp_path])) == MAX_FILES

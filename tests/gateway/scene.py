@@ -17,7 +17,7 @@ class Scene(Setting):
         if key:
             pairs.append((b"X-Api-Key", key.encode()))
         self.client = PaperClient()
-        self.exchange = serve(self.house, read_request((method, target, minor), pairs, HeadLimits()), self.client)
+        self.exchange = serve(self.context, read_request((method, target, minor), pairs, HeadLimits()), self.client)
         return self.exchange
 
     @property
@@ -26,7 +26,7 @@ class Scene(Setting):
 
     @property
     def members(self):
-        return orjson.loads(self.client.sent.partition(b"\r\n\r\n")[2])
+        return orjson.loads(self.client.content)
 
     @property
     def problem(self):
@@ -39,4 +39,4 @@ class Scene(Setting):
 
     def at_rest(self):
         """Nothing is open: every exchange was counted in and out, and no slot is held."""
-        return self.house.inflight == 0 and self.house.idle.is_set() and self.counters.used("slots") == 0
+        return self.context.open.number == 0 and self.context.open.idle.is_set() and self.counters.used("slots") == 0

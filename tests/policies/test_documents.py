@@ -9,7 +9,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from sidecar.config.compile import load_policy
+from sidecar.config.compile import load as load_documents
 from sidecar.config.policies import policy_schema
 from sidecar.core.errors import PolicyError
 from sidecar.core.price import rate
@@ -24,7 +24,7 @@ SCHEMA = FOLDER / "policy.schema.json"
 
 @pytest.mark.parametrize("path", [FOLDER, *DOCUMENTS], ids=lambda path: path.name)
 def test_every_shipped_policy_loads_by_itself(path):
-    policy = load_policy(path, {"default"})
+    policy = load_documents(path, {"default"}).policy
     assert all(policy.terms(plan, route).limits for plan in policy.plans for route in policy.routes)
 
 
@@ -32,7 +32,7 @@ def test_every_shipped_policy_loads_by_itself(path):
 def test_every_policy_in_the_manual_loads_and_holds_to_the_schema(example, tmp_path):
     path = tmp_path / "policy.yaml"
     path.write_text(example)
-    load_policy(path, {"default"})
+    load_documents(path, {"default"})
     Draft202012Validator(policy_schema()).validate(yaml.safe_load(example))
 
 
@@ -40,12 +40,12 @@ def test_the_fault_in_the_manual_is_told_as_it_says(tmp_path):
     path = tmp_path / "p.yaml"
     path.write_text("plans: {pro: {limits: [{id: a, rate: 1/s}, {id: b, quota: 5/mon}]}}")
     with pytest.raises(PolicyError) as caught:
-        load_policy(path, {"default"})
+        load_documents(path, {"default"})
     assert str(caught.value).partition(": ")[2] in MANUAL
 
 
 def test_the_folder_is_the_free_tier_that_a_newcomer_starts_with():
-    plans = load_policy(FOLDER, {"default"}).plans
+    plans = load_documents(FOLDER, {"default"}).policy.plans
     assert {plan.label for plan in plans.values()} == {"free@1"}
 
 
@@ -73,20 +73,20 @@ def test_the_schema_refuses_what_the_load_refuses(document):
 
 
 def test_an_upgrade_keeps_what_was_used():
-    policy = load_policy(FOLDER / "examples/free-and-pro-with-overage.yaml", {"default"})
+    policy = load_documents(FOLDER / "examples/free-and-pro-with-overage.yaml", {"default"}).policy
     free, pro = ({limit.id: limit for limit in policy.plans[plan].limits} for plan in ("free", "pro"))
     assert (free["monthly"].over, pro["monthly"].over) == ("deny", "allow")
     assert free.keys() <= pro.keys()
 
 
 def test_the_rollout_is_in_shadow():
-    policy = load_policy(FOLDER / "examples/shadow-rollout.yaml", {"default"})
+    policy = load_documents(FOLDER / "examples/shadow-rollout.yaml", {"default"}).policy
     stages = {limit.id: limit.stage for limit in policy.plans["free"].limits}
     assert stages == {"burst": "enforce", "monthly": "enforce", "monthly-v2": "shadow", "per-minute": "shadow"}
 
 
 def load(name):
-    return load_policy(FOLDER / "examples" / name, {"default"})
+    return load_documents(FOLDER / "examples" / name, {"default"}).policy
 
 
 def limits(policy, plan, customer=""):
@@ -142,5 +142,5 @@ def test_seats_bring_calls_and_one_customer_has_terms_of_its_own():
 
 
 def test_a_used_up_free_tier_leads_to_more():
-    found = limits(load_policy(FOLDER, {"default"}), "free")
+    found = limits(load_documents(FOLDER, {"default"}).policy, "free")
     assert (found["monthly"].amount, found["monthly"].link) == (10_000, "https://example.com/plans")

@@ -9,6 +9,8 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
+from tests.servers.connections import abort_connections
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -67,6 +69,7 @@ class FaultyProxy:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await abort_connections(self.port)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -7,12 +7,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import parse_qsl
 
 from redis.asyncio.connection import Connection
 
 from sidecar import ports
-from sidecar.edge.redis_topology import Wire, wire
-from sidecar.edge.redis_wire import RedisWire, WireOptions
+from sidecar.config.addresses import RedisEndpoint, parse_redis_url
+from sidecar.edge.redis.topology import Wire, wire
+from sidecar.edge.redis.wire import RedisWire, WireOptions
 
 
 class SystemClock(ports.Clock):
@@ -23,7 +25,8 @@ class SystemClock(ports.Clock):
         return time.monotonic_ns() // 1000
 
 
-FAST = WireOptions(backoff_us=5_000, backoff_cap_us=50_000)
+FAST = WireOptions(backoff_us=5_000, backoff_cap_us=50_000)  # with the 50 ms that a command has by default
+PATIENT = FAST._replace(timeout_us=5_000_000, late_us=10_000_000)  # where time is not the subject
 
 
 def pack(*words: str | bytes | int) -> bytes:
@@ -45,6 +48,12 @@ async def until(condition: Callable[[], Any], what: str, seconds: float = 10.0) 
     return value
 
 
+def endpoint_of(url: str) -> RedisEndpoint:
+    """The endpoint of a Redis URL; redis-py's ssl_… arguments may be in its query."""
+    plain, _, query = url.partition("?")
+    return parse_redis_url(plain)._replace(ssl=tuple(parse_qsl(query)))
+
+
 def make(url: str, options: WireOptions = FAST) -> tuple[Wire, list[RedisWire]]:
     made: list[RedisWire] = []
 
@@ -52,11 +61,11 @@ def make(url: str, options: WireOptions = FAST) -> tuple[Wire, list[RedisWire]]:
         made.append(RedisWire(connect, SystemClock(), options))
         return made[-1]
 
-    return wire(url, one, connect_us=500_000), made
+    return wire(endpoint_of(url), one, connect_us=500_000), made
 
 
 @asynccontextmanager
-async def connected(url: str, options: WireOptions = FAST) -> AsyncIterator[Any]:
+async def connected(url: str, options: WireOptions = PATIENT) -> AsyncIterator[Any]:
     store, _ = make(url, options)
     store.start()
     try:

@@ -1,15 +1,15 @@
-"""What was decided, with the figures of every limit that was asked."""
+"""A decision, with the figures of every limit that was asked."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sidecar.core.counter import LIMITS_MAX
+from sidecar.core.limits import LIMITS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sidecar.core.counter import Checks
+    from sidecar.core.limits import Checks
 
 
 class Decision:
@@ -20,11 +20,12 @@ class Decision:
     this limit: until a request of this cost passes), else until the window ends (sliding: until the request would
     pass). A priced limit has 0 to start with, so -`remaining[i]` is its count; a balance's are nano-units, and nobody
     knows when there are more: 0. `violated` is the index of the first enforced limit that denied, else -1; `shadowed`
-    the indexes that would have denied in `stage: shadow` or `soft`. `mode` is exact, leased, degraded or local. Refused
-    requests consume nothing.
+    the indexes that would have denied in `stage: shadow` or `soft`. `mode` is exact, leased, degraded or local.
+    `unknown` says of a denial why the counters could not be asked: "away" (the store does not answer) or "lost" (it
+    came back empty); the figures then mean nothing but that `violated` denies. Refused requests consume nothing.
     """
 
-    __slots__ = ("allowed", "checks", "mode", "now_us", "remaining", "reset_us", "shadowed", "violated")
+    __slots__ = ("allowed", "checks", "mode", "now_us", "remaining", "reset_us", "shadowed", "unknown", "violated")
 
     def __init__(  # noqa: PLR0913, PLR0917 - the reply of the script, field by field
         self,
@@ -44,6 +45,7 @@ class Decision:
         self.violated = violated
         self.shadowed = shadowed
         self.mode = mode
+        self.unknown = ""
 
 
 def shadowed_of(mask: int) -> tuple[int, ...]:

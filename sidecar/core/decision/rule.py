@@ -1,7 +1,12 @@
-"""The rule: first every limit is looked at, then all are charged or none.
+"""The rule: first every limit is evaluated, then all are charged or none.
 
-An id has one verdict and is charged once, however often it is sent; a settle is final. Nothing is changed here: what
-to store comes back with the decision.
+An id has one verdict and is charged once, however often it is sent; a settle is final. Both are kept in the *mark* of
+an id, under the customer's key for the time in which the id was made. Nothing is changed here: the changes to store are
+returned with the decision. evaluate.py and wallet_charges.py have examples in figures.
+
+Values that a state holds: a count (window, quota, priced), (µs, 1/n µs) of the theoretical arrival time (rate), id ->
+expiry in µs of its slot (concurrency), id -> verdict (marks); of a balance the `Wallet`, its ledger (number -> posting
+and balance) and id -> `Hold`.
 """
 
 from __future__ import annotations
@@ -10,57 +15,55 @@ from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sidecar.core.counter import COUNT_MAX, MINUTE_US, Checks, expiry_us, pace_of, shift_of
-from sidecar.core.decision import purses
+from sidecar.core.decision import wallet_charges
 from sidecar.core.decision.answer import Decision, shadowed_of
-from sidecar.core.decision.looks import Look, Plan, backlog_of, planned
-from sidecar.core.decision.purses import Hold, Purse, Write
+from sidecar.core.decision.evaluate import STEPS, Steps, verdict_of
+from sidecar.core.decision.wallet_charges import Hold, WalletState
+from sidecar.core.limits import COUNT_MAX, Checks
+from sidecar.core.limits.base import WALLET, Evaluation, Write
 
 MARK_LIFE_US = 180_000_000  # how long a mark outlives the last write to its bucket
 
-_NO_LOOKS: Any = ((),) * 7
+_NO_EVALUATIONS: Any = ((),) * 7
 
 __all__ = ["MARK_LIFE_US", "Write", "changes_nothing", "reserve", "settle"]
-
-# A Write is a change of the stored state: (key, member, value, expire_us): a member of the map at a key, or (None) the
-# whole value. A value of None removes. Values: a count (window, quota, priced), (µs, 1/n µs) of the theoretical arrival
-# time (rate), id → expiry in µs of its slot (concurrency), id → verdict (marks); of a balance the `Wallet`, its ledger
-# (number → posting and balance) and id → `Hold`. The expiry is only cleaning; 0 leaves it as it was.
 
 
 def reserve(
     state: Mapping[str, Any], id_: bytes, checks: Checks, now_us: int, *, force: bool = False
 ) -> tuple[Decision | None, list[Write]]:
-    """Ask all of `checks` for the exchange `id_` (26 bytes): the decision, and what to store.
+    """Ask all of `checks` for the exchange `id_` (26 bytes): the decision, and the changes to store.
 
     None where a window of `checks` is not that of `now_us`. `force` charges without asking: counts what was let
-    through while the store was away, in the windows given; takes no slot, and fills a rate no further than full.
+    through while the store was away, in the windows given; takes no slot, and fills a rate beyond its burst.
     """
     if not force and not checks.from_us <= now_us < checks.until_us:
         return None, []
-    plan: Plan = checks.plan or planned(checks)
+    steps = STEPS.of(checks)
     bucket = checks.marks + id_[:7].decode()
     marks = state.get(bucket)
-    marked = marks.get(id_) if marks else None
-    if checks.payers:
-        opened = _opened(state, checks, now_us)
-        looks = _looked(state, checks, opened, now_us)
-        paid = _asked(checks, opened, looks, id_, now_us)
-        if marked is None and _holding(state, opened, id_):
-            marked = "0"  # its mark has gone, its hold has not
+    mark = marks.get(id_) if marks else None
+    if checks.has_wallet:
+        wallets = _load(state, checks, now_us)
+        evaluations = _evaluated(state, steps, wallets, now_us, force=force)
+        charged = _charge(checks, wallets, evaluations, id_, now_us)
+        if mark is None and _is_holding(state, wallets, id_):
+            mark = "0"  # its mark has gone, its hold has not
     else:
-        looks = [look(state, now_us) for look in plan.looks]
-    denies, remaining, reset_us, left, left_us, values, expiries = zip(*looks, strict=True) if looks else _NO_LOOKS
-    if marked is not None and not (force and _denied(marked)):
-        verdict = int(marked.lstrip("s"))
+        evaluations = [evaluate(state, now_us) for evaluate in (steps.forced if force else steps.evaluators)]
+    denies, remaining, reset_us, left, left_us, values, expiries = (
+        zip(*evaluations, strict=True) if evaluations else _NO_EVALUATIONS
+    )
+    if mark is not None and not (force and _is_denied(mark)):
+        verdict = int(mark.lstrip("s"))
         return Decision(checks, now_us, remaining, reset_us, verdict % 64 - 1, shadowed_of(verdict // 64)), []
-    verdict = _verdict(plan.roles, denies) if True in denies and not force else 0
+    verdict = verdict_of(steps.roles, denies) if True in denies and not force else 0
     if verdict % 64:
-        writes = _kept(state, opened) if checks.payers else []
+        writes = _expired(state, wallets) if checks.has_wallet else []
         decision = Decision(checks, now_us, remaining, reset_us, verdict % 64 - 1, shadowed_of(verdict // 64))
     else:
-        writes = _paying(state, checks, looks, paid, id_, now_us) if checks.payers else []
-        for index, key, is_slot in plan.charges:
+        writes = _paid(state, checks, evaluations, charged, id_, now_us) if checks.has_wallet else []
+        for index, key, is_slot in steps.charges:
             if not is_slot:
                 writes.append((key, None, values[index], expiries[index]))
             elif not force:
@@ -71,139 +74,116 @@ def reserve(
 
 
 def settle(
-    state: Mapping[str, Any], id_: bytes, checks: Checks, truth: Sequence[int], now_us: int, age_us: int
+    state: Mapping[str, Any], id_: bytes, checks: Checks, actual: Sequence[int], now_us: int, age_us: int
 ) -> list[Write]:
-    """Replace what the exchange `id_`, made `age_us` ago, reserved by `truth[i]` units: what to store.
+    """Replace what the exchange `id_`, made `age_us` ago, reserved by `actual[i]` units: the changes to store.
 
     Without a reservation nothing is charged, and one that comes later charges nothing. A mark that has gone by its age
-    is taken as reserved: only its own exchange knows the id. A hold that is no longer there was given back, so of what
-    a balance pays the truth is charged in full.
+    is taken as reserved: only its own exchange knows the id. Where `costs` are 0 there is nothing to reserve, and no
+    mark is needed: that is how a leased exchange is settled. A hold that is no longer there was released, so what a
+    balance pays for is charged in full.
     """
     bucket = checks.bucket(id_)
-    marked = state.get(bucket, {}).get(id_)
-    if marked is not None and marked[0] == "s":
+    mark = state.get(bucket, {}).get(id_)
+    if mark is not None and mark[0] == "s":
         return []
-    final = (bucket, id_, f"s{marked or 0}", now_us + MARK_LIFE_US)
-    if (age_us <= MARK_LIFE_US) if marked is None else _denied(marked):
+    final = (bucket, id_, f"s{mark or 0}", now_us + MARK_LIFE_US)
+    if (age_us <= MARK_LIFE_US and any(checks.costs)) if mark is None else _is_denied(mark):
         return [final]
-    writes = _corrections(state, id_, checks, truth, now_us, age_us)
-    if checks.payers:
-        writes += _repaid(state, id_, checks, truth, now_us)
+    corrections = [
+        check.kind.correction(state, check, id_, units, age_us, now_us)
+        for check, units in zip(checks.entries, actual, strict=True)
+    ]
+    writes = [write for write in corrections if write is not None]
+    if checks.has_wallet:
+        writes += _settled(state, id_, checks, actual, now_us)
     return [*writes, final]
 
 
-def changes_nothing(checks: Checks, truth: Sequence[int]) -> bool:
-    """Whether a settle need not be sent: the truth is what was reserved, and no slot or money is held."""
-    return not checks.slots and tuple(truth) == checks.costs
+def changes_nothing(checks: Checks, actual: Sequence[int]) -> bool:
+    """Whether a settle need not be sent: what was reserved was used, and no slot or money is held."""
+    return not checks.must_settle and tuple(actual) == checks.costs
 
 
-def _verdict(roles: Sequence[int], denies: Sequence[bool]) -> int:
-    """0, or 1 + the index of the first limit that denied; above, 64 x a bit for each that only would have."""
-    violated = mask = 0
-    for index, denied in enumerate(denies):
-        if not denied or roles[index] == 1:
-            continue
-        if roles[index]:
-            mask += 1 << index
-        else:
-            violated = violated or index + 1
-    return violated + 64 * mask
+def _is_denied(mark: str) -> bool:
+    return mark[0] != "s" and int(mark) % 64 > 0
 
 
-def _denied(marked: str) -> bool:
-    return marked[0] != "s" and int(marked) % 64 > 0
+# Wallets, where there are any.
+
+_Wallets = dict[int, WalletState]
 
 
-def _corrections(
-    state: Mapping[str, Any], id_: bytes, checks: Checks, truth: Sequence[int], now_us: int, age_us: int
-) -> list[Write]:
-    writes: list[Write] = []
-    for index, limit in enumerate(checks.limits):
-        key, cost = checks.keys[index][0], checks.costs[index]
-        owed = min(truth[index], COUNT_MAX) - cost
-        if limit.kind == "concurrency":
-            writes.append((key, id_, None, 0))
-        elif limit.kind == "rate":
-            pace, (whole_us, rest) = pace_of(limit, cost), shift_of(limit, cost, owed, age_us)
-            if whole_us or rest:
-                backlog = backlog_of(state.get(key), limit, now_us) + whole_us * pace.parts + rest
-                whole_us, rest = divmod(backlog, pace.parts)
-                arrival_us = now_us + min(whole_us, pace.ceiling_us)  # before now it is as good as none
-                writes.append((key, None, (arrival_us, rest), arrival_us + MINUTE_US))
-        elif owed and not (checks.payers and checks.payers[index] >= 0) and limit.kind != "balance":
-            used = max(0, min(state.get(key, 0) + owed, COUNT_MAX))
-            writes.append((key, None, used, expiry_us(limit, checks.starts_us[index], checks.ends_us[index])))
-    return writes
-
-
-# Balances, where there are any.
-
-_Purses = dict[int, Purse]
-
-
-def _opened(state: Mapping[str, Any], checks: Checks, now_us: int) -> _Purses:
+def _load(state: Mapping[str, Any], checks: Checks, now_us: int) -> _Wallets:
     return {
-        index: purses.opened(state, checks.keys[index], now_us, releasing=True)
-        for index, limit in enumerate(checks.limits)
-        if limit.kind == "balance"
+        index: wallet_charges.load(state, check.keys, now_us, releasing=True)
+        for index, check in enumerate(checks.entries)
+        if check.kind.stored_as == WALLET
     }
 
 
-def _looked(state: Mapping[str, Any], checks: Checks, opened: _Purses, now_us: int) -> list[Look]:
-    """What each limit but a balance says, counters as they are after what was released."""
-    seen = ChainMap({}, *(purse.counters for purse in opened.values()), state)  # type: ignore[arg-type] # only read
-    return [look(seen, now_us) for look in checks.plan.looks]
+def _evaluated(
+    state: Mapping[str, Any], steps: Steps, wallets: _Wallets, now_us: int, *, force: bool
+) -> list[Evaluation]:
+    """The evaluation of each limit but a balance, with the counters as they are after releases."""
+    seen = ChainMap({}, *(wallet.counters for wallet in wallets.values()), state)  # type: ignore[arg-type] # only read
+    return [evaluate(seen, now_us) for evaluate in (steps.forced if force else steps.evaluators)]
 
 
-def _holding(state: Mapping[str, Any], opened: _Purses, id_: bytes) -> bool:
-    return any(id_ in state.get(purse.keys[3], ()) and id_ not in purse.released for purse in opened.values())
+def _is_holding(state: Mapping[str, Any], wallets: _Wallets, id_: bytes) -> bool:
+    return any(id_ in state.get(wallet.keys[3], ()) and id_ not in wallet.released for wallet in wallets.values())
 
 
-def _asked(checks: Checks, opened: _Purses, looks: list[Look], id_: bytes, now_us: int) -> _Purses:
-    """The purses if all is charged; what each balance says takes its place among `looks`."""
-    paid = {}
-    for index, purse in opened.items():
-        due = sum(part.charge for part in purses.parts_of(checks, looks, index))
-        looks[index], paid[index] = purses.asked(purse, checks.limits[index], id_, due, now_us)
-    return paid
+def _charge(checks: Checks, wallets: _Wallets, evaluations: list[Evaluation], id_: bytes, now_us: int) -> _Wallets:
+    """The wallets if all is charged. The evaluation of each balance replaces its place in `evaluations`."""
+    charged = {}
+    for index, wallet in wallets.items():
+        due = sum(part.charge for part in wallet_charges.parts_of(checks.entries, evaluations, index))
+        limit = checks.entries[index].limit
+        evaluations[index], charged[index] = wallet_charges.charge(wallet, limit, id_, due, now_us)
+    return charged
 
 
-def _kept(state: Mapping[str, Any], opened: _Purses) -> list[Write]:
-    """A denial charges nothing; what has expired has expired all the same."""
-    return [write for purse in opened.values() for write in purses.writes_of(state, purse)]
+def _expired(state: Mapping[str, Any], wallets: _Wallets) -> list[Write]:
+    """The changes on a denial: nothing is charged, but grants and holds may have expired."""
+    return [write for wallet in wallets.values() for write in wallet_charges.writes_of(state, wallet)]
 
 
-def _paying(
-    state: Mapping[str, Any], checks: Checks, looks: list[Look], paid: _Purses, id_: bytes, now_us: int
+def _paid(
+    state: Mapping[str, Any],
+    checks: Checks,
+    evaluations: list[Evaluation],
+    charged: _Wallets,
+    id_: bytes,
+    now_us: int,
 ) -> list[Write]:
     writes = []
-    for index, purse in paid.items():
-        writes += purses.writes_of(state, purse)
-        parts = purses.parts_of(checks, looks, index)
+    for index, wallet in charged.items():
+        writes += wallet_charges.writes_of(state, wallet)
+        parts = wallet_charges.parts_of(checks.entries, evaluations, index)
         if parts:
-            hold = Hold(now_us + checks.limits[index].period_us, sum(part.charge for part in parts), parts)
-            writes.append(purses.held(purse, id_, hold))
+            expires_us = now_us + checks.entries[index].limit.period_us
+            hold = Hold(expires_us, sum(part.charge for part in parts), parts)
+            writes.append(wallet_charges.hold_write(wallet, id_, hold))
     return writes
 
 
-def _repaid(state: Mapping[str, Any], id_: bytes, checks: Checks, truth: Sequence[int], now_us: int) -> list[Write]:
-    """Priced counters and their balances, moved from what is held to the truth."""
+def _settled(state: Mapping[str, Any], id_: bytes, checks: Checks, actual: Sequence[int], now_us: int) -> list[Write]:
+    """Priced counters and their wallets, moved from what is held to the actual amount."""
     writes: list[Write] = []
-    for payer in range(len(checks.limits)):
-        if payer not in checks.payers:
-            continue
-        keys, due = checks.keys[payer], 0
+    for payer in sorted({check.payer for check in checks.entries} - {-1}):
+        keys, due = checks.entries[payer].keys, 0
         is_held = id_ in state.get(keys[3], {})
-        for index, limit in enumerate(checks.limits):
-            if checks.payers[index] == payer:
-                key, base = checks.keys[index][0], checks.costs[index] if is_held else 0
-                owed = min(truth[index], COUNT_MAX) - base
-                after, more = purses.corrected(limit, state.get(key, base), owed)
-                due += more
-                if owed:
-                    expire_us = expiry_us(limit, checks.starts_us[index], checks.ends_us[index])
-                    writes.append((key, None, after, expire_us))
-        purse = purses.settled(purses.opened(state, keys, now_us, releasing=False), id_, due, now_us)
-        writes += purses.writes_of(state, purse)
+        for check, units in zip(checks.entries, actual, strict=True):
+            if check.payer != payer:
+                continue
+            key, base = check.keys[0], check.cost if is_held else 0
+            owed = min(units, COUNT_MAX) - base
+            after, more = wallet_charges.corrected(check.limit, state.get(key, base), owed)
+            due += more
+            if owed:
+                writes.append((key, None, after, check.kind.expiry_us(check.limit, check.window)))
+        wallet = wallet_charges.load(state, keys, now_us, releasing=False)
+        writes += wallet_charges.writes_of(state, wallet_charges.settled(wallet, id_, due, now_us))
         writes.append((keys[3], id_, None, 0))
     return writes

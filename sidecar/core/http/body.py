@@ -1,7 +1,7 @@
-"""Where a message's body ends. Three framings, one shape: `feed` takes bytes and gives body bytes.
+"""The end of a message's body: three framings with one interface, `feed`, which takes bytes and returns body bytes.
 
-Lenient chunk parsing is how requests are smuggled, so this one is strict: hexadecimal sizes without sign, prefix or
-space, CRLF and nothing else, extensions dropped and capped, trailers kept apart from headers. RFC 9112 §6 and §7.1.
+Lenient parsers of chunks allow request smuggling, so this one is strict: hexadecimal sizes without sign, prefix or
+space; only CRLF; extensions are dropped and bounded; trailers are separate from headers. RFC 9112 §6 and §7.1.
 """
 
 from __future__ import annotations
@@ -10,30 +10,32 @@ import re
 from typing import Final, Protocol
 
 MAX_CHUNK_LINE: Final = 4096  # bytes of one chunk-size line with its extensions
-MAX_EXTENSIONS: Final = 16 * 1024  # bytes of all extensions of a body: a 100 kB extension costs us and bills nobody
+MAX_EXTENSIONS: Final = 16 * 1024  # bytes of all extensions of a body, which cost time and are not billed
 MAX_TRAILERS: Final = 16 * 1024
 
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(;[\t\x20-\x7e\x80-\xff]*)?")
-_TRAILER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")  # blanks go apart: linear
+_TRAILER: Final = re.compile(
+    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)"
+)  # blanks are stripped later, so that matching is linear
 
 
 class BadFraming(ValueError):  # noqa: N818 - a finding about a message, not a failure of ours
-    """The body is not framed as its head said. The message says how."""
+    """The framing of the body does not match its head. The message says how."""
 
 
 class Body(Protocol):
-    """`done` once the body has ended; `rest` then holds the bytes that came after it."""
+    """`done`: the body has ended; then `rest` has the bytes after it."""
 
     done: bool
     rest: bytes
     trailers: list[tuple[bytes, bytes]]
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes off the wire, give the body bytes in them. Raises BadFraming."""
+        """Returns the body bytes in `data`. Raises BadFraming."""
 
 
 class LengthBody:
-    """A body of so many bytes (Content-Length)."""
+    """A body of `length` bytes (Content-Length)."""
 
     __slots__ = ("done", "left", "rest", "trailers")
 
@@ -58,7 +60,7 @@ class LengthBody:
 
 
 class UntilCloseBody:
-    """A body that the end of the connection ends: an HTTP/1.0 answer, or a tunnel."""
+    """A body that ends with the connection: an HTTP/1.0 answer, or a tunnel."""
 
     __slots__ = ("done", "rest", "trailers")
 
@@ -72,14 +74,14 @@ class UntilCloseBody:
 
 
 class ChunkedBody:
-    """A chunked body, decoded. Trailers are kept in `trailers`, and are never headers."""
+    """A chunked body, decoded. Trailers are in `trailers`, and are never treated as headers."""
 
     __slots__ = ("_buffer", "_crlf", "_extensions", "_left", "_trailer_bytes", "_trailing", "done", "rest", "trailers")
 
     def __init__(self) -> None:
         self._buffer = b""
         self._left = 0  # of the current chunk's data
-        self._crlf = False  # the CRLF behind a chunk's data is still to come
+        self._crlf = False  # the next bytes must be the CRLF after a chunk's data
         self._trailing = False
         self._extensions = 0
         self._trailer_bytes = 0
@@ -114,7 +116,7 @@ class ChunkedBody:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _line(self, data: bytes, at: int) -> tuple[bytes | None, int]:
-        """The next line without its CRLF, or None where it is not all here; CR and LF stand together or not at all."""
+        """The next line without its CRLF, or None if it is incomplete. CR and LF occur only together."""
         end = data.find(b"\n", at)
         limit = 2 if self._crlf else MAX_CHUNK_LINE
         if (len(data) if end < 0 else end) - at > limit:
@@ -141,13 +143,13 @@ class ChunkedBody:
             self._take_size(line)
 
     def _take_size(self, line: bytes) -> None:
-        found = _SIZE.fullmatch(line)
-        if found is None:
+        match = _SIZE.fullmatch(line)
+        if match is None:
             raise BadFraming("a chunk size is not plain hexadecimal")
-        self._extensions += len(found[2] or b"")
+        self._extensions += len(match[2] or b"")
         if self._extensions > MAX_EXTENSIONS:
             raise BadFraming("too many bytes of chunk extensions")
-        self._left = int(found[1], 16)
+        self._left = int(match[1], 16)
         self._trailing = not self._left
 
     def _take_trailer(self, line: bytes) -> None:
@@ -155,17 +157,7 @@ class ChunkedBody:
             self.done = True
             return
         self._trailer_bytes += len(line)
-        found = _TRAILER.fullmatch(line)
-        if found is None or self._trailer_bytes > MAX_TRAILERS:
+        match = _TRAILER.fullmatch(line)
+        if match is None or self._trailer_bytes > MAX_TRAILERS:
             raise BadFraming("a trailer field is malformed or too long")
-        self.trailers.append((found[1], found[2].strip(b" \t")))
-
-
-def chunk(data: bytes) -> bytes:
-    """One chunk of our own framing."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def last_chunk(trailers: list[tuple[bytes, bytes]] | tuple[()] = ()) -> bytes:
-    """The end of a chunked body, with its trailers."""
-    return b"0\r\n%b\r\n" % b"".join([b"%b: %b\r\n" % field for field in trailers])
+        self.trailers.append((match[1], match[2].strip(b" \t")))

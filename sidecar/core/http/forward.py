@@ -1,6 +1,7 @@
-"""Heads rebuilt for the next hop: hop-by-hop fields go, one canonical framing is set, and who we are is added.
+"""The fields of heads for the next hop: hop-by-hop fields are removed, and those of the gateway are added.
 
-RFC 9110 §7.6.1 (Connection), §7.6.3 (Via), RFC 7239 in its older spelling X-Forwarded-*.
+RFC 9110 §7.6.1 (Connection), §7.6.3 (Via), RFC 7239 in its older spelling X-Forwarded-*. How a head and the framing of
+its body are written is a matter of the protocol's version, and of the edge that speaks it.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import Final
 
-from sidecar.core.http.problem import phrase
-from sidecar.core.http.request import CHUNKED, Request
-from sidecar.core.http.response import UNTIL_CLOSE, ResponseHead
+from sidecar.core.http.request import Request
+from sidecar.core.http.response import ResponseHead
+
+Field = tuple[bytes, bytes]  # a name as it is spelled, and its value
 
 HOP_BY_HOP: Final = frozenset({
     b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
@@ -25,36 +27,65 @@ _OURS_UP: Final = HOP_BY_HOP | {
     b"x-sidecar-customer", b"x-sidecar-subject", b"x-sidecar-key-id", b"x-sidecar-plan",
 }  # fmt: skip
 _OURS_DOWN: Final = HOP_BY_HOP | {b"content-length", b"via"}
-# What we set ourselves is not said late by others either: a server that merges trailers would believe it.
+# The gateway's own fields are not accepted late from others either: a server that merges trailers would believe them.
 _NOT_IN_TRAILERS: Final = _OURS_UP | {
     b"content-encoding", b"content-type", b"content-range", b"authorization", b"set-cookie",
     b"cache-control", b"max-forwards", b"range", b"age", b"date", b"location", b"retry-after", b"vary",
 }  # fmt: skip
 
 
-def dropped_with(credential: bytes) -> frozenset[bytes]:
-    """The names dropped on the way up when the credential stood in this header; made once per route."""
-    return _OURS_UP | {credential} if credential else _OURS_UP
+class UpstreamHead:
+    """A request's head for the next hop, in the terms of no version of HTTP.
+
+    `fields` are those that go up, without Host, the body's framing and the request id. `length` is that of the body
+    that goes up, in bytes or CHUNKED; `has_length`: the client's head states one. An object may be sent again for the
+    same head of a client; `prepared` belongs to the edge that sends it: what it rendered before. There is no reference
+    to the Request, which refers to this: a cycle would stay in memory until the next garbage collection.
+    """
+
+    __slots__ = ("fields", "has_length", "host", "length", "method", "path", "prepared", "query", "upgrade")
+
+    def __init__(self, request: Request, query: str, fields: list[Field], length: int) -> None:
+        self.method = request.method
+        self.host = request.host
+        self.path = request.path
+        self.upgrade = request.upgrade
+        self.has_length = b"content-length" in request.fields
+        self.query = query
+        self.fields = fields
+        self.length = length
+        self.prepared = b""
+
+
+def dropped_with(credentials: frozenset[bytes]) -> frozenset[bytes]:
+    """The names that do not go up, where the headers `credentials` carry credentials."""
+    return _OURS_UP | credentials
+
+
+def request_fields(request: Request, dropped: frozenset[bytes]) -> list[Field]:
+    """The client's own fields that go up: all but `dropped`, and what Connection nominates."""
+    if request.nominated:
+        dropped = dropped | request.nominated
+    return [field for field, name in zip(request.headers, request.names, strict=True) if name not in dropped]
 
 
 @lru_cache(maxsize=4096)
-def forwarded(peer: str, host: bytes, *, tls: bool) -> bytes:
-    """Say who the client is, where no proxy before us may be believed; the same lines for all that it sends."""
-    return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n" % (
-        peer.encode() or b"unknown",
-        b"https" if tls else b"http",
-        host,
+def forwarded(peer: str, host: bytes, *, tls: bool) -> tuple[Field, ...]:
+    """The client's address, scheme and host, where no proxy in front may be believed."""
+    return (
+        (b"X-Forwarded-For", peer.encode() or b"unknown"),
+        (b"X-Forwarded-Proto", b"https" if tls else b"http"),
+        (b"X-Forwarded-Host", host),
     )
 
 
-def forwarded_on(request: Request, peer: str, *, tls: bool) -> bytes:
-    """The same where the peer is a named proxy: what it says is kept, and its own address is added."""
+def forwarded_on(request: Request, peer: str, *, tls: bool) -> list[Field]:
+    """The same where the peer is a named proxy: its fields are passed on, and its own address is added."""
     chain = [value for value, name in _values(request) if name == b"x-forwarded-for"]
-    kept = b"".join([b"%b: %b\r\n" % (_SPELLED[name], value) for value, name in _values(request) if name in _SPELLED])
-    ours = forwarded(peer, request.host, tls=tls).splitlines(keepends=True)
-    said = {name for _, name in _values(request)}
-    more = [line for line in ours[1:] if line.partition(b":")[0].lower() not in said]
-    return b"X-Forwarded-For: %b\r\n" % b", ".join([*chain, peer.encode()]) + kept + b"".join(more)
+    passed_on = [(_SPELLED[name], value) for value, name in _values(request) if name in _SPELLED]
+    present = {name for _, name in _values(request)}
+    added = [field for field in forwarded(peer, request.host, tls=tls)[1:] if field[0].lower() not in present]
+    return [(b"X-Forwarded-For", b", ".join([*chain, peer.encode()])), *passed_on, *added]
 
 
 _SPELLED: Final = {
@@ -69,10 +100,12 @@ def _values(request: Request) -> list[tuple[bytes, bytes]]:
     return [(value, name) for name, (_, value) in zip(request.names, request.headers, strict=True)]
 
 
-def via(request: Request, pseudonym: bytes) -> bytes:
-    """The Via line for the upstream: the client's own entries, then ours (RFC 9110 §7.6.3)."""
-    before = [value for value, name in _values(request) if name == b"via"]
-    return b"Via: %b\r\n" % b", ".join([*before, b"1.%d %b" % (request.minor, pseudonym)])
+def via(request: Request, pseudonym: bytes) -> Field:
+    """The Via field for the upstream: the client's own entries, then ours (RFC 9110 §7.6.3)."""
+    own = b"%b %b" % (request.protocol, pseudonym)
+    if b"via" not in request.fields:
+        return (b"Via", own)
+    return (b"Via", b", ".join([*[value for value, name in _values(request) if name == b"via"], own]))
 
 
 _TRACE: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
@@ -86,87 +119,23 @@ def trace(request: Request) -> str:
     return value.decode("ascii")
 
 
-def identity_lines(customer: str, subject: str, key_id: str, plan: str) -> bytes:
-    """Who the caller is, for the upstream. A client's fields of these names never pass, so they cannot be forged."""
-    return b"".join(
-        [
-            b"%b: %b\r\n" % (name, value.encode())
-            for name, value in (
-                (b"X-Sidecar-Customer", customer),
-                (b"X-Sidecar-Subject", subject),
-                (b"X-Sidecar-Key-Id", key_id),
-                (b"X-Sidecar-Plan", plan),
-            )
-        ]
+def identity_fields(customer: str, subject: str, key_id: str, plan: str) -> tuple[Field, ...]:
+    """The caller's identity, for the upstream. A client's fields of these names never pass, so it cannot be forged."""
+    return (
+        (b"X-Sidecar-Customer", customer.encode()),
+        (b"X-Sidecar-Subject", subject.encode()),
+        (b"X-Sidecar-Key-Id", key_id.encode()),
+        (b"X-Sidecar-Plan", plan.encode()),
     )
 
 
-def request_head(request: Request, query: str, dropped: frozenset[bytes], extra: bytes, *, length: int = 0) -> bytes:
-    """The request head for the upstream, without its last empty line. `extra` is whole field lines.
-
-    `length` > 0 is that of another body than the client's, where its own has a length.
-    """
-    if request.nominated:
-        dropped = dropped | request.nominated
-    target = f"{request.path}?{query}" if query else request.path
-    kept = [
-        b"%b: %b\r\n" % field for field, name in zip(request.headers, request.names, strict=True) if name not in dropped
-    ]
-    length = length if length and request.length > 0 else request.length
-    if length > 0 or b"content-length" in request.fields:
-        framing = b"Content-Length: %d\r\n" % length
-    elif length == CHUNKED:
-        framing = b"Transfer-Encoding: chunked\r\n"
-    elif request.upgrade:
-        framing = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % request.upgrade
-    else:
-        framing = b""
-    line = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (request.method.encode(), target.encode(), request.host)
-    return b"".join([line, *kept, framing, extra])
-
-
-def response_head(head: ResponseHead, minor: int, *, close: bool) -> tuple[bytes, bool]:
-    """The answer's head for a client of HTTP/1.`minor`, without its last line; and whether its body is chunked."""
-    kept = _kept_down(head)
-    chunked = False
-    if head.bodyless:
-        length = head.fields.get(b"content-length")
-        framing = (
-            b"Content-Length: %d\r\n" % int(length) if length and head.status >= 200 and head.status != 204 else b""
-        )
-    elif head.length >= 0:
-        framing = b"Content-Length: %d\r\n" % head.length
-    else:
-        chunked = minor == 1
-        framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
-    if close or (minor == 0 and head.length < 0):
-        connection = b"Connection: close\r\n"
-    else:
-        connection = b"" if minor else b"Connection: keep-alive\r\n"
-    line = b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason or phrase(head.status))
-    return b"".join([line, *kept, framing, connection]), chunked
-
-
-def switching_head(head: ResponseHead, upgrade: bytes) -> bytes:
-    """A 101 passed on: the one answer whose Connection and Upgrade belong to both hops."""
-    kept = _kept_down(head)
-    protocol = head.fields.get(b"upgrade", upgrade)
-    line = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %b\r\n" % protocol
-    return b"".join([line, *kept])
-
-
-def interim_head(head: ResponseHead) -> bytes:
-    """A 1xx other than 101 passed on, without a length: it has no body (RFC 9110 §8.6)."""
-    line = b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason or phrase(head.status))
-    return b"".join([line, *_kept_down(head), b"\r\n"])
-
-
-def _kept_down(head: ResponseHead) -> list[bytes]:
+def response_fields(head: ResponseHead) -> list[Field]:
+    """The upstream's fields that go down: all but framing, Via, hop-by-hop ones and what Connection nominates."""
     dropped = _OURS_DOWN
     nominated = head.fields.get(b"connection")
     if nominated is not None and nominated.lower() not in {b"keep-alive", b"close"}:
         dropped = dropped | {t.strip(b" \t").lower() for t in nominated.split(b",")}
-    return [b"%b: %b\r\n" % field for field, name in zip(head.headers, head.names, strict=True) if name not in dropped]
+    return [field for field, name in zip(head.headers, head.names, strict=True) if name not in dropped]
 
 
 def trailers_allowed(
@@ -174,13 +143,7 @@ def trailers_allowed(
 ) -> list[tuple[bytes, bytes]]:
     """Only fields that cannot change framing, routing or identity may come late (RFC 9110 §6.5.1).
 
-    `carriers` are the lower-case names of the headers that hold credentials: a late one is none.
+    `carriers` are the lower-case names of the headers that hold credentials: a late one is not believed.
     """
     dropped = _NOT_IN_TRAILERS | carriers
     return [field for field in trailers if field[0].lower() not in dropped and b"_" not in field[0]]
-
-
-__all__ = [
-    "HOP_BY_HOP", "UNTIL_CLOSE", "dropped_with", "interim_head", "request_head", "response_head", "switching_head",
-    "trailers_allowed",
-]  # fmt: skip

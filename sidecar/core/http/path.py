@@ -1,7 +1,9 @@
-"""One normal form of a target, matched and forwarded alike, so that no spelling of a path escapes its meter.
+"""The normal form of a request target. It is both matched with routes and forwarded, so no spelling avoids a meter.
+
+    /v1/%63hat//./x  is  /v1/chat/x
 
 A path that two servers could read differently has no normal form, and is refused: encoded slashes, back-slashes,
-control characters, overlong UTF-8, dot segments that climb over the root or carry parameters (`/..;/`).
+control characters, overlong UTF-8, dot segments that climb over the root or have parameters (`/..;/`).
 RFC 3986 §5.2.4 (dot segments), §6.2.2 (case and percent-encoding), RFC 3629 §3 (overlong forms).
 """
 
@@ -27,7 +29,7 @@ def read_target(target: bytes) -> tuple[str, str, bytes]:
 
     Raises NoNormalForm. Origin-form and absolute-form only: RFC 9112 §3.2.
     """
-    if _PLAIN.fullmatch(target):  # as most are, and cheaper than to remember it
+    if _PLAIN.fullmatch(target):  # the usual case, and faster than a cache
         return target.decode("ascii") or "/", "", b""
     return _read_cached(target) if len(target) <= _CACHED_BYTES else _read(target)
 
@@ -37,13 +39,13 @@ def _read(target: bytes) -> tuple[str, str, bytes]:
     if b"#" in target:
         raise NoNormalForm("a fragment is never sent to a server (RFC 9112 §3.2.1)")
     if target[:1] != b"/":
-        found = _ABSOLUTE.fullmatch(target)
-        if found is None:
+        match = _ABSOLUTE.fullmatch(target)
+        if match is None:
             raise NoNormalForm("the target is neither a path nor an absolute URL")
-        authority = found[1]
+        authority = match[1]
         if not authority or b"@" in authority:
             raise NoNormalForm("the target's authority is empty or carries user information")
-        target = (found[2] or b"/") + (found[3] or b"")
+        target = (match[2] or b"/") + (match[3] or b"")
     path, _, query = target.partition(b"?")
     return normal_path(path), query.decode("ascii"), authority
 
@@ -52,15 +54,15 @@ _read_cached = lru_cache(maxsize=4096)(_read)
 
 
 def normal_path(raw: bytes) -> str:
-    """The one spelling of a path. Raises NoNormalForm."""
+    """The normal form of a path. Raises NoNormalForm."""
     if _PLAIN.fullmatch(raw):
         return raw.decode("ascii") or "/"
     return _without_dots(_SLASHES.sub("/", _recoded(raw)))
 
 
 def _recoded(raw: bytes) -> str:
-    """Decode what needs no encoding, encode what does, in upper-case hex; refuse what has no single reading."""
-    decoded = bytearray()  # what an upstream that decodes once would see, to check its UTF-8
+    """Decode characters that need no encoding, encode the others in upper-case hex, and refuse ambiguous ones."""
+    decoded = bytearray()  # the path as an upstream decodes it, to check its UTF-8
     out: list[str] = []
     at = 0
     while at < len(raw):
@@ -104,19 +106,19 @@ def _without_dots(path: str) -> str:
     """RFC 3986 §5.2.4, except that climbing over the root, or a dot segment with parameters, is refused."""
     if not path.startswith("/"):
         raise NoNormalForm("the path does not begin with a slash")
-    kept: list[str] = []
+    normal: list[str] = []
     segments = path.split("/")[1:]
     for place, segment in enumerate(segments):
         name, parameters, _ = segment.partition(";")
         if name in {".", ".."} and parameters:
             raise NoNormalForm("a dot segment with parameters is a dot segment to some servers")
         if segment == "..":
-            if not kept:
+            if not normal:
                 raise NoNormalForm("the path climbs over the root")
-            kept.pop()
+            normal.pop()
         elif segment != ".":
-            kept.append(segment)
+            normal.append(segment)
             continue
         if place == len(segments) - 1:
-            kept.append("")
-    return "/" + "/".join(kept)
+            normal.append("")
+    return "/" + "/".join(normal)

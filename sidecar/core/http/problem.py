@@ -27,6 +27,9 @@ class Problem(NamedTuple):
     headers: Sequence[tuple[bytes, bytes]] = ()
 
 
+INTERNAL: Final = Problem(500, "internal-error", "the gateway failed; the instance names what its log says of it")
+
+
 def phrase(status: int) -> bytes:
     """The reason phrase of a status, b"" for one that nobody registered."""
     return _PHRASES.get(status, b"")
@@ -49,26 +52,14 @@ def problem_body(problem: Problem, instance: str) -> bytes:
     return orjson.dumps(members) + b"\n"
 
 
-def problem_answer(
-    problem: Problem, instance: str = "", *, close: bool, bodyless: bool = False, extra: bytes = b""
-) -> bytes:
-    """The whole HTTP/1.1 answer, `extra` being further field lines. `bodyless` for HEAD: the length stands."""
-    body = problem_body(problem, instance)
-    fields = [
-        b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nCache-Control: no-store\r\n"
-        % (problem.status, phrase(problem.status), PROBLEM_JSON, len(body)),
-        *[b"%b: %b\r\n" % field for field in problem.headers],
-        b"X-Request-Id: %b\r\n" % instance.encode() if instance else b"",
-        extra,
-        b"Connection: close\r\n\r\n" if close else b"\r\n",
-        b"" if bodyless else body,
-    ]
-    return b"".join(fields)
-
-
 def too_large(most_bytes: int) -> Problem:
     """The body is longer than the listener or its route allows."""
-    detail = f"the body is longer than {most_bytes} bytes; see `http.body_max_bytes` and the route's `max_body_bytes`"
+    return Problem(413, "body-too-large", f"the body is longer than {most_bytes} bytes")
+
+
+def too_long_to_read(most_bytes: int) -> Problem:
+    """The body decides what is charged, and is longer than what its route reads."""
+    detail = f"This request is charged by its body, which may have at most {most_bytes} bytes."
     return Problem(413, "body-too-large", detail)
 
 

@@ -1,7 +1,7 @@
-"""A request head that can be read in one way only, or the problem that says why not.
+"""Validation of request heads: an unambiguous `Request`, or the problem to answer.
 
-The parser (llhttp, strict) has seen the head before us; what it lets through and a second parser could read
-differently is refused here, and nothing of the head is passed on but what this module named. RFC 9112 §3, §5, §6.
+The parser (llhttp, strict) accepts some heads that another parser could read differently; they are refused here. Only
+values that this module has read are forwarded. RFC 9112 §3, §5, §6.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ CHUNKED: Final = -1
 _LINE: Final = re.compile(rb"([A-Z]+(?:-[A-Z]+)*) ([!-~]+) HTTP/1\.([01])\r\n")
 _VERSION: Final = re.compile(rb" HTTP/\d+\.\d+\r\n")
 _OTHER_PROTOCOL: Final = re.compile(rb"[!-~]+ [!-~]+ (?!HTTP/)[A-Z]+/\d\.\d\r\n")
-# No quantifier inside another: a name that fails at its last byte must not take exponential time.
+# No nested quantifiers, so that a name with a wrong last byte does not take exponential time.
 _HOST: Final = re.compile(rb"(?:(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 _TOKENS: Final = re.compile(rb"[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*(?:,[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*)*")
 _KEEP_ALIVE: Final = frozenset({b"keep-alive"})
 _NOTHING: frozenset[bytes] = frozenset()
+# List fields that are read here or by the gateway: several lines are one value (RFC 9110 §5.3).
+LISTS: Final = frozenset({b"connection", b"content-encoding", b"te"})
 _NEVER_NOMINATED: Final = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"authorization", b"cache-control"}
 )
-# One of these, twice, means two things to two servers.
+# Fields that servers read differently if they are repeated.
 _ONCE: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"content-type"})
-# Said by us to the upstream, or read by it as framing: an underscore twin could forge them.
-_NO_TWINS: Final = (b"x-sidecar-", b"x-forwarded-", b"x-real-ip", b"x-request-id", b"content-type", b"proxy-")
+# Set by us, or read by the upstream as framing: the same name with underscores could forge them.
+_NO_TWINS: Final = (b"x-sidecar-", b"x-forwarded-", b"x-real-ip", b"x-request-id", b"content-", b"proxy-")
 _REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
 
 
 class Fields:
-    """What the parser of a head calls back: it only collects, judging comes after."""
+    """The callbacks of the parser, which collect the fields of a head."""
 
     __slots__ = ("items",)
 
@@ -45,8 +47,23 @@ class Fields:
         self.items.append((name, value))
 
 
+def trimmed(head: bytes, items: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The fields of `head` without the white space after their values, which does not belong to them (RFC 9110 §5.5).
+
+    The parser removes only the white space before a value. Most heads have none after it, so all are checked at once.
+    """
+    if b" \r\n" not in head and b"\t\r\n" not in head:
+        return items
+    return [(name, value.rstrip(b" \t")) for name, value in items]
+
+
 class HeadLimits(NamedTuple):
-    """Bounds of a request head, in bytes and fields. `protected`: header names that carry credentials."""
+    """Bounds of a request head, in bytes and fields. Names are lower case.
+
+    `protected`: headers that Connection cannot nominate, since they must reach the upstream or be removed by us:
+    headers with credentials, and `once`. `once`: headers that a policy reads, which two readers could read differently
+    if they are repeated.
+    """
 
     head_bytes: int = 32 * 1024
     target_bytes: int = 8 * 1024
@@ -54,26 +71,30 @@ class HeadLimits(NamedTuple):
     fields: int = 100
     underscores: bool = False
     protected: frozenset[bytes] = frozenset({b"x-api-key"})
+    once: frozenset[bytes] = frozenset()
 
 
 class Request:
-    """A request head that can be read in one way only.
+    """An unambiguous request head.
 
-    `path` is the normal form, percent-encoded, matched and forwarded alike; `query` comes without its `?`.
-    `headers` are as received, `names` their names in lower case, in step; `fields` finds the first value by lower-case
-    name; `repeated` names those that came twice; `nominated` those that Connection makes hop-by-hop.
-    `length` is the body's length in bytes, or CHUNKED. A head that came again, byte for byte, is the same object, so
-    nothing here changes; `prepared` belongs to the gateway: what it worked out of this head before.
+    `path` is the normal form, percent-encoded, which is matched with routes and forwarded; `query` has no `?`.
+    `headers` are as received, `names` their names in lower case, in the same order. `fields` has the first value by
+    lower-case name, of LISTS all values joined. `repeated`: names that occur more than once; `nominated`: names in
+    Connection, which are hop-by-hop.
+    `protocol` is the client's version as in Via. `length` is the body's length in bytes, or CHUNKED.
+    Heads are cached by their bytes, so an object may be shared by many requests and does not change, except for
+    `prepared`, in which the gateway caches its results for the head.
     """
 
     __slots__ = (
         "expect", "fields", "headers", "host", "keep_alive", "length", "method", "minor", "names", "nominated", "path",
-        "prepared", "query", "repeated", "upgrade", "wants_trailers",
+        "prepared", "protocol", "query", "repeated", "upgrade", "wants_trailers",
     )  # fmt: skip
 
     def __init__(self, method: str, minor: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.method = method
         self.minor = minor
+        self.protocol = b"1.1" if minor else b"1.0"
         self.headers = headers
         self.names: list[bytes] = []
         self.fields: dict[bytes, bytes] = {}
@@ -91,18 +112,18 @@ class Request:
 
 
 def bad(detail: str, *, status: int = 400, slug: str = "malformed-request") -> Problem:
-    """A refusal of the request as such."""
+    """The problem of a malformed request."""
     return Problem(status, slug, detail)
 
 
 def read_line(head: bytes, limits: HeadLimits) -> tuple[str, bytes, int] | Problem:
-    """Read the request line strictly: (method, target, minor version)."""
-    found = _LINE.match(head)
-    if found is None:
+    """Parse the request line strictly: (method, target, minor version)."""
+    match = _LINE.match(head)
+    if match is None:
         return _line_problem(head, limits)
-    if found.end(2) - found.start(2) > limits.target_bytes:
+    if match.end(2) - match.start(2) > limits.target_bytes:
         return _too_long(limits)
-    return found[1].decode("ascii"), found[2], 1 if found[3] == b"1" else 0
+    return match[1].decode("ascii"), match[2], 1 if match[3] == b"1" else 0
 
 
 def _line_problem(head: bytes, limits: HeadLimits) -> Problem:
@@ -119,14 +140,14 @@ def _line_problem(head: bytes, limits: HeadLimits) -> Problem:
 
 
 def _too_long(limits: HeadLimits) -> Problem:
-    detail = f"the target is longer than {limits.target_bytes} bytes; the operator can raise `http.target_bytes`"
+    detail = f"the target is longer than {limits.target_bytes} bytes"
     return bad(detail, status=414, slug="target-too-long")
 
 
 def read_request(
     line: tuple[str, bytes, int], headers: list[tuple[bytes, bytes]], limits: HeadLimits
 ) -> Request | Problem:
-    """Judge a parsed head: framing, host, path, connection, expectation, upgrade."""
+    """Validate a parsed head: framing, host, path, connection, expectation, upgrade."""
     method, target, minor = line
     if method in _REFUSED_METHODS:
         return Problem(
@@ -136,7 +157,7 @@ def read_request(
             headers=((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),),
         )
     if len(headers) > limits.fields:
-        return _too_many(f"more than {limits.fields} header fields; the operator can raise `http.fields`")
+        return _too_many(f"more than {limits.fields} header fields")
     request = Request(method, minor, headers)
     fault = _index(request, limits)
     if fault is None:
@@ -162,28 +183,30 @@ def _index(request: Request, limits: HeadLimits) -> Problem | None:
         if key in fields:
             repeated = repeated or set()
             repeated.add(key)
+            if key in LISTS:
+                fields[key] += b", " + value
         else:
             fields[key] = value
         if len(value) > limits.field_bytes or len(name) > 256:
-            return _too_many(f"a header field is longer than {limits.field_bytes} bytes; see `http.field_bytes`")
+            return _too_many(f"a header field is longer than {limits.field_bytes} bytes")
         if b"_" in key and not _underscore_allowed(key, limits):
-            return bad("a header name holds an underscore, which some servers read as a dash; see `http.underscores`")
+            return bad("a header name holds an underscore, which some servers read as a dash")
     if repeated:
         request.repeated = frozenset(repeated)
-        if repeated & _ONCE:
-            return bad("a header field that must be single came more than once")
+        if twice := repeated & (_ONCE | limits.once):
+            return bad(f"the header field {min(twice).decode('ascii')} came more than once; send it once")
     return None
 
 
 def _underscore_allowed(key: bytes, limits: HeadLimits) -> bool:
-    """Even where underscores are allowed, a twin of a field that we read ourselves is not."""
+    """Whether a name with underscores is allowed; never one that reads like a field of our own."""
     twin = key.replace(b"_", b"-")
     reserved = twin in _NEVER_NOMINATED or twin in limits.protected or twin.startswith(_NO_TWINS)
     return limits.underscores and not reserved
 
 
 def _framing(request: Request) -> Problem | None:
-    """RFC 9112 §6.3, without its leniencies: one framing, spelled one way."""
+    """RFC 9112 §6.3 without the lenient cases: a single framing in a single spelling."""
     fields = request.fields
     coding = fields.get(b"transfer-encoding")
     length = fields.get(b"content-length")
@@ -228,10 +251,7 @@ def _place(request: Request, target: bytes) -> Problem | None:
 
 
 def _connection(request: Request, limits: HeadLimits) -> Problem | None:
-    if b"connection" in request.repeated:
-        value = b",".join([v for k, (_, v) in zip(request.names, request.headers, strict=True) if k == b"connection"])
-    else:
-        value = request.fields[b"connection"]
+    value = request.fields[b"connection"]
     tokens = _KEEP_ALIVE if value == b"keep-alive" else frozenset([t.strip(b" \t").lower() for t in value.split(b",")])
     if tokens & _NEVER_NOMINATED or tokens & limits.protected:
         return bad("Connection names a field that is not hop-by-hop")
@@ -252,7 +272,7 @@ def _expect(request: Request) -> Problem | None:
 
 
 def _upgrade(request: Request) -> Problem | None:
-    """An upgrade is offered upstream only where it is whole; h2c is dropped, as RFC 9110 §7.8 lets us ignore any."""
+    """Forward a complete offer of an upgrade. An offer of h2c is ignored, as RFC 9110 §7.8 allows for any."""
     value = request.fields.get(b"upgrade")
     if value is None or b"upgrade" not in request.nominated or not request.minor:
         return None

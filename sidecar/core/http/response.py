@@ -1,11 +1,12 @@
-"""An upstream's answer, read as strictly as a request: an answer with two lengths is not passed on. RFC 9112 §4, §6."""
+"""The head of an upstream's answer, validated as strictly as a request: ambiguous ones are refused. RFC 9112 §4, §6."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-CHUNKED: Final = -1
+from sidecar.core.http.request import CHUNKED, LISTS
+
 UNTIL_CLOSE: Final = -2
 MAX_HEAD_BYTES: Final = 64 * 1024
 
@@ -17,11 +18,11 @@ class BadAnswer(ValueError):  # noqa: N818 - a finding about the upstream, not a
 
 
 class ResponseHead:
-    """An upstream's answer up to its body.
+    """The head of an upstream's answer. `fields` are as in a `Request`.
 
-    `length` is the body's length in bytes, or CHUNKED, or UNTIL_CLOSE; 0 for HEAD, 1xx, 204 and 304 whatever the
-    fields say (RFC 9110 §6.4.1). `keep_alive`: the upstream's connection may serve again. The same head, byte for byte,
-    may be the same object; `prepared` belongs to the gateway: the head rebuilt for clients.
+    `length` is the body's length in bytes, or CHUNKED, or UNTIL_CLOSE; 0 for HEAD, 1xx, 204 and 304 with any fields
+    (RFC 9110 §6.4.1). `keep_alive`: the upstream's connection may be reused. Heads are cached by their bytes, so an
+    object may be shared by many answers; in `prepared` the listener caches rendered heads.
     """
 
     __slots__ = (
@@ -52,14 +53,14 @@ class ResponseHead:
 
 def read_status_line(head: bytes) -> tuple[int, bytes, int]:
     """(status, reason, minor version). Raises BadAnswer."""
-    found = _LINE.match(head)
-    if found is None:
+    match = _LINE.match(head)
+    if match is None:
         raise BadAnswer("the status line is not HTTP/1.x")
-    return int(found[2]), found[3] or b"", 1 if found[1] == b"1" else 0
+    return int(match[2]), match[3] or b"", 1 if match[1] == b"1" else 0
 
 
 def read_response(line: tuple[int, bytes, int], headers: list[tuple[bytes, bytes]], method: str) -> ResponseHead:
-    """Judge a parsed answer to `method`. Raises BadAnswer."""
+    """Validate the parsed head of an answer to `method`. Raises BadAnswer."""
     status, reason, minor = line
     head = ResponseHead(status, reason, minor, headers)
     fields = head.fields
@@ -70,7 +71,7 @@ def read_response(line: tuple[int, bytes, int], headers: list[tuple[bytes, bytes
         if fields.setdefault(key, value) is not value:
             if _contradicts(key, fields[key], value):
                 raise BadAnswer(f"two fields {key.decode('latin-1')} in one answer")
-            if key == b"connection":
+            if key in LISTS:
                 fields[key] += b", " + value
     head.bodyless = method == "HEAD" or status in {204, 304} or status < 200
     head.length = _framed(fields, minor)

@@ -1,6 +1,6 @@
-"""Which route a path takes, whatever the order of a file: the most specific pattern wins. And globs over names.
+"""Match paths to routes and names to globs. The most specific pattern wins, in whatever order a file lists them.
 
-Two patterns that could tie are refused on load (`ties`). No path and no name takes more than linear time.
+Two patterns that could tie are refused on load (`ties`). Matching takes linear time for every path and name.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def segments(pattern: str) -> tuple[str, ...]:
 
 
 def regex(pattern: str) -> Callable[[str], re.Match[str] | None]:
-    """Matches whole paths: `*` is one segment that is not empty, `**` any number of any, none included.
+    """A matcher of whole paths: `*` is one segment that is not empty, `**` any number of segments, zero included.
 
-    What stands between two `**` is looked for leftmost and never again (an atomic group), so no path takes more than
-    linear time.
+    The text between two `**` is matched leftmost, without backtracking (an atomic group), so matching takes linear
+    time.
     """
     if pattern == f"/{REST}":
         return re.compile("(?s:.*)").fullmatch
@@ -44,27 +44,32 @@ def regex(pattern: str) -> Callable[[str], re.Match[str] | None]:
 
 @lru_cache(maxsize=4096)
 def glob(pattern: str) -> Callable[[str], re.Match[str] | None]:
-    """Matches whole names (models, JSON-RPC methods), letter by letter: `*` is any run of characters, none included."""
+    """A matcher of whole names (models, JSON-RPC methods), case-sensitive: `*` is any run of characters, also empty."""
     first, *between = pattern.split(ANY)
     if not between:
         return re.compile(re.escape(pattern)).fullmatch
     *between, last = map(re.escape, between)
-    found = "".join(f"(?>.*?{piece})" for piece in between if piece)
-    return re.compile(f"(?s:{re.escape(first)}{found}.*{last})").fullmatch
+    middle = "".join(f"(?>.*?{piece})" for piece in between if piece)
+    return re.compile(f"(?s:{re.escape(first)}{middle}.*{last})").fullmatch
+
+
+def model_key(name: str) -> str:
+    """The key by which names of models are compared: APIs ignore case and surrounding blanks."""
+    return name.strip().casefold()
 
 
 def specificity(route: Route) -> tuple[tuple[int, ...], bool]:
-    """Greater is more specific. From the left, a literal beats `*`, that the end, that `**`; then methods beat none."""
+    """Greater is more specific. From the left: literal > `*` > end > `**`; then a route with methods > one without."""
     ranks = tuple({ANY: 2, REST: 0}.get(segment, 3) for segment in segments(route.pattern))
     return (*ranks, 1), bool(route.methods)
 
 
-def _escaped(found: re.Match[str]) -> str:
-    return re.escape(found[0])
+def _escaped(match: re.Match[str]) -> str:
+    return re.escape(match[0])
 
 
 def ties(routes: Iterable[Route]) -> list[tuple[Route, Route]]:
-    """Pairs that are equally specific though some request matches both: the policy does not say which one wins."""
+    """Pairs that are equally specific although some request matches both, so that neither wins."""
     return [
         (one, other)
         for one, other in combinations(routes, 2)

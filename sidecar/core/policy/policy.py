@@ -1,4 +1,4 @@
-"""The compiled policy: what the hot path reads. Built once per load, never changed, swapped in whole."""
+"""The compiled policy that the data path reads. Built once per load, never changed, replaced as a whole."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ from typing import Final
 from sidecar.core.policy.meter import Excluded, Exclusion, Meter
 from sidecar.core.policy.model import Plan, Route
 from sidecar.core.policy.patterns import regex, specificity
-from sidecar.core.policy.terms import Terms, holds, reads
+from sidecar.core.policy.terms import Terms, buffered_sides, inspected_sides
 
-CACHED_PATHS: Final = 16_384  # per policy; a scan of made-up paths costs a clear, never memory
+CACHED_PATHS: Final = 16_384  # per policy; a scan of random paths clears the cache and never grows it
 NO_CUSTOMERS: Final[Mapping[str, Plan]] = MappingProxyType({})
 
 
 class Policy:
-    """Routes, plans and meters of one load. `version` is a short hash of the content."""
+    """Routes, plans and meters of one load. `version` is a short hash of the content.
+
+    Names of request header fields, in lower case: meters and exclusions read `headers`, `carriers` may hold a
+    credential. `late` are both; as trailers they come too late to be read, so they must not reach the upstream.
+    """
 
     __slots__ = (
         "_only", "_own", "_parts", "_paths", "_room", "_terms", "_tries",
-        "customers", "exclusions", "plans", "routes", "version",
+        "carriers", "customers", "exclusions", "headers", "late", "plans", "routes", "version",
     )  # fmt: skip
 
     def __init__(
@@ -36,8 +40,8 @@ class Policy:
     ) -> None:
         """`meters(route)` yields the meters that can apply on a route.
 
-        `customers` have terms of their own on top of the plan whose id theirs bears: all of its limits and features,
-        those that were changed included.
+        `customers` are plans of single customers, each with the id of the plan that it extends: all of its limits and
+        features, changed ones included.
         """
         self.version = version
         self.exclusions = tuple(exclusions)
@@ -46,20 +50,24 @@ class Policy:
         self.customers = customers
         self._own: dict[tuple[str, str], Terms] = {}  # of a customer on a route
         self._parts: dict[str, tuple[Sequence[Meter], Sequence[Excluded]]] = {}
-        found = [self._compiled(route, meters(route)) for route in routes]
-        self.routes = tuple(sorted(found, key=specificity, reverse=True))
+        compiled = [self._compiled(route, meters(route)) for route in routes]
+        self.routes = tuple(sorted(compiled, key=specificity, reverse=True))
+        parts = [part for meters_and_more in self._parts.values() for both in meters_and_more for part in both]
+        self.headers = frozenset[bytes]().union(*(part.headers for part in parts))
+        self.carriers = frozenset(source.field for route in self.routes for source in route.sources if source.field)
+        self.late = self.headers | self.carriers
         self._tries = tuple((regex(route.pattern), route) for route in self.routes)
         first = self.routes[0] if self.routes else None
-        # The least specific of all patterns comes first only where it is alone.
+        # The least specific of all patterns is first only where it is the only one.
         self._only = first if first and first.pattern == "/**" and not first.methods else None
         self._paths: dict[str, dict[str, Route | None]] = {}
         self._room = CACHED_PATHS
 
     def _compiled(self, route: Route, meters: Sequence[Meter]) -> Route:
-        """The route with what is read on it; keeps its terms."""
+        """The route with the bodies that are inspected on it; stores its terms."""
         tried = [exclusion.on(route.id) for exclusion in self.exclusions]
         exclusions = [excluded for excluded in tried if excluded is not None]
-        read, held = reads(route, meters, exclusions), holds(route, meters, exclusions)
+        read, held = inspected_sides(route, meters, exclusions), buffered_sides(route, meters, exclusions)
         if (read, held) != (route.reads, route.holds):
             route = replace(route, reads=read, holds=held)
         plans = (Plan("", ""), *self.plans.values())
@@ -77,31 +85,31 @@ class Policy:
             return self._match(method, path)
 
     def terms(self, plan_id: str, route: Route, customer: str = "") -> Terms | None:
-        """What holds for a plan on a route. "" is the terms of unattributed requests; None: no such plan, so deny.
+        """The terms of a plan on a route. Plan "" is that of unattributed requests; None: no such plan, so deny.
 
-        A customer with terms of its own on top of that plan gets those.
+        A customer with its own terms on top of that plan gets those.
         """
         if customer in self.customers and self.customers[customer].id == plan_id:
             return self._own.get((customer, route.id)) or self._owned(customer, route)
         return self._terms[route.id].get(plan_id)
 
     def _owned(self, customer: str, route: Route) -> Terms:
-        """Made when first asked for: those of a thousand customers on all routes would hold up a reload."""
-        made = self._own[customer, route.id] = Terms(self.customers[customer], route, *self._parts[route.id])
-        return made
+        """Built on first use: building those of a thousand customers on all routes would delay a reload."""
+        terms = self._own[customer, route.id] = Terms(self.customers[customer], route, *self._parts[route.id])
+        return terms
 
     def offering(self, feature: str) -> tuple[str, ...]:
         """The plans that have a feature, in the order of the policy."""
         return tuple(plan.id for plan in self.plans.values() if feature in plan.features)
 
     def _match(self, method: str, path: str) -> Route | None:
-        found = next(
-            (route for form, route in self._tries if (not route.methods or method in route.methods) and form(path)),
+        match = next(
+            (route for fits, route in self._tries if (not route.methods or method in route.methods) and fits(path)),
             None,
         )
         if self._room == 0:
             self._paths.clear()
             self._room = CACHED_PATHS
         self._room -= 1
-        self._paths.setdefault(method, {})[path] = found
-        return found
+        self._paths.setdefault(method, {})[path] = match
+        return match

@@ -1,7 +1,7 @@
-"""What a quantity costs, in integer nano-units of the currency. Pure, so that rating downstream yields the same bill.
+"""Rate a quantity: its charge in integer nano-units of the currency. Pure, so rating downstream yields the same bill.
 
-Every step is exact; where a price is for more than one unit (`per`), the whole charge is rounded once, half up, to a
-nano. A part of a package is a package. What is included is taken off first, whatever the kind.
+Every step is exact. Where a price is for more than one unit (`per`), the whole charge is rounded once, half up, to a
+nano-unit. A begun package is charged as a whole package. Included units are subtracted first, for every kind.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _EXACT = 2**52
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """Units up to and including `up_to` (None: all the rest) cost `nanos` for each `Price.per` of them."""
+    """Units up to and including `up_to` (None: unlimited) cost `nanos` for each `Price.per` of them."""
 
     up_to: int | None
     nanos: int
@@ -29,14 +29,14 @@ class Tier:
 class Price:
     """How a meter is priced. `nanos` is the price of `per` units, in 10^-9 of the currency's unit.
 
-    per_unit:  every unit the same.
+    per_unit:  the same price for every unit.
     graduated: each unit at the price of the tier in which it lies.
     volume:    all units at the price of the tier in which the quantity lies; so a unit more can cost less in all.
     package:   `nanos` for each begun package of `per` units.
 
-    The first `included` units cost nothing, and the rest is priced as if they were not there: tiers and packages begin
-    above them. So it is the free first tier that vendors put before a table, and unlike the free first tier of a Stripe
-    volume price it stays free when the quantity has left it.
+    The first `included` units cost nothing, and only the units above them are priced: tiers and packages begin above
+    them. This equals a free first tier before a vendor's table; unlike the free first tier of a Stripe volume price it
+    stays free when the quantity exceeds it.
 
     ValueError: a negative price, `per` below 1, tiers that do not ascend or do not end open.
     """
@@ -54,7 +54,7 @@ class Price:
         if self.per < 1 or self.nanos < 0 or any(tier.nanos < 0 for tier in self.tiers):
             raise ValueError("a price is never negative, and for at least one unit")
         if self.included < 0:
-            raise ValueError("a price includes no less than nothing")
+            raise ValueError("the included units of a price are never negative")
         if tiered is not bool(self.tiers) or (tiered and self.nanos):
             raise ValueError("graduated and volume prices are in tiers, the others in nanos")
         bounds = [0, *(tier.up_to for tier in self.tiers if tier.up_to is not None)]
@@ -76,11 +76,11 @@ def rate(price: Price, quantity: int) -> int:
 
 
 def charged(price: Price, quantity: int) -> int:
-    """`rate`, but never more than `NANOS_MAX`: what a balance is charged, on Redis as in memory."""
+    """`rate`, at most `NANOS_MAX`: the charge to a balance, on Redis as in memory."""
     return min(rate(price, quantity), NANOS_MAX)
 
 
-def lowest(price: Price) -> Price:
+def in_lowest_terms(price: Price) -> Price:
     """The same price in lowest terms: the fewest units for which it is whole nanos. A package keeps its size."""
     if price.kind == "package":
         return price
@@ -89,10 +89,11 @@ def lowest(price: Price) -> Price:
     return replace(price, nanos=price.nanos // common, per=price.per // common, tiers=tiers)
 
 
-def dearest(price: Price) -> Price:
-    """A flat price at which no quantity costs less than it adds to a charge at `price`, wherever that stands.
+def highest_unit_price(price: Price) -> Price:
+    """A flat price: no quantity costs less at it than it adds to any charge at `price`.
 
-    But for a nano of rounding, and for a volume price whose tiers rise: entering one prices all units anew.
+    Exceptions: a nano-unit of rounding, and volume prices whose tiers rise, since entering a tier prices all units
+    anew.
     """
     if not price.tiers:
         return replace(price, included=0)
@@ -100,7 +101,7 @@ def dearest(price: Price) -> Price:
 
 
 def price_fault(price: Price) -> str | None:
-    """Why a price cannot be rated exactly in a Lua double (2**52 at most), or None. For the load of a policy."""
+    """The reason why a price cannot be rated exactly in a Lua double (at most 2**52), or None. Used on policy load."""
     bounds = [tier.up_to for tier in price.tiers if tier.up_to is not None]
     if max(price.included, price.per, *bounds) > NANOS_MAX:
         return f"included, per and up_to are at most {NANOS_MAX} units"

@@ -1,7 +1,7 @@
-"""Alerts: a limit's threshold was passed, told once in each of its periods, however many workers saw it.
+"""Alerts: a limit's threshold was passed. Each is recorded once per period, however many workers saw it.
 
-An alert is named by what it is about: customer, limit, scope, period and percent. Its claim's key and its record's id
-are made of these alone, so that two who tell the same one tell it by the same id, and a copy can be known for one.
+An alert is identified by customer, limit, scope, period and percent. The key of its claim and the id of its record are
+made of these alone, so two workers that record the same alert use the same id, and consumers drop the copy.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sidecar.core.counter import escaped
-from sidecar.core.record.events import _whole  # one form for all records that are rare
+from sidecar.core.digits import BASE32
+from sidecar.core.limits import KINDS, account_stem, escaped
+from sidecar.core.limits.base import WALLET
+from sidecar.core.record.text import whole_record
 
 if TYPE_CHECKING:
-    from sidecar.core.counter import Checks
     from sidecar.core.decision import Decision
     from sidecar.core.identity import Identity
-    from sidecar.core.policy import Limit
+    from sidecar.core.limits import Checks, Limit
 
-TOLD_US: Final = 2 * 366 * 86_400_000_000  # a balance's period has no end; so long after its grant it is told again
-_DIGITS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+REPEAT_AFTER_US: Final = 2 * 366 * 86_400_000_000  # after its grant; the period of a balance has no end
 
 
 class Alert(NamedTuple):
-    """`used` of `amount` units stand at or past `percent` of a limit, in the period that ends at `until_us`.
+    """`used` of `amount` units are at or past `percent` of a limit, in the period that ends at `until_us`.
 
     Units are the meter's; of a balance nano-units: what there was after the last top-up, and what is gone of that.
     `id` (26 ASCII bytes) is the record's, dated with the period's start; `counter` the key under which the limit is
@@ -42,7 +42,7 @@ class Alert(NamedTuple):
 
     @property
     def customer(self) -> str:
-        """Who pays, and the record's partition key."""
+        """The customer who pays, and the record's partition key."""
         return self.identity.customer
 
     @property
@@ -52,17 +52,17 @@ class Alert(NamedTuple):
 
 
 def window_alert(decision: Decision, index: int, percent: int) -> Alert:
-    """The alert that the limit at `index`, one with a window, stands at or past `percent`."""
+    """The alert that the limit at `index`, one with a window, is at or past `percent`."""
     checks = decision.checks
-    limit = checks.limits[index]
-    counter = checks.keys[index][0]
+    check = checks.entries[index]
+    counter, window, limit = check.keys[0], check.window, check.limit
     return Alert(
-        alert_id(claim_key(counter, percent), checks.starts_us[index]),
+        alert_id(claim_key(counter, percent), window.start_us),
         counter,
         checks.identity,
         limit,
-        checks.windows[index],
-        checks.ends_us[index],
+        window.id,
+        window.end_us,
         percent,
         limit.amount - decision.remaining[index],
         limit.amount,
@@ -82,15 +82,15 @@ class TopUp(NamedTuple):
 
 
 def balance_alert(decision: Decision, index: int, percent: int, topped: TopUp) -> Alert:
-    """The alert that the balance at `index` stands at or past `percent` of what there was after the last top-up."""
+    """The alert that the balance at `index` is at or past `percent` of the balance after the last top-up."""
     checks = decision.checks
     return Alert(
         alert_id(claim_key(topped.counter, percent), topped.made_us),
         topped.counter,
         checks.identity,
-        checks.limits[index],
+        checks.entries[index].limit,
         topped.grant,
-        topped.made_us + TOLD_US,
+        topped.made_us + REPEAT_AFTER_US,
         percent,
         topped.amount - decision.remaining[index],
         topped.amount,
@@ -98,9 +98,10 @@ def balance_alert(decision: Decision, index: int, percent: int, topped: TopUp) -
 
 
 def balance_counter(checks: Checks, index: int, grant: str) -> str:
-    """What stands for the key of a counter of the balance at `index`, in the form of one that has a window."""
-    customer = escaped(checks.customer)
-    return f"sc:{{{customer}}}:{escaped(checks.limits[index].id)}:c{customer}:g{escaped(grant)}"
+    """A key for the balance at `index` in the format of a counter's key, whose window is the grant."""
+    check, identity = checks.entries[index], checks.identity
+    name = f"{check.kind.code}={escaped(check.limit.id)}:c{escaped(identity.customer)}:g{escaped(grant)}"
+    return f"{account_stem(identity.account)}:{name}"
 
 
 def claim_key(counter: str, percent: int) -> str:
@@ -112,21 +113,24 @@ def claim_key(counter: str, percent: int) -> str:
 def alert_id(key: str, start_us: int) -> bytes:
     """The id of the alert that is claimed at `key`: as if made at `start_us`, and for the rest the key's digest."""
     number = (start_us // 1000 << 80) + int.from_bytes(sha256(key.encode()).digest()[:10], "big")
-    return "".join(_DIGITS[number >> shift & 31] for shift in range(125, -1, -5)).encode()
+    return "".join(BASE32[number >> shift & 31] for shift in range(125, -1, -5)).encode()
 
 
 def alert_record(alert: Alert, plan: str, time_us: int, source: str, sequence: int) -> bytes:
     """The record of an alert, on the records' stream. `plan` is a label like "pro@3"; `time_us` since the epoch."""
     limit, identity = alert.limit, alert.identity
-    who: dict[str, str] = {"key_id": identity.key_id} if limit.scope == "key" and limit.kind != "balance" else {}
-    subject = "" if limit.scope == "customer" or limit.kind == "balance" else identity.subject
+    is_wallet = KINDS[limit.kind].stored_as == WALLET
+    scope = "customer" if is_wallet else limit.scope
+    who: dict[str, str] = {"key_id": identity.key_id} if scope == "key" else {}
+    subject = "" if scope == "customer" else identity.subject
     data: dict[str, Any] = {
         "customer": identity.customer,
+        "account": identity.account,
         **who,
         "plan": plan,
         "limit": limit.id,
-        "scope": limit.scope if limit.kind != "balance" else "customer",
-        **({"unit": limit.unit} if limit.kind == "balance" else {"meter": limit.meter}),
+        "scope": scope,
+        **({"unit": limit.unit} if is_wallet else {"meter": limit.meter}),
         "period": alert.period,
         "percent": alert.percent,
         "used": alert.used,
@@ -138,4 +142,4 @@ def alert_record(alert: Alert, plan: str, time_us: int, source: str, sequence: i
         "subject": subject or identity.customer,
         "partitionkey": identity.customer,
     }
-    return _whole("alert", envelope, (time_us, source, sequence), data)
+    return whole_record("alert", envelope, (time_us, source, sequence), data)

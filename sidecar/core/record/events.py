@@ -1,81 +1,49 @@
 """Records as CloudEvents 1.0 in structured JSON: one billable statement per exchange, never changed once written.
 
 Nothing of a credential, a query string, a header, a body or an address can get in, because nothing here reads one.
-What repeats (who, by which terms, in which second) is rendered once and kept, within bounds; the rest is filled in.
-docs/record.md tells the fields.
+fields.py is the table of all fields, and docs/record.md has it for readers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
-from sidecar.core.decision import Decision
-from sidecar.core.identity import Identity
-from sidecar.core.record.forms import (
-    SCHEMA_STEM,
-    decided,
-    denial_form,
-    dumps,
-    json,
-    reserved,
-    second,
-    trace,
-    verdict,
-)
-from sidecar.core.record.voice import Voice
+from sidecar.core.record.fields import Facts, crashed_data, fields_of, read_data
+from sidecar.core.record.text import instant, whole_record
 from sidecar.core.usage.billing import billing
 
-KINDS: Final = ("usage", "unattributed", "denial", "correction", "void", "alert", "checkpoint")
+WITHHELD: Final = "withheld"
+INTERNAL_ERROR: Final = "internal_error"  # an exception of our own: a step raised
+SHORT_PATH: Final = 2048  # characters
 
 
-class Facts:
-    """What a record says of an exchange. A denial's knows only its first fifteen lines, with what it cost in time.
+class Denied(NamedTuple):
+    """The properties of denials that are counted together. `reason`: the slug of the problem that was answered."""
 
-    `id` has 26 ASCII bytes; `usage` units by meter; `quality` is exact, provider_reported, estimated or partial; sizes
-    are of bodies; `plan` is a label like "pro@3", "" for nobody's; `traceparent` is valid, or "".
-    A base class and no Protocol: compiled, its fields are read without a look-up.
-    """
-
-    __slots__ = (
-        "id", "identity", "plan", "route", "method", "path", "status", "decision", "traceparent",
-        "bytes_in", "bytes_out", "duration_us", "upstream_us", "attempts", "outcome",
-        "usage", "quality", "billable", "billable_reason", "client_disconnected", "spelled",
-        "voice",
-    )  # fmt: skip
-
-    id: bytes
-    identity: Identity | None
+    customer: str
     plan: str
-    route: str
-    method: str
-    path: str
+    limit: str
+    reason: str
     status: int
-    decision: Decision | None
-    traceparent: str
-    bytes_in: int
-    bytes_out: int
-    duration_us: int
-    upstream_us: int
-    attempts: int
-    outcome: str
-    usage: dict[str, int]
-    quality: str
-    billable: bool
-    billable_reason: str
-    client_disconnected: bool
-    voice: Voice  # how this caller's exchanges are told
-    spelled: bytes  # the path as JSON, b"" where nothing was written of it yet
-    dims: dict[str, str] = {}  # noqa: RUF012 - never written to: who has any has a field of that name
+
+
+class DenialSummary(NamedTuple):
+    """How many denials of one kind have no record of their own, and when the first and the last of them were (µs)."""
+
+    denied: Denied
+    number: int
+    first_us: int
+    last_us: int
 
 
 class Checkpoint(NamedTuple):
-    """What a producer says every few seconds, traffic or not.
+    """The state of a producer, recorded every few seconds, traffic or not; the fields are those of the table.
 
-    `highest` number and `totals` (units by meter) are of this epoch, the checkpoint itself not counted in; `unrecorded`
-    exchanges were served while the journal was full; `policy` is the version in force.
+    `highest` number and `totals` (units by meter) are of this epoch, the checkpoint itself not counted in.
+    `oldest_open_us` is 0 where nothing is open, or it is not known.
     """
 
     highest: Mapping[str, int]
@@ -85,72 +53,46 @@ class Checkpoint(NamedTuple):
     unrecorded: int
     degraded_s: int
     policy: str
+    denials: int = 0
+    oldest_open_us: int = 0
+    final: bool = False
 
 
 def usage_record(facts: Facts, time_us: int, source: str, sequence: int) -> bytes:
     """The record of an exchange: kind `usage`, or `unattributed` where nobody is known. `time_us`: since the epoch."""
-    decision, like = facts.decision, facts.voice.like(facts, source)
-    if like is not None:
-        return like.tell(facts, time_us, sequence)
-    return facts.voice.usage(source) % (
-        facts.id,
-        second(time_us // 1_000_000),
-        time_us % 1_000_000,
-        sequence,
-        trace(facts.traceparent) if facts.traceparent else b"",
-        facts.spelled or json(facts.path),
-        facts.status,
-        dumps(facts.usage),
-        verdict(facts.quality, facts.billable, facts.billable_reason, facts.outcome),
-        json(facts.dims) if facts.dims else b"{}",
-        facts.duration_us,
-        facts.upstream_us,
-        facts.bytes_in,
-        facts.bytes_out,
-        facts.attempts,
-        b"true" if facts.client_disconnected else b"false",
-        decided(decision) if decision is not None else b"",
-    )
+    return facts.templates.record(facts, source).render(facts, time_us, sequence)
+
+
+def open_entry(facts: Facts, time_us: int) -> bytes:
+    """The facts known just before the upstream sees the exchange: enough to close it as crashed after a kill."""
+    return facts.templates.open(facts).render(facts, time_us)
 
 
 def denial_record(facts: Facts, time_us: int, source: str, sequence: int) -> bytes:
     """The record of a request that a limit refused: it consumed nothing."""
-    decision = facts.decision
-    return denial_form(source, facts.identity, facts.plan, facts.route, facts.method) % (
-        facts.id,
-        second(time_us // 1_000_000),
-        time_us % 1_000_000,
-        sequence,
-        trace(facts.traceparent) if facts.traceparent else b"",
-        json(facts.path),
-        facts.status,
-        facts.duration_us,
-        decided(decision) if decision is not None else b"",
-    )
+    return whole_record("denial", _envelope(facts), (time_us, source, sequence), read_data(facts, fields_of("denial")))
 
 
-def checkpoint_record(said: Checkpoint, id_: bytes, time_us: int, source: str, sequence: int) -> bytes:
-    """What the producer `source` says of itself."""
-    data = {
-        **said._asdict(),
-        "highest": dict(said.highest),
-        "totals": dict(said.totals),
-    }
-    return _whole("checkpoint", {"id": id_.decode(), "partitionkey": source}, (time_us, source, sequence), data)
+def denial_summary_record(summary: DenialSummary, id_: bytes, time_us: int, source: str, sequence: int) -> bytes:
+    """The record of denials that have none of their own. Without a customer: of several, `source` is the key."""
+    denied, number, first_us, last_us = summary
+    envelope = {"id": id_.decode()}
+    if denied.customer:
+        envelope["subject"] = denied.customer
+    envelope["partitionkey"] = denied.customer or source
+    data = {**denied._asdict(), "count": number, "first": instant(first_us), "last": instant(last_us)}
+    return whole_record("denial-summary", envelope, (time_us, source, sequence), data)
 
 
-def open_entry(facts: Facts, time_us: int) -> bytes:
-    """What is known when the upstream is about to see the exchange: enough to close it as crashed after a kill."""
-    checks = facts.decision.checks if facts.decision is not None else None
-    if not facts.traceparent and (form := facts.voice.opening(facts.path, checks)):
-        return form % time_us
-    path = facts.spelled = json(facts.path)
-    return facts.voice.open() % (
-        time_us,
-        trace(facts.traceparent) if facts.traceparent else b"",
-        path,
-        b"{}" if checks is None else reserved(checks),
-    )
+def checkpoint_record(checkpoint: Checkpoint, id_: bytes, time_us: int, source: str, sequence: int) -> bytes:
+    """The record of a checkpoint of the producer `source`."""
+    data = checkpoint._asdict() | {"highest": dict(checkpoint.highest), "totals": dict(checkpoint.totals)}
+    oldest_us = data.pop("oldest_open_us")
+    if oldest_us:
+        data["oldest_open"] = instant(oldest_us)
+    if not checkpoint.final:
+        del data["final"]
+    return whole_record("checkpoint", {"id": id_.decode(), "partitionkey": source}, (time_us, source, sequence), data)
 
 
 def crashed_record(opened: bytes, id_: bytes, time_us: int, source: str, sequence: int) -> bytes:
@@ -159,32 +101,43 @@ def crashed_record(opened: bytes, id_: bytes, time_us: int, source: str, sequenc
     Its usage is what was reserved, since that was enforced; whether the upstream did the work, nobody knows.
     """
     known = orjson.loads(opened)
-    billable, reason = billing(known["plan"], status=0, outcome="aborted")
-    envelope = {"id": id_.decode()}
-    if "customer" in known:
-        envelope |= {"subject": known.pop("subject"), "partitionkey": known["customer"]}
-    if "traceparent" in known:
-        envelope["traceparent"] = known.pop("traceparent")
-    duration_us = max(0, time_us - known.pop("time_us"))
-    data = {
-        **known,
-        "status": 0,
-        "usage": known["reserved"],
-        "quality": "partial",
-        "billable": billable,
-        "billable_reason": reason,
-        "outcome": "crashed",
-        "dims": {},
-        "duration_us": duration_us,
-        "upstream_us": 0,
-        "bytes_in": 0,
-        "bytes_out": 0,
-        "attempts": 0,
-        "client_disconnected": False,
-    }
-    del data["reserved"]
     kind = "usage" if "customer" in known else "unattributed"
-    return _whole(kind, envelope, (time_us, source, sequence), data)
+    envelope = {"id": id_.decode()}
+    if kind == "usage":
+        envelope |= {"subject": known["subject"], "partitionkey": known["customer"]}
+    if "traceparent" in known:
+        envelope["traceparent"] = known["traceparent"]
+    known["billable"], known["billable_reason"] = billing(known["plan"], status=0, outcome="aborted")
+    known["duration_us"] = max(0, time_us - known["time_us"])
+    known["period_time"] = instant(known.get("at_us", known["time_us"]))  # in the windows that were reserved in
+    return whole_record(kind, envelope, (time_us, source, sequence), crashed_data(kind, known))
+
+
+def short_record(facts: Facts, time_us: int, source: str, sequence: int) -> bytes:
+    """The record of an exchange whose own cannot be made or is too long: path cut, without dims, lines and decision.
+
+    It needs nothing that is cached for its caller, and nothing of the request but its head.
+    """
+    kind = "unattributed" if facts.identity is None else "usage"
+    shortened: dict[str, Any] = {
+        "path": facts.path[:SHORT_PATH].encode("utf-8", "backslashreplace").decode(),
+        "dims": {},
+    }
+    envelope = _envelope(facts)
+    envelope.pop("traceparent", None)
+    left_out = {"decision", "usage_lines", *shortened}
+    data = read_data(facts, [field for field in fields_of(kind) if field.name not in left_out]) | shortened
+    return whole_record(kind, envelope, (time_us, source, sequence), data)
+
+
+def withheld_record(record: bytes) -> bytes:
+    """The record of an exchange that could not be written in time: its answer was cut, so nothing is billed.
+
+    Its usage stays what was measured: the upstream did the work.
+    """
+    event = orjson.loads(record)
+    event["data"] |= {"billable": False, "billable_reason": WITHHELD, "outcome": WITHHELD}
+    return orjson.dumps(event)
 
 
 class Totals:
@@ -202,16 +155,11 @@ class Totals:
             units[meter] = units.get(meter, 0) + amount
 
 
-def _whole(kind: str, envelope: Mapping[str, str], at: tuple[int, str, int], data: Mapping[str, object]) -> bytes:
-    time_us, source, sequence = at
-    event = {
-        "specversion": "1.0",
-        "type": f"sidecar.{kind}.v1",
-        "source": source,
-        "dataschema": f"{SCHEMA_STEM}{kind}.v1.json",
-        **envelope,
-        "time": f"{second(time_us // 1_000_000).decode()}{time_us % 1_000_000:06d}Z",
-        "sequence": f"{sequence:018d}",
-        "data": data,
-    }
-    return orjson.dumps(event)
+def _envelope(facts: Facts) -> dict[str, str]:
+    """The attributes of an exchange's record that say whose it is. None is empty: CloudEvents forbids it."""
+    identity, envelope = facts.identity, {"id": facts.id.decode()}
+    if identity is not None:
+        envelope |= {"subject": identity.subject or identity.customer, "partitionkey": identity.customer}
+    if facts.traceparent:
+        envelope["traceparent"] = facts.traceparent
+    return envelope

@@ -1,6 +1,6 @@
-"""The journal's bytes: frames in segments. A frame is whole and right by its CRC, or it is none.
+"""The journal's bytes: frames in segments. Bytes are a frame only if they are complete and their CRC is right.
 
-What is no frame is told apart: torn where nothing right follows, corrupt where something does. Magic, version, CRC
+Other bytes are torn if no frame follows them, and corrupt if one does. Magic, version, CRC
 and length stay where they are in every version to come, so that a frame from the future is refused by name, and never
 taken for damage. docs/journal.md has the layout.
 """
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 Buffer = Union[bytes, "mmap"]
 
-MAGIC: Final = b"\xf5SJ"  # 0xf5 stands in no UTF-8, so no id, key or body can hold it
+MAGIC: Final = b"\xf5SJ"  # no UTF-8 has 0xf5, so no id, key or body can hold it
 VERSION: Final = 1
 HEADER_BYTES: Final = 50
 PAYLOAD_MAX: Final = 1 << 20  # a record is a few hundred bytes, its path at most 8 KiB
+RECORD_MAX: Final = PAYLOAD_MAX - (1 << 17)  # of a record, beside its id and a key of at most 64 KiB
 
-HEAD, OPEN, PROGRESS, CLOSE, RECORD = 1, 2, 3, 4, 5  # from CLOSE on: records
+HEAD, OPEN, PROGRESS, CLOSE, RECORD, NOTE = 1, 2, 3, 4, 5, 6  # CLOSE and RECORD are records; NOTE stays on its node
 STREAMS: Final = ("", "records", "denials")
 NO_ID: Final = b"0" * 26
 
@@ -34,7 +35,7 @@ LAYOUT: Final = Struct("<4sIBBHIQ26s")
 MAGIC_NOW: Final = MAGIC + bytes((VERSION,))
 _CRC: Final = crc32
 SEED: Final = crc32(MAGIC_NOW)  # a frame's CRC is that of what follows it, begun with this
-_KINDS: Final = {stream: [bytes((kind, number)) for kind in range(RECORD + 1)] for number, stream in enumerate(STREAMS)}
+_KINDS: Final = {stream: [bytes((kind, number)) for kind in range(NOTE + 1)] for number, stream in enumerate(STREAMS)}
 _SEGMENT: Final = re.compile(r"(\d{8,})-(\d{8,})\.seg")
 
 
@@ -49,7 +50,7 @@ class NewerVersionError(SinkError):
 
 
 class Frame(NamedTuple):
-    """`sequence` numbers a stream's records from 1 without gaps; HEAD, OPEN and PROGRESS have no stream and 0."""
+    """`sequence` numbers a stream's records from 1 without gaps; the others have no stream and 0."""
 
     type: int
     stream: str
@@ -60,7 +61,7 @@ class Frame(NamedTuple):
 
 
 class Bad(NamedTuple):
-    """Bytes `start` to `end` are no frame. `torn`: nothing right follows in the buffer; else they are corrupt."""
+    """Bytes `start` to `end` are not a frame. `torn`: no frame follows in the buffer; else they are corrupt."""
 
     start: int
     end: int
@@ -117,25 +118,25 @@ def frame_at(buffer: Buffer, offset: int) -> tuple[int, Frame] | None:
 
 
 def next_frame(buffer: Buffer, offset: int) -> int:
-    """Where the first whole frame at or after `offset` starts; -1: there is none."""
-    found = buffer.find(MAGIC, offset)
-    while found >= 0 and frame_at(buffer, found) is None:
-        found = buffer.find(MAGIC, found + 1)
-    return found
+    """The offset of the first whole frame at or after `offset`; -1: there is not any."""
+    start = buffer.find(MAGIC, offset)
+    while start >= 0 and frame_at(buffer, start) is None:
+        start = buffer.find(MAGIC, start + 1)
+    return start
 
 
 def scan(buffer: Buffer, offset: int = 0) -> Iterator[tuple[int, Frame | Bad]]:
     """Everything in `buffer` from `offset` on, in order, each with the offset of its end."""
     size = len(buffer)
     while offset < size:
-        found = frame_at(buffer, offset)
-        if found is None:
+        match = frame_at(buffer, offset)
+        if match is None:
             start, after = offset, next_frame(buffer, offset + 1)
             offset = size if after < 0 else after
             yield offset, Bad(start, offset, torn=after < 0)
         else:
-            offset = found[0]
-            yield found
+            offset = match[0]
+            yield match
 
 
 def segment_name(epoch: int, segment: int) -> str:
@@ -145,5 +146,5 @@ def segment_name(epoch: int, segment: int) -> str:
 
 def segment_of(name: str) -> tuple[int, int] | None:
     """Epoch and number of the segment with that file name, or None for other files."""
-    found = _SEGMENT.fullmatch(name)
-    return (int(found[1]), int(found[2])) if found else None
+    match = _SEGMENT.fullmatch(name)
+    return (int(match[1]), int(match[2])) if match else None

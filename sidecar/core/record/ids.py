@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-_DIGITS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_PAIRS: Final = [(high + low).encode() for high in _DIGITS for low in _DIGITS]
+from sidecar.core.digits import BASE32_PAIRS
+
 RANDOM_BITS: Final = 60
 
 
@@ -19,7 +19,7 @@ class Ids:
     __slots__ = ("_count", "_ms", "_own", "_stem", "_upper", "_upper_ms")
 
     def __init__(self, random: int) -> None:
-        self._own = b"".join(_PAIRS[random >> shift & 1023] for shift in range(RANDOM_BITS - 10, -1, -10))
+        self._own = b"".join(BASE32_PAIRS[random >> shift & 1023] for shift in range(RANDOM_BITS - 10, -1, -10))
         self._ms = self._upper_ms = -1
         self._upper = self._stem = b""
         self._count = 0
@@ -30,19 +30,19 @@ class Ids:
             self._turn(now_ms)
         count = self._count
         self._count = count + 1
-        return self._stem + _PAIRS[count]
+        return self._stem + BASE32_PAIRS[count]
 
     def _turn(self, now_ms: int) -> None:
         """A new ms, or the next 1,024 of this one; past a million in one ms the next ms is taken in advance."""
         self._count = 0
         if now_ms <= self._ms:
-            high = _PAIRS.index(self._stem[-2:]) + 1
+            high = BASE32_PAIRS.index(self._stem[-2:]) + 1
             if high < 1024:
-                self._stem = self._stem[:-2] + _PAIRS[high]
+                self._stem = self._stem[:-2] + BASE32_PAIRS[high]
                 return
             now_ms = self._ms + 1
         self._ms = now_ms
         if self._upper_ms != now_ms >> 10:
             self._upper_ms = now_ms >> 10
-            self._upper = b"".join(_PAIRS[now_ms >> shift & 1023] for shift in (40, 30, 20, 10))
-        self._stem = self._upper + _PAIRS[now_ms & 1023] + self._own + b"00"
+            self._upper = b"".join(BASE32_PAIRS[now_ms >> shift & 1023] for shift in (40, 30, 20, 10))
+        self._stem = self._upper + BASE32_PAIRS[now_ms & 1023] + self._own + b"00"

@@ -1,118 +1,111 @@
-"""What JSON bodies say, by pointer and as JSON-RPC calls. No bytes make it fail: what cannot be read is not known.
+"""Read JSON bodies by pointer and as JSON-RPC calls. No input raises: a value that cannot be read is unknown.
 
-A body is parsed when it is first asked for something, and once. What two parsers could read differently is counted in
-each reading: a call whose `method` comes again in other letters (Go's parser takes either) is as many calls.
+A body is parsed once, on the first access. Values that parsers could read differently are unknown in a request
+(json_text.py). Of JSON-RPC calls each reading is counted: a call with several `method` members counts once for each.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-import orjson
-
+from sidecar.core.usage.json_text import MISSING, UNKNOWN, JsonText, every
 from sidecar.core.usage.rules import MAX_UNITS
 
 MAX_CALLS: Final = 1_000  # of one JSON-RPC batch
 
 _POINTER: Final = re.compile(r"(?:/(?:[^/~]|~[01])*)*")
-_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
-_NOTHING: Final = object()  # nothing is there: the pointer leads nowhere, or the body is empty
-_UNKNOWN: Final = object()  # the body was not seen whole, or is no JSON
+_METHOD: Final = "method"
 _UNREAD: Final = object()
+_UNSEEN: Final = JsonText(None)  # shared by all exchanges: it has no content
 
 
 @lru_cache(maxsize=4096)
 def steps(pointer: str) -> tuple[str, ...]:
-    """The names and indices that an RFC 6901 pointer goes by; () is the whole document. ValueError: it is none."""
+    """The names and indices of an RFC 6901 pointer; () is the whole document. ValueError: it is not a pointer."""
     if not _POINTER.fullmatch(pointer):
         raise ValueError("a JSON pointer is empty, or starts with / and has no ~ but in ~0 (for ~) and ~1 (for /)")
     return tuple(step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:])
 
 
 class Bodies:
-    """The JSON bodies of one exchange, each known once it was taken whole. Answers are those of `core.policy.Tap`.
+    """The JSON bodies of one exchange, each known after `take`. The methods implement those of `core.policy.Tap`."""
 
-    What is held is the bytes, and while it is being read up to some thirty times as much; `rest` lets that go.
-    """
-
-    __slots__ = ("_calls", "_raw", "_read")
+    __slots__ = ("_calls", "_sides", "_ambiguous")
 
     def __init__(self) -> None:
-        self._raw: dict[str, bytes | None] = {}
-        self._read: dict[str, Any] = {}
+        self._sides = {"request": _UNSEEN, "response": _UNSEEN}
         self._calls: Any = _UNREAD
+        self._ambiguous = False
 
-    def take(self, side: str, body: bytes | None) -> None:
-        """All of the body of the "request" or the "response", decoded; None: too large, or cut off."""
-        self._raw[side] = body
-        self._read.pop(side, None)
+    def take(self, side: str, body: bytes | None) -> JsonText:
+        """Set the whole body of the "request" or the "response", decoded; None: too large, or cut."""
         if side == "request":
             self._calls = _UNREAD
+        text = self._sides[side] = _UNSEEN if body is None else JsonText(body)
+        return text
 
     def rest(self) -> None:
-        """Forget what was parsed, until something is asked again: an answer may be long in coming."""
-        self._read.clear()
+        """Drop the parsed values until the next access: an answer may take long."""
+        for text in self._sides.values():
+            text.rest()
 
-    def known(self, side: str) -> bool:
-        """Whether the body is known whole, as JSON or as empty: what is not found in it is not there."""
-        return self._document(side) is not _UNKNOWN
+    def known(self, side: str, pointer: str = "") -> bool:
+        """Whether the value at a pointer is known; a known absence counts."""
+        return self._at(side, pointer) is not UNKNOWN
 
     @property
     def calls(self) -> Sequence[str] | None:
-        """The methods of the request's JSON-RPC calls, "" for an item of a batch that is no call; () where it is none.
+        """The methods of the request's JSON-RPC calls, "" for an item of a batch that is not a call; () without calls.
 
-        None: not known, or more than MAX_CALLS.
+        None: unknown, or more than MAX_CALLS.
         """
         if self._calls is _UNREAD:
-            self._calls = _calls_of(self._document("request"))
+            self._calls, self._ambiguous = _calls_of(self._sides["request"])
         return self._calls  # type: ignore[no-any-return] # the mark that it is unread is gone
+
+    @property
+    def lacks_calls(self) -> bool:
+        """Whether the calls are unknown, or one has two methods, or one that is not a text."""
+        return self.calls is None or self._ambiguous
+
+    def lacks_number(self, side: str, pointer: str, length: bool = False) -> bool:
+        """Whether the value at a pointer is unknown, or not a number (array), which an API might still accept."""
+        value = self._at(side, pointer)
+        return value is not MISSING and value is not None and self.number(side, pointer, length) is None
 
     def number(self, side: str, pointer: str, length: bool = False) -> int | None:
         """The whole number from 0 to MAX_UNITS at a pointer, or the count of an array's items; else None.
 
-        JSON has one kind of number (RFC 8259 §6), so 12.0 is 12; "12" is a text, and true is no number.
+        JSON has one kind of number (RFC 8259 §6), so 12.0 is 12; "12" is a text, and true is not a number.
         """
-        found = self._at(side, pointer)
+        value = self._at(side, pointer)
         if length:
-            return len(found) if isinstance(found, list) else None
-        if isinstance(found, float) and found.is_integer():
-            found = int(found)
-        return found if type(found) is int and 0 <= found <= MAX_UNITS else None
+            return len(value) if isinstance(value, list) else None
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        return value if type(value) is int and 0 <= value <= MAX_UNITS else None
 
     def text(self, side: str, pointer: str) -> str | None:
         """The scalar at a pointer as text (true, false, null as in JSON), "[]" for an array, "{}" for an object."""
-        found = self._at(side, pointer)
-        if found is _NOTHING or found is _UNKNOWN:
+        value = self._at(side, pointer)
+        if value is MISSING or value is UNKNOWN:
             return None
-        if isinstance(found, str):
-            return _printable(found)
-        if isinstance(found, float):
-            return str(int(found)) if found.is_integer() else repr(found)
-        return _WORDS.get(type(found), str)(found)
+        if isinstance(value, str):
+            return _printable(value)
+        if isinstance(value, float):
+            return str(int(value)) if value.is_integer() else repr(value)
+        return _TEXTS.get(type(value), str)(value)
 
     def _at(self, side: str, pointer: str) -> Any:
-        found = self._document(side)
-        for step in steps(pointer):
-            if isinstance(found, dict):
-                found = found.get(step, _NOTHING)
-            elif isinstance(found, list) and _INDEX.fullmatch(step) and int(step) < len(found):
-                found = found[int(step)]
-            else:
-                return _NOTHING
-        return found
-
-    def _document(self, side: str) -> Any:
-        found = self._read.get(side, _UNREAD)
-        if found is _UNREAD:
-            found = self._read[side] = _parsed(self._raw.get(side))
-        return found
+        """Responses are read loosely: upstreams gain nothing from ambiguity, and may use names that differ in case."""
+        text, path = self._sides[side], steps(pointer)
+        return text.at(path) if side == "request" else text.loosely_at(path)
 
 
-_WORDS: Final[dict[type, Callable[[Any], str]]] = {
+_TEXTS: Final[dict[type, Callable[[Any], str]]] = {
     bool: lambda value: "true" if value else "false",
     type(None): lambda _: "null",
     list: lambda _: "[]",
@@ -120,41 +113,28 @@ _WORDS: Final[dict[type, Callable[[Any], str]]] = {
 }
 
 
-def _parsed(body: bytes | None) -> Any:
-    """The document; what the strict parser refuses is tried by the lenient one, as an upstream may well take it."""
-    if body is None:
-        return _UNKNOWN
-    if not body:
-        return _NOTHING
-    try:
-        return orjson.loads(body)
-    except ValueError:
-        pass
-    try:
-        return json.loads(body)  # lone surrogates, NaN, a byte order mark, UTF-16
-    except (ValueError, RecursionError):
-        return _UNKNOWN
+def _calls_of(text: JsonText) -> tuple[Sequence[str] | None, bool]:
+    """The methods, and whether a call has several, or one that is not a text: a server might still run it."""
+    document = text.value
+    if document is UNKNOWN or (isinstance(document, list) and len(document) > MAX_CALLS):
+        return None, False
+    calls = _methods(document)
+    if not text.is_certain(_METHOD, sum(map(len, calls))):
+        document = text.everything
+        if document is UNKNOWN:
+            return None, False
+        calls = _methods(document)
+    none = [""] if isinstance(document, list) else []
+    named = [[_printable(method) for method in methods if isinstance(method, str)] or none for methods in calls]
+    uncertain = any(len(methods) > 1 or not isinstance(methods[0], str | None) for methods in calls if methods)
+    return tuple(method for methods in named for method in methods), uncertain
 
 
-def _calls_of(document: Any) -> Sequence[str] | None:
-    if document is _UNKNOWN:
-        return None
-    if not isinstance(document, list):
-        return tuple(_methods(document))
-    if len(document) > MAX_CALLS:
-        return None
-    return tuple(method for item in document for method in _methods(item) or ("",))
-
-
-def _methods(item: Any) -> list[str]:
-    return [_printable(value) for value in _spelt(item, "method") if isinstance(value, str)]
-
-
-def _spelt(item: Any, name: str) -> Iterable[Any]:
-    """Every value of an object whose name is `name` in whatever letters."""
-    return [value for key, value in item.items() if key.lower() == name] if isinstance(item, dict) else ()
+def _methods(document: Any) -> list[list[Any]]:
+    """The values of `method` in each call, in upper or lower case."""
+    return [every(item, _METHOD) for item in (document if isinstance(document, list) else [document])]
 
 
 def _printable(text: str) -> str:
-    """Without lone surrogates, which no record could carry."""
+    """The text without lone surrogates, which records cannot contain."""
     return text if text.isascii() else text.encode(errors="replace").decode()

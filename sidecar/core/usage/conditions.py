@@ -1,7 +1,7 @@
-"""When a meter counts and an exclusion holds: the conditions of a policy, compiled for one route.
+"""The conditions under which a meter counts and an exclusion matches, compiled for one route.
 
-What a head or a status says is true or false. What a body says can also be not known (too large, cut, no JSON), and
-then no condition that is false may hide behind it: one False is False, whatever else is not known.
+A condition of the head or the status is true or false. One of a body can also be unknown (too large, cut, not JSON).
+All conditions together: one False gives False, even where others are unknown; else one unknown gives None.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from sidecar.core.http import Request
-from sidecar.core.policy import ANY, Arriving, Facts, Tap, glob
+from sidecar.core.policy import ANY, Arriving, Facts, Tap, glob, model_key
 from sidecar.core.usage.rules import JsonTest, When
 
 EXCEPT: Final = "!"
 
-# Tests read a request (on arrival) or the facts (afterwards); only header fields are found differently.
+# Tests read a request (on arrival) or the facts (afterwards), which differ only in how header fields are read.
 Field = Callable[[Any, bytes], bytes | None]
 Test = Callable[[Any], bool]
 BodyTest = Callable[[Tap], bool | None]
@@ -31,24 +31,29 @@ def field_of_facts(facts: Facts, name: bytes) -> bytes | None:
     return facts.request_header(name)
 
 
-def looks(when: When) -> set[str]:
-    """What of the request's head it looks at: method, header."""
-    return {name for name, asked in (("method", when.methods is not None), ("header", when.headers)) if asked}
+def head_inputs(when: When) -> set[str]:
+    """The parts of the request's head that the conditions read: method, header."""
+    return {name for name, used in (("method", when.methods is not None), ("header", when.headers)) if used}
+
+
+def headers_of(when: When) -> set[bytes]:
+    """The header fields of the request that the conditions read, by lower-case name."""
+    return {name for name, _ in when.headers}
 
 
 def sides(when: When) -> set[str]:
-    """The bodies that it looks at: request, response."""
+    """The bodies that the conditions read: request, response."""
     return {test.side for test in when.json} | ({"request"} if when.json_rpc or when.models else set())
 
 
 def status_tests(when: When) -> list[Test]:
-    """What is known only afterwards."""
+    """The tests of the status, which is known only afterwards."""
     statuses = when.statuses
     return [] if statuses is None else [lambda facts: facts.status in statuses]
 
 
 def head_tests(when: When, field: Field) -> list[Test]:
-    """What the request's head says."""
+    """The tests of the request's head."""
     methods = when.methods
     tests: list[Test] = [] if methods is None else [lambda exchange: exchange.method in methods]
     return tests + [_header_test(name, values, field) for name, values in when.headers]
@@ -61,21 +66,23 @@ def _header_test(name: bytes, values: frozenset[bytes], field: Field) -> Test:
 
 
 def body_tests(when: When, *, arriving: bool) -> list[BodyTest]:
-    """What bodies say, but for JSON-RPC methods, which are judged call by call; `arriving`: of the request's alone."""
+    """The tests of bodies, except those of JSON-RPC methods, which are per call; `arriving`: of the request only."""
     tests = [_json_test(test) for test in when.json if not arriving or test.side == "request"]
     return [*tests, _model_test(when.models)] if when.models else tests
 
 
 def judge(tests: Sequence[BodyTest], tap: Tap | None) -> bool | None:
-    """Whether all hold; None where that is not known."""
+    """Whether all tests are true; None: unknown."""
+    if not tests:
+        return True
     if tap is None:
-        return None if tests else True
-    found = {test(tap) for test in tests}
-    return False if False in found else None if None in found else True
+        return None
+    results = {test(tap) for test in tests}
+    return False if False in results else None if None in results else True
 
 
 def named(patterns: Iterable[str]) -> Callable[[str], bool]:
-    """Whether a name is one of `patterns`, in which `*` is any run of characters."""
+    """A test whether a name matches one of `patterns`, in which `*` is any run of characters."""
     patterns = list(patterns)
     exact = frozenset(pattern for pattern in patterns if "*" not in pattern)
     loose = [glob(pattern) for pattern in patterns if "*" in pattern]
@@ -85,8 +92,9 @@ def named(patterns: Iterable[str]) -> Callable[[str], bool]:
 
 
 def chosen(patterns: Iterable[str]) -> Callable[[str], bool]:
-    """The same for models and methods, where `!` before a pattern makes an exception; with these alone, all others."""
-    given, excepted = set(patterns), {pattern for pattern in patterns if pattern.startswith(EXCEPT)}
+    """The same for models and methods, where `!` before a pattern is an exception; exceptions alone: all others."""
+    given = set(patterns)
+    excepted = {pattern for pattern in given if pattern.startswith(EXCEPT)}
     wanted = named(given - excepted or {ANY})
     if not excepted:
         return wanted
@@ -98,15 +106,15 @@ def _json_test(test: JsonTest) -> BodyTest:
     side, pointer = test.side, test.pointer
     matches = named(test.values) if test.values else None
 
-    def holds(tap: Tap) -> bool | None:
+    def matches_value(tap: Tap) -> bool | None:
         text = tap.text(side, pointer)
         if text is None:
-            return False if tap.known(side) else None
+            return False if tap.known(side, pointer) else None
         return matches is None or matches(text)
 
-    return holds
+    return matches_value
 
 
 def _model_test(models: Sequence[str]) -> BodyTest:
-    matches = chosen(models)
-    return lambda tap: matches(tap.model) if tap.model else None
+    matches = chosen(map(model_key, models))
+    return lambda tap: matches(model_key(tap.model)) if tap.model else None

@@ -1,14 +1,26 @@
-"""What a policy leaves out of the bill. An exclusion holds only where that is certain."""
+"""Exclusions from the bill. An exclusion matches only where that is certain."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from sidecar.core.identity import Identity
 from sidecar.core.policy import Excluded, Facts, Tap
-from sidecar.core.usage.conditions import body_tests, chosen, field_of_facts, head_tests, judge, sides, status_tests
+from sidecar.core.usage.conditions import (
+    body_tests,
+    chosen,
+    field_of_facts,
+    head_tests,
+    headers_of,
+    judge,
+    sides,
+    status_tests,
+)
 from sidecar.core.usage.rules import ALWAYS, When
+
+IDEMPOTENCY_KEY: Final = b"idempotency-key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,27 +38,28 @@ class Exclusion:
     retries_us: int = 0
 
     def on(self, route_id: str) -> Excluded | None:
-        """What it means on one route; None where it can never apply there."""
+        """The exclusion on one route; None where it can never apply there."""
         when = self.when
         if when.routes is not None and route_id not in when.routes:
             return None
-        return Excluded(self.id, self.retries_us, frozenset(sides(when)), self._holds())
+        headers = headers_of(when) | ({IDEMPOTENCY_KEY} if self.retries_us else set())
+        return Excluded(self.id, self.retries_us, frozenset(sides(when)), self._matcher(), frozenset(headers))
 
-    def _holds(self) -> Callable[[Facts, Identity | None], bool]:
+    def _matcher(self) -> Callable[[Facts, Identity | None], bool]:
         when, customers, test_keys = self.when, self.customers, self.test_keys
         tests = status_tests(when) + head_tests(when, field_of_facts)
         inside = body_tests(when, arriving=False)
         if when.json_rpc:
             inside.append(_all_calls(chosen(when.json_rpc)))
 
-        def holds(facts: Facts, identity: Identity | None) -> bool:
+        def matches(facts: Facts, identity: Identity | None) -> bool:
             if customers and (identity is None or identity.customer not in customers):
                 return False
             if test_keys and (identity is None or not identity.test):
                 return False
             return all(test(facts) for test in tests) and (not inside or judge(inside, facts.tap) is True)
 
-        return holds
+        return matches
 
 
 def _all_calls(matches: Callable[[str], bool]) -> Callable[[Tap], bool | None]:

@@ -1,17 +1,18 @@
-"""What one exchange consumed, in the units of each meter. Integers, never below zero, never above MAX_UNITS.
+"""Compile meters: the usage of one exchange in the units of each meter, integers from 0 to MAX_UNITS.
 
-A meter is compiled once per route: what the route decides is decided then, and a meter that looks at no body pays for
-none. A duration counts every started unit. Where a body does not yield what is measured, the rule's default stands for
-it (0 where it has none), and `Meter.missing` says so.
+A meter is compiled once per route, so that decisions by route cost nothing per request, and a meter that reads no body
+costs no parsing. A duration counts every started unit. Where a body does not yield the quantity, the rule's default is
+used (0 without one), and `Meter.missing` returns True.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
-from sidecar.core.policy import Facts, Meter, glob
+from sidecar.core.policy import Arriving, Facts, Meter, Tap, glob, model_key
 from sidecar.core.usage.body import steps
 from sidecar.core.usage.conditions import (
     BodyTest,
@@ -21,9 +22,10 @@ from sidecar.core.usage.conditions import (
     chosen,
     field_of_facts,
     field_of_request,
+    head_inputs,
     head_tests,
+    headers_of,
     judge,
-    looks,
     sides,
     status_tests,
 )
@@ -36,14 +38,16 @@ QUANTITIES: Final[dict[str, Callable[[Facts], int]]] = {
     "duration_s": lambda facts: -(-facts.duration_us // 1_000_000),
 }
 RPC: Final = "json_rpc_method"
+_HEADER_DIM: Final = "header."
+_REQUEST_HEADER: Final = "request.header."
 
-Units = Callable[[Any], Any]  # an integer, or None: not known (yet)
+Units = Callable[[Any], Any]  # an integer, or None: unknown (yet)
 
 
 def meter_for(rule: MeterRule, route_id: str, usage: str = "") -> Meter | None:
-    """The meter on one route, whose `usage` is whose AI answers come there; None where it can never apply there.
+    """The meter on one route, whose `usage` is the AI vendor of its answers; None where it can never apply there.
 
-    ValueError: a pointer that is none.
+    ValueError: an invalid pointer.
     """
     when = rule.when
     if (when.routes is not None and route_id not in when.routes) or not _readable(rule.value, usage):
@@ -51,23 +55,34 @@ def meter_for(rule: MeterRule, route_id: str, usage: str = "") -> Meter | None:
     if read := sides(when) | _SIDES[type(rule.value)](rule.value):
         return _inside(rule, route_id, read)
     known, asks = _on_arrival(rule.value)
-    seen = asks | looks(when) | ({"status"} if when.statuses is not None else set())
+    inputs = asks | head_inputs(when) | ({"status"} if when.statuses is not None else set())
     units = _units(rule.value, route_id, field_of_request) if known else _not_yet
     return Meter(
         id=rule.id,
         known=known,
         ask=_where(head_tests(when, field_of_request), units),
-        asks=frozenset(asks | looks(when)),
+        asks=frozenset(asks | head_inputs(when)),
         measure=_where(
             status_tests(when) + head_tests(when, field_of_facts), _units(rule.value, route_id, field_of_facts)
         ),
-        needs=frozenset(seen if known and "header" not in seen else seen | {"exchange"}),
+        needs=frozenset(inputs if known and "header" not in inputs else inputs | {"exchange"}),
+        headers=frozenset(_headers(rule)),
     )
 
 
 def _readable(value: Value, usage: str) -> bool:
-    """Tokens are read only where AI answers of that kind come."""
+    """Tokens are read only on routes with AI answers of that vendor."""
     return not isinstance(value, Usage) or bool(usage and (usage == "auto" or value.adapter in {"", usage}))
+
+
+def _headers(rule: MeterRule) -> set[bytes]:
+    """The header fields of the request that it reads, by lower-case name."""
+    value, names = rule.value, headers_of(rule.when)
+    if isinstance(value, Lookup) and value.dim.startswith(_HEADER_DIM):
+        names.add(value.dim.removeprefix(_HEADER_DIM).encode())
+    elif isinstance(value, Measured) and value.source.startswith(_REQUEST_HEADER):
+        names.add(value.source.removeprefix(_REQUEST_HEADER).encode())
+    return names
 
 
 def _where(tests: list[Test], units: Units) -> Units:
@@ -77,7 +92,7 @@ def _where(tests: list[Test], units: Units) -> Units:
 
 
 def _not_yet(_: Any) -> None:
-    """What only the answer tells: the limit says how much is held for it."""
+    """A quantity of the answer: the limit defines how many units are held for it."""
 
 
 # --- Quantities ------------------------------------------------------------------------------------------------------
@@ -92,13 +107,13 @@ _SIDES: Final[dict[type, Callable[[Any], set[str]]]] = {
 
 
 def _on_arrival(value: Value) -> tuple[bool, set[str]]:
-    """Whether the quantity is known when the request arrives, and what of the request's head it looks at."""
+    """Whether the quantity is known when the request arrives, and what of the request's head it head_inputs at."""
     if isinstance(value, Count):
         return True, set()
     if isinstance(value, Lookup):
-        return True, {"header"} if value.dim.startswith("header.") else {value.dim} & {"method"}
+        return True, {"header"} if value.dim.startswith(_HEADER_DIM) else {value.dim} & {"method"}
     if isinstance(value, Measured):
-        known = value.source.startswith("request.header.")
+        known = value.source.startswith(_REQUEST_HEADER)
         return known, {"header"} if known else set()
     return isinstance(value, Json) and value.side == "request", set()
 
@@ -125,9 +140,11 @@ def _looked_up(value: Lookup, route_id: str, field: Field) -> Units:
     if value.dim == RPC:
         return _by_name(table, default)
     if value.dim == "model":
-        of = _by_name(table, default)
-        return lambda exchange: of(exchange.tap.model) if exchange.tap is not None and exchange.tap.model else None
-    wanted = value.dim.removeprefix("header.").encode()
+        of = _by_name({model_key(name): units for name, units in table.items()}, default)
+        return lambda exchange: (
+            of(model_key(exchange.tap.model)) if exchange.tap is not None and exchange.tap.model else None
+        )
+    wanted = value.dim.removeprefix(_HEADER_DIM).encode()
     by_bytes = {name.encode(): units for name, units in table.items()}
     return lambda exchange: by_bytes.get(field(exchange, wanted) or b"", default)
 
@@ -144,12 +161,12 @@ def _measured(value: Measured, field: Field) -> Units:
 
 def _number_in(value: Json) -> Units:
     side, pointer, length = value.side, value.pointer, value.length
-    steps(pointer)  # refuses what is no pointer
+    steps(pointer)  # raises for an invalid pointer
     return lambda exchange: None if exchange.tap is None else exchange.tap.number(side, pointer, length)
 
 
 def _tokens(value: Usage) -> Units:
-    """What the answer does not speak of was not used. Whether it was read at all, the reading's quality says."""
+    """Kinds that the answer does not report were not used. `Reading.quality` states whether it was read at all."""
     kind, adapter = value.kind, value.adapter
     return lambda facts: None if facts.tap is None else _clamped(facts.tap.tokens(kind, adapter) or 0)
 
@@ -162,49 +179,52 @@ def _by_name(table: Mapping[str, int], default: int) -> Callable[[str], int]:
         return lambda name: table.get(name, default)
 
     def units(name: str) -> int:
-        found = table.get(name)
-        return next((units for matches, units in loose if matches(name)), default) if found is None else found
+        exact = table.get(name)
+        return next((units for matches, units in loose if matches(name)), default) if exact is None else exact
 
     return units
 
 
 def _number(text: bytes | None) -> int:
-    """A field's whole number, at most MAX_UNITS; what is none is 0."""
-    return min(int(text), MAX_UNITS) if text is not None and len(text) < 20 and text.isdigit() else 0
+    """A field's whole number, at most MAX_UNITS; other values count as 0. Leading zeros do not count as digits."""
+    if text is None or not text.isdigit():
+        return 0
+    digits = text.lstrip(b"0")
+    return MAX_UNITS if len(digits) > 16 else min(int(digits or b"0"), MAX_UNITS)
 
 
 def _clamped(units: int) -> int:
     return max(0, min(units, MAX_UNITS))
 
 
-# --- Meters that look at bodies --------------------------------------------------------------------------------------
+# --- Meters that read bodies -----------------------------------------------------------------------------------------
 
 
-def _look(tests: list[Test], inside: list[BodyTest], units: Units) -> Units:
-    """A meter on one occasion, under conditions of the head and of bodies; None: it is not known (yet)."""
+def _measure(tests: list[Test], inside: list[BodyTest], units: Units) -> Units:
+    """Units under conditions of the head and of bodies; None: unknown (yet)."""
     if not inside:
         return _where(tests, units)
 
-    def look(exchange: Any) -> Any:
-        holds = judge(inside, exchange.tap)
-        return units(exchange) if holds else 0 if holds is False else None
+    def measure(exchange: Any) -> Any:
+        applies = judge(inside, exchange.tap)
+        return units(exchange) if applies else 0 if applies is False else None
 
-    return _where(tests, look)
+    return _where(tests, measure)
 
 
 def _inside(rule: MeterRule, route_id: str, read: set[str]) -> Meter:
     when, value = rule.when, rule.value
     known, asks = _on_arrival(value)
-    asks |= looks(when) | ({"body"} if "request" in read else set())
-    before = _look(
+    asks |= head_inputs(when) | ({"body"} if "request" in read else set())
+    before = _measure(
         head_tests(when, field_of_request), body_tests(when, arriving=True), _counted(rule, _early(value, route_id))
     )
-    after = _look(
+    after = _measure(
         status_tests(when) + head_tests(when, field_of_facts),
         body_tests(when, arriving=False),
         _counted(rule, _units(value, route_id, field_of_facts)),
     )
-    default = _clamped(value.default if isinstance(value, Lookup | Json) else 0)
+    default = _clamped((value.default or 0) if isinstance(value, Lookup | Json) else 0)
     return Meter(
         id=rule.id,
         known=known,
@@ -215,18 +235,68 @@ def _inside(rule: MeterRule, route_id: str, read: set[str]) -> Meter:
         reads=frozenset(read),
         missing=lambda facts: after(facts) is None,
         holds=frozenset(sides(when) if isinstance(value, Usage) else read),
+        unread=_unread(rule) if "request" in read else None,
+        headers=frozenset(_headers(rule)),
     )
 
 
-def _or_else(default: int | None, look: Units) -> Units:
-    return lambda exchange: default if (units := look(exchange)) is None else units
+def _unread(rule: MeterRule) -> Callable[[Arriving], bool] | None:
+    """A test whether the request's body lacks what the rule needs; None where the rule has a default for that.
+
+    The default of a table by `json_rpc_method` is that of one call, not that of a body with an unknown number of calls.
+    """
+    when, value = rule.when, rule.value
+    if (isinstance(value, Json) and value.default is not None) or (isinstance(value, Lookup) and value.dim == "model"):
+        return None
+    head, tests = head_tests(when, field_of_request), body_tests(when, arriving=True)
+    certain = body_tests(replace(when, models=()), arriving=True)
+    lacks = _lacks(rule)
+    if lacks == [_lacks_usage] and not head and not tests:
+        return _is_usage_unread
+
+    def unread(arriving: Arriving) -> bool:
+        tap = arriving.tap
+        if tap is None or not all(test(arriving) for test in head) or judge(tests, tap) is False:
+            return False
+        return judge(certain, tap) is None or any(lack(tap) for lack in lacks)
+
+    return unread
+
+
+def _is_usage_unread(arriving: Arriving) -> bool:
+    """`Meter.unread` of all meters of tokens without conditions; one function for all, so that it is called once."""
+    return arriving.tap is not None and arriving.tap.lacks_usage
+
+
+def _lacks_usage(tap: Tap) -> bool:
+    return tap.lacks_usage
+
+
+def _lacks(rule: MeterRule) -> list[Callable[[Tap], bool]]:
+    """Tests for parts of a request's body that the rule needs, beside values that its conditions compare."""
+    when, value = rule.when, rule.value
+    if isinstance(value, Usage):  # the answer names the model
+        return [_lacks_usage]
+    tests: list[Callable[[Tap], bool]] = []
+    if when.json_rpc or (isinstance(value, Lookup) and value.dim == RPC):
+        tests.append(lambda tap: tap.lacks_calls)
+    if when.models:
+        tests.append(lambda tap: tap.lacks_model)
+    if isinstance(value, Json) and value.side == "request":
+        side, pointer, length = value.side, value.pointer, value.length
+        tests.append(lambda tap: tap.lacks_number(side, pointer, length))
+    return tests
+
+
+def _or_else(default: int | None, measure: Units) -> Units:
+    return lambda exchange: default if (units := measure(exchange)) is None else units
 
 
 def _early(value: Value, route_id: str) -> Units:
-    """What is known of the quantity on arrival."""
+    """The quantity on arrival, as far as it is known or can be estimated."""
     if isinstance(value, Usage):
         estimate = _tokens(value)
-        return lambda arriving: estimate(arriving) or None  # one of 0 would let pass where nothing is left
+        return lambda arriving: estimate(arriving) or None  # 0 would be admitted by an exhausted limit
     return _units(value, route_id, field_of_request) if _on_arrival(value)[0] else _not_yet
 
 
@@ -243,21 +313,21 @@ def _counted(rule: MeterRule, units: Units) -> Units:
         calls = exchange.tap.calls if exchange.tap is not None else None
         if calls is None:
             return None
-        found = 0
+        total = 0
         for method, times in _tally(calls if calls or globs else _NO_CALL):
             if not globs or (method and matches(method)):
-                found += times * units(method) if by_call else times
+                total += times * units(method) if by_call else times
         if by_call:
-            return _clamped(found)
-        one: int | None = units(exchange) if found else 0
-        return one if one is None or not each else _clamped(one * found)
+            return _clamped(total)
+        one: int | None = units(exchange) if total else 0
+        return one if one is None or not each else _clamped(one * total)
 
     return count
 
 
 def _tally(calls: Sequence[str]) -> Iterable[tuple[str, int]]:
-    """How often each method comes: a batch names few of them many times."""
+    """The methods with their numbers of calls: a batch often repeats few methods."""
     return ((calls[0], 1),) if len(calls) == 1 else Counter(calls).items()
 
 
-_NO_CALL: Final = ("",)  # a request that is no JSON-RPC call counts once, as whatever is not in the table
+_NO_CALL: Final = ("",)  # a request without JSON-RPC calls counts once, as a method that is not in the table

@@ -1,6 +1,6 @@
-"""What a policy says of meters and of what is not billed: values, without behaviour but their meaning on one route.
+"""The definitions of meters and conditions in a policy, as values without behaviour.
 
-A meter is a quantity (a constant, a table, a measure, a number of a body, tokens) under conditions that all hold.
+A meter is a quantity (a constant, a table, a measure, a number in a body, tokens) under conditions that must all hold.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MAX_UNITS: Final = 2**53 - 1  # what Redis scripts and JSON readers count exactl
 class JsonTest(NamedTuple):
     """A field of a JSON body: `side` is request or response, `pointer` RFC 6901, `values` globs over its text.
 
-    Without `values`: it is there.
+    Without `values`: the field is present.
     """
 
     side: str
@@ -25,10 +25,10 @@ class JsonTest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class When:
-    """Conditions that all hold; None or () is no condition. `headers`: of the request, name and values (none: present).
+    """Conditions that must all hold; None or (): not given. `headers`: request fields and values (empty: present).
 
-    `json_rpc`: globs over the method of a JSON-RPC call; a batch is judged call by call. `models`: globs over the
-    model that was asked for. Of both, a glob after `!` is an exception, so that every other one can have its price.
+    `json_rpc`: globs over the method of a JSON-RPC call, applied to each call of a batch. `models`: globs over the
+    requested model. In both, a glob after `!` is an exception, so that all others can have their own price.
     """
 
     statuses: frozenset[int] | None = None
@@ -52,11 +52,11 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """Units by `dim`; `default` for all others, and where the dimension is not known.
+    """Units by `dim`; `default` for all others, and where the dimension is unknown.
 
-    By "method", "route", or the request's "header.<lower-case name>" the table is exact. By "model" (the one asked
-    for) and "json_rpc_method" (each call of a batch by itself, and all are added) its names are globs, of which an
-    exact name wins, then the one with the most letters.
+    By "method", "route", or the request's "header.<lower-case name>" the table is exact. By "model" (the
+    requested one) and "json_rpc_method" (each call of a batch separately, then summed) its names are globs: an exact
+    name wins, then the glob with the most letters.
     """
 
     dim: str
@@ -73,17 +73,20 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Json:
-    """A whole number in a JSON body, or with `length` the number of an array's items. `default` where it is neither."""
+    """A whole number in a JSON body, or with `length` the number of an array's items.
+
+    `default` where it is absent; None counts 0, and a request whose value cannot be read is refused (`Meter.unread`).
+    """
 
     side: str
     pointer: str
     length: bool = False
-    default: int = 0
+    default: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """A kind of tokens read from an AI answer, such as input_uncached. `adapter` "" takes whichever read it."""
+    """A kind of tokens read from an AI answer, such as input_uncached. `adapter` "": of any vendor."""
 
     kind: str
     adapter: str = ""
@@ -94,12 +97,12 @@ Value = Count | Lookup | Measured | Json | Usage
 
 @dataclass(frozen=True, slots=True)
 class MeterRule:
-    """A meter as the policy says it."""
+    """A meter as the policy defines it."""
 
     id: str
     value: Value = Count()
     when: When = ALWAYS
 
 
-# Where a policy says nothing else: a request is what the API answered, well or with the client's own fault.
+# The default definition: a request that the API answered, successfully or with an error of the client.
 REQUESTS: Final = MeterRule("requests", when=When(statuses=frozenset(range(200, 500))))

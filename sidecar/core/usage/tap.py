@@ -1,79 +1,120 @@
-"""What is read of one exchange's bodies, on routes that ask for it: the request's JSON, the answer's, and AI usage.
+"""Inspect the bodies of one exchange, on routes that need it: JSON of the request and the answer, and AI usage.
 
-What passes is not delayed, but for the part of an event that may have to be taken out again. What is held is what the
-AI reader holds and, where JSON is looked into, at most the route's `body_bytes` of that side. No bytes make it fail:
-what cannot be read is not known.
+Passing data is not delayed, except for the part of an event that may have to be removed. Memory: the buffers of the AI
+reader and, for JSON, at most the route's `body_bytes` of that side. No input raises: a value that cannot be read is
+unknown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
+from sidecar.core.http.problem import Problem, too_long_to_read
 from sidecar.core.http.response import ResponseHead
 from sidecar.core.policy import Route
-from sidecar.core.usage.ai import Asked, Reader, Reading, ask, estimates
+from sidecar.core.usage.ai import SUMS, AiRequest, Reader, Reading, estimates, parse_request
 from sidecar.core.usage.ai.encodings import Decoder, layers_of
-from sidecar.core.usage.body import Bodies
+from sidecar.core.usage.body import MAX_CALLS, Bodies
+
+ENCODED: Final = Problem(
+    415,
+    "body-encoded",
+    "This request is charged by its body: send it without Content-Encoding.",
+    headers=((b"Accept-Encoding", b"identity"),),
+)
+NOT_JSON: Final = Problem(
+    400,
+    "body-unreadable",
+    "This request is charged by its JSON body, which cannot be read. Send one JSON document in UTF-8 with nothing after"
+    " it.",
+)
+AMBIGUOUS: Final = Problem(
+    400,
+    "body-ambiguous",
+    "This request is charged by a member of its JSON body that occurs twice, differs in upper and lower case from its"
+    " name, or is not of the type that is counted.",
+)
+TOO_MANY_CALLS: Final = Problem(413, "too-many-calls", f"a batch has at most {MAX_CALLS} calls")
 
 
 class Tap:
-    """`core.policy.Tap` of one exchange, and what the gateway feeds it with: the request, then the answer."""
+    """`core.policy.Tap` of one exchange. The gateway feeds it the request, then the answer."""
 
-    __slots__ = ("_asked", "_bodies", "_copy", "_estimates", "_over", "_reader", "_reading", "_tunnel", "_way")
+    __slots__ = (
+        "_ai_request", "_bodies", "_copy", "_estimates", "_over", "_reader", "_reading", "_tunnel", "_unread", "_route",
+    )  # fmt: skip
 
-    def __init__(self, way: Route) -> None:
-        self._way = way
+    def __init__(self, route: Route) -> None:
+        self._route = route
         self._bodies = Bodies()
-        self._asked: Asked | None = None
+        self._ai_request: AiRequest | None = None
         self._estimates: Mapping[str, int] | None = None
         self._reader: Reader | None = None
         self._copy: _Copy | None = None
         self._reading: Reading | None = None
         self._over = self._tunnel = False
+        self._unread: Problem | None = None  # the reason why the request is not read
 
-    # What the gateway tells.
+    # Input from the gateway.
 
-    def request(self, path: str, body: bytes | None, size: int, *, rewrite: bool) -> bytes | None:
-        """The request's whole body, or None where it was not read; `size` is as many bytes as are known to come.
+    def request(
+        self, path: str, body: bytes | None, size: int, *, fields: Mapping[bytes, bytes], rewrite: bool
+    ) -> bytes | None:
+        """Take the request's whole body, or None where it was not read; `size` is the length as far as it is known.
 
-        What is to go up instead comes back: the same object, unless the answer is to tell its usage, the client did
-        not ask for that, and `rewrite` lets us.
+        `fields` are those of its head, by lower-case name: a body with a Content-Encoding is not read. Returns the body
+        to send upstream: the same object, unless usage in the answer has to be requested on the client's behalf and
+        `rewrite` allows it.
         """
-        if "request" in self._way.holds:
-            self._bodies.take("request", body)
-        if not self._way.usage:
+        coding = fields.get(b"content-encoding", b"")
+        encoded = bool(body and coding) and layers_of(coding) != []
+        self._unread = too_long_to_read(self._route.body_bytes) if body is None else ENCODED if encoded else None
+        text = self._bodies.take("request", None if encoded else body)
+        if not self._route.usage:
             return body
-        asked, sent = ask(self._way.usage, path, body or b"")
-        if body is None or not rewrite:
-            asked, sent = asked._replace(injected=False, input_bytes=size), body or b""
-        self._asked = asked
+        ai_request, sent = parse_request(self._route.usage, path, text, upload=_is_upload(fields, body))
+        if self._unread is not None or not rewrite:
+            ai_request, sent = ai_request._replace(injected=False, input_bytes=size), body or b""
+        self._ai_request = ai_request
         return None if body is None else sent
 
+    def unread_problem(self) -> Problem:
+        """The refusal of a request of which a meter could not read what it needs."""
+        if self._unread is not None:
+            return self._unread
+        if not self._bodies.known("request"):
+            return NOT_JSON
+        return TOO_MANY_CALLS if self._bodies.calls is None else AMBIGUOUS
+
     def rest(self) -> None:
-        """Let go of what was parsed: the answer may be long in coming, and what is held of the body is enough."""
-        self._bodies.rest()
+        """Drop the parsed values: the answer may take long, and the buffered body is enough."""
+        if "request" in self._route.holds:
+            self._bodies.rest()
+        else:
+            self._bodies.take("request", None)
 
     def answer(self, head: ResponseHead) -> None:
-        """The answer begins. One with a length keeps all of it: nothing can be taken out of it."""
+        """The answer begins. Nothing is removed from one with a Content-Length."""
         if head.status == 101:
             self._tunnel = True
             return
         type_, encoding = head.fields.get(b"content-type", b""), head.fields.get(b"content-encoding", b"")
-        asked = self._asked
-        if asked is not None:
-            self._reader = Reader(asked if head.length < 0 else asked._replace(injected=False))
+        ai_request = self._ai_request
+        if ai_request is not None:
+            self._reader = Reader(ai_request if head.length < 0 else ai_request._replace(injected=False))
             self._reader.head(head.status, type_, encoding)
-        if "response" in self._way.holds and not type_.lower().startswith(b"text/event-stream"):
-            self._copy = _Copy(encoding, self._way.body_bytes)
+        if "response" in self._route.holds and not type_.lower().startswith(b"text/event-stream"):
+            self._copy = _Copy(encoding, self._route.body_bytes)
 
     def feed(self, data: bytes) -> bytes:
-        """More of the answer; gives what is to be passed on now."""
+        """Read a piece of the answer; returns the bytes to pass on now."""
         if self._copy is not None:
             self._copy.feed(data)
         return data if self._reader is None else self._reader.feed(data)
 
     def end(self, *, complete: bool) -> bytes:
-        """The answer is over, whole or not, or none will come; gives what was held back. Again: nothing happens."""
+        """The answer has ended, whole or not, or was never sent; returns the withheld bytes. Idempotent."""
         if self._over:
             return b""
         self._over = True
@@ -85,7 +126,7 @@ class Tap:
         self._reader = self._copy = None
         return held
 
-    # What meters ask.
+    # Queries of meters.
 
     @property
     def calls(self) -> Sequence[str] | None:
@@ -93,13 +134,32 @@ class Tap:
 
     @property
     def model(self) -> str:
-        """What the request asked for; where that is not known, what answered it."""
-        if self._asked is None:
+        """The requested model; where that is unknown, the one that answered."""
+        if self._ai_request is None:
             return self._bodies.text("request", "/model") or ""
-        return self._asked.model or self.dims.get("model", "")
+        return self._ai_request.model or self.dims.get("model", "")
 
-    def known(self, side: str) -> bool:
-        return self._bodies.known(side)
+    @property
+    def lacks_calls(self) -> bool:
+        return self._bodies.lacks_calls
+
+    @property
+    def lacks_model(self) -> bool:
+        ai_request = self._ai_request
+        if ai_request is None:
+            return not self._bodies.known("request", "/model")
+        return not ai_request.model and (ai_request.differs or not self._bodies.known("request"))
+
+    @property
+    def lacks_usage(self) -> bool:
+        """An over-long body does not count as unreadable: its size is the estimate."""
+        return self._unread is ENCODED or (self._ai_request is not None and self._ai_request.differs)
+
+    def known(self, side: str, pointer: str = "") -> bool:
+        return self._bodies.known(side, pointer)
+
+    def lacks_number(self, side: str, pointer: str, length: bool) -> bool:
+        return self._bodies.lacks_number(side, pointer, length)
 
     def number(self, side: str, pointer: str, length: bool) -> int | None:
         return self._bodies.number(side, pointer, length)
@@ -110,40 +170,56 @@ class Tap:
     def tokens(self, kind: str, adapter: str) -> int | None:
         if self._over:
             return self._read(kind, adapter)
-        asked = self._asked
-        if asked is None or (adapter and asked.adapter not in {adapter, "auto"}):
+        ai_request = self._ai_request
+        if ai_request is None or (adapter and ai_request.adapter not in {adapter, "auto"}):
             return None
         if self._estimates is None:
-            way = self._way
-            self._estimates = estimates(asked, default_output=way.default_output, ceiling=way.ceiling)
+            route = self._route
+            self._estimates = estimates(ai_request, default_output=route.default_output, ceiling=route.ceiling)
         return self._estimates.get(kind)
 
     def _read(self, kind: str, adapter: str) -> int | None:
-        """An upstream that never answered used no tokens; what went through a tunnel, nobody knows."""
+        """An upstream that never answered used no tokens; the use of a tunnel is unknown."""
         reading = self._reading
         if reading is None:
             return None if self._tunnel else 0
         return reading.fields.get(kind) if not adapter or reading.adapter == adapter else None
 
-    # What records say.
+    # Values for records.
 
     @property
     def quality(self) -> str:
-        """How good the tokens are, "" where none were looked for."""
+        """The quality of the tokens, "" where the route has no AI usage."""
         if self._reading is not None:
             return self._reading.quality
-        return "partial" if self._tunnel and self._way.usage else ""
+        return "partial" if self._tunnel and self._route.usage else ""
+
+    @property
+    def usage_lines(self) -> list[dict[str, Any]]:
+        """The usage of each billed model: `model`, and `kinds` with tokens; empty where nothing was used."""
+        reading = self._reading
+        if reading is None:
+            return []
+        kinds = {kind: units for kind, units in reading.fields.items() if kind not in SUMS}
+        return [{"model": reading.dims.get("model", ""), "kinds": kinds}] if any(kinds.values()) else []
 
     @property
     def dims(self) -> dict[str, str]:
-        """The model, and the tier that served it."""
+        """The model and the service tier."""
         if self._reading is not None:
             return self._reading.dims
-        return {"model": self._asked.model} if self._asked is not None and self._asked.model else {}
+        return {"model": self._ai_request.model} if self._ai_request is not None and self._ai_request.model else {}
+
+
+def _is_upload(fields: Mapping[bytes, bytes], body: bytes | None) -> bool:
+    """Whether a body is multipart, by its type and by its first bytes: then no server reads it as JSON or as a form."""
+    return (
+        body is not None and body.startswith(b"--") and fields.get(b"content-type", b"")[:10].lower() == b"multipart/"
+    )
 
 
 class _Copy:
-    """An answer's body without its content codings, up to `most` bytes: what is longer, or broken, is not known."""
+    """An answer's body without its content codings, up to `most` bytes; None where it is longer or broken."""
 
     __slots__ = ("_decoder", "_left", "_pieces")
 

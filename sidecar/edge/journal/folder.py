@@ -1,41 +1,61 @@
-"""A worker's journal folder: one owner, an epoch that never comes twice, and how far all is closed.
+"""A worker's journal folder: a single owner, globally unique epochs, and the position before which all is closed.
 
-What is renamed into place is synced before, and the folder after, so that a kill or a power cut leaves the old or the
-new, and no number is ever given out again.
+An epoch is a number: the time at which it began, in µs since 1970, then eight random digits. So it is greater than all
+earlier epochs of its folder, and occurs nowhere else: not in a new folder after a lost volume, not in the folder of
+another node with the same name, not in a copy. Epochs of older versions (1, 2, …) are smaller than all of these.
+
+An epoch is on disk before it is used, so that the number of a record is never used again.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
+import secrets
 from contextlib import suppress
 from pathlib import Path
 
 from sidecar.core.errors import SinkError
 from sidecar.core.record.frame import Position, segment_of
+from sidecar.edge.files import OwnedError, is_locked, lock_file, sync_folder, write_atomic
 
 _EPOCH, _LOCK, _MARK = "epoch", "lock", "closed"
+_RANDOM = 10**8  # the random part of an epoch is below this
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
 
 
 class Disk:
-    """The few calls on which a journal's promises rest; a test puts a failing one in its place. All raise OSError."""
+    """The system calls on which durability depends; tests replace them by failing ones. All raise OSError."""
 
     def create(self, path: Path) -> int:
-        """A new file to append to; its descriptor."""
+        """Create a file to append to; returns its descriptor."""
         return os.open(path, _NEW, 0o640)
 
     def write(self, fd: int, data: bytes | memoryview) -> int:
-        """How many bytes were taken."""
+        """Returns how many bytes were written."""
         return os.write(fd, data)
 
     def sync(self, fd: int) -> None:
-        """Until it returns, nothing is safe; when it fails, nothing of what was not synced before is."""
+        """Make all writes durable. If it fails, none of the writes since the last sync is durable."""
         os.fdatasync(fd)
 
     def cut(self, fd: int, size: int) -> None:
         """Shorten the file."""
         os.ftruncate(fd, size)
+
+
+def is_owned(path: Path) -> bool:
+    """Whether a process owns the folder at `path`."""
+    return is_locked(path / _LOCK)
+
+
+def is_named(fd: int, path: Path) -> bool:
+    """Whether `path` is the open file; True if that cannot be determined."""
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
 
 
 class Folder:
@@ -45,24 +65,39 @@ class Folder:
         self.path = path
         self._lock = -1
 
-    def own(self) -> None:
-        """Become the only owner. SinkError: another process is, or the folder cannot be made."""
+    def own(self, spares: int = 0) -> None:
+        """Become the only owner. OwnedError: another process owns it. SinkError: the folder cannot be created.
+
+        If another process owns it, `spares` more folders are tried: `path` is then "0.1" in place of "0", and so on.
+        """
+        name = self.path.name
+        for spare in range(1, spares + 1):
+            with suppress(OwnedError):
+                self._own()
+                return
+            self.path = self.path.with_name(f"{name}.{spare}")
+        self._own()
+
+    def _own(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            self._lock = lock_file(self.path / _LOCK)
         except OSError as error:
-            raise SinkError(f"{self.path}: the journal cannot be kept here: {error.strerror}") from None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(fd)
-            raise SinkError(
-                f"{self.path}: the process with pid {owner} writes this journal: stop it, or give this one its own dir"
+            raise SinkError(f"{self.path}: the journal cannot be written here: {error.strerror}") from None
+        except OwnedError as owner:
+            raise OwnedError(
+                f"{self.path}: the process with pid {owner} writes this journal: stop it, or set another journal.dir"
             ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
-        self._lock = fd
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the folder was removed or replaced: the locked file is not the file at its path any more."""
+        return self._lock < 0 or not is_named(self._lock, self.path / _LOCK)
+
+    def own_again(self) -> None:
+        """Own the folder at the path again, and create it if it is missing. Raises as `own`."""
+        self.release()
+        self._own()
 
     def release(self) -> None:
         """Let another process own the folder."""
@@ -70,61 +105,53 @@ class Folder:
             os.close(self._lock)
             self._lock = -1
 
-    def raise_epoch(self) -> int:
-        """An epoch above all that were ever used here, on disk before it is told. SinkError: it cannot be known."""
+    def raise_epoch(self, now_us: int) -> int:
+        """A unique epoch, greater than all earlier ones here, on disk before it is returned.
+
+        `now_us` is since 1970. If the clock went back, the epoch's time is 1 µs after that of the last one. SinkError:
+        the last epoch is unknown, or the new one cannot be written.
+        """
         path = self.path / _EPOCH
         last = max((epoch for epoch, _ in self.segments()), default=0)
         try:
             text = path.read_text(encoding="ascii", errors="replace").strip() if path.exists() else "0"
             if not text.isdecimal():
-                raise SinkError(f"{path}: holds {text[:40]!r}; write the last epoch used here into it, {last} or above")
-            epoch = max(last, int(text)) + 1
-            self._put(path, str(epoch))
+                raise SinkError(f"{path}: is {text[:40]!r}; write the last epoch used here into it, {last} or above")
+            after_us = max(last, int(text)) // _RANDOM
+            epoch = max(now_us, after_us + 1) * _RANDOM + secrets.randbelow(_RANDOM)
+            write_atomic(path, b"%d" % epoch)
         except OSError as error:
-            raise SinkError(f"{path}: the epoch cannot be raised: {error.strerror}") from None
+            raise SinkError(f"{path}: the new epoch cannot be written: {error.strerror}") from None
         return epoch
 
     def closed_until(self) -> Position | None:
-        """Up to where every exchange that was opened is known to be closed; None: nobody knows."""
+        """The position before which every opened exchange is closed, or repeated after it; None: unknown."""
         try:
             return Position.parse((self.path / _MARK).read_text(encoding="ascii", errors="replace").strip())
         except (OSError, SinkError):
             return None
 
     def mark_closed(self, until: Position) -> None:
-        """Let the next start look no further back than `until`. Without it that start only takes longer."""
+        """Let the next start read from `until` on. Without it that start only takes longer."""
         with suppress(OSError):
-            self._put(self.path / _MARK, str(until))
+            write_atomic(self.path / _MARK, str(until).encode())
 
     def segments(self) -> list[tuple[int, int]]:
         """Epoch and number of all segments, in order."""
-        return sorted(found for path in self.path.iterdir() if (found := segment_of(path.name)) is not None)
+        with suppress(FileNotFoundError):
+            return sorted(name for path in self.path.iterdir() if (name := segment_of(path.name)) is not None)
+        return []
 
     def retained_bytes(self) -> int:
-        """What all segments hold, the shipped ones that are not freed yet included."""
+        """The size of all segments, including shipped ones that are not deleted yet."""
         total = 0
-        with os.scandir(self.path) as entries:
+        with suppress(FileNotFoundError), os.scandir(self.path) as entries:
             for entry in entries:
                 if entry.name.endswith(".seg"):
-                    with suppress(FileNotFoundError):  # freed by the shipper since
+                    with suppress(FileNotFoundError):  # deleted by the shipper since
                         total += entry.stat().st_size
         return total
 
     def sync(self) -> None:
         """Make the names in the folder durable."""
-        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-    def _put(self, path: Path, text: str) -> None:
-        draft = path.with_suffix(".new")
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
-        try:
-            os.write(fd, text.encode())
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        draft.replace(path)
-        self.sync()
+        sync_folder(self.path)

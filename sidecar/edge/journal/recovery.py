@@ -1,39 +1,110 @@
-"""What a killed predecessor left: torn tails are cut, corrupt stretches set aside, and what it had open is found.
+"""Recovery of a journal whose writer was killed: torn tails are cut, corrupt bytes set aside, open exchanges closed.
 
-Nothing here writes a record or moves a number: it can be killed at any point and begun again. It never stops for damage
-and never drops a file; memory is bounded by the exchanges that were open.
+A killed worker leaves three things: exchanges with an OPEN but no CLOSE entry, possibly a frame that is written only in
+part, and after a power failure possibly corrupt bytes. Recovery has two steps:
+
+1. `look_back` reads all segments from the position in the file `closed` on. It collects the open exchanges and cuts a
+   torn last frame. It writes no record, so it can be killed at any point and repeated. Damage never stops it: corrupt
+   bytes are copied to a file, and the frames after them are read. Memory is bounded by the number of open exchanges.
+2. `close_open` makes a `crashed` record for each open exchange, numbered from 1 in a new epoch, with the units that
+   were reserved. An exchange whose OPEN cannot be read gets an unattributed record; without a record, it would prevent
+   the deletion of all later segments.
+
+    segment 3.2 at the kill:  OPEN c   CLOSE c #2   OPEN d   OPEN e   CLOSE e #3   half of a frame
+    look_back:                the half frame is cut off; open: d
+    close_open:               4.1  CLOSE d #1, outcome crashed, quality partial
+    killed before 4.1 is written: the next start finds d open again, and repeats both steps in epoch 5
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from typing import NamedTuple
+
+import orjson
 
 from sidecar.core.errors import SinkError
-from sidecar.core.record.frame import CLOSE, OPEN, PROGRESS, Bad, Frame, NewerVersionError, scan, segment_name
+from sidecar.core.record import crashed_record
+from sidecar.core.record.frame import (
+    CLOSE,
+    OPEN,
+    PROGRESS,
+    Bad,
+    Frame,
+    NewerVersionError,
+    Position,
+    encode_frame,
+    scan,
+    segment_name,
+)
 from sidecar.edge.journal.folder import Folder
+from sidecar.edge.journal.settled import ENDED_MAX, Ended
 
+_UNREADABLE = {"plan": "", "route": "unknown", "method": "unknown", "path": "", "reserved": {}}
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Findings:
-    """`open`: id → the body of the OPEN, or of the last PROGRESS, of each exchange without a CLOSE. Sizes in bytes."""
+    """`open`: id → the body of the OPEN, or of the last PROGRESS, of each exchange without a CLOSE. Sizes in bytes.
+
+    `ended`: closed exchanges whose settles the store has not acknowledged; at most ENDED_MAX, the newest.
+    """
 
     open: dict[bytes, bytes] = field(default_factory=dict)
+    ended: deque[Ended] = field(default_factory=lambda: deque(maxlen=ENDED_MAX))
     segments: int = 0
     torn_bytes: int = 0
     corrupt: int = 0
     corrupt_bytes: int = 0
 
 
-def look_back(folder: Folder) -> Findings:
-    """Read what was written since all was known to be closed. SinkError: unreadable, or of a newer version."""
+class Closings(NamedTuple):
+    """CLOSE frames, numbered from 1; the units by meter in their records; and the exchanges to settle."""
+
+    frames: list[bytes]
+    usage: dict[str, int]
+    ended: list[Ended]
+
+
+def close_open(path: Path, opened: dict[bytes, bytes], source: str, now_us: int) -> Closings:
+    """The `crashed` records of `source` for open exchanges. `path` is for the log."""
+    frames: list[bytes] = []
+    usage: dict[str, int] = {}
+    ended: list[Ended] = []
+    for sequence, (id_, body) in enumerate(opened.items(), 1):
+        try:
+            record = crashed_record(body, id_, now_us, source, sequence)
+            key = str(orjson.loads(body).get("customer", ""))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            _log.error(
+                "journal %s: exchange %r was open, and its OPEN entry cannot be read (%r): closed as unattributed",
+                *(path, id_, error),
+            )
+            record, key = crashed_record(_unreadable(now_us), id_, now_us, source, sequence), ""
+        frames.append(encode_frame(CLOSE, "records", sequence, id_, key.encode("utf-8", "replace"), record))
+        ended.append(Ended(id_, body, record))
+        for meter, units in orjson.loads(record)["data"]["usage"].items():
+            usage[meter] = usage.get(meter, 0) + units
+    return Closings(frames, usage, ended)
+
+
+def _unreadable(now_us: int) -> bytes:
+    return orjson.dumps({"time_us": now_us, **_UNREADABLE})
+
+
+def look_back(folder: Folder, settled: Position | None = None) -> Findings:
+    """Read the segments from the mark `closed` on. SinkError: unreadable, or written by a newer version.
+
+    `settled`: the position before which the store has acknowledged all settles; None: do not collect `ended`.
+    """
     findings = Findings()
     closed = folder.closed_until()
     for segment in folder.segments():
@@ -42,7 +113,7 @@ def look_back(folder: Folder) -> Findings:
         path = folder.path / segment_name(*segment)
         start = closed.offset if closed is not None and segment == closed[:2] else 0
         try:
-            _read(path, start, findings)
+            _read(path, start, findings, _unsettled_from(segment, settled))
         except NewerVersionError as error:
             raise SinkError(f"{path}: {error}") from None
         except OSError as error:
@@ -50,13 +121,20 @@ def look_back(folder: Folder) -> Findings:
     return findings
 
 
-def _read(path: Path, start: int, findings: Findings) -> None:
+def _unsettled_from(segment: tuple[int, int], settled: Position | None) -> int:
+    """The offset in a segment after which settles are not acknowledged; -1: all in it are."""
+    if settled is None or segment < settled[:2]:
+        return -1
+    return settled.offset if segment == settled[:2] else 0
+
+
+def _read(path: Path, start: int, findings: Findings, unsettled_from: int) -> None:
     torn = None
     findings.segments += 1
-    with _mapped(path) as data:
-        for _, item in scan(data, start):
+    with mapped(path) as data:
+        for end, item in scan(data, start):
             if isinstance(item, Frame):
-                _pair(item, findings.open)
+                _pair(item, findings, unsettled=0 <= unsettled_from < end)
             elif item.torn:
                 torn = item
             else:
@@ -65,28 +143,30 @@ def _read(path: Path, start: int, findings: Findings) -> None:
                 _set_aside(path, item, data[item.start : item.end])
     if torn is not None:
         findings.torn_bytes += torn.end - torn.start
-        _log.warning("%s: cut %d torn bytes off its end", path, torn.end - torn.start)
+        _log.warning("journal %s: cut off %d torn bytes at its end", path, torn.end - torn.start)
         os.truncate(path, torn.start)
 
 
-def _pair(frame: Frame, opened: dict[bytes, bytes]) -> None:
+def _pair(frame: Frame, findings: Findings, *, unsettled: bool) -> None:
     if frame.type in (OPEN, PROGRESS):  # the segment of the OPEN may be gone
-        opened[frame.id] = frame.body
+        findings.open[frame.id] = frame.body
     elif frame.type == CLOSE:
-        opened.pop(frame.id, None)
+        opened = findings.open.pop(frame.id, None)
+        if unsettled and opened is not None:
+            findings.ended.append(Ended(frame.id, opened, frame.body))
 
 
 def _set_aside(path: Path, bad: Bad, data: bytes) -> None:
-    """A copy for whoever wants to know; the bytes stay in place, where readers go past them."""
-    _log.error("%s: %d bytes at %d are corrupt, and were set aside", path, len(data), bad.start)
+    """Copy corrupt bytes to a file, for analysis. They also stay in place, and readers skip them."""
+    _log.error("journal %s: %d bytes at %d are corrupt, and were copied to a .bad file", path, len(data), bad.start)
     aside = path.with_name(f"{path.name}.{bad.start}.bad")
     if not aside.exists():
         aside.write_bytes(data)
 
 
 @contextmanager
-def _mapped(path: Path) -> Iterator[bytes | mmap]:
-    """The file's bytes without holding them: a segment may have gigabytes."""
+def mapped(path: Path) -> Iterator[bytes | mmap]:
+    """The file's bytes, mapped and not read, since a segment may have gigabytes."""
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             yield b""

@@ -1,7 +1,7 @@
-"""The files of one epoch: appended to, rotated, synced, and given up for a new one as soon as a call fails.
+"""The segment files of one epoch: they are appended to, rotated and synced. After a failed call a new file is begun.
 
-A frame that was written whole is never cut off again, because a reader may have seen it; half a frame is, or is left
-behind in a file that nobody writes to any more.
+A complete frame is never removed, because a reader may have seen it. A part of a frame is cut off, or stays at the end
+of a file that is not written any more.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import accumulate
+from pathlib import Path
 
 import orjson
 
 from sidecar.core.record.frame import HEAD, NO_ID, Position, encode_frame, segment_name
-from sidecar.edge.journal.folder import Disk, Folder
+from sidecar.edge.journal.folder import Disk, Folder, is_named
 
 SYNC_BOUNDS_US = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000)
 _log = logging.getLogger(__name__)
@@ -27,9 +28,9 @@ _log = logging.getLogger(__name__)
 class Figures:
     """Plain integers for the collector, of this process; `sync_buckets[i]` counts syncs within SYNC_BOUNDS_US[i].
 
-    `records` are numbered; `entries` are written: the records, and the OPEN before most of them. `retained_bytes`,
-    `alarm`, `full` and `broken` (0 or 1) are of this moment; `crashed`, `torn_bytes` and `corrupt` are what the start
-    found; `lost` are numbered records that a broken disk never took before the end.
+    `records` are numbered; `entries` are all written frames: the records, and the OPEN before most of them.
+    `retained_bytes`, `alarm`, `full` and `broken` (0 or 1) are present values; `crashed`, `torn_bytes` and `corrupt`
+    are of the start; `lost` are numbered records that could not be written before the end.
     """
 
     __slots__ = (
@@ -54,11 +55,10 @@ class Figures:
 
 
 class Segments:
-    """The segments that this process writes. `durable`: what is written will be synced, so no file closes before."""
+    """The segments that this process writes. `durable`: files are closed only after a sync."""
 
     def __init__(self, folder: Folder, disk: Disk, figures: Figures, *, segment_bytes: int, durable: bool) -> None:
         self.figures = self._figures = figures
-        self.path = folder.path
         self._folder = folder
         self._disk = disk
         self._segment_bytes = segment_bytes
@@ -68,26 +68,40 @@ class Segments:
         self._fd = -1
         self._offset = 0
         self._rotate_at = segment_bytes
-        self._retired: list[int] = []  # rotated away from, not synced yet
+        self._retired: list[int] = []  # full files, not synced yet
         self._syncing: list[int] = []
-        self._unnamed = False  # the folder was not synced since a file was made
+        self._unnamed = False  # the folder was not synced since a file was created
 
     def begin(self, epoch: int, source: str) -> None:
-        """Write from now on as `source` into segments of `epoch`."""
+        """Write into segments of `epoch`, as `source`."""
         self._epoch, self._source = epoch, source
 
     @property
+    def path(self) -> Path:
+        """The path of the folder."""
+        return self._folder.path
+
+    @property
     def position(self) -> Position:
-        """Behind the last frame."""
+        """The position after the last frame."""
         return Position(self._epoch, self._number, self._offset)
 
     @property
     def ready(self) -> bool:
-        """There is a file to append to."""
+        """Whether a file is open."""
         return self._fd >= 0
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the current file was removed or replaced: a successor of a killed worker could not read it."""
+        return self.ready and not is_named(self._fd, self._folder.path / segment_name(self._epoch, self._number))
+
+    def leave(self) -> None:
+        """Continue in a new file."""
+        self._retire()
+
     def append(self, frames: list[bytes]) -> int:
-        """Write `frames`; how many of them are in a file, whole. Fewer than all: the disk takes no more."""
+        """Write `frames`; returns how many are completely in a file. Fewer than all: the disk cannot be written."""
         if self._offset >= self._rotate_at or self._fd < 0:
             self._rotate()
         done = self._write(frames)
@@ -96,19 +110,19 @@ class Segments:
         return done
 
     def begin_sync(self) -> Callable[[], None]:
-        """What makes all that was appended until now durable, to be called in a thread."""
+        """A function that makes all appended bytes durable, to be called in a thread."""
         self._syncing, self._retired = self._retired, []
         unnamed, self._unnamed = self._unnamed, False
         return partial(self._sync_all, [*self._syncing, self._fd], unnamed=unnamed)
 
     def end_sync(self) -> None:
-        """It was called and succeeded."""
+        """The function of `begin_sync` has succeeded."""
         for fd in self._syncing:
             os.close(fd)
         self._syncing = []
 
     def distrust(self) -> None:
-        """A sync failed: the pages count as clean now, so nothing of these files is believed again."""
+        """Close all files after a failed sync: the kernel may have marked their pages as clean without writing them."""
         for fd in (*self._syncing, *self._retired, self._fd):
             if fd >= 0:
                 os.close(fd)
@@ -137,7 +151,7 @@ class Segments:
         return len(frames)
 
     def _put(self, fd: int, data: bytes | memoryview) -> int:
-        """A disk that takes nothing without saying why is full: it would be asked for ever."""
+        """Write once. A write of 0 bytes without an error counts as a full disk, since repeating it would not end."""
         done = self._disk.write(fd, data)
         if done == 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -146,21 +160,21 @@ class Segments:
     def _give_up(self, frames: list[bytes], done: int, error: OSError) -> int:
         ends = list(accumulate(map(len, frames)))
         whole = sum(end <= done for end in ends)
-        kept = ends[whole - 1] if whole else 0
+        whole_bytes = ends[whole - 1] if whole else 0
         with suppress(OSError):
-            self._disk.cut(self._fd, self._offset + kept)
-        self._offset += kept
-        self._figures.bytes += kept
+            self._disk.cut(self._fd, self._offset + whole_bytes)
+        self._offset += whole_bytes
+        self._figures.bytes += whole_bytes
         self._figures.entries += whole
         self._note("written", error)
         self._retire()
         return whole
 
     def _rotate(self) -> bool:
-        """Go on in a new file. Where there can be none, a file that only had become long is written on."""
+        """Continue in a new file. If none can be created, continue in the current one beyond its size."""
         self._number += 1
         path = self._folder.path / segment_name(self._epoch, self._number)
-        head = {"source": self._source, "epoch": self._epoch, "segment": self._number}
+        head = {"source": self._source, "epoch": str(self._epoch), "segment": self._number}  # JSON numbers end at 2^64
         frame = encode_frame(HEAD, "", 0, NO_ID, b"", orjson.dumps(head))
         fd = -1
         try:
@@ -169,7 +183,7 @@ class Segments:
             while rest:
                 rest = rest[self._put(fd, rest) :]
         except OSError as error:
-            self._note("made", error)
+            self._note("created", error)
             if fd >= 0:
                 os.close(fd)
                 path.unlink(missing_ok=True)
@@ -198,5 +212,5 @@ class Segments:
 
     def _note(self, what: str, error: OSError) -> None:
         self._figures.write_errors += 1
-        if not self._figures.broken:  # then it is tried each second, and was said
-            _log.error("%s: segment %d cannot be %s: %s", self._folder.path, self._number, what, error.strerror)
+        if not self._figures.broken:  # when broken, it is repeated each second, and was logged
+            _log.error("journal %s: segment %d cannot be %s: %s", self._folder.path, self._number, what, error.strerror)

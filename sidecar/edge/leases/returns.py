@@ -1,11 +1,12 @@
-"""What the store has yet to hear of leases: units that come back, and exchanges that used other than their costs.
+"""Settles of leases that the store has not applied yet: unspent units, and differences between actual units and costs.
 
-Each is told until the store has taken it, and counts once: for as long as the store remembers an id. After that nothing
-is given back any more, so what is lost is lost to the customer's window and never to a limit.
+A settle is sent until the store has applied it. It counts once, while the store remembers its id. Later it is given up:
+the customer loses the units of that window, and no limit is exceeded.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from operator import add
 from typing import TYPE_CHECKING, Final
@@ -13,103 +14,101 @@ from typing import TYPE_CHECKING, Final
 from sidecar.core.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sidecar.core.counter import Checks
     from sidecar.core.decision import Decision
+    from sidecar.core.limits import Checks
     from sidecar.edge.leases.lease import Lease
     from sidecar.ports import Clock, Counters
 
 CAP: Final = 10_000
 GIVE_UP_US: Final = 150_000_000  # a store's mark lives for 180 s: after it, once or twice is not known
 
-_Truth = tuple[int, ...]
+_Actual = tuple[int, ...]
+Drifted = Callable[[bytes, "Checks", _Actual], None]
+
+
+def nobody_counts(_id: bytes, _checks: Checks, _actual: _Actual) -> None:
+    """The default of `drifted`: settles that are given up are not counted by limit."""
 
 
 class Returns:
-    """Tells `store`, at once or with a later `pay`. `lost` counts what it never took."""
+    """Sends settles to `store`, at once or with a later `pay`. `lost` counts those given up; `drifted` gets each."""
 
-    def __init__(self, store: Counters, clock: Clock, mint: Callable[[], bytes]) -> None:
+    def __init__(
+        self, store: Counters, clock: Clock, mint: Callable[[], bytes], drifted: Drifted = nobody_counts
+    ) -> None:
         self._store = store
+        self._drifted = drifted
         self._clock = clock
         self._mint = mint
-        self._late: dict[Lease, _Truth] = {}
-        self._owed: dict[bytes, tuple[Checks, _Truth, int]] = {}
-        self._unheard = 0
+        self._late: dict[Lease, _Actual] = {}
+        self._owed: dict[bytes, tuple[Checks, _Actual, int]] = {}
+        self._unconfirmed = 0
         self.lost = 0
 
     def __len__(self) -> int:
-        return len(self._owed) + len(self._late) + self._unheard
+        return len(self._owed) + len(self._late) + self._unconfirmed
 
-    def settle(self, id_: bytes, checks: Checks, truth: _Truth) -> None:
-        """What was reserved under `id_` came to `truth`."""
-        self._settle(id_, checks, truth, self._clock.mono_us())
+    @property
+    def refused(self) -> int:
+        """Settles that the store did not take so far."""
+        return len(self._owed)
 
-    def late(self, id_: bytes, checks: Checks, truth: _Truth, age_us: int) -> None:
-        """What was reserved under `id_` by a predecessor, `age_us` ago, came to `truth`."""
+    def settle(self, id_: bytes, checks: Checks, actual: _Actual) -> None:
+        """The exchange reserved under `id_` used `actual`."""
+        self._settle(id_, checks, actual, self._clock.mono_us())
+
+    def late(self, id_: bytes, checks: Checks, actual: _Actual, age_us: int) -> None:
+        """The lease reserved under `id_` by a predecessor, `age_us` ago, used `actual`."""
         if 0 <= age_us < GIVE_UP_US:
-            self._settle(id_, checks, truth, self._clock.mono_us() - age_us)
+            self._settle(id_, checks, actual, self._clock.mono_us() - age_us)
         else:
-            self.lost += 1
+            self._give_up(id_, checks, actual)
 
     def confirm(self, lease: Lease) -> None:
-        """Count as owed until the store has answered all that it was sent of `lease`, in order: before a stop."""
-        self._unheard += 1
-        self._store.force(self._mint(), lease.of((0,) * len(lease.costs)), self._heard)
+        """Before a stop: `len()` is above 0 until the store has answered all commands sent for `lease`, in order."""
+        self._unconfirmed += 1
+        self._store.charge_unconditionally(self._mint(), lease.of((0,) * len(lease.costs)), self._confirmed)
 
-    def _heard(self, _said: Decision | StoreError) -> None:
-        self._unheard -= 1
+    def _confirmed(self, _outcome: Decision | StoreError) -> None:
+        self._unconfirmed -= 1
 
-    def correct(self, lease: Lease, owed: _Truth) -> None:
-        """An exchange of `lease` used `owed[i]` units more than its costs, or (below zero) less.
+    def correct(self, id_: bytes, lease: Lease, owed: _Actual) -> None:
+        """The exchange `id_` of `lease` used `owed[i]` units more than its costs, or (below zero) less.
 
-        More is told at once. Less waits for the next `pay`, so that many are one call.
+        More is settled at once under its own id, in one command, so that a start after a kill can send it again. Less
+        waits for the next `pay`, so that many are one call; a kill loses at most that, to the customer's window.
         """
-        known = self._late.pop(lease, None)
-        total = owed if known is None else tuple(map(add, known, owed))
         if max(owed) > 0:
-            self._tell(lease, total)
-        else:
-            self._keep(lease, total)
-
-    def pay(self) -> None:
-        """Tell all that is owed; what is too old is given up."""
-        late, self._late = self._late, {}
-        for lease, owed in late.items():
-            self._tell(lease, owed)
-        mono_us = self._clock.mono_us()
-        waiting, self._owed = self._owed, {}
-        for id_, (checks, truth, since_us) in waiting.items():
-            if mono_us - since_us < GIVE_UP_US:
-                self._settle(id_, checks, truth, since_us)
-            else:
-                self.lost += 1
-
-    def _settle(self, id_: bytes, checks: Checks, truth: _Truth, since_us: int) -> None:
-        self._store.settle(id_, checks, truth, partial(self._refused, id_, checks, truth, since_us))
-
-    def _refused(self, id_: bytes, checks: Checks, truth: _Truth, since_us: int, _error: StoreError) -> None:
-        if len(self._owed) < CAP:
-            self._owed[id_] = checks, truth, since_us
-        else:
-            self.lost += 1
-
-    def _tell(self, lease: Lease, owed: _Truth) -> None:
-        """A reservation of nothing, forced into the windows of `lease`, is settled by what is owed."""
-        if any(owed):
-            id_, nothing = self._mint(), lease.of((0,) * len(owed))
-            self._store.force(id_, nothing, partial(self._marked, lease, id_, nothing, owed))
-
-    def _marked(self, lease: Lease, id_: bytes, nothing: Checks, owed: _Truth, said: Decision | StoreError) -> None:
-        if type(said) is not StoreError:
-            self.settle(id_, nothing, owed)
+            self.settle(id_, lease.of((0,) * len(owed)), owed)
         elif lease in self._late:
             self._late[lease] = tuple(map(add, self._late[lease], owed))
-        else:
-            self._keep(lease, owed)
-
-    def _keep(self, lease: Lease, owed: _Truth) -> None:
-        if len(self._late) < CAP:
+        elif len(self._late) < CAP:
             self._late[lease] = owed
         else:
-            self.lost += 1
+            self._give_up(id_, lease.of((0,) * len(owed)), owed)
+
+    def pay(self) -> None:
+        """Send all settles that wait; those that are too old are given up."""
+        late, self._late = self._late, {}
+        for lease, owed in late.items():
+            self.settle(self._mint(), lease.of((0,) * len(owed)), owed)
+        mono_us = self._clock.mono_us()
+        waiting, self._owed = self._owed, {}
+        for id_, (checks, actual, since_us) in waiting.items():
+            if mono_us - since_us < GIVE_UP_US:
+                self._settle(id_, checks, actual, since_us)
+            else:
+                self._give_up(id_, checks, actual)
+
+    def _settle(self, id_: bytes, checks: Checks, actual: _Actual, since_us: int) -> None:
+        self._store.settle(id_, checks, actual, partial(self._refused, id_, checks, actual, since_us))
+
+    def _refused(self, id_: bytes, checks: Checks, actual: _Actual, since_us: int, _error: StoreError) -> None:
+        if len(self._owed) < CAP:
+            self._owed[id_] = checks, actual, since_us
+        else:
+            self._give_up(id_, checks, actual)
+
+    def _give_up(self, id_: bytes, checks: Checks, actual: _Actual) -> None:
+        self.lost += 1
+        self._drifted(id_, checks, actual)

@@ -1,6 +1,6 @@
-from sidecar.core.counter import checks_for
 from sidecar.core.decision import Decision, shadowed_of
 from sidecar.core.identity import Identity
+from sidecar.core.limits import checks_for
 
 NOBODY = checks_for((), (), Identity("k", "s", "c", "free"), 1)
 

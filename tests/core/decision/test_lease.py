@@ -1,12 +1,11 @@
 """How much may be leased, for how long, and what goes back."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.counter import Checks, checks_for, id_us
 from sidecar.core.decision import Decision
 from sidecar.core.decision.lease import (
     HORIZON_US,
@@ -14,13 +13,13 @@ from sidecar.core.decision.lease import (
     LIFE_US,
     bound,
     leasable,
-    leased,
     life_us,
     sized,
     spent,
     stamp,
 )  # fmt: skip
 from sidecar.core.identity import Identity
+from sidecar.core.limits import checks_for, id_us
 from sidecar.core.policy import Limit
 from sidecar.core.record import Ids
 
@@ -143,14 +142,3 @@ def test_a_stamp_parts_ids_by_their_time(made_ms, apart_ms):
     id_ = Ids(7).mint(made_ms)
     assert (id_ < stamp((made_ms + apart_ms) * 1000 + 999)) is (apart_ms > 0)
     assert id_us(stamp(made_ms * 1000)) == made_ms * 1000
-
-
-def test_a_leased_question_is_the_same_but_for_what_was_prepared():
-    asked = checks(QUOTA, PACE)
-    asked.wire = asked.plan = asked.fields = object()
-    made = leased(asked, "a lease")
-    assert (made.lease, asked.lease) == ("a lease", None)
-    apart = {"wire", "plan", "fields", "lease"}
-    same = [field.name for field in fields(Checks) if field.name not in apart]
-    assert [getattr(made, name) for name in same] == [getattr(asked, name) for name in same]
-    assert made.wire is made.plan is made.fields is None

@@ -1,8 +1,8 @@
 from itertools import islice
 
-from sidecar.core.counter import checks_for
 from sidecar.core.decision import MARK_LIFE_US, changes_nothing, reserve, settle
 from sidecar.core.identity import Identity
+from sidecar.core.limits import checks_for
 from sidecar.core.policy import Limit
 
 # What every backend does is in tests/edge/counters_suite.py; here is what the rule promises as a rule.
@@ -39,14 +39,14 @@ def test_the_rule_changes_nothing_itself():
     assert decision.allowed
     assert state == {}
     assert [(key, value) for key, _, value, _ in writes] == [
-        ("sc:{c}:monthly:kk:2026-11", 1),
+        ("sc:{c}:q=monthly:kk:2026-11", 1),
         ("sc:{c}:ids:01KAJ52", "0"),
     ]
 
 
 # Kong docs #6586: refused calls counted, so a steady client was blocked for ever
 def test_a_refusal_writes_its_mark_and_no_more():
-    state = {"sc:{c}:monthly:kk:2026-11": 5}
+    state = {"sc:{c}:q=monthly:kk:2026-11": 5}
     decision, writes = reserve(state, AN_ID, checks(monthly, inflight), NOW_US)
     assert decision.violated == 0
     assert [(key, value) for key, _, value, _ in writes] == [("sc:{c}:ids:01KAJ52", "1")]
@@ -54,8 +54,8 @@ def test_a_refusal_writes_its_mark_and_no_more():
 
 def test_a_window_that_is_not_that_of_now_is_no_decision():
     asked = checks(monthly)
-    assert reserve({}, AN_ID, asked, asked.ends_us[0]) == (None, [])
-    assert reserve({}, AN_ID, asked, asked.starts_us[0] - 1) == (None, [])
+    assert reserve({}, AN_ID, asked, asked.entries[0].window.end_us) == (None, [])
+    assert reserve({}, AN_ID, asked, asked.entries[0].window.start_us - 1) == (None, [])
 
 
 def test_a_settle_that_changes_nothing_need_not_be_sent():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sidecar.core.decision import settled
 from sidecar.core.policy import Limit
-from tests.core.decision.test_purses import PRICES, World, calls, credit, purchase, tokens
+from tests.core.decision.test_wallet_charges import PRICES, World, calls, credit, purchase, tokens
 
 ALERTS = (50, 80)
 monthly = Limit("monthly", "quota", 1_000, meter="tokens", calendar="month", over="allow", alerts=ALERTS)
@@ -26,9 +26,9 @@ def test_what_is_left_is_what_the_next_decision_says(prices, before, held, of_ca
     world.ask(*limits, costs=(before, before, before, of_calls, 0))
     id_ = world.mint()
     said = world.ask(*limits, costs=(held, held, held, of_calls, 0), id_=id_)
-    truth = (used, used, used, calls_used, 0)
-    found = settled(said, truth)
-    world.settle(id_, said.checks, *truth)
+    actual = (used, used, used, calls_used, 0)
+    found = settled(said, actual)
+    world.settle(id_, said.checks, *actual)
     after = world.ask(*limits, costs=(0,) * 5)
     alerting = [index for index, _ in said.checks.alerting]
     assert alerting == [0, 1, 4]

@@ -14,8 +14,6 @@ from sidecar.core.http.body import (
     ChunkedBody,
     LengthBody,
     UntilCloseBody,
-    chunk,
-    last_chunk,
 )
 
 SIZES = st.sampled_from([b"%x", b"%X", b"0%x", b"000%x"])
@@ -171,9 +169,3 @@ def test_a_body_of_no_length_is_done_before_it_begins():
 def test_only_the_close_ends_a_body_without_length():
     body = UntilCloseBody()
     assert (body.feed(b"0\r\n\r\n"), body.done) == (b"0\r\n\r\n", False)
-
-
-@given(st.lists(st.binary(min_size=1, max_size=50)), TRAILERS)
-def test_what_we_frame_is_what_we_read(pieces, trailers):
-    wire = b"".join(map(chunk, pieces)) + last_chunk(trailers)
-    assert read(ChunkedBody(), [wire]) == (b"".join(pieces), b"", trailers)

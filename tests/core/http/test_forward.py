@@ -13,11 +13,15 @@ def request(*fields, method="GET", target=b"/a?b", minor=1):
     return read_request((method, target, minor), BASE + pairs, HeadLimits())
 
 
-NO_CREDENTIAL = forward.dropped_with(b"")
+NO_CREDENTIAL = forward.dropped_with(frozenset())
 
 
-def up(found, extra=b"", dropped=NO_CREDENTIAL):
-    return forward.request_head(found, found.query, dropped, extra).decode().split("\r\n")[:-1]
+def up(found, dropped=NO_CREDENTIAL):
+    return lines(forward.request_fields(found, dropped))
+
+
+def lines(fields):
+    return [f"{name.decode()}: {value.decode()}" for name, value in fields]
 
 
 def answer(*fields, status=200, method="GET", minor=1, reason=b"OK"):
@@ -25,14 +29,9 @@ def answer(*fields, status=200, method="GET", minor=1, reason=b"OK"):
     return read_response((status, reason, minor), pairs, method)
 
 
-def down(found, minor=1, *, close=False):
-    head, chunked = forward.response_head(found, minor, close=close)
-    return head.decode().split("\r\n")[:-1], chunked
-
-
-def test_a_head_is_rebuilt_in_one_spelling():
+def test_a_head_keeps_the_fields_that_are_the_clients_own():
     found = request("A: 1", "Content-Length: 010", method="POST", target=b"http://h//x/%7e?q")
-    assert up(found, b"Via: x\r\n") == ["POST /x/~?q HTTP/1.1", "Host: h", "A: 1", "Content-Length: 10", "Via: x"]
+    assert up(found) == ["A: 1"]
 
 
 @pytest.mark.parametrize(
@@ -50,19 +49,13 @@ def test_a_head_is_rebuilt_in_one_spelling():
     ],
 )
 def test_hop_by_hop_fields_stay_on_their_hop(field):
-    assert up(request(field, "A: 1")) == ["GET /a?b HTTP/1.1", "Host: h", "A: 1"]
+    assert up(request(field, "A: 1")) == ["A: 1"]
 
 
 @pytest.mark.parametrize("name", ["X-One", "x-two", "Cookie"])
 def test_fields_that_connection_names_stay_on_their_hop(name):
     found = request("Connection: close, X-One ,X-TWO,cookie", f"{name}: 1", "A: 1")
-    assert up(found) == ["GET /a?b HTTP/1.1", "Host: h", "A: 1"]
-
-
-# RFC 9110 §7.6.1. Fails if our own lines go through the same filter as the client's.
-def test_what_we_say_cannot_be_nominated_away():
-    found = request("Connection: X-Sidecar-Customer, Via, X-Forwarded-For")
-    assert up(found, b"Via: 1.1 us\r\nX-Sidecar-Customer: c\r\n")[2:] == ["Via: 1.1 us", "X-Sidecar-Customer: c"]
+    assert up(found) == ["A: 1"]
 
 
 # I3. Fails if one of these names is taken out of what we say ourselves.
@@ -83,45 +76,26 @@ def test_what_we_say_cannot_be_nominated_away():
     ],
 )
 def test_who_the_caller_is_cannot_be_forged(name):
-    assert up(request(f"{name}: evil")) == ["GET /a?b HTTP/1.1", "Host: h"]
+    assert up(request(f"{name}: evil")) == []
 
 
 def test_the_credential_goes_and_all_of_its_name():
     found = request("X-Api-Key: secret", "Authorization: Bearer other")
-    assert up(found, dropped=forward.dropped_with(b"x-api-key"))[2:] == ["Authorization: Bearer other"]
+    assert up(found, dropped=forward.dropped_with(frozenset({b"x-api-key"}))) == ["Authorization: Bearer other"]
 
 
-@pytest.mark.parametrize(
-    ("fields", "framing"),
-    [
-        ((), []),
-        (("Content-Length: 0",), ["Content-Length: 0"]),
-        (("Content-Length: 3",), ["Content-Length: 3"]),
-        (("Transfer-Encoding: Chunked",), ["Transfer-Encoding: chunked"]),
-        (("Connection: upgrade", "Upgrade: websocket"), ["Connection: Upgrade", "Upgrade: websocket"]),
-        (("Connection: upgrade", "Upgrade: h2c"), []),
-    ],
-)
-def test_one_framing_is_set(fields, framing):
-    assert up(request(*fields))[2:] == framing
-
-
-def test_an_expectation_is_answered_here_and_goes_no_further():
-    assert up(request("Expect: 100-continue", "Content-Length: 1"))[2:] == ["Content-Length: 1"]
-
-
-def test_the_client_is_told_to_the_upstream_where_nobody_before_us_is_believed():
-    assert forward.forwarded("10.0.0.1", b"h", tls=True) == (
-        b"X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: h\r\n"
-    )
-    assert forward.forwarded("", b"h", tls=False).startswith(b"X-Forwarded-For: unknown\r\nX-Forwarded-Proto: http\r\n")
+def test_the_client_is_named_to_the_upstream_where_nobody_before_us_is_believed():
+    assert lines(forward.forwarded("10.0.0.1", b"h", tls=True)) == [
+        "X-Forwarded-For: 10.0.0.1", "X-Forwarded-Proto: https", "X-Forwarded-Host: h",
+    ]  # fmt: skip
+    assert lines(forward.forwarded("", b"h", tls=False))[:2] == ["X-Forwarded-For: unknown", "X-Forwarded-Proto: http"]
 
 
 def test_a_named_proxy_is_believed_and_put_behind_what_it_says():
     found = request(
         "X-Forwarded-For: 1.1.1.1", "x-forwarded-for: 2.2.2.2", "X-Forwarded-Proto: https", "Forwarded: for=x"
     )
-    assert forward.forwarded_on(found, "10.0.0.1", tls=False).decode().split("\r\n")[:-1] == [
+    assert lines(forward.forwarded_on(found, "10.0.0.1", tls=False)) == [
         "X-Forwarded-For: 1.1.1.1, 2.2.2.2, 10.0.0.1",
         "X-Forwarded-Proto: https",
         "Forwarded: for=x",
@@ -130,19 +104,19 @@ def test_a_named_proxy_is_believed_and_put_behind_what_it_says():
 
 
 def test_a_named_proxy_that_says_nothing_is_the_client():
-    assert forward.forwarded_on(request(), "10.0.0.1", tls=False) == forward.forwarded("10.0.0.1", b"h", tls=False)
+    assert (*forward.forwarded_on(request(), "10.0.0.1", tls=False),) == forward.forwarded("10.0.0.1", b"h", tls=False)
 
 
 @pytest.mark.parametrize(
-    ("fields", "minor", "line"),
+    ("fields", "minor", "value"),
     [
-        ((), 1, b"Via: 1.1 us\r\n"),
-        ((), 0, b"Via: 1.0 us\r\n"),
-        (("Via: 1.0 a", "via: 1.1 b, 1.1 c"), 1, b"Via: 1.0 a, 1.1 b, 1.1 c, 1.1 us\r\n"),
+        ((), 1, b"1.1 us"),
+        ((), 0, b"1.0 us"),
+        (("Via: 1.0 a", "via: 1.1 b, 1.1 c"), 1, b"1.0 a, 1.1 b, 1.1 c, 1.1 us"),
     ],
 )
-def test_via_grows_by_us(fields, minor, line):
-    assert forward.via(request(*fields, minor=minor), b"us") == line
+def test_via_grows_by_us(fields, minor, value):
+    assert forward.via(request(*fields, minor=minor), b"us") == (b"Via", value)
 
 
 GOOD = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -170,36 +144,11 @@ def test_two_traces_are_none():
     assert forward.trace(request(f"traceparent: {GOOD}", f"traceparent: {GOOD}")) == ""
 
 
-def test_who_the_caller_is_is_told_in_four_lines():
+def test_the_callers_identity_is_passed_on_in_four_fields():
     who = Identity("k", "s", "c", "p")
-    assert forward.identity_lines(who.customer, who.subject, who.key_id, "p@1") == (
-        b"X-Sidecar-Customer: c\r\nX-Sidecar-Subject: s\r\nX-Sidecar-Key-Id: k\r\nX-Sidecar-Plan: p@1\r\n"
-    )
-
-
-@pytest.mark.parametrize(
-    ("found", "minor", "lines", "chunked"),
-    [
-        (answer("Content-Length: 03"), 1, ["Content-Length: 3"], False),
-        (answer("Content-Length: 3"), 0, ["Content-Length: 3", "Connection: keep-alive"], False),
-        (answer("Transfer-Encoding: chunked"), 1, ["Transfer-Encoding: chunked"], True),
-        (answer("Transfer-Encoding: chunked"), 0, ["Connection: close"], False),
-        (answer(), 1, ["Transfer-Encoding: chunked"], True),
-        (answer(), 0, ["Connection: close"], False),
-        (answer("Content-Length: 3", method="HEAD"), 1, ["Content-Length: 3"], False),
-        (answer("Content-Length: 3", status=304), 1, ["Content-Length: 3"], False),
-        (answer("Content-Length: 3", status=204), 1, [], False),
-        (answer(method="HEAD"), 1, [], False),
-        (answer("Transfer-Encoding: chunked", status=204), 1, [], False),
-    ],
-)
-def test_an_answer_is_framed_for_its_client(found, minor, lines, chunked):
-    head, is_chunked = down(found, minor)
-    assert (head[0], head[1:], is_chunked) == (f"HTTP/1.1 {found.status} OK", lines, chunked)
-
-
-def test_a_last_answer_says_so():
-    assert down(answer("Content-Length: 0"), close=True)[0][1:] == ["Content-Length: 0", "Connection: close"]
+    assert lines(forward.identity_fields(who.customer, who.subject, who.key_id, "p@1")) == [
+        "X-Sidecar-Customer: c", "X-Sidecar-Subject: s", "X-Sidecar-Key-Id: k", "X-Sidecar-Plan: p@1",
+    ]  # fmt: skip
 
 
 def test_the_upstreams_hop_by_hop_fields_end_here():
@@ -213,28 +162,7 @@ def test_the_upstreams_hop_by_hop_fields_end_here():
         "Via: 1.1 x",
         "Content-Length: 0",
     )
-    assert down(found)[0][1:] == ["A: 1", "Content-Length: 0"]
-
-
-def test_a_reason_that_the_upstream_left_out_is_put_in():
-    assert down(answer("Content-Length: 0", status=404, reason=b""))[0][0] == "HTTP/1.1 404 Not Found"
-
-
-# RFC 9110 §8.6. Fails if a 1xx keeps its length: a client could wait for a body, or take the answer for one.
-def test_an_interim_answer_goes_on_without_length_and_hop_by_hop_fields():
-    found = answer(
-        "Link: </x>", "Content-Length: 5", "Connection: X-One", "X-One: 1", status=103, reason=b"Early Hints"
-    )
-    assert forward.interim_head(found) == b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
-
-
-def test_a_switch_is_passed_on_with_what_both_hops_need():
-    found = answer(
-        "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Accept: x", "Content-Length: 5", status=101
-    )
-    assert forward.switching_head(found, b"websocket") == (
-        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n"
-    )
+    assert lines(forward.response_fields(found)) == ["A: 1"]
 
 
 # RFC 9110 §6.5.1, I3. Fails if only hop-by-hop names are held back: a server that merges trailers would believe them.

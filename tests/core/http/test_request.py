@@ -1,10 +1,13 @@
 from time import perf_counter
 
+import h11
 import httptools
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidecar.core.http.problem import Problem
-from sidecar.core.http.request import CHUNKED, HeadLimits, Request, read_line, read_request
+from sidecar.core.http.request import CHUNKED, HeadLimits, Request, read_line, read_request, trimmed
 
 LIMITS = HeadLimits()
 
@@ -29,7 +32,7 @@ def judge(raw, limits=LIMITS):
         pass
     except httptools.HttpParserError as fault:
         return Problem(400, "parser", str(fault))
-    return read_request(line, fields.items, limits)
+    return read_request(line, trimmed(raw, fields.items), limits)
 
 
 def head(*fields, line="GET / HTTP/1.1", host="h"):
@@ -266,10 +269,37 @@ def test_fields_that_are_not_hop_by_hop_cannot_be_nominated(name):
     assert status(head(f"Connection: close, {name}")) == 400
 
 
+# review 1.3: a header that a policy reads is what the upstream sees, or the request is refused.
+# Fails if `protected` is not looked at, or only for the first Connection field.
+@pytest.mark.parametrize(
+    "fields",
+    [("Connection: x-tier",), ("Connection: keep-alive , X-TIER",), ("Connection: close", "Connection: a, X-Tier")],
+)
+def test_a_header_that_a_policy_reads_cannot_be_nominated(fields):
+    limits = HeadLimits(protected=frozenset({b"x-tier"}))
+    assert status(head(*fields, "X-Tier: cheap"), limits) == 400
+    assert status(head(*fields, "X-Tier: cheap")) == 0
+
+
+# Fails if `once` is not looked at: the meter reads the first value, and an API may read the last.
+def test_a_header_that_a_policy_reads_cannot_be_repeated():
+    limits = HeadLimits(once=frozenset({b"x-tier"}))
+    for second in ("X-Tier: cheap", "x-TIER: dear"):
+        assert status(head("X-Tier: cheap", "X-Other: 1", second), limits) == 400
+    assert status(head("X-Tier: cheap", "X-Other: 1", "X-Other: 2"), limits) == 0
+
+
 def test_nominations_of_several_connection_fields_are_joined():
     found = request("Connection: X-One ,keep-alive", "connection: X-TWO")
     assert found.nominated == {b"x-one", b"keep-alive", b"x-two"}
     assert status(head("Connection: close", "Connection: Host")) == 400
+
+
+# Fails if the first line is taken for all of the list.
+def test_several_lines_of_a_list_that_is_read_are_one():
+    found = request("Content-Encoding: identity", "A: 1", "content-encoding: gzip", "A: 2", "Content-Encoding:")
+    assert (found.fields[b"content-encoding"], found.fields[b"a"]) == (b"identity, gzip, ", b"1")
+    assert request("TE: gzip", "Connection: te", "TE: trailers").wants_trailers
 
 
 @pytest.mark.parametrize("name", ["Content_Length", "Transfer_Encoding", "X_Api_Key", "a_b", "_"])
@@ -289,6 +319,7 @@ def test_underscores_in_names_are_refused(name):
         "X-Forwarded_For",
         "X_Real_IP",
         "Content_Type",
+        "Content_Encoding",
         "X_Request_Id",
     ],
 )
@@ -391,3 +422,66 @@ HARD = {
 @pytest.mark.parametrize("field", HARD.values(), ids=HARD.keys())
 def test_malformed_fields_are_refused(field):
     assert status(head(field)) == 400
+
+
+# hostile F8, bugs 06: white space around a value is no part of it (RFC 9110 §5.5, RFC 9112 §5.1).
+# Fails if it is trimmed on the left only, as the parser does.
+@pytest.mark.parametrize("space", [" ", "\t", " \t ", "   "])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "X-Api-Key: key",
+        "Content-Length: 2",
+        "Connection: close",
+        "Expect: 100-continue",
+        "X: a b",
+        "X:",
+        "traceparent: 0",
+    ],
+)
+def test_white_space_behind_a_value_is_no_part_of_it(field, space):
+    plain, spaced = (request(f"{field}{after}", line="POST / HTTP/1.1") for after in ("", space))
+    assert spaced.headers == plain.headers
+    assert spaced.fields == plain.fields
+    assert (spaced.length, spaced.keep_alive, spaced.expect) == (plain.length, plain.keep_alive, plain.expect)
+
+
+def test_a_coding_with_white_space_behind_it_is_chunked_or_refused():
+    # Fails if it is read as another coding. llhttp takes a space and refuses a tab.
+    assert request("Transfer-Encoding: chunked ", line="POST / HTTP/1.1").length == CHUNKED
+    assert status(head("Transfer-Encoding: chunked\t", line="POST / HTTP/1.1")) == 400
+    assert status(head("Transfer-Encoding: chunked ", "Content-Length: 2 ", line="POST / HTTP/1.1")) == 400
+    assert status(head("Transfer-Encoding: gzip, chunked ", line="POST / HTTP/1.1")) == 501
+
+
+def test_a_host_with_white_space_behind_it_is_the_host():
+    assert request(host="h ").host == b"h"
+    assert status(head(host="h x ")) == 400
+
+
+# A line of blanks is a continuation of the one before (obs-fold), not the end of the head.
+@pytest.mark.parametrize("fold", [" ", "\t", " b", " Content-Length: 5"])
+def test_a_folded_line_is_refused_and_never_taken_for_an_empty_one(fold):
+    assert status(head("A: 1 ", fold, "Transfer-Encoding: chunked", line="POST / HTTP/1.1")) == 400
+
+
+TEXT = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=12)
+BLANKS = st.text(" \t", max_size=3)
+
+
+@given(st.lists(st.tuples(BLANKS, TEXT, BLANKS), max_size=5))
+def test_values_are_what_another_parser_reads(values):
+    # Fails if a blank inside of a value goes, or one around it stays. h11 is the other parser.
+    raw = head(*[f"A{number}:{''.join(value)}" for number, value in enumerate(values)])
+    peer = h11.Connection(h11.SERVER)
+    peer.receive_data(raw)
+    theirs = [(name, value) for name, value in peer.next_event().headers if name != b"host"]
+    ours = [(name.lower(), value) for name, value in judge(raw).headers if name != b"Host"]
+    assert ours == theirs
+
+
+def test_a_field_that_came_twice_is_named():
+    assert (
+        judge(head("X-Tier: a", "x-tier: b"), HeadLimits(once=frozenset({b"x-tier"}))).detail
+        == "the header field x-tier came more than once; send it once"
+    )

@@ -1,6 +1,7 @@
 import httptools
 import pytest
 
+from sidecar.core.http.request import trimmed
 from sidecar.core.http.response import CHUNKED, UNTIL_CLOSE, BadAnswer, read_response, read_status_line
 
 
@@ -22,7 +23,7 @@ def answer(*fields, line="HTTP/1.1 200 OK", method="GET"):
         pass
     except httptools.HttpParserError as fault:
         raise BadAnswer(str(fault)) from None
-    return read_response(told, found.items, method)
+    return read_response(told, trimmed(raw, found.items), method)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,10 @@ def answer(*fields, line="HTTP/1.1 200 OK", method="GET"):
         (("Content-Length: 005",), 5),
         (("Transfer-Encoding: chunked",), CHUNKED),
         (("Transfer-Encoding: Chunked",), CHUNKED),
+        (("Content-Length: 5 ",), 5),
+        (("Content-Length:\t5\t ",), 5),
+        (("Transfer-Encoding: chunked ",), CHUNKED),
+        (("Transfer-Encoding: chunked\t",), CHUNKED),
         ((), UNTIL_CLOSE),
     ],
 )
@@ -128,3 +133,9 @@ def test_an_upstream_connection_serves_again_where_both_versions_say_so(fields, 
 def test_the_first_of_several_values_is_found_by_lower_case_name():
     found = answer("X-A: 1", "x-a: 2")
     assert (found.fields, found.names) == ({b"x-a": b"1"}, [b"x-a", b"x-a"])
+
+
+# Fails if the first line is taken for all of the list: an encoded answer would be read as it came.
+def test_several_lines_of_a_list_that_is_read_are_one():
+    found = answer("Content-Encoding: identity", "content-encoding: gzip", "A: 1", "A: 2")
+    assert (found.fields[b"content-encoding"], found.fields[b"a"]) == (b"identity, gzip", b"1")

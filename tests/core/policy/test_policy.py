@@ -3,8 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.core.identity import Source
 from sidecar.core.policy import CACHED_PATHS, Limit, Plan, Policy, Route, regex, specificity
-from sidecar.core.usage import REQUESTS, Exclusion, Json, JsonTest, MeterRule, When, meter_for
+from sidecar.core.usage import REQUESTS, Exclusion, Json, JsonTest, Measured, MeterRule, When, meter_for
 
 SEGMENT = st.sampled_from(["a", "b", "ab", "*", "**", "x.y"])
 PATTERN = st.lists(SEGMENT, min_size=1, max_size=5).map(lambda parts: "/" + "/".join(parts))
@@ -119,3 +120,16 @@ def test_a_feature_is_offered_by_the_plans_that_have_it():
     plans = [Plan("free", ""), Plan("pro", "", (), frozenset({"big"})), Plan("max", "", (), frozenset({"big", "x"}))]
     here = policy([Route("r")], plans)
     assert [here.offering(feature) for feature in ("big", "x", "none")] == [("pro", "max"), ("max",), ()]
+
+
+# Fails if the headers of one of meters, exclusions and credentials are left out, or those of one route alone are taken.
+def test_a_policy_tells_the_headers_that_it_reads():
+    rows = MeterRule("rows", Measured("request.header.x-rows"), When(routes=frozenset({"a"})))
+    here = policy(
+        [Route("a", "/a"), Route("b", "/b", sources=(Source("header", "X-Token"), Source("query", "key")))],
+        rules=(REQUESTS, rows),
+        exclusions=(Exclusion("retry", When(routes=frozenset({"b"})), retries_us=1),),
+    )
+    assert here.headers == {b"x-rows", b"idempotency-key"}
+    assert here.carriers == {b"x-api-key", b"authorization", b"x-token"}
+    assert here.late == here.headers | here.carriers

@@ -73,7 +73,7 @@ def test_a_quantity_known_only_afterwards_reserves_and_then_settles_to_the_truth
     # A byte quota that asked for 0 units would let everything pass after it is used up. Fails if `reserve` may be 0.
     here = terms(Limit("bytes", "quota", 10, meter="egress"), rules=[MeterRule("egress", Measured("response.bytes"))])
     assert here.fixed_costs == (1,)
-    assert here.truth(here.measure(Facts())) == (2_000,)
+    assert here.actual_units(here.measure(Facts())) == (2_000,)
 
 
 def test_an_estimate_is_reserved_where_the_limit_says_so():
@@ -84,14 +84,14 @@ def test_an_estimate_is_reserved_where_the_limit_says_so():
 def test_a_request_that_turns_out_not_to_count_settles_to_nothing():
     here = terms(Limit("a", "quota", 10))
     assert here.costs(request()) == (1,)
-    assert here.truth(here.measure(Facts(status=503))) == (0,)
+    assert here.actual_units(here.measure(Facts(status=503))) == (0,)
 
 
 def test_a_slot_is_given_back_in_every_ending():
     # eliza #9904: the truth of a slot is unlike its cost, so it is always settled.
     here = terms(Limit("slots", "concurrency", 4))
     for status in (200, 404, 502):
-        assert here.truth(here.measure(Facts(status=status))) == (0,)
+        assert here.actual_units(here.measure(Facts(status=status))) == (0,)
 
 
 def test_costs_by_method_are_shared_between_requests():
@@ -113,7 +113,7 @@ def test_usage_that_depends_on_the_status_alone_is_measured_once_and_shared():
     here = terms(Limit("a", "quota", 10))
     first = here.measure(Facts())
     assert here.measure(Facts(method="POST")) is first
-    assert here.truth(first) is here.truth(first)
+    assert here.actual_units(first) is here.actual_units(first)
     assert here.measure(Facts(status=500)) == {"requests": 0}
 
 
@@ -130,7 +130,7 @@ def test_usage_of_bytes_is_measured_for_each_exchange():
     for size in (0, 5, 7):
         usage = here.measure(Facts(response_bytes=size))
         assert usage == {"requests": 1, "egress": size}  # litellm #37992: an explicit 0 is stated
-        assert here.truth(usage) == (size,)
+        assert here.actual_units(usage) == (size,)
 
 
 def test_every_meter_is_measured_whether_a_limit_uses_it_or_not():
@@ -194,7 +194,7 @@ def test_what_only_the_answer_s_body_tells_costs_the_same_each_time():
     here = terms(limit, rules=[ROWS])
     assert here.fixed_costs == (50,)
     usage = here.measure(Facts(tap=tap(response={"rows": 7})))
-    assert (usage, here.truth(usage)) == ({"rows": 7}, (7,))
+    assert (usage, here.actual_units(usage)) == ({"rows": 7}, (7,))
 
 
 def test_tokens_are_held_as_estimated_or_else_as_the_limit_says():
@@ -203,7 +203,7 @@ def test_tokens_are_held_as_estimated_or_else_as_the_limit_says():
     )
     assert here.costs(request(), tap(output=256)) == (256,)
     assert here.costs(request(), tap()) == (500,)
-    assert here.truth(here.measure(Facts(tap=tap(output=95)))) == (95,)
+    assert here.actual_units(here.measure(Facts(tap=tap(output=95)))) == (95,)
 
 
 def test_usage_of_bodies_is_measured_for_each_exchange():
@@ -241,7 +241,7 @@ def test_a_priced_limit_costs_its_meter_and_a_balance_nothing_of_its_own():
         rules=[REQUESTS, MeterRule("egress", Measured("response.bytes"))],
     )
     assert here.fixed_costs == (1, 1_000, 0)
-    assert here.truth(here.measure(Facts())) == (1, 2_000, 0)
+    assert here.actual_units(here.measure(Facts())) == (1, 2_000, 0)
 
 
 def test_a_balance_applies_where_one_of_the_limits_that_it_pays_for_does():
@@ -284,9 +284,16 @@ def test_what_is_excluded_charges_nothing_that_is_sold_and_still_counts_for_what
     )  # fmt: skip
     here = terms(*limits)
     usage = here.measure(Facts())
-    assert here.truth(usage) == (1, 1, 0, 1, 1, 0)
-    assert here.truth(usage, billable=False, excluded=True) == (0, 0, 0, 1, 1, 0)
-    assert here.truth(usage, billable=False) == (1, 0, 0, 1, 1, 0)  # not billed, as what failed: it takes no money
+    assert here.actual_units(usage) == (1, 1, 0, 1, 1, 0)
+    assert here.actual_units(usage, billable=False, excluded=True) == (0, 0, 0, 1, 1, 0)
+    assert here.actual_units(usage, billable=False) == (
+        1,
+        0,
+        0,
+        1,
+        1,
+        0,
+    )  # not billed, as what failed: it takes no money
     assert usage == {"requests": 1}  # it is recorded all the same
 
 
@@ -300,3 +307,32 @@ def test_a_model_is_for_plans_that_have_its_feature():
     assert [rich.lacks(model) for model in ("gpt-4o", "o1-mini", "gpt-3.5", "")] == [""] * 4
     # A body that is too large to be read must not be the way to a model that was not paid for.
     assert poor.lacks("") == "big"
+    assert poor.lacks(" GPT-4O ") == "big"  # APIs take it
+
+
+BY_CALL = MeterRule("calls", Count(1), When(json_rpc=("*",)))
+
+
+def refuses(*limits, unread="deny", plan="pro", rules=(REQUESTS, BY_CALL)):
+    bodies = Bodies()
+    bodies.take("request", b"{")
+    here = terms(*limits, rules=rules, route=Route("r", unread=unread), plan=plan)
+    assert here.unread(request("POST"), bodies) is here.refuses_unread
+    return here.refuses_unread
+
+
+# Fails if a meter that nobody limits may be free: it is recorded, and billed.
+def test_what_cannot_be_read_is_refused_where_it_decides_or_is_billed():
+    def limit(stage, kind="quota"):
+        return Limit("a", kind, 10, meter="calls", stage=stage, calendar="month")
+
+    assert refuses()
+    assert refuses(limit("enforce"))
+    assert refuses(limit("shadow"), Limit("b", "quota", 10, meter="calls", calendar="month"))
+    assert not refuses(limit("shadow"))
+    assert not refuses(limit("soft"))
+    assert not refuses(limit("enforce"), unread="allow")
+    assert not refuses(rules=(REQUESTS,))
+    # Nobody's requests are billed to nobody.
+    found = meter_for(BY_CALL, "r")
+    assert not Terms(Plan("", ""), Route("r"), [found]).refuses_unread

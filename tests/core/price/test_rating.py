@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.price import NANOS_MAX, Price, Tier, charged, dearest, lowest, price_fault, rate
+from sidecar.core.price import NANOS_MAX, Price, Tier, charged, highest_unit_price, in_lowest_terms, price_fault, rate
 
 QUANTITY = st.integers(0, 10**15)
 NANOS = st.integers(0, 10**12)
@@ -127,19 +127,19 @@ def test_an_allowance_is_a_free_first_tier():
 
 @given(PRICES, QUANTITY)
 def test_lowest_terms_change_no_charge(price, quantity):
-    least = lowest(price)
+    least = in_lowest_terms(price)
     assert rate(least, quantity) == rate(price, quantity)
     assert least.per <= price.per
 
 
 def test_a_fraction_of_a_nano_for_a_unit_is_in_lowest_terms():  # 0.0000000375 of a unit of money
-    assert lowest(Price("per_unit", 375, 10)) == Price("per_unit", 75, 2)
-    assert lowest(Price("package", 6, 4)) == Price("package", 6, 4)
+    assert in_lowest_terms(Price("per_unit", 375, 10)) == Price("per_unit", 75, 2)
+    assert in_lowest_terms(Price("package", 6, 4)) == Price("package", 6, 4)
 
 
 @given(PRICES.filter(lambda price: price.kind != "volume"), st.lists(st.integers(0, 10**6), min_size=2, max_size=8))
 def test_no_part_of_a_charge_is_more_than_the_dearest_price_says(price, parts):
-    flat, total, units = dearest(price), 0, 0
+    flat, total, units = highest_unit_price(price), 0, 0
     for part in parts:
         assert rate(price, units + part) - rate(price, units) <= rate(flat, part) + 1
         units, total = units + part, total + rate(flat, part)

@@ -13,10 +13,10 @@ from sidecar.core.price.wallet import (
     available,
     balance,
     burn,
+    expire_grants,
     give_back,
     in_burn_order,
     move,
-    sweep,
     void,
 )
 
@@ -97,29 +97,29 @@ def test_what_finds_no_room_when_it_comes_back_has_expired_with_its_grant():
 
 def test_an_expired_grant_goes_and_says_what_went_with_it():
     wallet = Wallet((grant("old", 30, 20, expires_us=NOW_US), grant("used", 30, 0, expires_us=1), grant("on", 9)))
-    after, postings = sweep(wallet, NOW_US)
+    after, postings = expire_grants(wallet, NOW_US)
     assert left(after) == {"on": 9}
     assert postings == [Posting("expire", "old", -20)]
 
 
 def test_a_grant_that_rolls_over_lives_on_with_no_more_than_may():
     wallet = Wallet((grant("month", 100, 80, expires_us=NOW_US, rollover_max=30, rollover_until_us=NOW_US + 10),))
-    after, postings = sweep(wallet, NOW_US)
+    after, postings = expire_grants(wallet, NOW_US)
     assert after.grants == (grant("month", 30, 30, expires_us=NOW_US + 10),)
     assert postings == [Posting("rollover", "month", -50)]
-    assert sweep(after, NOW_US + 10) == (Wallet(), [Posting("expire", "month", -30)])
+    assert expire_grants(after, NOW_US + 10) == (Wallet(), [Posting("expire", "month", -30)])
 
 
 @pytest.mark.parametrize("more", [{"rollover_max": 30}, {"rollover_max": 30, "rollover_until_us": NOW_US}])
 def test_a_grant_whose_rollover_is_over_as_well_expires(more):
-    after, postings = sweep(Wallet((grant("month", expires_us=NOW_US, **more),)), NOW_US)
+    after, postings = expire_grants(Wallet((grant("month", expires_us=NOW_US, **more),)), NOW_US)
     assert (after, postings) == (Wallet(), [Posting("expire", "month", -100)])
 
 
 def test_a_grant_that_starts_pays_the_debt_before_it_can_be_spent():
     wallet = Wallet((grant("tomorrow", 50, starts_us=NOW_US + 1),), debt=20)
-    assert available(sweep(wallet, NOW_US)[0], NOW_US) == -20
-    after, postings = sweep(wallet, NOW_US + 1)
+    assert available(expire_grants(wallet, NOW_US)[0], NOW_US) == -20
+    after, postings = expire_grants(wallet, NOW_US + 1)
     assert (left(after), after.debt, postings) == ({"tomorrow": 30}, 0, [])
 
 
@@ -142,11 +142,11 @@ def test_a_debt_ends_where_a_double_is_no_longer_exact():
 
 # The promise that the ledger stands on.
 # Fails if a rollover, a forfeit or a debt that a grant pays has no posting, or one that says another figure.
-@given(wallets(), st.integers(-700, 700), st.sampled_from(["move", "sweep", "add", "void"]))
+@given(wallets(), st.integers(-700, 700), st.sampled_from(["move", "expire", "add", "void"]))
 def test_the_postings_of_every_change_sum_to_what_it_changed(wallet, nanos, what):
     after, postings = {
         "move": lambda: move(wallet, "settle", "x", nanos, NOW_US),
-        "sweep": lambda: sweep(wallet, NOW_US),
+        "expire": lambda: expire_grants(wallet, NOW_US),
         "add": lambda: add(wallet, grant("new", 50), NOW_US),
         "void": lambda: void(wallet, "a"),
     }[what]()
@@ -157,14 +157,14 @@ def test_the_postings_of_every_change_sum_to_what_it_changed(wallet, nanos, what
 
 @given(wallets(), st.integers(0, 700))
 def test_what_is_burnt_and_given_back_leaves_the_wallet_as_it_was(wallet, nanos):
-    now = sweep(wallet, NOW_US)[0]
+    now = expire_grants(wallet, NOW_US)[0]
     back, lost = give_back(burn(now, nanos, NOW_US), nanos, NOW_US)
     assert (balance(back), available(back, NOW_US), lost) == (balance(now), available(now, NOW_US), 0)
 
 
 @given(wallets())
-def test_a_wallet_that_was_swept_has_nothing_left_to_sweep(wallet):
-    swept, _ = sweep(wallet, NOW_US)
-    again, postings = sweep(swept, NOW_US)
-    assert (set(again.grants), again.debt, postings) == (set(swept.grants), swept.debt, [])
-    assert swept.debt == 0 or available(swept, NOW_US) == -swept.debt
+def test_a_wallet_whose_grants_expired_has_nothing_left_to_expire(wallet):
+    expired, _ = expire_grants(wallet, NOW_US)
+    again, postings = expire_grants(expired, NOW_US)
+    assert (set(again.grants), again.debt, postings) == (set(expired.grants), expired.debt, [])
+    assert expired.debt == 0 or available(expired, NOW_US) == -expired.debt

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.counter import checks_for, id_us, left_at
 from sidecar.core.decision import Decision
 from sidecar.core.identity import Identity
+from sidecar.core.limits import checks_for, id_us, left_at
 from sidecar.core.policy import Limit
 from sidecar.core.record import alert_record, record_schema
 from sidecar.core.record.alert import window_alert
@@ -43,6 +43,7 @@ def test_a_record_says_what_passed_which_threshold():
     }
     assert said["data"] == {
         "customer": "cust-ann",
+        "account": "cust-ann",
         "plan": "free@3",
         "limit": "monthly",
         "scope": "customer",

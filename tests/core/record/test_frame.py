@@ -105,6 +105,17 @@ def test_a_head_that_claims_more_than_there_is_does_not_hide_what_follows():
     assert frames(bytes(liar) + LOG) == FRAMES
 
 
+@pytest.mark.parametrize(
+    ("claimed", "payload"), [(200, 100), (PAYLOAD_MAX + 1, PAYLOAD_MAX + 1)], ids=["short", "long"]
+)
+def test_a_length_that_cannot_be_is_no_frame_although_the_checksum_fits(claimed, payload):
+    # Fails if a frame may end behind the buffer, or be longer than PAYLOAD_MAX.
+    made = bytearray(encode_frame(*FRAMES[2])[:24] + bytes(payload))
+    made[12:16] = claimed.to_bytes(4, "little")
+    made[4:8] = zlib.crc32(made[8:], zlib.crc32(made[:4])).to_bytes(4, "little")
+    assert frame_at(bytes(made), 0) is None
+
+
 def test_a_frame_from_the_future_is_refused_by_its_version():
     # Fails if another version is taken for damage: its records would be skipped.
     frame = bytearray(encode_frame(*FRAMES[2]))

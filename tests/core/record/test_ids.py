@@ -4,7 +4,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.counter import id_us
+from sidecar.core.limits import id_us
 from sidecar.core.record import Ids
 
 NOW_MS = 1_795_223_006_123

@@ -191,7 +191,7 @@ def test_what_many_parsers_take_is_read_although_it_is_no_strict_json(body):
 
 def test_a_body_is_parsed_once_and_again_after_a_rest(monkeypatch):
     parsed = []
-    monkeypatch.setattr("sidecar.core.usage.body.orjson.loads", lambda body: parsed.append(body) or {"a": 7})
+    monkeypatch.setattr("sidecar.core.usage.json_text.orjson.loads", lambda body: parsed.append(body) or {"a": 7})
     found = bodies(b"{}")
     assert not parsed
     assert [found.number("request", "/a"), found.text("request", "/a"), found.calls] == [7, "7", ()]
@@ -227,6 +227,69 @@ def test_a_method_in_other_letters_is_one_more_call():
     # Fails if only the exact name is looked for.
     assert calls({"method": "eth_chainId", "METHOD": "eth_getLogs"}) == ("eth_chainId", "eth_getLogs")
     assert calls({"Method": "eth_getLogs"}) == ("eth_getLogs",)
+
+
+# hostile F2: parsers that take the first member ran one, and the last was counted. Each is.
+@pytest.mark.parametrize(
+    ("body", "methods"),
+    [
+        (b'{"method":"debug_x","method":"eth_chainId"}', ("debug_x", "eth_chainId")),
+        (b'{"method":"debug_x","\\u006dethod":"eth_chainId"}', ("debug_x", "eth_chainId")),
+        ('{"method":"debug_x","me\u0074hod":1,"METHOD":"a"}'.encode(), ("debug_x", "a")),
+        (b'[{"method":"a"},{"method":"b","Method":"c"}]', ("a", "b", "c")),
+        (b'[{"method":"a","METHOD":1}]', ("a",)),
+        (b'{"method":["debug_x"]}', ()),  # which JavaScript and PHP may look up as "debug_x"
+        (b'{"method":5}', ()),  # Fails if a method that is no text is taken for none.
+        (b'[{"method":["a"]},{"method":"b"}]', ("", "b")),
+    ],
+)
+def test_a_call_with_several_methods_is_as_many_calls_and_not_for_certain(body, methods):
+    found = bodies(body)
+    assert (found.calls, found.lacks_calls) == (methods, True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b'{"method":"a","params":[{"method":"b","METHOD":"c"},"method"]}',
+        b'[{"method":"a"},{"method":"b"}]',
+        b'{"Method":"a"}',
+        b'{"method":null}',
+    ],
+)
+def test_calls_that_every_server_takes_alike_are_certain(body):
+    assert not bodies(body).lacks_calls
+    assert bodies(None).lacks_calls
+
+
+@pytest.mark.parametrize(
+    ("body", "length", "lacks"),
+    [
+        (b"", False, False),
+        (b"{}", False, False),
+        (b'{"n":null}', False, False),
+        (b'{"n":0}', False, False),
+        (b'{"n":"5"}', False, True),  # an API may take it for 5
+        (b'{"n":-1}', False, True),
+        (b'{"n":1.5}', False, True),
+        (b'{"n":1e300}', False, True),
+        (b'{"n":true}', False, True),
+        (b'{"n":1,"N":5000}', False, True),
+        (b'{"N":5000}', False, True),
+        (b'{"n":1} x', False, True),
+        (None, False, True),
+        (b'{"n":[]}', True, False),
+        (b'{"n":"one"}', True, True),
+    ],
+)
+def test_a_number_is_lacking_where_something_may_stand_there_that_is_none(body, length, lacks):
+    assert bodies(body).lacks_number("request", "/n", length) is lacks
+
+
+def test_of_an_answer_the_last_member_of_a_name_counts_and_others_do_not_confuse():
+    assert bodies(None, b'{"n":1,"N":2,"n":3}').number("response", "/n") == 3
 
 
 @pytest.mark.parametrize(("size", "known"), [(MAX_CALLS, True), (MAX_CALLS + 1, False)])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.usage import Bodies, JsonTest, When
-from sidecar.core.usage.conditions import body_tests, chosen, judge, looks, named, sides
+from sidecar.core.usage.conditions import body_tests, chosen, head_inputs, judge, named, sides
 
 
 class Tap(Bodies):
@@ -88,7 +88,7 @@ def test_without_a_tap_only_conditions_of_bodies_are_not_known():
     ],
 )
 def test_conditions_say_what_they_look_at(when, said):
-    assert (looks(when), sides(when)) == said
+    assert (head_inputs(when), sides(when)) == said
 
 
 @given(st.lists(st.text("ab*", max_size=4), max_size=4), st.text("ab", max_size=5))

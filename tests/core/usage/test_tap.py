@@ -23,8 +23,8 @@ def tap(usage="", body_bytes=1000, **more):
     return Tap(Route("r", usage=usage, body_bytes=body_bytes, reads=BOTH, holds=more.pop("holds", held), **more))
 
 
-def ask(found, body, *, rewrite=True, path="/v1/chat/completions"):
-    return found.request(path, body, len(body or b""), rewrite=rewrite)
+def ask(found, body, *, fields=None, rewrite=True, path="/v1/chat/completions"):
+    return found.request(path, body, len(body or b""), fields=fields or {}, rewrite=rewrite)
 
 
 def head(*fields, status=200, method="POST"):
@@ -52,11 +52,12 @@ def test_after_the_answer_tokens_are_what_was_read():
     assert (found.tokens("input_uncached", ""), found.tokens("output", "openai")) == (3, 5)
     assert (found.tokens("output", "gemini"), found.tokens("cache_read", "")) == (None, None)
     assert (found.quality, found.dims) == ("provider_reported", {"model": "gpt-4.1-x"})
+    assert found.usage_lines == [{"model": "gpt-4.1-x", "kinds": {"input_uncached": 3, "output": 5}}]
 
 
 def test_a_request_that_was_not_read_is_estimated_by_its_size():
     found = tap("openai", default_output=77)
-    assert found.request("/v1/chat/completions", None, 4_000_000, rewrite=True) is None
+    assert found.request("/v1/chat/completions", None, 4_000_000, fields={}, rewrite=True) is None
     assert (found.tokens("input_uncached", ""), found.tokens("output", "")) == (1_000_000, 77)
     assert (found.calls, found.model, found.known("request")) == (None, "", False)
 
@@ -64,7 +65,7 @@ def test_a_request_that_was_not_read_is_estimated_by_its_size():
 # Fails if a model that is not asked for by name stays unknown: meters by model would take it for none.
 def test_a_model_that_was_not_known_is_the_one_that_answered():
     found = tap("openai")
-    found.request("/v1/chat/completions", None, 9, rewrite=True)
+    found.request("/v1/chat/completions", None, 9, fields={}, rewrite=True)
     answered(found, USAGE, fields=(SSE, CHUNKED))
     assert found.model == "gpt-4.1-x"
 
@@ -81,6 +82,15 @@ def test_who_was_never_answered_used_no_tokens():
     ask(found, CHAT)
     assert found.end(complete=False) == b""
     assert (found.tokens("output", ""), found.quality, found.dims) == (0, "", {"model": "gpt-4.1"})
+    assert found.usage_lines == []
+
+
+def test_an_answer_that_used_nothing_has_no_usage_lines():
+    # Fails if a refused request is a line of a model that is billed.
+    found = tap("openai")
+    ask(found, CHAT)
+    answered(found, b"{}", status=429, fields=((b"Content-Type", b"application/json"), CHUNKED))
+    assert found.usage_lines == []
 
 
 def test_a_tunnel_is_not_read():
@@ -171,7 +181,8 @@ def test_nothing_is_held_where_only_tokens_are_read():
     found = tap("openai")
     ask(found, CHAT)
     found.answer(head(CHUNKED))
-    assert (found._bodies._raw, found._copy) == ({}, None)
+    found.rest()
+    assert (found._bodies._sides["request"].body, found._copy) == (None, None)
 
 
 def test_an_answer_without_a_body_is_known_to_say_nothing():

@@ -4,14 +4,15 @@ import asyncio
 
 import orjson
 
-from sidecar.core.record import Ids
+from sidecar.core.record import Denied, Ids
 from sidecar.edge.clock import SystemClock
 from sidecar.edge.journal import Journal, JournalOptions
-from sidecar.edge.journal_reader import JournalReader
+from sidecar.edge.journal.reader import JournalReader
 
 IDS = Ids(7)
 SOURCE = "//sidecar/eu-1/gw-3/0"
 NOW_US = 1_795_223_006_123_456
+DENIED = Denied("c", "free@1", "monthly", "quota-exceeded", 429)
 OPENED = orjson.dumps(
     {
         "time_us": NOW_US, "subject": "s", "customer": "c", "key_id": "k", "plan": "pro@1", "route": "r",
@@ -31,6 +32,12 @@ def journal(folder, disk=None, **other):
 
 def write(source, sequence):
     return orjson.dumps({"source": source, "sequence": sequence})
+
+
+def billed(source, sequence):
+    """The same, of an exchange that was answered and is billed."""
+    data = {"billable": True, "billable_reason": "plan:pro", "outcome": "ok"}
+    return orjson.dumps({"source": source, "sequence": sequence, "data": data})
 
 
 async def told(call, *arguments):

@@ -5,17 +5,22 @@ import sys
 import zlib
 from pathlib import Path
 
+import orjson
 import pytest
+from jsonschema import Draft202012Validator
 
 from sidecar.core.errors import SinkError
+from sidecar.core.record import record_schema
 from sidecar.core.record.frame import CLOSE, HEAD, NO_ID, OPEN, encode_frame, segment_name
 from sidecar.edge.journal.folder import Folder
+from sidecar.edge.journal.reader import JournalReader
 from sidecar.edge.journal.recovery import look_back
 from tests.edge.journal.logs import OPENED, bodies, entries, exchange, journal, mint, sequences
 
 ROOT = Path(__file__).parents[3]
 KILLS = int(os.environ.get("JOURNAL_KILLS", "100"))
 
+validator = Draft202012Validator(record_schema())
 IDS = [b"%026d" % n for n in range(8)]
 FRAMES = [encode_frame(HEAD, "", 0, NO_ID, b"", b"{}")]
 for number in range(1, 4):
@@ -107,16 +112,18 @@ async def test_what_was_open_is_closed_once_however_often_a_recovery_is_killed(t
     # Fails if recovery does not look at the epochs that earlier recoveries wrote.
     folder_with(tmp_path, b"".join(FRAMES[:2]) + encode_frame(OPEN, "", 0, IDS[5], b"", OPENED))
     log = journal(tmp_path)
-    assert log.start().crashed == 2
+    report = log.start()
+    assert report.crashed == 2
     await log.aclose()
-    written = (tmp_path / "0" / segment_name(2, 1)).read_bytes()
-    (tmp_path / "0" / "closed").unlink()
+    first = tmp_path / "0" / segment_name(report.epoch, 1)
+    written = first.read_bytes()
     for cut in range(0, len(written), 97):  # the recovery was killed when so much was on disk
-        for path in (tmp_path / "0").glob("0000000[3-9]-*.seg"):
-            path.unlink()
-        (tmp_path / "0" / "epoch").write_text("2")
+        for path in (tmp_path / "0").glob("*.seg"):
+            if path.name > first.name:
+                path.unlink()
+        (tmp_path / "0" / "epoch").write_text(str(report.epoch))
         (tmp_path / "0" / "closed").unlink(missing_ok=True)
-        (tmp_path / "0" / segment_name(2, 1)).write_bytes(written[:cut])
+        first.write_bytes(written[:cut])
         for _ in range(2):
             log = journal(tmp_path)
             log.start()
@@ -125,13 +132,32 @@ async def test_what_was_open_is_closed_once_however_often_a_recovery_is_killed(t
     assert {body["data"]["outcome"] for body in bodies(tmp_path)} == {"crashed"}
 
 
-async def test_an_open_entry_that_is_no_json_of_ours_stops_nothing(tmp_path, caplog):
-    folder_with(tmp_path, FRAMES[0] + encode_frame(OPEN, "", 0, IDS[5], b"", b"\xff") + FRAMES[1])
+@pytest.mark.parametrize("body", [b"\xff", b"[]", b"{}", b'{"plan":7}', OPENED.replace(b"time_us", b"later")])
+async def test_an_open_entry_that_cannot_be_read_is_closed_by_a_record_and_holds_no_segment(tmp_path, caplog, body):
+    # Fails if it has no CLOSE: the reader would keep all later segments for ever, and nothing would be recorded.
+    folder = folder_with(tmp_path, FRAMES[0] + encode_frame(OPEN, "", 0, IDS[5], b"", body) + FRAMES[1])
     log = journal(tmp_path)
-    assert log.start().crashed == 1
-    assert "was open and cannot be read" in caplog.text
+    assert log.start().crashed == 2
+    assert "cannot be read" in caplog.text
     await exchange(log)
     await log.aclose()
+    found = entries(tmp_path)
+    assert [(entry.sequence, entry.id) for entry in found[:2]] == [(1, IDS[5]), (2, IDS[1])]
+    assert all(validator.is_valid(orjson.loads(entry.body)) for entry in found[:2])
+    reader = JournalReader(tmp_path, "0")
+    reader.read(1 << 20)
+    assert reader.free(found[-1].position_after) == 1
+    assert folder.segments()[0][0] > 1
+
+
+async def test_the_units_of_what_was_closed_are_reported(tmp_path):
+    # conservation V10: the totals of checkpoints left them out.
+    opens = [encode_frame(OPEN, "", 0, IDS[n], b"", OPENED) for n in range(3)]
+    folder_with(tmp_path, FRAMES[0] + b"".join(opens))
+    log = journal(tmp_path)
+    report = log.start()
+    await log.aclose()
+    assert (report.crashed, report.usage, log.figures.records) == (3, {"requests": 3}, 3)
 
 
 async def test_a_normal_start_reads_only_what_the_last_process_wrote(tmp_path):

@@ -4,7 +4,20 @@ import threading
 import pytest
 
 from tests.edge.journal.disks import FailingDisk
-from tests.edge.journal.logs import OPENED, entries, exchange, journal, mint, sequences, told, until, write
+from tests.edge.journal.logs import (
+    DENIED,
+    OPENED,
+    billed,
+    bodies,
+    entries,
+    exchange,
+    journal,
+    mint,
+    sequences,
+    told,
+    until,
+    write,
+)
 
 DURABLE = ["interval", "always"]
 
@@ -43,6 +56,34 @@ async def test_what_arrives_during_a_slow_sync_is_the_next_group_and_the_loop_go
     await until(lambda: answers == list(range(100)))
     assert log.figures.syncs - before == 2
     assert threading.main_thread() not in disk.synced[1:]  # the first is the start's
+    await log.aclose()
+
+
+# Fails if `told` follows each entry: the settles of a tick would be as many writes.
+@pytest.mark.parametrize("durability", ["os", "always"])
+async def test_who_waits_for_a_batch_is_told_once_after_all_of_it(tmp_path, disk, durability):
+    log = journal(tmp_path, disk, durability=durability)
+    story = []
+    log.on_acknowledged(lambda: story.append("batch"))
+    log.start()
+    for n in range(3):
+        log.close("records", mint(), "c", write, lambda _, n=n: story.append(n))
+    await until(lambda: len(story) == 4)
+    assert story == [0, 1, 2, "batch"]
+    await log.aclose()
+
+
+async def test_who_waits_for_a_batch_is_told_also_where_the_journal_takes_nothing(tmp_path, disk):
+    log = journal(tmp_path, disk)
+    log.start()
+    disk.room, disk.creates_fail = 0, True
+    story = []
+    log.on_acknowledged(lambda: story.append("batch"))
+    log.close("records", mint(), "c", write, story.append)
+    await until(lambda: len(story) == 2)
+    log.close("records", mint(), "c", write, story.append)  # broken by now
+    assert story == [False, "batch", False, "batch"]
+    disk.room, disk.creates_fail = None, False
     await log.aclose()
 
 
@@ -118,14 +159,16 @@ async def test_a_full_disk_refuses_the_new_and_owes_what_is_under_way(tmp_path, 
     disk.room = 0
     assert not await told(log.open, refused, OPENED)
     assert not log.accepting()
-    assert not await told(log.close, "records", under_way, "c", write)
-    assert not await told(log.close, "denials", mint(), "c", write)
+    assert not await told(log.close, "records", under_way, "c", billed)
+    log.deny(mint(), DENIED, write)
     disk.room = None
     await until(log.accepting)
     await exchange(log)
     await log.aclose()
     assert entries(tmp_path)[0].id == under_way
-    assert sequences(tmp_path) == [1, 2]
+    # Fails if it is written as it was given: the answer was cut, and the client would pay for it.
+    assert bodies(tmp_path)[0]["data"] == {"billable": False, "billable_reason": "withheld", "outcome": "withheld"}
+    assert sequences(tmp_path) == [1, 2, 1], "and the summary of the denial"
     second = journal(tmp_path)
     assert second.start().crashed == 0  # what was refused never reached the upstream, so it is no crash
     await second.aclose()
@@ -140,12 +183,13 @@ async def test_a_full_disk_that_serves_lets_pass_and_counts(tmp_path, disk):
     assert log.accepting()
     await exchange(log)
     assert log.figures.unrecorded == 1
-    assert await told(log.close, "records", failed_in_writing, "c", write)
+    assert await told(log.close, "records", failed_in_writing, "c", billed)
     disk.room = None
     await until(lambda: not log.figures.broken)
     await exchange(log)
     await log.aclose()
     assert entries(tmp_path)[0].id == failed_in_writing
+    assert bodies(tmp_path)[0]["data"]["outcome"] == "ok"  # it was served
     assert sequences(tmp_path) == [1, 2]
 
 
@@ -156,13 +200,49 @@ async def test_what_the_disk_never_took_is_said_at_the_end(tmp_path, disk, caplo
     under_way = mint()
     assert await told(log.open, under_way, OPENED)
     disk.room = 0
-    assert not await told(log.close, "records", under_way, "c", write)
+    assert not await told(log.close, "records", under_way, "c", billed)
     await log.aclose()
     assert log.figures.lost == 1
-    assert "1 entries could not be written" in caplog.text
+    assert "not written before the end, and lost: 1 frame" in caplog.text
     second = journal(tmp_path)
     assert second.start().crashed == 1
     await second.aclose()
+
+
+# Fails if a record is withheld only where its own write failed, and not where the journal was broken before.
+async def test_what_ends_while_the_journal_is_broken_is_withheld_too(tmp_path, disk):
+    log = journal(tmp_path, disk)
+    log.start()
+    ids = [mint(), mint()]
+    for id_ in ids:
+        assert await told(log.open, id_, OPENED)
+    disk.room, disk.creates_fail = 0, True
+    said = []
+    log.on_acknowledged(lambda: said.append(log.withheld()))
+    for id_ in ids:
+        assert not await told(log.close, "records", id_, "c", billed)
+    assert said == [True, True]
+    disk.room, disk.creates_fail = None, False
+    await until(log.accepting)
+    await log.aclose()
+    assert [body["data"]["outcome"] for body in bodies(tmp_path)] == ["withheld", "withheld"]
+
+
+# Fails if a record is changed that readers may have had: the same number would say two things.
+async def test_what_a_failed_sync_left_in_a_file_stays_as_it_was_written(tmp_path, disk):
+    log = journal(tmp_path, disk, durability="always")
+    log.start()
+    id_ = mint()
+    assert await told(log.open, id_, OPENED)
+    disk.syncs_fail = 2
+    said = []
+    log.close("records", id_, "c", billed, lambda written: said.append((written, log.withheld())))
+    await until(lambda: said)
+    assert said == [(False, False)]
+    await until(log.accepting)
+    assert log.withheld()
+    await log.aclose()
+    assert {body["data"]["outcome"] for body in bodies(tmp_path)} == {"ok"}
 
 
 async def test_a_start_on_a_full_disk_is_a_broken_journal_and_mends_itself(tmp_path, disk):

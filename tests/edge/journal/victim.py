@@ -17,8 +17,10 @@ from pathlib import Path
 from sidecar.core.record import Ids
 from sidecar.edge.clock import SystemClock
 from sidecar.edge.journal import Journal, JournalOptions
-from sidecar.edge.journal_reader import JournalReader
+from sidecar.edge.journal.reader import JournalReader
 
+WORD_BYTES = 27  # of what a child says: what was acknowledged, and its id
+PATIENCE_S = 60
 OPENED = (
     b'{"time_us":1,"subject":"s","customer":"c","key_id":"k","plan":"pro@1","route":"r","method":"GET","path":"/",'
     b'"reserved":{"requests":1}}'
@@ -52,8 +54,12 @@ async def write_for_ever(folder, durability, random_bits, pipe):
         await asyncio.sleep(0)
 
 
-def live_and_die(folder, durability, seconds, rng):
-    """Fork a writer, let it live for a while, kill it; what it said."""
+def live_and_die(folder, durability, rng):
+    """Fork a writer and kill it, every third at a random time of its start, the others after some words; what it said.
+
+    Words and no times where it is to be at work: how long a write to the disk takes is no matter of this test.
+    """
+    seconds, words = (rng.uniform(0, 0.03), 10**9) if rng.random() < 1 / 3 else (PATIENCE_S, rng.randrange(1, 40))
     ours, theirs = os.pipe()
     bits = rng.getrandbits(60)
     child = os.fork()
@@ -62,7 +68,7 @@ def live_and_die(folder, durability, seconds, rng):
         asyncio.run(write_for_ever(folder, durability, bits, theirs))
     os.close(theirs)
     said, deadline = b"", time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0:
+    while len(said) < words * WORD_BYTES and (left := deadline - time.monotonic()) > 0:
         if select.select([ours], [], [], left)[0]:
             said += os.read(ours, 1 << 16)
     os.kill(child, signal.SIGKILL)
@@ -70,7 +76,8 @@ def live_and_die(folder, durability, seconds, rng):
         said += data
     os.close(ours)
     os.waitpid(child, 0)
-    return [(said[at : at + 1].decode(), said[at + 1 : at + 27].decode()) for at in range(0, len(said) // 27 * 27, 27)]
+    whole = range(0, len(said) // WORD_BYTES * WORD_BYTES, WORD_BYTES)
+    return [(said[at : at + 1].decode(), said[at + 1 : at + WORD_BYTES].decode()) for at in whole]
 
 
 def ship(folder, position, shipped, reader=None):
@@ -93,7 +100,7 @@ def main(folder, kills, seed):
     rng, told, shipped, position, reader = random.Random(seed), [], [], None, None
     missing = 0
     for kill in range(kills):
-        told += live_and_die(folder, ("os", "always", "interval")[kill % 3], rng.uniform(0, 0.06), rng)
+        told += live_and_die(folder, ("os", "always", "interval")[kill % 3], rng)
         if rng.random() < 0.5:  # the shipper is restarted now and then, too
             missing += reader.figures.missing if reader else 0
             reader = None

@@ -13,17 +13,17 @@ import signal
 import sys
 from time import monotonic
 
-from sidecar.core.counter import checks_for
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity
+from sidecar.core.limits import checks_for
 from sidecar.core.policy import Limit
 from sidecar.core.record import Ids
-from sidecar.edge.breaker import Breaker
+from sidecar.edge.admission.breaker import Breaker
+from sidecar.edge.admission.denials import Denials
 from sidecar.edge.clock import SystemClock
-from sidecar.edge.denials import Denials
-from sidecar.edge.leases import Chain, Leases, Remains
-from sidecar.edge.redis_counters import RedisCounters
-from sidecar.edge.redis_wire import WireOptions
+from sidecar.edge.leases import Chain, Leases, SharedLeaseTable
+from sidecar.edge.redis.counters import RedisCounters
+from sidecar.edge.redis.wire import WireOptions
 from tests.servers.talk import connected
 
 WORKERS = 8
@@ -54,7 +54,7 @@ async def main(url, file, per_second, limit, hand):
         breaker = Breaker(RedisCounters(wire, clock), clock)
         exact = Denials(breaker, clock)
         leases = Leases(Chain(exact, breaker, lambda *_: None), clock, mint, WORKERS)
-        leases.inherit(Remains.shared(hand))
+        leases.adopt(SharedLeaseTable.shared(hand))
         checks, started, asked, swept = None, monotonic(), 0, 0.0
         while not stopping.is_set():
             while asked < (monotonic() - started) * per_second:
@@ -65,7 +65,7 @@ async def main(url, file, per_second, limit, hand):
                 asked += 1
             if monotonic() - swept > 0.1:
                 swept = monotonic()
-                leases.sweep()
+                leases.adjust()
             await asyncio.sleep(TICK_S)
         leases.recall()
         while leases.owed:

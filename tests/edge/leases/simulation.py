@@ -5,12 +5,12 @@ from heapq import heappop, heappush
 from itertools import accumulate, count
 
 from sidecar import ports
-from sidecar.core.counter import checks_for
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity
+from sidecar.core.limits import checks_for
 from sidecar.core.record import Ids
-from sidecar.edge.denials import Denials
-from sidecar.edge.leases import BYTES, Chain, Leases, Remains
+from sidecar.edge.admission.denials import Denials
+from sidecar.edge.leases import BYTES, Chain, Leases, SharedLeaseTable
 from sidecar.testing import CounterBook, HandClock
 
 START_US = 1_763_692_440_000_000  # the start of a minute
@@ -56,11 +56,11 @@ class Path(ports.Counters):
     def reserve(self, id, checks, done):
         self._send(lambda: self._world.store.reserve(id, checks, self._back(done)))
 
-    def force(self, id, checks, done):
-        self._send(lambda: self._world.store.force(id, checks, self._back(done)))
+    def charge_unconditionally(self, id, checks, done):
+        self._send(lambda: self._world.store.charge_unconditionally(id, checks, self._back(done)))
 
-    def settle(self, id, checks, truth, failed=None):
-        self._send(lambda: self._world.store.settle(id, checks, truth))
+    def settle(self, id, checks, actual, failed=None):
+        self._send(lambda: self._world.store.settle(id, checks, actual))
 
     def _send(self, call):
         self.calls += 1
@@ -82,7 +82,7 @@ class Worker:
         self.path = Path(world)
         chain = Chain(Denials(self.path, world.clock), self.path, self._alone)
         self.leases = Leases(chain, world.clock, self.mint, workers)
-        self.leases.inherit(Remains(self.memory))
+        self.leases.adopt(SharedLeaseTable(self.memory))
         self.number = number
         world.after(world.random.randrange(TURN_US), self._turn)
 
@@ -94,7 +94,7 @@ class Worker:
 
     def _turn(self):
         if self.path.alive:
-            self.leases.sweep()
+            self.leases.adjust()
             self.world.after(TURN_US, self._turn)
 
     def _alone(self, id, checks, done):

@@ -81,7 +81,7 @@ def until(condition, seconds=20.0):
 
 
 def counter(redis):
-    [value] = [int(redis.cli.get(key)) for key in redis.cli.scan_iter("sc:{cust}:w:*")]
+    [value] = [int(redis.cli.get(key)) for key in redis.cli.scan_iter("sc:{cust}:?=w:*")]
     return value
 
 
@@ -146,5 +146,5 @@ def test_two_processes_and_a_kill_keep_to_a_rate(redis_clean, tmp_path):
 
 
 def counted(redis):
-    keys = list(redis.cli.scan_iter("sc:{cust}:w:*"))
+    keys = list(redis.cli.scan_iter("sc:{cust}:?=w:*"))
     return int(redis.cli.get(keys[0])) if keys else 0

@@ -1,8 +1,8 @@
 """What one worker holds: how units are dated, counted, and what ends them. (What becomes of it: test_counters.py.)"""
 
-from sidecar.core.counter import checks_for
 from sidecar.core.decision import Decision
 from sidecar.core.identity import Identity
+from sidecar.core.limits import checks_for
 from sidecar.core.policy import Limit
 from sidecar.edge.leases.lease import SIZES, Lease
 
@@ -58,7 +58,7 @@ def test_a_lease_that_is_spent_gives_nothing_back():
 def test_demand_is_what_was_spent_and_asked_for_in_a_turn():
     held = lease(demand=20)
     granted(held, 10)
-    held.units, held.asked = 4, 2
+    held.units, held.exact = 4, 2
     assert held.weigh(TURN_US) == 8
     assert held.demand == 14
     held.end(START_US)
@@ -75,3 +75,10 @@ def test_units_are_idle_without_demand_with_too_little_of_it_or_past_their_time(
     assert held.idle(1, held.until_us)
     held.demand = 2
     assert held.idle(1, START_US)
+
+
+def test_a_leased_question_is_the_same_and_finds_its_lease():
+    held = lease()
+    made, checks = held.leased, held.checks
+    assert (made.lease, made.is_leased, made.keys) == (held, True, checks.keys)
+    assert (made.entries, made.costs, made.until_us) == (checks.entries, checks.costs, checks.until_us)

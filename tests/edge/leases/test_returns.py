@@ -1,8 +1,8 @@
 """What the store has yet to hear: told until it has taken it, and once."""
 
-from sidecar.core.counter import checks_for
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity
+from sidecar.core.limits import checks_for
 from sidecar.core.policy import Limit
 from sidecar.core.record import Ids
 from sidecar.edge.leases import returns
@@ -88,45 +88,38 @@ def test_what_the_store_has_not_answered_is_owed():
     assert (len(desk.returns), desk.used) == (0, 0)
 
 
-def test_more_than_the_costs_is_told_with_all_that_was_less():
+# Fails if more is told with the mint's id: a start after a kill could not send it again without counting it twice.
+def test_more_than_the_costs_is_settled_at_once_in_one_command_under_the_exchange_s_own_id():
     desk = Desk()
     lease = Lease(desk.checks, 10)
     desk.reserved()
-    desk.returns.correct(lease, (-40,))
-    assert (desk.used, len(desk.returns)) == (100, 1)
-    desk.returns.correct(lease, (5,))
-    assert (desk.used, len(desk.returns)) == (65, 0)
+    id_ = desk.mint()
+    desk.returns.correct(id_, lease, (5,))
+    desk.returns.correct(id_, lease, (5,))  # again, by whoever comes after a kill
+    assert (desk.used, len(desk.returns)) == (105, 0)
+    assert [told for told, _ in desk.store.settled] == [id_, id_]
 
 
-def test_corrections_that_cancel_out_are_not_told():
+def test_less_than_the_costs_waits_so_that_many_are_one_call():
     desk = Desk()
     lease = Lease(desk.checks, 10)
-    desk.returns.correct(lease, (-5,))
-    desk.returns.correct(lease, (5,))
+    desk.reserved()
+    desk.returns.correct(desk.mint(), lease, (-40,))
+    desk.returns.correct(desk.mint(), lease, (-2,))
+    desk.returns.correct(desk.mint(), lease, (5,))
+    assert (desk.used, len(desk.returns)) == (105, 1)
     desk.returns.pay()
-    assert (desk.store.settled, len(desk.returns)) == ([], 0)
+    assert (desk.used, len(desk.returns), len(desk.store.settled)) == (63, 0, 2)
 
 
 def test_a_correction_waits_while_the_store_is_away():
     desk = Desk()
     lease = Lease(desk.checks, 10)
     desk.store.fails = AWAY
-    desk.returns.correct(lease, (5,))
-    desk.returns.correct(lease, (6,))
+    desk.returns.correct(desk.mint(), lease, (5,))
+    desk.returns.correct(desk.mint(), lease, (6,))
     desk.returns.pay()
     desk.store.fails = None
-    desk.returns.pay()
-    assert (desk.used, len(desk.returns)) == (11, 0)
-
-
-def test_corrections_that_were_on_their_way_together_are_kept_together():
-    desk = Desk()
-    lease = Lease(desk.checks, 10)
-    desk.store.fails, desk.store.holding = AWAY, True
-    desk.returns.correct(lease, (5,))
-    desk.returns.correct(lease, (6,))
-    desk.store.let_go()
-    desk.store.fails, desk.store.holding = None, False
     desk.returns.pay()
     assert (desk.used, len(desk.returns)) == (11, 0)
 
@@ -138,5 +131,5 @@ def test_what_is_owed_is_bounded(monkeypatch):
     desk.store.fails = AWAY
     for id_ in ids:
         desk.returns.settle(id_, desk.checks, (0,))
-        desk.returns.correct(Lease(desk.checks, 10), (1,))
-    assert (len(desk.returns), desk.returns.lost) == (4, 2)
+        desk.returns.correct(desk.mint(), Lease(desk.checks, 10), (1,))
+    assert (len(desk.returns), desk.returns.lost) == (2, 4)

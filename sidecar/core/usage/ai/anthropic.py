@@ -1,7 +1,7 @@
-"""Anthropic's messages. The input does not contain its cache, neither what was read from it nor what was written to it.
+"""Anthropic's messages. The input excludes its cache, both the tokens read from it and those written to it.
 
-A stream tells the input at its start and running totals of all figures in `message_delta`, so a later figure replaces
-an earlier one; the thinking is a part of the output. Source: the types of Anthropic's own clients, and
+A stream reports the input at its start and running totals of all figures in `message_delta`, so a later figure replaces
+an earlier one; thinking is part of the output. Source: the types of Anthropic's own clients, and
 docs.anthropic.com/en/api/messages-streaming.
 """
 
@@ -10,14 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from sidecar.core.usage.ai.base import Vendor
 from sidecar.core.usage.ai.kinds import Counts, share, whole
 from sidecar.core.usage.ai.seen import Path, Seen, at, member, members
-
-TYPES: Final = frozenset({
-    "message", "message_start", "message_delta", "message_stop", "content_block_start", "content_block_delta",
-    "content_block_stop", "ping",
-})  # fmt: skip
-"""What `type` says in an answer that only this vendor sends."""
 
 _TEXTS: Final = ("text", "thinking", "partial_json")
 _PLACES: Final[dict[str, Path]] = {
@@ -31,22 +26,22 @@ _PLACES: Final[dict[str, Path]] = {
 
 
 def read(event: Mapping[str, Any], seen: Seen) -> None:
-    """Take what a whole message, or one event of a stream, says."""
+    """Read a whole message, or one event of a stream."""
     delta = member(event, "delta")
-    _hear(delta, seen)
+    _count_text(delta, seen)
     if event.get("type") == "content_block_delta":
         return
     if event.get("stop_reason") or delta.get("stop_reason") or event.get("type") == "message_stop":
         seen.finished = True
     message = member(event, "message") or event
     for block in members(message, "content"):
-        _hear(block, seen)
+        _count_text(block, seen)
     usage = member(event, "usage") or member(message, "usage")
     seen.name(message.get("model"), usage.get("service_tier"))
     seen.add(counts(usage))
 
 
-def _hear(block: Mapping[str, Any], seen: Seen) -> None:
+def _count_text(block: Mapping[str, Any], seen: Seen) -> None:
     for name in _TEXTS:
         if name in block:
             seen.say(block[name])
@@ -59,13 +54,29 @@ def counts(usage: Mapping[str, Any]) -> dict[str, int]:
 
 def kinds(counts: Counts) -> dict[str, int]:
     """The figures as kinds that exclude each other; a side without a figure has none."""
-    found: dict[str, int] = {}
+    tokens: dict[str, int] = {}
     if "input" in counts:
-        found["input_uncached"] = counts["input"]
+        tokens["input_uncached"] = counts["input"]
         if "read" in counts:
-            found["cache_read"] = counts["read"]
+            tokens["cache_read"] = counts["read"]
         if "written" in counts:
-            found |= share(counts["written"], "cache_write", [("cache_write_long", counts.get("written_long"))])
+            tokens |= share(counts["written"], "cache_write", [("cache_write_long", counts.get("written_long"))])
     if "output" in counts:
-        found |= share(counts["output"], "output", [("reasoning", counts.get("thinking"))])
-    return found
+        tokens |= share(counts["output"], "output", [("reasoning", counts.get("thinking"))])
+    return tokens
+
+
+VENDOR: Final = Vendor(
+    "anthropic",
+    read,
+    kinds,
+    endpoints=("/v1/messages", ":rawPredict", ":streamRawPredict"),
+    streams=(":streamRawPredict",),
+    request_members=("anthropic_version", "stop_sequences", "system", "thinking"),
+    bounds=("max_tokens",),
+    answer_types=(
+        "message", "message_start", "message_delta", "message_stop", "content_block_start", "content_block_delta",
+        "content_block_stop", "ping",
+    ),
+    usage_members=("input_tokens",),  # OpenAI's responses have these as well, beside a total
+)  # fmt: skip

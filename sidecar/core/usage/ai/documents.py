@@ -1,25 +1,26 @@
-"""JSON answers, as their bytes come: one document, or the elements of an array that is streamed. Memory is bounded.
+"""Read JSON answers incrementally: one document, or the elements of a streamed array. Memory is bounded.
 
-A document up to MAX_DOCUMENT bytes is parsed; of a longer one the end is kept, and its last usage is looked for there,
-for a usage stands behind what was generated. An array's elements come out one by one, as whole as they are.
+A document up to MAX_DOCUMENT bytes is parsed. Of a longer one the end is retained and searched for the last usage,
+since usage follows the generated text. An array's elements are returned one by one.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 import orjson
 
+from sidecar.core.usage.json_text import parse
+
 MAX_DOCUMENT: Final = 1 << 20  # bytes
 TAIL: Final = 64 * 1024  # bytes of the end of a longer document
 MAX_ELEMENT: Final = 1 << 20  # bytes of an element that is read
 _BETWEEN: Final = b", \t\r\n"  # elements
-_TRIES: Final = 8  # of the last places that look like a usage
+_TRIES: Final = 8  # candidates for a usage, from the end
 
-# What stands in a string. Atomic groups: possessive quantifiers match too much before Python 3.11.5 (cpython #106052).
+# The content of a string. Atomic groups: possessive quantifiers match too much before Python 3.11.5 (cpython #106052).
 _STRING: Final = rb"""(?>(?:(?>[^"\\]+)|\\.)*)"""
 # Up to the next bracket outside of strings, or to a string that does not end here (group 2).
 _TURN: Final = re.compile(rb"""(?>(?:(?>[^"{}\[\]]+)|"%b")*)([{}\[\]]|("%b))""" % (_STRING, _STRING), re.DOTALL)
@@ -28,18 +29,10 @@ _USAGE: Final = re.compile(rb'"(usage|usageMetadata)"\s*:\s*(?=\{)')
 
 
 def parsed(body: bytes) -> Any:
-    """The value of a JSON text; None where it is none.
-
-    What the strict parser refuses (a lone surrogate, NaN, UTF-16) is given to Python's own, because upstreams that use
-    it would understand the request, and what they understand is metered.
-    """
+    """The value of a JSON text; None where it is not JSON."""
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
+        return parse(body)
+    except ValueError:
         return None
 
 
@@ -50,10 +43,10 @@ class Document:
 
     def __init__(self) -> None:
         self._held = bytearray()
-        self.length = 0  # bytes, of all that came
+        self.length = 0  # bytes fed
 
     def feed(self, data: bytes) -> tuple[()]:
-        """Nothing comes out before `value` is asked for."""
+        """Take a piece. The document is read by `value`."""
         self._held += data
         self.length += len(data)
         if self.length > MAX_DOCUMENT and len(self._held) > 2 * TAIL:
@@ -61,14 +54,14 @@ class Document:
         return ()
 
     def value(self) -> Any:
-        """The document, of a longer one an object with its usage; None where it is cut, or no JSON."""
+        """The document, or of an over-long one an object with its usage; None where it is cut, or not JSON."""
         if self.length <= MAX_DOCUMENT:
             return parsed(bytes(self._held))
         return _last_usage(bytes(self._held[-TAIL:]))
 
 
 class Elements:
-    """What the objects in a JSON array say, in the order in which they end."""
+    """The objects in a JSON array, in the order in which they end."""
 
     __slots__ = ("_depth", "_element", "_escaped", "_in_string", "_reading", "_too_long", "ended", "unread")
 
@@ -80,12 +73,12 @@ class Elements:
         self._reading = False  # an element has begun
         self._too_long = False
         self.ended = False  # the array's own bracket has closed
-        self.unread = 0  # bytes of elements that were too long, or no JSON
+        self.unread = 0  # bytes of elements that were too long, or not JSON
 
     def feed(self, data: bytes) -> list[Any]:
-        alone = self._alone(data)
-        if alone is not None:
-            return [alone]
+        element = self._single(data)
+        if element is not None:
+            return [element]
         elements: list[Any] = []
         begin = 0
         for position, depth in self._turns(data):
@@ -100,8 +93,8 @@ class Elements:
             self._hold(data[begin:])
         return elements
 
-    def _alone(self, data: bytes) -> Any:
-        """What `data` says where it is one element and nothing else, as most writes of most servers are."""
+    def _single(self, data: bytes) -> Any:
+        """The element where `data` is exactly one, as most writes of most servers are; else None."""
         if self._depth != 1 or self._in_string or len(data) > MAX_ELEMENT:
             return None
         try:
@@ -111,21 +104,21 @@ class Elements:
         return value if type(value) is dict else None
 
     def _turns(self, data: bytes) -> Iterator[tuple[int, int]]:
-        """Where a bracket outside of strings ends, and how deep we are behind it."""
+        """The end of each bracket outside of strings, and the depth after it."""
         at = self._through_string(data) if self._in_string and data else 0
-        while not self._in_string and (found := _TURN.match(data, at)):
-            at = found.end()
-            if found[2] is None:
-                self._depth = max(0, self._depth + _step(found[1]))
+        while not self._in_string and (turn := _TURN.match(data, at)):
+            at = turn.end()
+            if turn[2] is None:
+                self._depth = max(0, self._depth + _step(turn[1]))
                 yield at, self._depth
             else:
                 self._in_string = True
                 self._escaped = at < len(data)
 
     def _through_string(self, data: bytes) -> int:
-        found = _IN_STRING.match(data, 1 if self._escaped else 0)
-        at = found.end() if found else 0
-        self._in_string = not (found and found[1])
+        rest = _IN_STRING.match(data, 1 if self._escaped else 0)
+        at = rest.end() if rest else 0
+        self._in_string = not (rest and rest[1])
         self._escaped = self._in_string and at < len(data)
         return at
 
@@ -146,20 +139,20 @@ class Elements:
 
 
 def _last_usage(tail: bytes) -> dict[str, Any] | None:
-    """The usage that is a member of the document itself, as a document that has nothing else.
+    """The usage that is a member of the document itself, as a document with no other member.
 
-    Behind it, only the document's own bracket closes. One further down was written by the model, or by who asked it.
+    After it, only the document's own bracket closes. A nested one is text of the model or of the user.
     """
-    for found in reversed(list(_USAGE.finditer(tail))[-_TRIES:]):
-        end = _object_end(tail, found.end())
-        usage = parsed(tail[found.end() : end])
+    for member in reversed(list(_USAGE.finditer(tail))[-_TRIES:]):
+        end = _object_end(tail, member.end())
+        usage = parsed(tail[member.end() : end])
         if type(usage) is dict and _depth_of(tail, end) == -1:
-            return {found[1].decode(): usage}
+            return {member[1].decode(): usage}
     return None
 
 
 def _object_end(data: bytes, begin: int) -> int:
-    """Where the object that stands at `begin` ends; `begin` where it does not."""
+    """The end of the object that begins at `begin`; `begin` where it is cut."""
     depth = 0
     for end, step in _steps(data, begin):
         depth += step
@@ -173,10 +166,10 @@ def _depth_of(data: bytes, begin: int) -> int:
 
 
 def _steps(data: bytes, at: int) -> Iterator[tuple[int, int]]:
-    """Where each bracket outside of strings ends, with 1 where it opens and -1 where it closes."""
-    while (found := _TURN.match(data, at)) is not None and found[2] is None:
-        at = found.end()
-        yield at, _step(found[1])
+    """The end of each bracket outside of strings, with 1 for an opening and -1 for a closing one."""
+    while (turn := _TURN.match(data, at)) is not None and turn[2] is None:
+        at = turn.end()
+        yield at, _step(turn[1])
 
 
 def _step(bracket: bytes) -> int:

@@ -1,8 +1,8 @@
-"""Content codings of an answer, undone so that it can be read: gzip, deflate, br and zstd, also one upon another.
+"""Decode the content codings of an answer to read it: gzip, deflate, br and zstd, also several layers.
 
-The answer itself is passed on as it came. Reading stops for good at what is broken, unknown or a bomb: a layer makes at
-most ALLOWED + RATIO bytes for each byte that came. Input is taken in slices of SLICE bytes, so that what is read does
-not hang on how the bytes were cut. Source: RFC 9110 §8.4, RFC 1950 to 1952, 7932, 8878.
+The answer itself is passed on unchanged. Decoding stops for good at invalid data, an unknown coding or a bomb: output
+is at most ALLOWED bytes plus RATIO bytes per input byte. Input is decoded in slices of SLICE bytes, so that the result
+does not depend on how the bytes were split. Source: RFC 9110 §8.4, RFC 1950 to 1952, 7932, 8878.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-SLICE: Final = 16 * 1024  # bytes of the wire
-ALLOWED: Final = 1 << 20  # bytes that any answer may grow to
-RATIO: Final = 64  # bytes made of one; text comes to 20
+SLICE: Final = 16 * 1024  # encoded bytes
+ALLOWED: Final = 1 << 20  # bytes allowed for every answer
+RATIO: Final = 64  # bytes per encoded byte; text reaches 20
 MAX_LAYERS: Final = 3
-PIECE: Final = 64 * 1024  # bytes made at once
+PIECE: Final = 64 * 1024  # bytes decoded at once
 WINDOW_LOG: Final = 23  # RFC 9659: a window of at most 8 MiB
 _GZIP: Final = 16 + zlib.MAX_WBITS
 
 
 class Layer(Protocol):
-    """One coding. `feed` gives what the bytes decode to, piece by piece; raises one of _BROKEN."""
+    """One coding. `feed` yields the decoded bytes piece by piece; raises one of _BROKEN."""
 
     def feed(self, data: bytes) -> Iterator[bytes]: ...
 
 
 class _Zlib:
-    """gzip, of one or several members, and deflate: with zlib's head as it should be, or without as it often is."""
+    """gzip, of one or several members, and deflate, with zlib's header or, as many servers send it, without."""
 
     def __init__(self, wbits: int) -> None:
         self._wbits = wbits
@@ -58,7 +58,7 @@ class _Zlib:
 
 
 class _Brotli:
-    """One stream. It can take more input while it has more to give: what is as long as a piece is not the last."""
+    """One stream. A piece of full length is not the last of its input."""
 
     def __init__(self) -> None:
         self._stream = brotli.Decompressor()
@@ -72,7 +72,7 @@ class _Brotli:
 
 
 class _Zstd:
-    """Frames, one behind the other."""
+    """One or several frames."""
 
     def __init__(self) -> None:
         self._frame: zstd.ZstdDecompressor | None = None
@@ -101,7 +101,7 @@ _LAYERS: Final[dict[bytes, Callable[[], Layer]]] = {
 
 
 def layers_of(content_encoding: bytes) -> list[Layer] | None:
-    """What undoes a Content-Encoding, the last coding first; [] for none at all, None where one is not known."""
+    """The decoders of a Content-Encoding, the last coding first; [] without codings, None where one is unknown."""
     names = [name for part in content_encoding.lower().split(b",") if (name := part.strip()) not in {b"", b"identity"}]
     if len(names) > MAX_LAYERS or not all(name in _LAYERS for name in names):
         return None
@@ -109,7 +109,7 @@ def layers_of(content_encoding: bytes) -> list[Layer] | None:
 
 
 class Decoder:
-    """Undoes `layers` and gives what is under them to `read`. `unread` counts the bytes of the wire that were not."""
+    """Decodes `layers` and passes the result to `read`. `unread` counts the encoded bytes that were not decoded."""
 
     __slots__ = ("_allowed", "_layers", "_made", "_read", "_slice", "unread")
 
@@ -128,7 +128,7 @@ class Decoder:
             del self._slice[:SLICE]
 
     def end(self) -> None:
-        """Read what is left of the last slice."""
+        """Decode the rest of the last slice."""
         self._decode(bytes(self._slice))
         self._slice.clear()
 
@@ -152,6 +152,6 @@ class Decoder:
         for piece in layers[layer].feed(data):
             self._made += len(piece)
             if self._made > self._allowed:
-                raise EOFError("more came out of the answer than is read")
+                raise EOFError("the answer decodes to more than is allowed")
             if piece:
                 yield from self._through(piece, layer + 1)

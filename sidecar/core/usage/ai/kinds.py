@@ -12,15 +12,17 @@ INPUT: Final = ("input_uncached", "cache_read", "cache_write", "cache_write_long
 OUTPUT: Final = ("output", "reasoning", "audio_output", "image_output")
 
 KINDS: Final = INPUT + OUTPUT
-"""Every kind, in tokens. `cache_write_long` is what a cache keeps for an hour or longer, `image_input` pictures and
-video; `input_uncached` and `output` are what no other kind of their side names."""
+"""Every kind, in tokens. `cache_write_long` are cached for an hour or longer, `image_input` are pictures and video;
+`input_uncached` and `output` are the rest of their side."""
 
 SUMS: Final[dict[str, tuple[str, ...]]] = {"input": INPUT, "output_total": OUTPUT}
-"""The two sums that are given beside the kinds, and what each adds up."""
+"""The two sums that are reported beside the kinds, and the kinds of each."""
+
+_SUM_OF: Final = {kind: name for name, side in SUMS.items() for kind in side}
 
 MOST: Final = 2**48 - 1  # tokens; a larger figure is a fault, and sums of ours stay exact in Redis and JSON
 
-Counts = Mapping[str, int]  # a vendor's own figures, under the names that its module gives them
+Counts = Mapping[str, int]  # a vendor's own figures, by the names of its module
 
 
 def whole(value: Any) -> int | None:
@@ -29,9 +31,9 @@ def whole(value: Any) -> int | None:
 
 
 def share(total: int, rest: str, parts: Iterable[tuple[str, int | None]]) -> dict[str, int]:
-    """Divide `total` into its parts, in their order, and a `rest`. A part that was not told of (None) has no kind.
+    """Divide `total` into its parts, in their order, and a `rest`. A missing part (None) has no kind.
 
-    Parts that are more than the total, together, are cut: the sum is what the vendor bills.
+    Parts that exceed the total, together, are cut: the vendor bills the total.
     """
     kinds: dict[str, int] = {}
     for kind, part in parts:
@@ -43,4 +45,7 @@ def share(total: int, rest: str, parts: Iterable[tuple[str, int | None]]) -> dic
 
 def with_sums(kinds: Mapping[str, int]) -> dict[str, int]:
     """The kinds and both sums."""
-    return {**kinds, **{name: sum(kinds.get(kind, 0) for kind in side) for name, side in SUMS.items()}}
+    sums = dict.fromkeys(SUMS, 0)
+    for kind, units in kinds.items():
+        sums[_SUM_OF[kind]] += units
+    return {**kinds, **sums}

@@ -1,8 +1,8 @@
-"""OpenAI's answers: chat and legacy completions, responses, embeddings, and what else carries a `usage` of that shape.
+"""OpenAI's answers: chat and legacy completions, responses, embeddings, and other answers with a `usage` of that shape.
 
-Its totals contain their parts: the prompt contains what was cached and what was sound, the completion contains the
-reasoning. A stream of completions tells its usage only where it was asked to (`stream_options.include_usage`), in a
-last chunk without choices. Source: the types of OpenAI's own clients, and platform.openai.com/docs/api-reference.
+Its totals include their parts: the prompt includes cached and audio tokens, the completion includes reasoning. A stream
+of completions reports its usage only on request (`stream_options.include_usage`), in a last chunk without choices.
+Source: the types of OpenAI's own clients, and platform.openai.com/docs/api-reference.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from sidecar.core.usage.ai.base import Vendor
 from sidecar.core.usage.ai.kinds import Counts, share, whole
 from sidecar.core.usage.ai.seen import Path, Seen, at, member, members
 
@@ -21,8 +22,8 @@ def _within(details: tuple[str, ...], *names: str) -> tuple[Path, ...]:
     return tuple((outer, *names) for outer in details)
 
 
-# The figure's name here, and where the APIs keep it; the first place that has a number counts. Compatible servers have
-# their own words for the cache: `prompt_cache_hit_tokens` is DeepSeek's, a bare `cached_tokens` Moonshot's.
+# The figure's name here and its places in the APIs; the first place with a number counts. Compatible servers have their
+# own names for the cache: `prompt_cache_hit_tokens` is DeepSeek's, a bare `cached_tokens` Moonshot's.
 _PLACES: Final[dict[str, tuple[Path, ...]]] = {
     "prompt": (("prompt_tokens",), ("input_tokens",)),
     "completion": (("completion_tokens",), ("output_tokens",)),
@@ -37,14 +38,14 @@ _PLACES: Final[dict[str, tuple[Path, ...]]] = {
     "image_out": _within(_OUT, "image_tokens"),
 }
 
-# Where a choice has its words; "text" is of legacy completions, the reasonings are compatible servers'.
+# The members of a choice with text; "text" is of legacy completions, the reasonings are compatible servers'.
 _TEXTS: Final = frozenset({"content", "refusal", "text", "reasoning_content", "reasoning"})
 _NESTED: Final[dict[str, Path]] = {"tool_calls": ("function", "arguments"), "audio": ("transcript",)}
 _ENDINGS: Final = {"completed": "", "incomplete": "incomplete", "failed": "error", "cancelled": "error"}
 
 
 def read(event: Mapping[str, Any], seen: Seen) -> None:
-    """Take what a whole answer, or one event of a stream, says."""
+    """Read a whole answer, or one event of a stream."""
     choices = event.get("choices")
     if choices:
         _read_choices(event, seen)
@@ -65,19 +66,19 @@ def read(event: Mapping[str, Any], seen: Seen) -> None:
 
 def _read_choices(event: Mapping[str, Any], seen: Seen) -> None:
     for choice in members(event, "choices"):
-        said = member(choice, "delta") or member(choice, "message") or choice
-        for name in said:
+        message = member(choice, "delta") or member(choice, "message") or choice
+        for name in message:
             if name in _TEXTS:
-                seen.say(said[name])
+                seen.say(message[name])
             elif name in _NESTED:
-                for part in members(said, name) or (member(said, name),):
+                for part in members(message, name) or (member(message, name),):
                     seen.say(at(part, _NESTED[name]))
         if choice.get("finish_reason"):
             seen.finished = True
 
 
 def _read_response(response: Mapping[str, Any], seen: Seen) -> None:
-    """An object of the Responses API, whole or as an event carries it at the begin and at the end."""
+    """An object of the Responses API, whole or as in events at the begin and at the end."""
     seen.name(response.get("model"), response.get("service_tier"))
     status = response.get("status")
     if type(status) is str and status in _ENDINGS:
@@ -90,12 +91,14 @@ def _read_response(response: Mapping[str, Any], seen: Seen) -> None:
 
 def counts(usage: Mapping[str, Any]) -> dict[str, int]:
     """The figures of a usage object."""
-    found: dict[str, int] = {}
+    figures: dict[str, int] = {}
     for name, places in _PLACES.items():
-        figure = next((number for place in places if (number := whole(at(usage, place))) is not None), None)
-        if figure is not None:
-            found[name] = figure
-    return found
+        for place in places:
+            figure = whole(at(usage, place))
+            if figure is not None:
+                figures[name] = figure
+                break
+    return figures
 
 
 def kinds(counts: Counts) -> dict[str, int]:
@@ -106,12 +109,28 @@ def kinds(counts: Counts) -> dict[str, int]:
     written, long = counts.get("written"), counts.get("written_long")
     if written is not None and long is not None:
         written = max(0, written - long)
-    found: dict[str, int] = {}
+    tokens: dict[str, int] = {}
     if prompt is not None:
         parts = ("cache_read", counts.get("cached")), ("cache_write", written), ("cache_write_long", long)
-        heard = ("audio_input", counts.get("audio_in")), ("image_input", counts.get("image_in"))
-        found |= share(prompt, "input_uncached", parts + heard)
+        media = ("audio_input", counts.get("audio_in")), ("image_input", counts.get("image_in"))
+        tokens |= share(prompt, "input_uncached", parts + media)
     if completion is not None:
         made = ("audio_output", counts.get("audio_out")), ("image_output", counts.get("image_out"))
-        found |= share(completion, "output", (("reasoning", counts.get("reasoning")), *made))
-    return found
+        tokens |= share(completion, "output", (("reasoning", counts.get("reasoning")), *made))
+    return tokens
+
+
+VENDOR: Final = Vendor(
+    "openai",
+    read,
+    kinds,
+    endpoints=("/completions", "/responses", "/embeddings"),
+    silent=("/embeddings",),
+    model_in_path=r"/deployments/([^/]+)/",  # Azure's
+    request_members=("input", "max_completion_tokens", "prompt", "response_format", "stream_options"),
+    bounds=("max_tokens", "max_completion_tokens", "max_output_tokens"),
+    times=("n", "best_of"),
+    answer_members=("choices", "object"),
+    answer_types=("response.",),
+    usage_members=("prompt_tokens", "total_tokens"),
+)

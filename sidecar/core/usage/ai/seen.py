@@ -1,6 +1,6 @@
-"""What has been seen of an answer so far, in a few numbers: nothing of the answer itself is kept.
+"""The state of reading an answer, in a few numbers: no part of the answer itself is retained.
 
-A figure that comes later replaces one that came before, as vendors send running totals; None replaces nothing.
+A later figure replaces an earlier one, as vendors send running totals; None replaces nothing.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ Path = tuple[str, ...]
 
 
 class Seen:
-    """One answer, as far as it came. `counts` are the vendor's figures, `text` the bytes of what the model said.
+    """One answer up to now. `counts` are the vendor's figures, `text` the bytes of the model's text.
 
-    `ending`: "" (none was named), incomplete or error. `finished`: the model said that it had stopped.
-    `final`: `counts` are of the whole answer. `unread`: bytes that may have been its words, and were not understood.
+    `ending`: "" (not reported), incomplete or error. `finished`: the model reported that it had stopped.
+    `final`: `counts` are of the whole answer. `unread`: bytes that may be text of the model, and were not understood.
     """
 
     __slots__ = ("adapter", "counts", "ending", "final", "finished", "model", "text", "tier", "unread")
@@ -34,49 +34,52 @@ class Seen:
         self.unread = 0
 
     def add(self, counts: Mapping[str, int]) -> None:
-        """Take figures; those that come with the end of the answer, or after it, are final."""
+        """Add figures; those at the end of the answer, or after it, are final."""
         if counts:
             self.counts.update(counts)
             self.final = self.finished
 
     def finish(self) -> None:
-        """The answer is all there: what was told is final."""
+        """The answer is complete: its figures are final."""
         self.finished = True
         self.final = bool(self.counts)
 
     def say(self, text: Any) -> None:
-        """Count a text; what is none counts nothing."""
+        """Count the bytes of a text; other values count nothing."""
         if type(text) is str:
             self.text += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
     def name(self, model: Any, tier: Any = None) -> None:
-        """Take the names that dims get, where they are names."""
+        """Set the names for dims, where they are names."""
         self.model = named(model) or self.model
         self.tier = named(tier) or self.tier
 
 
 def named(value: Any) -> str:
-    """A name that can stand in a record: at most MAX_NAME characters of it; "" for what is none."""
+    """A name fit for a record: the printable ones of its first MAX_NAME characters; "" where it is not a text.
+
+    PostgreSQL's jsonb refuses NUL, and terminals obey control characters.
+    """
     if type(value) is not str:
         return ""
     name = value[:MAX_NAME]
-    return name if name.isascii() else name.encode("utf-8", "replace").decode()
+    return name if name.isprintable() else "".join(filter(str.isprintable, name.encode("utf-8", "replace").decode()))
 
 
 def member(value: Any, name: str) -> Mapping[str, Any]:
-    """A member that is an object; an empty one where it is not there, or `value` is no object."""
-    found = value.get(name) if type(value) is dict else None
-    return found if type(found) is dict else {}
+    """A member that is an object; an empty one where it is absent, or `value` is not an object."""
+    item = value.get(name) if type(value) is dict else None
+    return item if type(item) is dict else {}
 
 
 def members(value: Any, name: str) -> Iterable[Mapping[str, Any]]:
     """The objects in a member that is an array."""
-    found = value.get(name) if type(value) is dict else None
-    return [item for item in found if type(item) is dict] if type(found) is list else ()
+    items = value.get(name) if type(value) is dict else None
+    return [item for item in items if type(item) is dict] if type(items) is list else ()
 
 
 def at(value: Any, path: Path) -> Any:
-    """What stands at a path of names; None where nothing does."""
+    """The value at a path of names; None where it is absent."""
     for name in path:
         value = value.get(name) if type(value) is dict else None
     return value

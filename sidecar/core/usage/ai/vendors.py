@@ -1,36 +1,31 @@
-"""Whose answer it is: the vendors' readers by name, and what tells one answer from another where nobody has said."""
+"""All vendors by name, and the detection of the vendor from an answer where it is not configured.
+
+A new vendor is a module of its own and a line here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final
 
 from sidecar.core.usage.ai import anthropic, gemini, openai
-from sidecar.core.usage.ai.kinds import Counts
+from sidecar.core.usage.ai.base import Vendor
 from sidecar.core.usage.ai.seen import Seen, member
 
 AUTO: Final = "auto"
 
+# Where two could be meant, the first by `usage`, and the last by members of a request or an answer: compatible servers
+# send OpenAI's.
+_VENDORS: Final[tuple[Vendor, ...]] = (openai.VENDOR, anthropic.VENDOR, gemini.VENDOR)
+VENDORS: Final = {vendor.name: vendor for vendor in _VENDORS}
 
-class Vendor(NamedTuple):
-    """`read` takes an answer or an event of one; `kinds` divides the figures that it found."""
-
-    read: Callable[[Mapping[str, Any], Seen], None]
-    kinds: Callable[[Counts], dict[str, int]]
-
-
-VENDORS: Final = {
-    "openai": Vendor(openai.read, openai.kinds),
-    "anthropic": Vendor(anthropic.read, anthropic.kinds),
-    "gemini": Vendor(gemini.read, gemini.kinds),
-}
-
-# Members of an answer that only one vendor's have.
-_MEMBERS: Final = {"usageMetadata": "gemini", "candidates": "gemini", "choices": "openai", "object": "openai"}
+_ANSWER_MEMBERS: Final = {name: vendor.name for vendor in _VENDORS[::-1] for name in vendor.answer_members}
+_ANSWER_TYPES: Final = {name: vendor.name for vendor in _VENDORS for name in vendor.answer_types}
+_USAGE_MEMBERS: Final = {name: vendor.name for vendor in _VENDORS for name in vendor.usage_members}
 
 
 def read(value: Mapping[str, Any], seen: Seen) -> None:
-    """Take what an answer or an event says; from the first that tells whose it is, all are that vendor's."""
+    """Read an answer or an event. The first that identifies its vendor determines that of all."""
     vendor = VENDORS.get(seen.adapter)
     if vendor is None:
         seen.adapter = adapter_of(value)
@@ -42,14 +37,14 @@ def read(value: Mapping[str, Any], seen: Seen) -> None:
 
 
 def adapter_of(event: Mapping[str, Any]) -> str:
-    """The vendor whose shape an answer or an event has; AUTO where that is not told yet."""
-    for name, adapter in _MEMBERS.items():
+    """The vendor of an answer or an event by its shape; AUTO where that is not yet known."""
+    for name, adapter in _ANSWER_MEMBERS.items():
         if name in event:
             return adapter
     kind = event.get("type")
-    if type(kind) is str and kind in anthropic.TYPES:
-        return "anthropic"
+    if type(kind) is str:
+        adapter = _ANSWER_TYPES.get(kind) or _ANSWER_TYPES.get(kind[: kind.find(".") + 1], "")
+        if adapter:
+            return adapter
     usage = member(event, "usage")
-    if "prompt_tokens" in usage or "total_tokens" in usage or (type(kind) is str and kind.startswith("response.")):
-        return "openai"
-    return "anthropic" if "input_tokens" in usage else AUTO
+    return next((adapter for name, adapter in _USAGE_MEMBERS.items() if name in usage), AUTO)

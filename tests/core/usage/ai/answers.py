@@ -3,7 +3,7 @@
 import json
 from itertools import pairwise
 
-from sidecar.core.usage.ai import Asked, Reader
+from sidecar.core.usage.ai import AiRequest, Reader
 
 SSE = b"text/event-stream; charset=utf-8"
 JSON = b"application/json"
@@ -18,8 +18,8 @@ def event(value, name=""):
     return head + b"data: " + dumped(value) + b"\n\n"
 
 
-def asked(adapter="openai", **fields):
-    return Asked(
+def ai_request(adapter="openai", **fields):
+    return AiRequest(
         **{"adapter": adapter, "model": "m-1", "stream": True, "max_output": None, "input_bytes": 40, "injected": False}
         | fields
     )

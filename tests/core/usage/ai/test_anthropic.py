@@ -6,14 +6,14 @@ from tests.core.usage.ai.answers import (
     MESSAGE_EVENTS,
     MESSAGE_KINDS,
     SSE,
-    asked,
+    ai_request,
     dumped,
     event,
     message_stream,
     reading_of,
 )
 
-CLAUDE = asked("anthropic")
+CLAUDE = ai_request("anthropic")
 
 
 # APISIX #13662: totals left out input. Mutation: the cache is taken out of the input.

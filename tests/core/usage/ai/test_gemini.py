@@ -9,7 +9,7 @@ from tests.core.usage.ai.answers import (
     GEMINI_USAGE,
     JSON,
     SSE,
-    asked,
+    ai_request,
     candidate,
     dumped,
     gemini_array,
@@ -17,7 +17,7 @@ from tests.core.usage.ai.answers import (
     reading_of,
 )
 
-MODEL = asked("gemini")
+MODEL = ai_request("gemini")
 
 
 # APISIX #13662: kinds that exclude each other. Mutation: thoughts are taken out of the candidates.

@@ -2,12 +2,14 @@ import json
 from time import perf_counter
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sidecar.core.usage.ai.asked import ask
+from sidecar.core.usage.ai.documents import parsed
 from sidecar.core.usage.ai.injection import is_extra, without_null
+from sidecar.core.usage.ai.request import parse_request
 from sidecar.core.usage.ai.sse import data_of
+from sidecar.core.usage.json_text import JsonText
 from tests.core.usage.ai.answers import EXTRA, chunk, event
 
 CHAT = "/v1/chat/completions"
@@ -21,7 +23,10 @@ OPTIONS = st.none() | st.dictionaries(NAMES | st.just("include_usage"), VALUES, 
 SEPARATORS = st.sampled_from([(",", ":"), (", ", ": "), (" , ", " : ")])
 
 
-# Mutation: the first `"stream_options"` of the body, wherever it stands.
+# Mutations: the first `"stream_options"` of the body, wherever it stands; options written from what orjson read, which
+# rounds whole numbers beyond 64 bits.
+@example({}, {"usage": -(2**63) - 1}, True, (",", ":"))
+@example({}, {"usage": {"usage": -(2**63) - 1}}, True, (",", ":"))
 @given(st.dictionaries(NAMES, VALUES, max_size=4), OPTIONS, st.booleans(), SEPARATORS)
 def test_nothing_but_the_asking_changes_what_a_body_means(fields, options, given_options, separators):
     fields = {"stream": True, "model": "m"} | {name: fields[name] for name in fields if name != "stream_options"}
@@ -29,7 +34,7 @@ def test_nothing_but_the_asking_changes_what_a_body_means(fields, options, given
         fields["stream_options"] = options
     body = json.dumps(fields, separators=separators).encode()
     asks_already = given_options and options is not None and options.get("include_usage") is True
-    request, sent = ask("openai", CHAT, body)
+    request, sent = parse_request("openai", CHAT, JsonText(body))
     assert request.injected is not asks_already
     wanted = fields if asks_already else fields | {"stream_options": (options or {}) | {"include_usage": True}}
     if not given_options:
@@ -41,13 +46,13 @@ def test_what_stands_around_the_options_stays_byte_for_byte():
     body = (
         b'{ "seed":12345678901234567890123, "stream_options" : {"include_obfuscation":false}, "stream":true,"t":1.10 }'
     )
-    sent = ask("openai", CHAT, body)[1]
+    sent = parse_request("openai", CHAT, JsonText(body))[1]
     assert sent == body.replace(b"false}", b'false,"include_usage":true}')
 
 
 def test_an_odd_spelling_is_written_anew_with_all_digits():
     body = b'{"stream":true,"stream\\u005foptions":{"include_usage":false},"seed":12345678901234567890123}'
-    sent = ask("openai", CHAT, body)[1]
+    sent = parse_request("openai", CHAT, JsonText(body))[1]
     assert json.loads(sent) == json.loads(body) | {"stream_options": {"include_usage": True}}
     assert b"12345678901234567890123" in sent
 
@@ -57,7 +62,7 @@ def test_a_body_full_of_what_looks_like_options_is_soon_done():
     body = json.dumps({"stream": True, "a": [{"stream_options": {}}] * 40_000, "stream_options": {}}).encode()
     event = json.dumps({"a": [{"usage": None}] * 40_000, "usage": None}).encode()
     begun = perf_counter()
-    assert json.loads(ask("openai", CHAT, body)[1])["stream_options"] == {"include_usage": True}
+    assert json.loads(parse_request("openai", CHAT, JsonText(body))[1])["stream_options"] == {"include_usage": True}
     assert without_null(b"data: " + event + b"\n\n", json.loads(event)) == b"data: " + event + b"\n\n"
     assert perf_counter() - begun < 5
 
@@ -65,7 +70,7 @@ def test_a_body_full_of_what_looks_like_options_is_soon_done():
 @pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-32"])
 def test_a_body_that_cannot_be_written_into_is_left(codec):
     body = '{"stream":true,"model":"m"}'.encode(codec)
-    request, sent = ask("openai", CHAT, body)
+    request, sent = parse_request("openai", CHAT, JsonText(body))
     assert (request.stream, request.model, request.injected) == (True, "m", False)
     assert sent is body
 
@@ -101,11 +106,12 @@ def test_a_member_that_is_spelled_otherwise_stays():
 
 # Mutation: the first `"usage":null` of the event goes, in whatever object.
 @given(st.dictionaries(NAMES, VALUES, max_size=4), st.integers(0, 4), SEPARATORS)
+@example({"a": {"usage": -(2**63) - 1}}, 0, (",", ":"))  # the reader of events rounds it
 def test_what_is_left_means_the_same_without_the_member(fields, place, separators):
     items = [(name, fields[name]) for name in fields if name != "usage"]
     items.insert(place, ("usage", None))
-    value = dict(items)
-    left = without_null(b"data: " + json.dumps(value, separators=separators).encode() + b"\n\n", value)
+    data = json.dumps(dict(items), separators=separators).encode()
+    left = without_null(b"data: " + data + b"\n\n", parsed(data))
     assert list(json.loads(data_of(left)).items()) == [item for item in items if item[0] != "usage"]
 
 

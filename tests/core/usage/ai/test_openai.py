@@ -10,7 +10,7 @@ from tests.core.usage.ai.answers import (
     RESPONSE_KINDS,
     RESPONSE_USAGE,
     SSE,
-    asked,
+    ai_request,
     chat_stream,
     chunk,
     dumped,
@@ -25,7 +25,7 @@ SPOKEN = event(chunk({"content": "Hello wörld"}))  # 12 bytes: 3 tokens
 
 # APISIX #13662, Kong #14535: kinds that exclude each other. Mutation: cached tokens beside the prompt's.
 def test_the_prompt_contains_its_cache_and_the_completion_its_reasoning():
-    reading = reading_of(asked(), dumped(CHAT))
+    reading = reading_of(ai_request(), dumped(CHAT))
     assert reading.fields == CHAT_KINDS
     assert reading.dims == {"model": "gpt-4.1-2025-04-14", "service_tier": "default"}
     assert (reading.adapter, reading.quality, reading.ending) == ("openai", "provider_reported", "complete")
@@ -33,21 +33,21 @@ def test_the_prompt_contains_its_cache_and_the_completion_its_reasoning():
 
 # Kong #14535: streaming had no completion tokens.
 def test_a_stream_tells_the_same_as_the_whole_answer():
-    reading = reading_of(asked(), chat_stream(usage=True), SSE)
+    reading = reading_of(ai_request(), chat_stream(usage=True), SSE)
     assert reading.fields == CHAT_KINDS
     assert reading.dims == {"model": "gpt-4o-mini", "service_tier": "default"}
     assert (reading.quality, reading.ending) == ("provider_reported", "complete")
 
 
 def test_responses_are_read_whole():
-    reading = reading_of(asked(), dumped(response("completed", RESPONSE_USAGE)))
+    reading = reading_of(ai_request(), dumped(response("completed", RESPONSE_USAGE)))
     assert reading.fields == RESPONSE_KINDS
     assert reading.dims == {"model": "o4-mini-2025-04-16", "service_tier": "flex"}
     assert (reading.quality, reading.ending) == ("provider_reported", "complete")
 
 
 def test_responses_are_read_streamed():
-    reading = reading_of(asked(), response_stream(), SSE)
+    reading = reading_of(ai_request(), response_stream(), SSE)
     assert reading.fields == RESPONSE_KINDS
     assert (reading.quality, reading.ending) == ("provider_reported", "complete")
 
@@ -56,20 +56,20 @@ def test_responses_are_read_streamed():
 @pytest.mark.parametrize("stream", [True, False])
 def test_an_incomplete_response_is_read_like_a_complete_one(stream):
     body = response_stream("incomplete") if stream else dumped(response("incomplete", RESPONSE_USAGE))
-    reading = reading_of(asked(), body, SSE if stream else b"application/json")
+    reading = reading_of(ai_request(), body, SSE if stream else b"application/json")
     assert reading.fields == RESPONSE_KINDS
     assert (reading.quality, reading.ending) == ("provider_reported", "incomplete")
 
 
 # new-api #5235: missing usage refunded everything.
 def test_a_failed_response_without_usage_is_estimated_from_what_was_said():
-    reading = reading_of(asked(input_bytes=41), response_stream("failed", usage=None), SSE)
+    reading = reading_of(ai_request(input_bytes=41), response_stream("failed", usage=None), SSE)
     assert reading.fields == {"input_uncached": 11, "output": 3, "input": 11, "output_total": 3}
     assert (reading.quality, reading.ending) == ("estimated", "error")
 
 
 def test_embeddings_have_no_output_and_say_so():
-    reading = reading_of(asked(), dumped(EMBEDDINGS))
+    reading = reading_of(ai_request(), dumped(EMBEDDINGS))
     assert reading.fields == EMBEDDINGS_KINDS
     assert reading.quality == "provider_reported"
 
@@ -137,7 +137,7 @@ def test_the_cache_of_compatible_servers_is_found(cache):
 def test_a_zero_is_a_number():
     usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     body = SPOKEN + event(EXTRA | {"usage": usage}) + b"data: [DONE]\n\n"
-    reading = reading_of(asked(), body, SSE)
+    reading = reading_of(ai_request(), body, SSE)
     assert reading.fields == {"input_uncached": 0, "output": 0, "input": 0, "output_total": 0}
     assert reading.quality == "provider_reported"
 
@@ -153,29 +153,31 @@ def test_a_zero_is_a_number():
     ],
 )
 def test_everything_that_the_model_says_counts_where_usage_is_missing(delta):
-    reading = reading_of(asked(), event(chunk(delta)) + b"data: [DONE]\n\n", SSE)
+    reading = reading_of(ai_request(), event(chunk(delta)) + b"data: [DONE]\n\n", SSE)
     assert (reading.fields["output"], reading.quality) == (2, "estimated")
 
 
 def test_a_legacy_completion_says_its_text_without_a_delta():
-    reading = reading_of(asked(), event({"choices": [{"text": "12345678", "index": 0}]}) + b"data: [DONE]\n\n", SSE)
+    reading = reading_of(
+        ai_request(), event({"choices": [{"text": "12345678", "index": 0}]}) + b"data: [DONE]\n\n", SSE
+    )
     assert reading.fields["output"] == 2
 
 
 def test_a_message_without_usage_is_estimated_from_its_text():
-    reading = reading_of(asked(), dumped({name: CHAT[name] for name in CHAT if name != "usage"}))
+    reading = reading_of(ai_request(), dumped({name: CHAT[name] for name in CHAT if name != "usage"}))
     assert (reading.fields["output"], reading.quality, reading.ending) == (2, "estimated", "complete")
 
 
 def test_running_totals_before_the_end_are_raised_to_what_was_said():
     early = {"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 8}
     body = event(chunk({"content": "12345678"}, usage=early))
-    reading = reading_of(asked(), body, SSE, complete=False)
+    reading = reading_of(ai_request(), body, SSE, complete=False)
     assert reading.fields == {"input_uncached": 7, "output": 2, "input": 7, "output_total": 2}
     assert (reading.quality, reading.ending) == ("estimated", "cut")
 
 
 def test_running_totals_that_are_not_below_what_was_said_stay():
     early = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
-    reading = reading_of(asked(), event(chunk({"content": "12345678"}, usage=early)), SSE, complete=False)
+    reading = reading_of(ai_request(), event(chunk({"content": "12345678"}, usage=early)), SSE, complete=False)
     assert (reading.fields["output"], reading.quality, reading.ending) == (3, "partial", "cut")

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.core.usage.ai import KINDS, SUMS, Reader, ask
+from sidecar.core.usage.ai import KINDS, SUMS, Reader, parse_request
 from sidecar.core.usage.ai.encodings import zstd
+from sidecar.core.usage.json_text import JsonText
 from tests.core.usage.ai.answers import (
     CHAT,
     CHAT_KINDS,
@@ -21,7 +22,7 @@ from tests.core.usage.ai.answers import (
     MESSAGE,
     RESPONSE_USAGE,
     SSE,
-    asked,
+    ai_request,
     chat_stream,
     chunk,
     cut,
@@ -69,7 +70,7 @@ def test_any_cut_of_the_bytes_gives_the_same_reading_and_the_same_bytes(
 ):
     body, kind = stream
     body = body if complete else body[: length % len(body)]
-    request = asked(adapter, injected=injected)
+    request = ai_request(adapter, injected=injected)
     whole = read(request, [body], kind, complete=complete)
     assert read(request, cut(body, places), kind, complete=complete) == whole
     assert read(request, [bytes([byte]) for byte in body], kind, complete=complete) == whole
@@ -82,9 +83,9 @@ def test_a_compressed_answer_reads_like_a_plain_one_and_is_not_changed(stream, c
     body, kind = stream
     body = body[:length]
     packed = PACK[coding](body)
-    out, reading = read(asked("auto", injected=True), cut(packed, places), kind, coding=coding)
+    out, reading = read(ai_request("auto", injected=True), cut(packed, places), kind, coding=coding)
     assert out == packed
-    assert reading == read(asked("auto"), [body], kind)[1]
+    assert reading == read(ai_request("auto"), [body], kind)[1]
 
 
 @given(
@@ -103,7 +104,7 @@ def test_any_bytes_at_all_are_survived_and_read_the_same_however_they_are_cut(
 ):
     kind, coding = form
     body = b"".join(parts)
-    request = asked(adapter, injected=injected)
+    request = ai_request(adapter, injected=injected)
     out, reading = read(request, parts, kind, coding=coding, status=status)
     assert out == body  # nothing of it is a usage that was asked for
     assert read(request, cut(body, places), kind, coding=coding, status=status) == (out, reading)
@@ -140,7 +141,7 @@ def test_a_value_of_another_type_anywhere_is_survived(answer, data, adapter, str
         if not list(places_of(answer)):
             break
     body = event(answer) if streamed else dumped(answer)
-    reading = reading_of(asked(adapter, injected=True), body, SSE if streamed else JSON)
+    reading = reading_of(ai_request(adapter, injected=True), body, SSE if streamed else JSON)
     assert all(type(number) is int and number >= 0 for number in reading.fields.values())
     assert all(json.dumps(value).encode() for value in reading.dims.values())
 
@@ -150,7 +151,7 @@ def test_a_value_of_another_type_anywhere_is_survived(answer, data, adapter, str
 
 @pytest.mark.parametrize(("body", "kind"), STREAMS)
 def test_what_is_not_changed_is_the_very_object(body, kind):
-    reader = Reader(asked("auto"))
+    reader = Reader(ai_request("auto"))
     reader.head(200, kind, b"")
     assert all(reader.feed(piece) is piece for piece in cut(body, range(0, len(body), 50)))
     assert reader.end(complete=True)[0] == b""
@@ -158,7 +159,7 @@ def test_what_is_not_changed_is_the_very_object(body, kind):
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_usage_that_the_client_did_not_ask_for_is_read_and_taken_out_again(end):
-    request, _ = ask("openai", "/v1/chat/completions", b'{"model":"m","stream":true}')
+    request, _ = parse_request("openai", "/v1/chat/completions", JsonText(b'{"model":"m","stream":true}'))
     stream = chat_stream(usage=True).replace(b"\n", end)
     out, reading = read(request, cut(stream, range(0, len(stream), 100)), SSE)
     assert out == chat_stream(usage=False).replace(b"\n", end)
@@ -167,21 +168,21 @@ def test_usage_that_the_client_did_not_ask_for_is_read_and_taken_out_again(end):
 
 def test_usage_that_the_client_asked_for_stays():
     body = b'{"model":"m","stream":true,"stream_options":{"include_usage":true}}'
-    request, _ = ask("openai", "/v1/chat/completions", body)
+    request, _ = parse_request("openai", "/v1/chat/completions", JsonText(body))
     stream = chat_stream(usage=True)
     assert read(request, [stream], SSE)[0] == stream
 
 
 def test_a_refusal_of_a_request_that_was_asked_for_usage_goes_on_as_it_came():
     refusal = b'{"error":{"message":"no such model","code":null},"usage":null}'
-    out, reading = read(asked(injected=True), [refusal], JSON, status=404)
+    out, reading = read(ai_request(injected=True), [refusal], JSON, status=404)
     assert out == refusal
     assert reading.ending == "error"
 
 
 def test_what_is_held_back_comes_with_the_end():
     half = event(chunk(DELTAS[1]))[:60]
-    reader = Reader(asked(injected=True))
+    reader = Reader(ai_request(injected=True))
     reader.head(200, SSE, b"")
     assert reader.feed(half) == b""
     assert reader.end(complete=False)[0] == half
@@ -193,43 +194,43 @@ def test_what_is_held_back_comes_with_the_end():
 @pytest.mark.parametrize("status", [301, 400, 429, 500, 529])
 def test_a_refused_request_used_nothing(status):
     error = dumped({"type": "error", "error": {"type": "overloaded_error", "message": "x" * 400}})
-    reading = reading_of(asked(), error, status=status)
+    reading = reading_of(ai_request(), error, status=status)
     assert (reading.fields, reading.quality, reading.ending) == (ZEROS, "provider_reported", "error")
 
 
 def test_a_refused_request_that_tells_its_usage_used_that():
-    assert reading_of(asked(), dumped(CHAT), status=500).fields == CHAT_KINDS
+    assert reading_of(ai_request(), dumped(CHAT), status=500).fields == CHAT_KINDS
 
 
 def test_an_error_in_the_midst_of_a_stream_leaves_what_was_said():
     body = event(chunk({"content": "12345678"})) + event({"error": {"message": "x", "code": 502}}) + DONE
-    reading = reading_of(asked(), body, SSE)
+    reading = reading_of(ai_request(), body, SSE)
     assert (reading.fields["output"], reading.quality, reading.ending) == (2, "estimated", "error")
 
 
-# litellm #14457, #13245: the client left in mid-stream. Mutation: said=0.
+# litellm #14457, #13245: the client left in mid-stream. Mutation: text_bytes=0.
 @pytest.mark.parametrize("coding", [b"", b"gzip", b"zstd"])
 def test_a_stream_that_was_cut_is_estimated_from_what_passed(coding):
     body = b"".join(event(chunk(delta)) for delta in DELTAS)  # 5 and 9 bytes
     packed = PACK[coding](body) if coding else body
-    reading = reading_of(asked(input_bytes=41), packed, SSE, coding=coding, complete=False)
+    reading = reading_of(ai_request(input_bytes=41), packed, SSE, coding=coding, complete=False)
     assert reading.fields == {"input_uncached": 11, "output": 4, "input": 11, "output_total": 4}
     assert (reading.quality, reading.ending) == ("estimated", "cut")
 
 
 def test_a_stream_that_ends_well_without_its_end_was_cut_all_the_same():
     body = b"".join(event(chunk(delta)) for delta in DELTAS)
-    assert reading_of(asked(), body, SSE).ending == "cut"
+    assert reading_of(ai_request(), body, SSE).ending == "cut"
 
 
 def test_figures_that_came_before_the_cut_are_whole():
     body = chat_stream(usage=True).removesuffix(DONE)
-    reading = reading_of(asked(), body, SSE, complete=False)
+    reading = reading_of(ai_request(), body, SSE, complete=False)
     assert (reading.fields, reading.quality, reading.ending) == (CHAT_KINDS, "provider_reported", "cut")
 
 
 def test_an_answer_that_never_began_has_its_input():
-    reader = Reader(asked(input_bytes=40))
+    reader = Reader(ai_request(input_bytes=40))
     held, reading = reader.end(complete=False)
     assert held == b""
     assert reading == (
@@ -242,24 +243,24 @@ def test_an_answer_that_never_began_has_its_input():
 
 
 def test_what_no_model_was_asked_for_uses_none():
-    reading = reading_of(asked("auto", model="", input_bytes=0), b'{"object":"list","data":[{"id":"gpt-4.1"}]}')
+    reading = reading_of(ai_request("auto", model="", input_bytes=0), b'{"object":"list","data":[{"id":"gpt-4.1"}]}')
     assert (reading.fields, reading.ending) == (ZEROS, "complete")
 
 
 def test_sound_has_no_words_to_count():
-    reading = reading_of(asked(), bytes(100_000), b"audio/mpeg")
+    reading = reading_of(ai_request(), bytes(100_000), b"audio/mpeg")
     assert (reading.fields["output"], reading.quality, reading.ending) == (0, "estimated", "complete")
 
 
 @pytest.mark.parametrize("coding", [b"compress", b"br"])
 def test_what_cannot_be_decoded_is_estimated_by_its_length(coding):
-    reading = reading_of(asked(), b"\xff" * 400, SSE, coding=coding)
+    reading = reading_of(ai_request(), b"\xff" * 400, SSE, coding=coding)
     assert (reading.fields["output"], reading.quality, reading.ending) == (100, "estimated", "cut")
 
 
 def test_a_bomb_is_an_estimate():
     bomb = gzip.compress(bytes(32 << 20))
-    reading = reading_of(asked(max_output=1000), bomb, JSON, coding=b"gzip")
+    reading = reading_of(ai_request(max_output=1000), bomb, JSON, coding=b"gzip")
     assert (reading.fields["output"], reading.quality) == (1000, "estimated")
 
 
@@ -277,7 +278,7 @@ def test_a_bomb_is_an_estimate():
 )
 @pytest.mark.parametrize("injected", [True, False])
 def test_memory_is_bounded(kind, coding, piece, injected):
-    reader = Reader(asked(injected=injected))
+    reader = Reader(ai_request(injected=injected))
     reader.head(200, kind, coding)
     tracemalloc.start()
     try:

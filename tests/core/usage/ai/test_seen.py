@@ -36,6 +36,13 @@ def test_a_name_in_a_record_is_short_and_can_be_written():
     assert named(7) == named(None) == ""
 
 
+# hostile F9: PostgreSQL's jsonb refuses NUL, terminals obey escapes. Fails if one of these characters is kept.
+def test_a_name_in_a_record_is_printable():
+    assert named("\0gpt\x1b[31m-4o\x7f\u202e\u2028 mini\r\n") == "gpt[31m-4o mini"
+    assert named("\0") == ""
+    assert named("modèle é") == "modèle é"
+
+
 def test_a_name_that_is_none_leaves_the_one_before():
     seen = Seen("openai")
     seen.name("a", "flex")

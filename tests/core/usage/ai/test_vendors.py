@@ -1,6 +1,8 @@
+import re
+
 import pytest
 
-from sidecar.core.usage.ai.vendors import adapter_of
+from sidecar.core.usage.ai.vendors import VENDORS, adapter_of
 from tests.core.usage.ai.answers import (
     CHAT,
     CHAT_KINDS,
@@ -14,7 +16,7 @@ from tests.core.usage.ai.answers import (
     RESPONSE_KINDS,
     RESPONSE_USAGE,
     SSE,
-    asked,
+    ai_request,
     chat_stream,
     dumped,
     gemini_array,
@@ -41,7 +43,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize(("body", "kind", "adapter", "kinds"), ANSWERS.values(), ids=ANSWERS)
 def test_an_answer_is_known_by_its_shape(body, kind, adapter, kinds):
-    reading = reading_of(asked("auto"), body, kind)
+    reading = reading_of(ai_request("auto"), body, kind)
     assert (reading.adapter, reading.fields) == (adapter, kinds)
 
 
@@ -62,5 +64,18 @@ def test_what_tells_a_vendor_is_what_no_other_sends(event, adapter):
 
 
 def test_what_nobody_knows_stays_nobodys():
-    reading = reading_of(asked("auto"), b'{"answer": 42}')
+    reading = reading_of(ai_request("auto"), b'{"answer": 42}')
     assert (reading.adapter, reading.quality) == ("auto", "estimated")
+
+
+def test_no_two_vendors_have_the_same_endpoint():
+    # Fails if one ends like another's: then the order of the vendors would decide.
+    ends = [(end, vendor.name) for vendor in VENDORS.values() for end in vendor.endpoints]
+    assert [pair for pair in ends for other in ends if pair != other and pair[0].endswith(other[0])] == []
+
+
+@pytest.mark.parametrize("vendor", VENDORS.values(), ids=VENDORS)
+def test_a_vendor_is_whole(vendor):
+    assert {*vendor.streams, *vendor.silent} <= {*vendor.endpoints}
+    assert not vendor.model_in_path or re.compile(vendor.model_in_path).groups == 1
+    assert vendor.kinds({}) == {}

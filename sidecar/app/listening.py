@@ -1,0 +1,160 @@
+"""The node's listening sockets. The supervisor owns them; workers accept connections from them.
+
+The sockets stay open when a worker or the supervisor dies: connections wait in the kernel's queue until the next worker
+accepts them, and none is refused. Each worker has its own sockets (SO_REUSEPORT), because the kernel distributes
+connections evenly over sockets. On a shared socket the process that wakes first would accept all that are waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from sidecar.core.errors import SidecarError
+
+if TYPE_CHECKING:
+    from sidecar.config.addresses import Address
+
+BACKLOG = 4096
+LET_GO_SECONDS = 2
+
+
+def bind(listen: Address, workers: int) -> list[list[socket.socket]]:
+    """The sockets of each worker, one per address that `listen` resolves to: bound, and not listening yet.
+
+    SidecarError: another process uses the address, or this host does not have it. With SO_REUSEPORT two nodes would
+    share a port unnoticed, so the address is first bound without it. Workers of a node that was just killed may hold
+    the port a moment longer, so binding is retried for LET_GO_SECONDS.
+    """
+    deadline = time.monotonic() + LET_GO_SECONDS
+    while True:
+        try:
+            return _bind(listen, workers)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise SidecarError(f"listen: {listen} cannot be bound: {error.strerror}") from None
+        time.sleep(0.1)
+
+
+def _bind(listen: Address, workers: int) -> list[list[socket.socket]]:
+    infos: list[Any] = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    port = listen.port
+    by_worker: list[list[socket.socket]] = [[] for _ in range(workers)]
+    try:
+        for family, address in dict.fromkeys((family, address) for family, _, _, _, address in infos):
+            with _bound(family, address, port, shared=False) as exclusive:  # fails if another process has the port
+                port = exclusive.getsockname()[1]
+            for sockets in by_worker:
+                sockets.append(_bound(family, address, port, shared=True))
+    except OSError:
+        for each in [each for sockets in by_worker for each in sockets]:
+            each.close()
+        raise
+    return by_worker
+
+
+def _bound(family: int, address: tuple[Any, ...], port: int, *, shared: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((address[0], port, *address[2:]))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class Listeners:
+    """The accepting side of one worker. `own` are its sockets, `others` those of the other workers.
+
+    `cover` accepts from other workers' sockets while their worker does not. `client` makes the protocol of a
+    connection; `handshake` returns the TLS arguments of `create_server`.
+    """
+
+    def __init__(
+        self,
+        own: Sequence[int],
+        others: Sequence[int],
+        client: Callable[[], asyncio.Protocol],
+        handshake: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._own = own
+        self._others = others
+        self._client = client
+        self._handshake = handshake
+        self._open: dict[int, tuple[socket.socket, asyncio.Server]] = {}
+        self._covering: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def open(self) -> str:
+        """Accept from our own sockets. Returns the "host:port" of the first."""
+        for fd in self._own:
+            await self._serve(fd)
+        host, port = self._open[self._own[0]][0].getsockname()[:2]
+        return f"{host}:{port}"
+
+    def cover(self, fds: Iterable[int], *, on: bool) -> None:
+        """Start or stop accepting from these sockets of another worker. Connections that wait there stay."""
+        for fd in fds:
+            if on:
+                task = asyncio.get_running_loop().create_task(self._serve(fd), name="cover")
+                self._covering.add(task)
+                task.add_done_callback(self._covering.discard)
+            elif fd in self._open:
+                sock, server = self._open.pop(fd)
+                server.close()
+                sock.close()
+
+    def close(self, *, for_good: bool) -> list[asyncio.Task[object]]:
+        """Stop accepting. `for_good`: no worker serves this port after us.
+
+        If so, the connections in the kernel's queue are accepted, since their clients are connected, and the sockets
+        are shut down in every process, so that later connections are refused. Else they wait for the next worker.
+        Returns the tasks that set up the accepted connections.
+        """
+        self._closed = True
+        loop = asyncio.get_running_loop()
+        waiting: list[socket.socket] = []
+        for sock, server in self._open.values():
+            if for_good:
+                waiting += shut(sock)
+            server.close()
+            sock.close()
+        self._open.clear()
+        for fd in self._others if for_good else ():
+            os.close(fd)  # an orphan must not hold the port of a worker that is gone
+        tls = self._handshake()
+        return [loop.create_task(loop.connect_accepted_socket(self._client, each, **tls)) for each in waiting]
+
+    async def _serve(self, fd: int) -> None:
+        if self._closed or fd in self._open:
+            return
+        sock = socket.socket(fileno=os.dup(fd))
+        sock.setblocking(False)
+        server = await asyncio.get_running_loop().create_server(
+            self._client, sock=sock.dup(), backlog=BACKLOG, **self._handshake()
+        )
+        self._open[fd] = sock, server
+
+
+def shut(sock: socket.socket) -> list[socket.socket]:
+    """Refuse new connections in every process that holds this socket. Returns those of its queue, accepted."""
+    accepted: list[socket.socket] = []
+    sock.listen(0)  # new connections do not enter the queue: their clients retry, and are refused
+    with suppress(BlockingIOError):
+        while True:
+            accepted.append(sock.accept()[0])
+            accepted[-1].setblocking(False)
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    return accepted

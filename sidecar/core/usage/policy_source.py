@@ -1,0 +1,39 @@
+"""The source of a compiled policy: the values that its documents define.
+
+They can be sent to another process and compile to the same policy there, so one process reads and validates the
+documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from sidecar.core.policy import Plan, Policy, Route
+from sidecar.core.usage.exclusions import Exclusion
+from sidecar.core.usage.meters import meter_for
+from sidecar.core.usage.rules import MeterRule
+
+
+class PolicySource(NamedTuple):
+    """All parts of a policy, as in `Policy`; `rules` are its meters by id, `customers` plans of single customers."""
+
+    version: str
+    routes: tuple[Route, ...]
+    plans: tuple[Plan, ...]
+    rules: Mapping[str, MeterRule]
+    exclusions: tuple[Exclusion, ...]
+    customers: Mapping[str, Plan]
+
+    def policy(self) -> Policy:
+        """Compile the policy that the data path reads."""
+        return Policy(
+            self.version,
+            self.routes,
+            self.plans,
+            lambda route: [
+                meter for rule in self.rules.values() if (meter := meter_for(rule, route.id, route.usage)) is not None
+            ],
+            exclusions=self.exclusions,
+            customers=self.customers,
+        )

@@ -1,0 +1,93 @@
+"""The state shared by all client connections of one worker: limits, timeouts, the drain, the check of deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple
+
+from sidecar.core.http.problem import Problem
+from sidecar.core.http.request import HeadLimits, Request
+from sidecar.edge.http1.downstream import Downstream
+from sidecar.ports import Client, Exchange
+
+
+class Timeouts(NamedTuple):
+    """Seconds, and bytes per second. `stalled_s`: a client that reads nothing of its answer for so long is cut off."""
+
+    head_s: float = 10.0
+    idle_s: float = 60.0
+    body_grace_s: float = 10.0
+    body_min_bytes_per_s: int = 100
+    stalled_s: float = 60.0
+
+
+class Listener:
+    """The connections of one worker. `serve(request, client)` creates the exchange of a request.
+
+    `pseudonym` is this node's name in Via (RFC 9110 §7.6.3). `refused(problem)` is called for each refused head.
+    """
+
+    def __init__(
+        self,
+        serve: Callable[[Request, Client], Exchange],
+        *,
+        limits: HeadLimits | None = None,
+        timeouts: Timeouts | None = None,
+        max_body_bytes: int = 1 << 40,
+        pseudonym: bytes = b"sidecar",
+        refused: Callable[[Problem], None] = lambda _problem: None,
+    ) -> None:
+        self.serve = serve
+        self.connections: set[Downstream] = set()
+        self.limits = limits or HeadLimits()
+        self.timeouts = timeouts or Timeouts()
+        self.max_body_bytes = max_body_bytes
+        self.via = b"1.1 " + pseudonym
+        self.refused = refused
+        self.now = 0.0
+        self.draining = False
+        self.empty = asyncio.Event()
+        self.empty.set()
+
+    def __call__(self) -> Downstream:
+        return Downstream(self)
+
+    @property
+    def limits(self) -> HeadLimits:
+        """The bounds of a head. A change makes every connection parse its cached head again."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: HeadLimits) -> None:
+        self._limits = limits
+        for connection in self.connections:
+            connection.forget_head()
+
+    def check_deadlines(self, now: float) -> None:
+        """Check all connections. Call it a few times a second; there is no timer per request."""
+        self.now = now
+        for connection in list(self.connections):
+            if now > connection.deadline:
+                connection.end_overdue(now)
+            elif now > connection.forget_at:
+                connection.forget_head()
+
+    def exchanges(self) -> list[Exchange]:
+        """The exchanges in progress."""
+        return [each._exchange for each in self.connections if each._exchange is not None]
+
+    def drain(self) -> None:
+        """Close idle connections soon, and busy ones after their answer."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.on_drain()
+
+    async def gone(self) -> None:
+        """Wait until every connection is closed, and its written bytes are sent."""
+        await self.empty.wait()
+
+    def abort(self) -> None:
+        """Close all connections immediately: the drain's deadline has passed."""
+        for connection in list(self.connections):
+            connection.on_abort()

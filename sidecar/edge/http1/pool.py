@@ -1,0 +1,290 @@
+"""The addresses of one named upstream: pooled connections, passive ejection, one safe retry.
+
+An address is ejected for some seconds if it fails to connect, or closes without an answer, several times in a row. If
+all addresses are ejected, all are used again, since an attempt is better than a certain 502. A request is retried once
+at most, and only if the upstream cannot have acted on the first attempt, or if the method is idempotent and its body is
+still buffered (RFC 9110 §9.2.2).
+
+A connection is always in exactly one of an address's collections: `connecting` (from the decision to open it), `busy`,
+`idle` or `closing`, which it leaves when the loop reports it as lost. The number of connections is the length of these
+collections, so it cannot become wrong. `closing` does not count against `pool.size`: such a connection ends in the next
+iteration of the loop, or is a tunnel whose last bytes are being sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final, NamedTuple, cast
+from urllib.parse import urlsplit
+
+from sidecar.core.errors import Retry, UpstreamError, UpstreamReason
+from sidecar.core.http.forward import UpstreamHead
+from sidecar.core.http.response import ResponseHead
+from sidecar.edge.http1.upstream import CLOSED, Owner, UpstreamLeg
+from sidecar.ports import Caller
+
+IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+FAILURES_TO_EJECT: Final = 3
+EJECTED_S: Final = 5.0
+EJECTED_MAX_S: Final = 60.0
+CLOSING_S: Final = 30.0  # for the last bytes of a tunnel whose upstream does not read
+# This node lacks descriptors or memory: not a failure of the address, and other addresses would fail too.
+_OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class PoolLimits(NamedTuple):
+    """Seconds, and connections per address."""
+
+    connect_s: float = 3.0
+    first_byte_s: float = 60.0
+    between_bytes_s: float = 60.0
+    total_s: float = 3600.0
+    idle_s: float = 4.0  # shorter than the keep-alive of servers: Node.js closes after 5 s
+    connections: int = 1024
+
+
+class Address:
+    """One server of the upstream: its address, connections and recent failures. ValueError: the URL is invalid."""
+
+    __slots__ = (
+        "busy", "closing", "connecting", "ejected_until", "ejections", "failures", "host", "idle", "port", "tls", "url",
+    )  # fmt: skip
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"}:
+            raise ValueError(f"{url!r} is not http://host:port or https://host:port")
+        self.url = url
+        self.tls = parts.scheme == "https"
+        self.host = parts.hostname
+        self.port = parts.port or (443 if self.tls else 80)
+        self.connecting: dict[Caller, asyncio.Task[None]] = {}
+        self.busy: set[UpstreamLeg] = set()
+        self.idle: list[UpstreamLeg] = []  # the most recently used last
+        self.closing: set[UpstreamLeg] = set()
+        self.failures = 0
+        self.ejections = 0
+        self.ejected_until = 0.0
+
+    @property
+    def used(self) -> int:
+        """Connections that count against `pool.size`."""
+        return len(self.connecting) + len(self.busy) + len(self.idle)
+
+
+class Pool(Owner):
+    """`ports.Upstream` over TCP or TLS. `make_leg(pool, address)` builds the protocol of one connection."""
+
+    def __init__(
+        self,
+        name: str,
+        urls: list[str],
+        make_leg: Callable[[Pool, Address], UpstreamLeg],
+        *,
+        limits: PoolLimits | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.name = name
+        self.limits = limits or PoolLimits()
+        self.first_byte_s = self.limits.first_byte_s
+        self.between_bytes_s = self.limits.between_bytes_s
+        self.total_s = self.limits.total_s
+        self.now = 0.0
+        self.heads: dict[bytes, ResponseHead] = {}
+        self.attempts = self.retries = self.ejections = 0
+        self._addresses = [Address(url) for url in urls]
+        self._make_leg = make_leg
+        self.tls = tls
+        self._turn = 0
+
+    @property
+    def connections(self) -> int:
+        """The number of connections to all addresses: opening, busy, idle or closing."""
+        return sum(address.used + len(address.closing) for address in self._addresses)
+
+    @property
+    def idle_connections(self) -> int:
+        """The number of idle connections."""
+        return sum(len(address.idle) for address in self._addresses)
+
+    # Called by the gateway.
+
+    def send(self, head: UpstreamHead, caller: Caller) -> None:
+        """Send the request on an idle connection, or open a new one."""
+        self._send(self._pick(), head, caller, attempt=1)
+
+    def forget(self, caller: Caller) -> None:
+        """The caller has ended before it got a connection."""
+        for address in self._addresses:
+            task = address.connecting.pop(caller, None)
+            if task is not None:
+                task.cancel()
+
+    def _send(self, address: Address, head: UpstreamHead, caller: Caller, *, attempt: int) -> None:
+        self.attempts += 1
+        idle = address.idle
+        while idle:
+            leg = idle.pop()  # the most recently used, so that the others can time out
+            if not leg.closed and not leg.transport.is_closing():
+                address.busy.add(leg)
+                leg.start(head, caller, attempt)
+                return
+            self._close(address, leg)  # the upstream has closed it; the loop reports that in its next iteration
+        if address.used >= self.limits.connections:
+            detail = f"upstream {self.name!r} has all of its {address.used} connections in use; see `pool.size`"
+            caller.on_upstream_failed(UpstreamError(UpstreamReason.SATURATED, detail))
+            return
+        task = asyncio.get_running_loop().create_task(self._connect(address, head, caller, attempt))
+        address.connecting[caller] = task
+
+    def _pick(self, avoid: Address | None = None) -> Address:
+        """The next address in turn that is not ejected; `avoid`, which has just failed, only if there is no other."""
+        addresses = self._addresses
+        count = len(addresses)
+        self._turn = (self._turn + 1) % count
+        for step in range(count):
+            address = addresses[(self._turn + step) % count]
+            if address is not avoid and address.ejected_until <= self.now:
+                return address
+        return addresses[self._turn if addresses[self._turn] is not avoid else (self._turn + 1) % count]
+
+    async def _connect(self, address: Address, head: UpstreamHead, caller: Caller, attempt: int) -> None:
+        """Open a connection for `caller`. The task is in `connecting`; `forget` and `aclose` cancel it."""
+        try:
+            async with asyncio.timeout(self.limits.connect_s):
+                _, made = await asyncio.get_running_loop().create_connection(
+                    lambda: cast("asyncio.BaseProtocol", self._make_leg(self, address)),
+                    address.host,
+                    address.port,
+                    ssl=self.tls if address.tls else None,
+                    server_hostname=address.host if address.tls else None,
+                )
+        except Exception as error:  # noqa: BLE001 - also a host name that IDNA refuses; the caller needs an answer
+            address.connecting.pop(caller, None)
+            self._not_connected(address, head, caller, error, attempt)
+            return
+        address.connecting.pop(caller, None)
+        leg = cast("UpstreamLeg", made)
+        if leg.closed or leg.transport.is_closing():  # accepted and closed already, which is not reported again
+            self._close(address, leg)
+            self._blame(address)
+            gone = UpstreamError(UpstreamReason.DROPPED, CLOSED)
+            self._again_or_fail(address, head, caller, gone, attempt)
+            return
+        address.busy.add(leg)
+        leg.start(head, caller, attempt)
+
+    def _not_connected(
+        self, address: Address, head: UpstreamHead, caller: Caller, error: Exception, attempt: int
+    ) -> None:
+        failure = self._unreachable(error)
+        if failure.reason is not UpstreamReason.SATURATED:
+            self._blame(address)
+        self._again_or_fail(address, head, caller, failure, attempt)
+
+    def _unreachable(self, error: Exception) -> UpstreamError:
+        if isinstance(error, OSError) and error.errno in _OURS:
+            detail = f"this node cannot open a connection to upstream {self.name!r} ({error.strerror})"
+            return UpstreamError(UpstreamReason.SATURATED, detail)
+        if isinstance(error, TimeoutError):
+            detail = f"upstream {self.name!r} did not accept a connection in `timeouts.connect`"
+            return UpstreamError(UpstreamReason.CONNECT_TIMEOUT, detail)
+        if isinstance(error, ssl.SSLCertVerificationError):
+            detail = f"the certificate of upstream {self.name!r} is not trusted ({error.verify_message}); see `tls.ca`"
+        elif isinstance(error, ssl.SSLError):
+            detail = f"upstream {self.name!r} could not agree with us on TLS ({error.reason})"
+        elif isinstance(error, socket.gaierror):
+            detail = f"the host of upstream {self.name!r} is unknown ({error.strerror})"
+        elif isinstance(error, OSError):
+            detail = f"upstream {self.name!r} refused the connection"
+        else:
+            detail = f"upstream {self.name!r} cannot be connected to ({error})"
+        return UpstreamError(UpstreamReason.REFUSED, detail)
+
+    # Called by connections.
+
+    def release(self, leg: UpstreamLeg, *, reusable: bool) -> None:
+        address: Address = leg.address
+        address.busy.discard(leg)
+        if reusable:
+            address.failures = address.ejections = 0
+            leg.idle_since = self.now
+            address.idle.append(leg)
+        else:
+            if leg in address.idle:
+                address.idle.remove(leg)
+            self._close(address, leg)
+
+    def remove(self, leg: UpstreamLeg) -> None:
+        address: Address = leg.address
+        address.busy.discard(leg)
+        address.closing.discard(leg)
+        if leg in address.idle:
+            address.idle.remove(leg)
+
+    def _close(self, address: Address, leg: UpstreamLeg) -> None:
+        """Count the connection as closing, by either side, until the loop reports it as lost."""
+        if not leg.lost:
+            leg.idle_since = self.now
+            address.closing.add(leg)
+
+    def lost(self, leg: UpstreamLeg, caller: Caller, error: UpstreamError, *, untouched: bool) -> None:
+        stale = untouched and leg.served > 1 and error.reason.retry is Retry.IDEMPOTENT
+        if untouched and not stale:  # closing an idle connection is not a failure
+            self._blame(leg.address)
+        if stale and leg.attempt == 1 and leg.head.method in IDEMPOTENT and caller.replayable():
+            for idle in list(leg.address.idle):  # they may be closed too, and the retry needs a new connection
+                idle.cancel()
+            self.retries += 1
+            caller.on_retry()
+            self._send(leg.address, leg.head, caller, attempt=2)
+        else:
+            caller.on_upstream_failed(error)
+
+    def _again_or_fail(
+        self, failed: Address, head: UpstreamHead, caller: Caller, error: UpstreamError, attempt: int
+    ) -> None:
+        if attempt > 1 or error.reason.retry is not Retry.ALWAYS:
+            caller.on_upstream_failed(error)
+            return
+        self.retries += 1
+        self._send(self._pick(avoid=failed), head, caller, attempt=attempt + 1)
+
+    def _blame(self, address: Address) -> None:
+        address.failures += 1
+        if address.failures >= FAILURES_TO_EJECT:
+            address.failures = 0
+            address.ejections += 1
+            self.ejections += 1
+            address.ejected_until = self.now + min(EJECTED_S * address.ejections, EJECTED_MAX_S)
+
+    # Time and end.
+
+    def check_deadlines(self, now: float) -> None:
+        """End busy connections past their deadline, and close idle ones before the server does."""
+        self.now = now
+        for address in self._addresses:
+            for leg in list(address.busy):
+                leg.check_deadline(now)
+            while address.idle and now - address.idle[0].idle_since > self.limits.idle_s:
+                address.idle[0].cancel()
+            for leg in list(address.closing):
+                if now - leg.idle_since > CLOSING_S:
+                    leg.transport.abort()
+
+    async def aclose(self) -> None:
+        """Close every connection. Call it when no exchange is open, since callers are not notified."""
+        for address in self._addresses:
+            tasks = list(address.connecting.values())
+            address.connecting.clear()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for leg in [*address.busy, *address.idle]:
+                leg.cancel()
+            for leg in list(address.closing):
+                leg.transport.abort()

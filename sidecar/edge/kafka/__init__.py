@@ -1,0 +1,1 @@
+"""Kafka: the sink of records, its topics, and the reader of both."""

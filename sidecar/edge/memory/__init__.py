@@ -1,0 +1,1 @@
+"""Counters, alerts, retries and wallets in the memory of a single node, and the file of their state."""

@@ -1,0 +1,1 @@
+"""Redis: connections, counters, keys, wallets, retries, alerts and the scripts that they run."""

@@ -1,0 +1,72 @@
+"""How to reach a Redis (server, Sentinel's master or cluster), and redis-py's clients and options made from that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Client = Redis | RedisCluster
+
+
+class Endpoint(Protocol):
+    """A Redis: `mode` is single, sentinel or cluster; `hosts` the servers, or the sentinels that know `service`.
+
+    `ssl` are redis-py's own `ssl_…` arguments, used only with `tls`.
+    """
+
+    @property
+    def mode(self) -> str: ...
+    @property
+    def tls(self) -> bool: ...
+    @property
+    def hosts(self) -> Sequence[tuple[str, int]]: ...
+    @property
+    def db(self) -> int: ...
+    @property
+    def username(self) -> str | None: ...
+    @property
+    def password(self) -> str | None: ...
+    @property
+    def service(self) -> str: ...
+    @property
+    def ssl(self) -> Sequence[tuple[str, Any]]: ...
+
+
+def login(endpoint: Endpoint) -> dict[str, Any]:
+    """redis-py's arguments for the user of the data servers; sentinels are asked without one."""
+    return {"username": endpoint.username, "password": endpoint.password}
+
+
+def bounded(timeout_s: float) -> dict[str, Any]:
+    """redis-py's arguments for one attempt without retries, and for its timeouts."""
+    return {"retry": Retry(NoBackoff(), 0), "socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+
+
+def connect(endpoint: Endpoint, timeout_s: float) -> Client:
+    """A redis-py client with its retries off. It connects on first use."""
+    options = bounded(timeout_s) | ({"ssl": True, **dict(endpoint.ssl)} if endpoint.tls else {})
+    user = login(endpoint)
+    if endpoint.mode == "cluster":
+        return RedisCluster(startup_nodes=[ClusterNode(*host) for host in endpoint.hosts], **user, **options)
+    if endpoint.mode == "sentinel":
+        make: Any = Sentinel  # untyped in redis-py
+        sentinel = make(list(endpoint.hosts), sentinel_kwargs=options, db=endpoint.db, **user, **options)
+        master: Redis = sentinel.master_for(endpoint.service)
+        return master
+    host, port = endpoint.hosts[0]
+    return Redis(host=host, port=port, db=endpoint.db, **user, **options)
+
+
+async def disconnect(client: Client) -> None:
+    """Close all that `connect` opened; a client of Sentinel's master leaves the sentinels' own connections open."""
+    await client.aclose()
+    manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    for sentinel in manager.sentinels if manager is not None else ():
+        await sentinel.aclose()

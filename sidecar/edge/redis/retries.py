@@ -1,0 +1,72 @@
+"""Which attempt was the first, on Redis: one key per customer and Idempotency-Key, set by whoever comes first.
+
+Nothing of a header is stored, only its digest. One command a question, never sent twice; a store that is known to be
+away is not asked at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from hiredis import pack_command
+
+from sidecar.core.errors import StoreError
+from sidecar.core.limits import account_stem, escaped
+
+if TYPE_CHECKING:
+    from sidecar.core.identity import Identity
+    from sidecar.ports import Commands
+
+Done = Callable[[bool | StoreError], None]
+
+# `SET … NX GET` would do, but Redis 6 takes only one of the two.
+_FIRST = """
+local held = redis.call('GET', KEYS[1])
+if held then return held == ARGV[1] and 1 or 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+_FORGET = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+_AWAY = StoreError("redis: not asked for the first attempt, it has just failed several times in a row")
+
+
+class RedisRetries:
+    """`ports.Retries` on Redis. `is_away()`: the store has just failed, and nobody is to wait for it."""
+
+    def __init__(self, commands: Commands, is_away: Callable[[], bool]) -> None:
+        self._send = commands.send
+        self._is_away = is_away
+
+    def first(self, identity: Identity, key: bytes, window_us: int, id: bytes, done: Done) -> None:
+        if self._is_away():
+            return done(_AWAY)
+        name = retry_key(identity, key)
+        packed = _packed("EVAL", _FIRST, 1, name, id, -(-window_us // 1000))
+        return self._send(name, packed, partial(_answered, done))
+
+    def forget(self, identity: Identity, key: bytes, id: bytes) -> None:
+        if not self._is_away():
+            name = retry_key(identity, key)
+            self._send(name, _packed("EVAL", _FORGET, 1, name, id), _nobody_waits)
+
+
+def retry_key(identity: Identity, key: bytes) -> str:
+    """The key of the first attempt."""
+    customer, digest = escaped(identity.customer), sha256(key).hexdigest().upper()
+    return f"{account_stem(identity.account)}:retry:{customer}:{digest}"
+
+
+def _answered(done: Done, reply: Any) -> None:
+    done(reply if type(reply) is StoreError else reply == 1)
+
+
+def _nobody_waits(_reply: Any) -> None:
+    """A key that was not forgotten goes with its window: until then a retry costs nothing."""
+
+
+def _packed(*words: str | bytes | int) -> bytes:
+    packed: bytes = pack_command(words)  # type: ignore[arg-type] # its stub knows commands of one word only
+    return packed

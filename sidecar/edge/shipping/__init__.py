@@ -1,0 +1,1 @@
+"""Carries the records of the journals to a sink; the sink that writes files."""

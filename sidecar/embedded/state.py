@@ -1,0 +1,121 @@
+"""The stores of a node without Redis: counters, wallets, first attempts and written alerts, as rows and notes.
+
+A row is an entry of a store at an instant; a note is a change without a record of its own, written to the journal.
+`saver` writes rows, and `replay` reads them back with all entries of the journal after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from sidecar.core.decision.saved import Row, writes_of
+from sidecar.core.limits import current_key
+from sidecar.core.price.book import Change, WalletSnapshot
+from sidecar.core.price.wallet import Grant, Wallet
+from sidecar.edge.memory.alerts import MemoryAlerts
+from sidecar.edge.memory.counters import MemoryCounters
+from sidecar.edge.memory.retries import MemoryRetries
+from sidecar.edge.memory.wallet import MemoryWallet
+
+if TYPE_CHECKING:
+    from sidecar.ports import Clock
+
+    Then = Callable[[bool], None]
+    Note = Callable[[bytes, Then], None]
+    Json = dict[str, Any]
+
+_NOTHING = Wallet()
+
+
+class EmbeddedState:
+    """The stores of a node without Redis. `note` writes a note to the journal, and is called back once it is there."""
+
+    def __init__(self, clock: Clock, note: Note) -> None:
+        self._clock = clock
+        self._note = note
+        self.counters = MemoryCounters(clock)
+        self.retries = MemoryRetries(clock, self._note_retry)
+        self.alerts = MemoryAlerts(clock, self._topped, self._note_alert)
+
+    # As rows.
+
+    def rows_beside(self) -> Iterator[Row]:
+        """The rows of the other stores."""
+        for digest, id_, until_us in self.retries.held():
+            yield ["retry", digest.hex(), until_us, id_.decode()]
+        for counter, percents in self.alerts.written():
+            yield ["alert", counter, 0, percents]
+
+    def restore(self, row: Row, now_us: int) -> None:
+        """Restore the entry of a row."""
+        kind, key, expire_us, *values = row
+        if kind == "retry":
+            self.retries.restore(bytes.fromhex(key), values[0].encode(), expire_us)
+        elif kind == "alert":
+            self.alerts.restore(current_key(key), values[0])
+        else:
+            self.counters.store(current_key(key), writes_of(row), now_us)
+
+    # As notes.
+
+    def replay(self, note: Json) -> bytes:
+        """Apply a note; returns the id of the exchange whose first attempt it was, else b""."""
+        if "retry" in note:
+            digest, id_, until_us = note["retry"]
+            self.retries.restore(bytes.fromhex(digest), id_.encode(), until_us)
+            return str(id_).encode()
+        if "alert" in note:
+            counter, percent = note["alert"]
+            self.alerts.restore(current_key(counter), [percent])
+        elif "wallet" in note:
+            self._change(note["wallet"])
+        return b""
+
+    def change(self, request: Json, then: Callable[[Change | bool], None], failed: Callable[[], None]) -> None:
+        """Change a wallet, and call `then` with what was done once that is in the journal; `failed`: it is not."""
+        dated = request | {"now_us": self._clock.now_us()}
+        done = self._change(dated)
+        self._note(orjson.dumps({"wallet": dated}, default=tuple), lambda written: then(done) if written else failed())
+
+    def read(self, request: Json) -> WalletSnapshot:
+        """A wallet with its last postings."""
+        return self._wallet(request).read(request["postings"], self._clock.now_us())
+
+    def _change(self, request: Json) -> Change | bool:
+        wallet, now_us = self._wallet(request), request["now_us"]
+        match request["do"]:
+            case "grant":
+                return wallet.grant(Grant(*request["grant"]), now_us)
+            case "void":
+                return wallet.void(request["grant"], now_us)
+            case "sweep":
+                return wallet.expire_grants(now_us)
+            case "replace":
+                return wallet.replace(request["last"], wallet_of(request["wallet"]), now_us)
+        raise ValueError(f"{request['do']!r} is not a change of a wallet")
+
+    def _wallet(self, request: Json) -> MemoryWallet:
+        return MemoryWallet(self.counters.state, self.counters.store, request["customer"], request["unit"])
+
+    def _topped(self, key: str) -> tuple[int, int, str]:
+        wallet: Wallet = self.counters.state.get(key, _NOTHING)
+        return wallet.topped
+
+    def _note_retry(self, digest: bytes, id_: bytes, until_us: int) -> None:
+        self._note(orjson.dumps({"retry": [digest.hex(), id_.decode(), until_us]}), _noted)
+
+    def _note_alert(self, counter: str, percent: int) -> None:
+        self._note(orjson.dumps({"alert": [counter, percent]}), _noted)
+
+
+def wallet_of(values: Iterable[Any]) -> Wallet:
+    """A wallet from its fields as JSON has them."""
+    grants, debt, carried, (made_us, amount, grant) = values
+    return Wallet(tuple(Grant(*each) for each in grants), debt, carried, (made_us, amount, grant))
+
+
+def _noted(_written: bool) -> None:
+    """Nobody waits for it."""

@@ -1,0 +1,86 @@
+"""The route and the credential of a request's head under the current policy, or the refusal.
+
+Nothing here waits and nothing here decides on usage.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.core.http.forward import UpstreamHead, trace
+from sidecar.core.http.problem import BAD_KEY, LOOP, NO_KEY, NO_ROUTE, Problem, too_large
+from sidecar.core.http.request import Request
+from sidecar.core.identity import Identity, Source, digest, has_valid_checksum
+from sidecar.core.limits import Checks
+from sidecar.core.policy import NOWHERE, Route, Terms
+from sidecar.core.record import RecordTemplates
+from sidecar.core.stripping import strip_keys
+
+if TYPE_CHECKING:
+    from sidecar.gateway.context import WorkerContext
+
+
+class RoutedRequest:
+    """One head under one policy: made once, and kept with the head (`Request.prepared`) for when it is sent again.
+
+    `refusal` is the answer where it goes no further. `digest` is b"" for a caller without credential, who may pass.
+    `identity`, `terms`, `checks` and `templates` are those of the last exchange with this head, `upstream_head` the one
+    that goes up. `is_inspected`: bodies are read, or it may be a retry (inspection.py). `retry_key` is the part of a
+    head that a retry repeats, b"" where there are no retries; the body has to be the same as well.
+    """
+
+    __slots__ = (
+        "checks", "digest", "identity", "is_inspected", "policy", "refusal", "retry_key", "route", "source", "terms",
+        "templates", "traceparent", "upstream_head",
+    )  # fmt: skip
+
+    def __init__(self, context: WorkerContext, request: Request) -> None:
+        self.policy = context.policies.policy
+        self.identity: Identity | None = None
+        self.terms: Terms | None = None
+        self.checks: Checks | None = None
+        self.templates: RecordTemplates | None = None
+        self.source: Source | None = None
+        self.digest = b""
+        self.upstream_head: UpstreamHead | None = None
+        self.traceparent = ""
+        route = self.policy.match(request.method, request.path)
+        self.route: Route = route if route is not None else NOWHERE
+        self.refusal = NO_ROUTE if route is None else self._refusal(context, request)
+        self.retry_key = self._retry_key(request) if self.policy.exclusions and route is not None else b""
+        self.is_inspected = bool(self.route.reads or self.retry_key)
+
+    def _retry_key(self, request: Request) -> bytes:
+        """A key says "the same again" of one method and target (draft-ietf-httpapi-idempotency-key-header-07 §2.2).
+
+        The credential is not a part of it: a caller with a new one may still try again.
+        """
+        named = request.fields.get(b"idempotency-key")
+        terms = self.policy.terms("", self.route)  # exclusions are the same for every plan
+        if not named or terms is None or not terms.retries_us:
+            return b""
+        query = strip_keys(request, self.source, self.route.sources, _nobody).query
+        return b"%b %b?%b %b" % (request.method.encode(), request.path.encode(), query.encode(), named)
+
+    def _refusal(self, context: WorkerContext, request: Request) -> Problem | None:
+        route = self.route
+        if b"via" in request.fields and context.heads.is_loop(request):
+            return LOOP
+        if route.max_body_bytes and request.length > route.max_body_bytes:
+            return too_large(route.max_body_bytes)
+        if b"traceparent" in request.fields:
+            self.traceparent = trace(request)
+        for source in route.sources:
+            credential = source.read(source, request)
+            if isinstance(credential, bytes):
+                self.source = source
+                self.digest = digest(credential, context.options.pepper)
+                return BAD_KEY if has_valid_checksum(credential) is False else None
+            if credential is not None:
+                return credential
+        return None if route.unattributed == "allow" else NO_KEY
+
+
+def _nobody(_credential: bytes) -> bool:
+    """The keys of others must not change whether a request is a retry."""
+    return False

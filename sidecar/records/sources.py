@@ -1,0 +1,199 @@
+"""Reads records back from a journal, a file or a topic. Nothing is changed, and no node has to run.
+
+Records of a topic or a file are committed. A journal has those on this disk: shipped segments are removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from heapq import nlargest
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO, Any, NamedTuple
+
+import jsonschema_rs
+import orjson
+
+from sidecar.core.errors import SinkError
+from sidecar.core.record import record_schema
+from sidecar.edge.journal.reader import JournalFolder, JournalReader
+from sidecar.edge.kafka.records import read_last, read_topic
+from sidecar.records.verify import Report, Verifier
+
+POLL_SECONDS = 0.2
+BATCH_BYTES = 1 << 20
+END_BYTES = 64 << 20
+_TIME = b'"time":"'
+
+More = Callable[[], Iterator[bytes]]
+Bodies = AsyncIterator[bytes]
+
+
+class RecordSource(NamedTuple):
+    """Where to read: exactly one of journal, file and topic is set. `stream` is "records" or "denials".
+
+    `connection` are the parameters of aiokafka's clients, for a topic.
+    """
+
+    stream: str
+    journal: Path | None = None
+    file: Path | None = None
+    topic: str = ""
+    connection: Mapping[str, Any] = MappingProxyType({})
+
+    def __str__(self) -> str:
+        return f"topic {self.topic}" if self.topic else str(self.journal or self.file)
+
+
+class Begin(NamedTuple):
+    """Where reading goes on: offsets by partition of a topic, or what reads a file or a journal further."""
+
+    offsets: Mapping[int, int] | None = None
+    more: More | None = None
+
+
+async def bodies(source: RecordSource, *, begin: Begin | None = None, follow: bool = False) -> Bodies:
+    """The records (JSON) at `source`, one after the other; `follow`: then all that come, for ever.
+
+    `begin`: where `latest` ended. Memory is bounded, whatever there is to read.
+    """
+    if source.topic:
+        after = begin.offsets if begin else None
+        async for message in read_topic(source.connection, source.topic, after, follow=follow):
+            yield message.value
+        return
+    more = begin.more if begin and begin.more else _more(source)
+    for body in more():
+        yield body
+    while follow:
+        await asyncio.sleep(POLL_SECONDS)
+        for body in more():
+            yield body
+
+
+async def latest(source: RecordSource, number: int, *, may_be_missing: bool = False) -> tuple[list[bytes], Begin]:
+    """The last `number` records at `source` by their time, oldest first, and where what comes later begins.
+
+    Of a file its last 64 MiB are looked at: a journal that was shipped late may have older records before them.
+    `may_be_missing`: a file that does not exist yet has no records. SinkError: otherwise it cannot be read.
+    """
+    if source.topic:
+        messages, offsets = await read_last(source.connection, source.topic, number)
+        return _last_by_time((message.value for message in messages), number), Begin(offsets=offsets)
+    more = _more(source, only_end=True, may_be_missing=may_be_missing)
+    return _last_by_time(more(), number), Begin(more=more)
+
+
+def _last_by_time(records: Iterable[bytes], number: int) -> list[bytes]:
+    keyed = ((_time_of(body), place, body) for place, body in enumerate(records))
+    return [body for _, _, body in sorted(nlargest(number, keyed))]
+
+
+def _time_of(body: bytes) -> bytes:
+    """Its time: of one length and one zone, so it sorts as text. Our writer puts no space after a colon."""
+    start = body.find(_TIME)
+    return body[start + len(_TIME) : body.find(b'"', start + len(_TIME))] if start >= 0 else b""
+
+
+def _more(source: RecordSource, *, only_end: bool = False, may_be_missing: bool = False) -> More:
+    """Each call of what is returned gives what is new at `source`."""
+    if source.journal is not None:
+        return _journal(source.journal, source.stream)
+    assert source.file is not None  # noqa: S101 - see RecordSource
+    return _file(source.file, only_end=only_end, may_be_missing=may_be_missing)
+
+
+def _journal(folder: Path, stream: str) -> More:
+    """Each call gives the new entries of all workers' journals."""
+    if not folder.is_dir():
+        reason = os.strerror(errno.ENOTDIR if folder.exists() else errno.ENOENT)
+        raise SinkError(f"{folder}: cannot be read: {reason}")
+    journals = JournalFolder(folder)
+    readers: dict[str, JournalReader] = {}
+
+    def more() -> Iterator[bytes]:
+        for worker in journals.workers():
+            reader = readers.setdefault(worker, journals.reader(worker, None))
+            while entries := reader.read(BATCH_BYTES):
+                yield from (entry.body for entry in entries if entry.stream == stream and entry.body)
+
+    return more
+
+
+def _file(path: Path, *, only_end: bool, may_be_missing: bool) -> More:
+    """The whole lines that are new. SinkError: it cannot be read, or does not exist and may not be missing."""
+    offset = -1
+
+    def more() -> Iterator[bytes]:
+        nonlocal offset
+        try:
+            file = path.open("rb")
+        except OSError as error:
+            if may_be_missing and isinstance(error, FileNotFoundError):
+                offset = max(offset, 0)
+                return
+            raise SinkError(f"{path}: cannot be read: {error.strerror}") from None
+        with file:
+            if offset < 0:
+                offset = _start_of_end(file) if only_end else 0
+            file.seek(offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                offset += len(line)
+                yield line[:-1]
+
+    return more
+
+
+def _start_of_end(file: IO[bytes]) -> int:
+    """Where the first whole line of the file's last END_BYTES begins."""
+    start = file.seek(0, os.SEEK_END) - END_BYTES
+    if start <= 0:
+        return 0
+    file.seek(start - 1)
+    file.readline()
+    return file.tell()
+
+
+async def verified(source: RecordSource, *, schema: bool, may_begin_late: bool = False) -> Report:
+    """Look at every record at `source`: numbers, copies, totals and, where asked, the schema.
+
+    A journal may begin late: what is shipped is removed. `may_begin_late` says the same of a file or a topic.
+    """
+    verifier = Verifier(schema_check() if schema else None)
+    verifier.report.may_begin_late = may_begin_late or source.journal is not None
+    async for body in bodies(source):
+        verifier.add(body)
+    verifier.close()
+    return verifier.report
+
+
+def schema_check() -> Callable[[dict[str, Any]], str | None]:
+    """A function that gives the fault of a record by the schema of its kind, in one line, or None."""
+    kinds = record_schema()["$defs"]
+    validators = {f"sidecar.{kind}.v1": jsonschema_rs.Draft202012Validator(schema) for kind, schema in kinds.items()}
+
+    def check(record: dict[str, Any]) -> str | None:
+        validator = validators.get(str(record.get("type")))
+        if validator is None:
+            return f"type {record.get('type')!r} is not one of ours"
+        if validator.is_valid(record):
+            return None
+        error = next(validator.iter_errors(record))
+        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
+        return f"${path}: {error.message}"
+
+    return check
+
+
+def is_json(body: bytes) -> bool:
+    """Whether `body` can be shown as JSON."""
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return True

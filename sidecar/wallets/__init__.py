@@ -1,0 +1,1 @@
+"""Operations on wallets: audit one against its ledger, rebuild it, and report what balances pay for."""

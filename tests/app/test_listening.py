@@ -1,0 +1,138 @@
+import asyncio
+import socket
+
+import pytest
+
+from sidecar.app import listening as module
+from sidecar.app.listening import Listeners, bind, shut
+from sidecar.config.addresses import Address
+from sidecar.core.errors import SidecarError
+
+ANY = Address("127.0.0.1", 0)
+
+
+@pytest.fixture
+def sockets():
+    made = []
+    yield made
+    for each in made:
+        each.close()
+
+
+def bound(sockets, workers, listen=ANY):
+    found = bind(listen, workers)
+    sockets += [each for mine in found for each in mine]
+    for each in sockets:
+        each.listen(16)
+    return found
+
+
+def connected(where):
+    client = socket.create_connection(where[:2], timeout=5)
+    client.setblocking(False)
+    return client
+
+
+class Greeter(asyncio.Protocol):
+    def connection_made(self, transport):
+        transport.write(b"hello")
+        transport.close()
+
+
+class Other(Greeter):
+    def connection_made(self, transport):
+        transport.write(b"other")
+        transport.close()
+
+
+async def greeted(client):
+    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 9), 5)
+
+
+def test_workers_share_one_port_also_where_the_system_chooses_it(sockets):
+    mine = bound(sockets, 3)
+    assert len({each.getsockname() for [each] in mine}) == 1
+
+
+def test_a_name_stands_for_all_its_addresses_on_one_port(sockets):
+    for mine in bound(sockets, 2, Address("localhost", 0)):
+        names = [each.getsockname()[0] for each in mine]
+        assert "127.0.0.1" in names
+        assert set(names) <= {"127.0.0.1", "::1"}
+    assert len({each.getsockname()[1] for each in sockets}) == 1
+
+
+def test_a_port_that_another_node_serves_is_refused_in_one_line(sockets, monkeypatch):
+    # Fails if the port is tried with SO_REUSEPORT alone: two nodes would share it.
+    monkeypatch.setattr(module, "LET_GO_SECONDS", 0)
+    [[taken]] = bound(sockets, 1)
+    where = Address(*taken.getsockname())
+    with pytest.raises(SidecarError, match=rf"^listen: {where} cannot be bound: Address already in use$"):
+        bind(where, 2)
+    with pytest.raises(SidecarError, match=r"^listen: 192\.0\.2\.1:80 cannot be bound: "):
+        bind(Address("192.0.2.1", 80), 1)
+
+
+async def test_connections_wait_while_nobody_accepts_and_are_served_then(sockets):
+    [[sock]] = bound(sockets, 1)
+    waiting = connected(sock.getsockname())
+    first = Listeners([sock.fileno()], [], Greeter, dict)
+    assert await first.open() == str(Address(*sock.getsockname()))
+    assert await greeted(waiting) == b"hello"
+    assert first.close(for_good=False) == []
+    waiting.close()
+    waiting = connected(sock.getsockname())
+    second = Listeners([sock.fileno()], [], Greeter, dict)
+    await second.open()
+    assert await greeted(waiting) == b"hello"
+    second.close(for_good=True)
+    waiting.close()
+
+
+async def test_an_end_for_good_serves_whom_the_kernel_let_in_and_refuses_all_later(sockets):
+    # Fails if the sockets are only closed: the supervisor holds them, and connections would wait for nobody.
+    [[sock]] = bound(sockets, 1)
+    listeners = Listeners([sock.fileno()], [], Greeter, dict)
+    await listeners.open()
+    clients = [connected(sock.getsockname()) for _ in range(3)]  # the loop does not turn, so nobody accepts them
+    await asyncio.gather(*listeners.close(for_good=True))
+    assert [await greeted(client) for client in clients] == [b"hello"] * 3
+    for client in clients:
+        client.close()
+    with pytest.raises(ConnectionRefusedError):
+        connected(sock.getsockname())
+
+
+def test_connections_that_wait_in_the_kernel_are_accepted_before_the_port_is_shut(sockets):
+    # Fails if the port is just shut: to these clients, who are connected, that is a reset.
+    [[sock]] = bound(sockets, 1)
+    sock.setblocking(False)
+    clients = [connected(sock.getsockname()) for _ in range(3)]
+    for each in shut(sock):
+        each.sendall(b"in")
+        each.close()
+    assert [client.recv(9) for client in clients] == [b"in"] * 3
+    for client in clients:
+        client.close()
+
+
+# Fails if a covered socket is not accepted from, or still is when its worker is back.
+async def test_a_covered_worker_s_connections_are_accepted_and_left_to_it_again(sockets):
+    own, other = ([each] for [each] in bound(sockets, 2))
+    listeners = Listeners([own[0].fileno()], [], Greeter, dict)
+    await listeners.open()
+    listeners.cover([other[0].fileno()], on=True)
+    for _ in range(20):  # the kernel spreads them over both
+        client = connected(own[0].getsockname())
+        assert await greeted(client) == b"hello"
+        client.close()
+    listeners.cover([other[0].fileno()], on=False)
+    clients = [connected(own[0].getsockname()) for _ in range(20)]
+    await asyncio.sleep(0.1)
+    kept = Listeners([other[0].fileno()], [], Other, dict)
+    await kept.open()
+    assert {await greeted(client) for client in clients} == {b"hello", b"other"}
+    for client in clients:
+        client.close()
+    listeners.close(for_good=True)
+    kept.close(for_good=True)

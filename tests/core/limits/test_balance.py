@@ -1,0 +1,19 @@
+from sidecar.core.limits import KINDS, Limit, check_for
+from tests.core.limits.examples import EXAMPLES, NOW_US, WHO
+
+
+def test_alone_an_empty_wallet_lends_its_part_of_the_offline_allowance():
+    limit = Limit("credit", "balance", 0, unit="usd", period_us=1, offline=10)
+    assert KINDS["balance"].share(limit, 4).amount == 2
+    assert KINDS["balance"].over_admission(limit, 4) == 8
+    assert KINDS["balance"].refuses_alone(limit, 11)
+
+
+def test_who_has_funds_is_not_told_to_buy_more_while_the_wallet_cannot_be_read():
+    assert KINDS["balance"].denial("degraded").status == 503
+    assert KINDS["balance"].denial("exact").status == 402
+
+
+def test_a_hold_that_was_released_is_not_extended():
+    check = check_for(EXAMPLES["balance"], 0, WHO, NOW_US)
+    assert check.kind.extension({}, check, b"id", 9, is_open=True) is None

@@ -1,0 +1,26 @@
+"""The table of what can go wrong upstream: what clients and records have been promised of it."""
+
+import pytest
+
+from sidecar.core.errors import UpstreamReason
+from sidecar.core.usage import billing
+
+
+# Fails if a slug or status of the table changes: clients and consumers of records go by them.
+def test_the_slugs_and_statuses_of_upstream_failures_are_fixed():
+    assert {(reason.slug, reason.status) for reason in UpstreamReason} == {
+        ("upstream-saturated", 503),
+        ("upstream-unreachable", 502),
+        ("upstream-unreachable", 504),
+        ("upstream-closed", 502),
+        ("upstream-truncated", 502),
+        ("upstream-timeout", 504),
+        ("bad-upstream-answer", 502),
+    }
+
+
+# Fails if `_UNBILLED` leaves the table's reasons out.
+@pytest.mark.parametrize("reason", UpstreamReason)
+def test_an_exchange_is_billed_by_its_reasons_column(reason):
+    found = billing("pro", status=200, outcome=reason.outcome)
+    assert found == ((True, "plan:pro") if reason.billable else (False, reason.outcome))
