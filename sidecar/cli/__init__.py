@@ -6,6 +6,7 @@ called, so that `sidecar --help` and the start of child processes do not load th
 
 from __future__ import annotations
 
+import difflib
 import sys
 from importlib import import_module
 
@@ -52,6 +53,15 @@ class Commands(click.Group):
         module, _, name = entry[0].partition(":")
         command: click.Command = getattr(import_module(module), name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of `args`. click suggests similar names of other groups only, whose commands it holds."""
+        near = [] if args[0] in COMMANDS | HIDDEN else difflib.get_close_matches(args[0], COMMANDS, n=1)
+        if near:
+            ctx.fail(f"No such command '{args[0]}'. Did you mean '{near[0]}'?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list from the table, without imports."""

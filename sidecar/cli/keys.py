@@ -6,115 +6,33 @@ atomic; in Redis it can be repeated after an error.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import sys
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from sidecar.app.key_registers import open_keys
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
+from sidecar.config.compile import plan_names
+from sidecar.config.document import did_you_mean
 from sidecar.config.units import parse
-from sidecar.core.errors import SidecarError
-from sidecar.core.identity import PREFIX, RANDOM_BYTES, TEST, KeyRecord, digest, make_key, read_record, stored
+from sidecar.core.errors import PolicyError, SidecarError
+from sidecar.core.identity import PREFIX, RANDOM_BYTES, TEST, KeyRecord, make_key, read_record
 from sidecar.edge.clock import SystemClock
-from sidecar.edge.keys.file_keys import KeyFile
-from sidecar.edge.redis.endpoint import connect, disconnect
-from sidecar.edge.redis.key_registry import KeyRegistry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from sidecar.config.settings import Settings
 
-_TIMEOUT_S = 5.0  # longer than the gateway's 50 ms: no request waits
 _COLUMNS = ("id", "customer", "subject", "plan", "status", "expires", "name")
+_SHORTEST = 8  # characters of a key from elsewhere
 
-
-class FileRegister:
-    """The keys of a file. PolicyError: the file is invalid."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def records(self) -> list[KeyRecord]:
-        return KeyFile(self._path).records()
-
-    def record(self, name: str) -> KeyRecord | None:
-        records = self.records() if self._path.exists() else []
-        return next((record for record in records if record.id == name), None)
-
-    def put(self, *records: KeyRecord) -> None:
-        KeyFile(self._path).put(*records)
-
-
-class RedisRegister:
-    """The keys in Redis; each call opens and closes a connection. StoreError: Redis did not answer."""
-
-    def __init__(self, settings: Settings) -> None:
-        if settings.redis is None:
-            raise SidecarError("keys.redis needs redis.url")
-        self._redis = settings.redis
-
-    def records(self) -> list[KeyRecord]:
-        async def work() -> list[KeyRecord]:
-            async with self._keys() as keys:
-                return sorted([record async for record in keys.records()], key=lambda record: record.id)
-
-        return asyncio.run(work())
-
-    def record(self, name: str) -> KeyRecord | None:
-        async def work() -> KeyRecord | None:
-            async with self._keys() as keys:
-                return await keys.record(name)
-
-        return asyncio.run(work())
-
-    def put(self, *records: KeyRecord) -> None:
-        async def work() -> None:
-            async with self._keys() as keys:
-                await keys.put(*records)
-
-        asyncio.run(work())
-
-    @asynccontextmanager
-    async def _keys(self) -> AsyncIterator[KeyRegistry]:
-        client = connect(self._redis.endpoint, _TIMEOUT_S)
-        try:
-            yield KeyRegistry(client)
-        finally:
-            await disconnect(client)
-
-
-class HashedKeys(NamedTuple):
-    """The registered keys, and the pepper of their hashes."""
-
-    register: FileRegister | RedisRegister
-    pepper: bytes
-
-    def hash_of(self, credential: str) -> str:
-        return stored(digest(credential.encode(), self.pepper))
-
-    def get(self, name: str) -> KeyRecord:
-        """SidecarError: no key has this id."""
-        record = self.register.record(name)
-        if record is None:
-            raise SidecarError(f"no key has the id {name}; `sidecar keys list` shows all ids")
-        return record
-
-
-def _open_keys(config: Path | None) -> HashedKeys:
-    settings = settings_of(config)
-    pepper = settings.keys.pepper.get_secret_value().encode() if settings.keys.pepper else b""
-    if settings.keys.redis:
-        return HashedKeys(RedisRegister(settings), pepper)
-    return HashedKeys(FileRegister(settings.keys.file or Path("keys.yaml")), pepper)
+_force_option = click.option("--force", is_flag=True, help="Accept a plan that the policies do not define yet.")
 
 
 @click.group()
@@ -134,19 +52,21 @@ def keys() -> None:
 @click.option("--expires", help="When the key expires, such as 2026-12-31T23:59:59Z.")
 @click.option("--test", is_flag=True, help="A test key: policies can exclude its usage from billing.")
 @click.option("--stdin", is_flag=True, help="Register the key on standard input instead of making one.")
+@_force_option
 @json_option
-def new(config: Path | None, name_: str | None, stdin: bool, as_json: bool, **fields: Any) -> None:
+def new(config: Path | None, name_: str | None, stdin: bool, force: bool, as_json: bool, **fields: Any) -> None:
     """Make a key and print it. It cannot be printed again."""
-    registry = _open_keys(config)
-    credential = sys.stdin.readline().strip() if stdin else _make_credential(test=fields["test"])
-    if not credential:
-        raise click.UsageError("--stdin: standard input is empty; write the key to it")
+    settings = settings_of(config)
+    registry = open_keys(settings)
+    credential = _read_credential() if stdin else _make_credential(test=fields["test"])
     options = {name: value for name, value in fields.items() if value}
     raw = {"id": name_ or _make_id(), "hash": registry.hash_of(credential), "subject": fields["customer"], **options}
     record, faults = read_record(raw)
     if record is None:
         raise click.UsageError("; ".join(f"--{name} {what}" for name, what in faults))
-    if registry.register.record(record.id) is not None:
+    if not force:
+        _check_plan(settings, record.plan, "--plan")
+    if registry.find(record.id) is not None:
         raise SidecarError(f"another key has the id {record.id}; rotate that key, or choose another --id")
     registry.register.put(record)
     _show(record, None if stdin else credential, as_json=as_json)
@@ -158,7 +78,7 @@ def new(config: Path | None, name_: str | None, stdin: bool, as_json: bool, **fi
 def list_(config: Path | None, as_json: bool) -> None:
     """List all keys, without their hashes."""
     now = _now()
-    rows = [_row(record, now) for record in _open_keys(config).register.records()]
+    rows = [_row(record, now) for record in open_keys(settings_of(config)).register.records()]
     if as_json:
         print_json(rows)
     elif sys.stdout.isatty():
@@ -177,7 +97,7 @@ def list_(config: Path | None, as_json: bool) -> None:
 @json_option
 def revoke(config: Path | None, ids: tuple[str, ...], as_json: bool) -> None:
     """Revoke the keys of these IDS. If one is unknown, none is revoked."""
-    registry = _open_keys(config)
+    registry = open_keys(settings_of(config))
     revoked = [replace(registry.get(name), status="revoked") for name in ids]
     registry.register.put(*revoked)
     if as_json:
@@ -190,14 +110,16 @@ def revoke(config: Path | None, ids: tuple[str, ...], as_json: bool) -> None:
 @config_option
 @click.argument("name", metavar="ID")
 @click.argument("plan", metavar="PLAN")
+@_force_option
 @json_option
-def plan(config: Path | None, name: str, plan: str, as_json: bool) -> None:
+def plan(config: Path | None, name: str, plan: str, force: bool, as_json: bool) -> None:
     """Change the plan of the key with this ID to PLAN, from now on.
 
     Counters are kept: a limit that both plans have continues from its present count. Records state when the plan
     changed. Other keys of the customer keep their plan.
     """
-    registry = _open_keys(config)
+    settings = settings_of(config)
+    registry = open_keys(settings)
     before = registry.get(name)
     if (state := _state(before, _now())) != "active":
         raise SidecarError(f"the key {name} is {state}; make a new one")
@@ -205,6 +127,8 @@ def plan(config: Path | None, name: str, plan: str, as_json: bool) -> None:
     after, faults = read_record(before.stored() | {"plan": plan, "plan_since": since} if since else before.stored())
     if after is None:
         raise click.UsageError("; ".join(f"PLAN {what}" for _, what in faults))
+    if not force:
+        _check_plan(settings, after.plan, "PLAN")
     if after != before:
         registry.register.put(after)
     if as_json:
@@ -231,7 +155,7 @@ def rotate(config: Path | None, old: str, grace: str, name_: str | None, as_json
         end = _now() + timedelta(microseconds=parse(grace, "_us"))
     except (OverflowError, ValueError) as error:
         raise click.UsageError(f"--grace: {error}") from None
-    registry = _open_keys(config)
+    registry = open_keys(settings_of(config))
     before = registry.get(old)
     if (state := _state(before, _now())) != "active":
         raise SidecarError(f"the key {old} is {state}; make a new one")
@@ -239,7 +163,7 @@ def rotate(config: Path | None, old: str, grace: str, name_: str | None, as_json
         end = datetime.fromisoformat(before.expires)
     credential = _make_credential(test=before.test)
     fresh = replace(before, id=name_ or _make_id(), hash=registry.hash_of(credential))
-    if read_record(fresh.stored())[0] is None or registry.register.record(fresh.id) is not None:
+    if read_record(fresh.stored())[0] is None or registry.find(fresh.id) is not None:
         raise click.UsageError("--id is the id of another key, or is not 1 to 256 printable ASCII characters")
     registry.register.put(fresh, replace(before, expires=end.isoformat().replace("+00:00", "Z")))
     if not as_json:
@@ -268,6 +192,27 @@ def _state(record: KeyRecord, now: datetime) -> str:
     if record.status == "active" and record.expires and datetime.fromisoformat(record.expires) <= now:
         return "expired"
     return record.status
+
+
+def _read_credential() -> str:
+    credential = sys.stdin.readline().strip()
+    if not credential:
+        raise click.UsageError("--stdin: standard input is empty; write the key to it")
+    if len(credential) < _SHORTEST:
+        raise click.UsageError(f"--stdin: the key has fewer than {_SHORTEST} characters: it can be guessed")
+    return credential
+
+
+def _check_plan(settings: Settings, plan: str, parameter: str) -> None:
+    """UsageError: no policy defines the plan, so requests of its keys would be refused."""
+    try:
+        known = plan_names(settings.policies)
+    except PolicyError as error:
+        click.echo(f"warning: the plan {plan} was not checked: {error.faults[0]}", err=True)
+        return
+    if plan not in known:
+        hint = f"{did_you_mean(plan, known)} (policies: {settings.policies}; --force skips this)"
+        raise click.UsageError(f"{parameter}: '{plan}' is not defined; {hint}")
 
 
 def _make_credential(*, test: bool) -> str:

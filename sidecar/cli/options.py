@@ -19,15 +19,23 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def config_option(function: F) -> F:
-    """Add `-c/--config`, also from SIDECAR_CONFIG; without it the embedded defaults and the environment hold."""
+    """Add `-c/--config`, also from SIDECAR_CONFIG; without them ./sidecar.yaml if it exists, else the defaults."""
     return click.option(
         "-c",
         "--config",
         "config",
         type=click.Path(path_type=Path, dir_okay=False),
         envvar="SIDECAR_CONFIG",
-        help="The settings file, sidecar.yaml. Every setting can also come from the environment: SIDECAR_REDIS__URL.",
+        show_envvar=True,
+        default=_settings_file,
+        show_default="./sidecar.yaml where it exists",
+        help="The settings file. Every setting can also come from the environment: SIDECAR_REDIS__URL.",
     )(function)
+
+
+def _settings_file() -> Path | None:
+    path = Path("sidecar.yaml")
+    return path if path.exists() else None
 
 
 def json_option(function: F) -> F:

@@ -62,18 +62,29 @@ def load(path: Path, upstreams: set[str], *, region: str = "local") -> Loaded:
     return _compiled(parts, names)
 
 
+def plan_names(path: Path) -> set[str]:
+    """The names of the plans that the documents define; nothing else of them is checked.
+
+    PolicyError: a document is missing or is not YAML.
+    """
+    names: set[str] = set()
+    for file in _policy_files(path):
+        data = read(file).data
+        plans = data.get("plans") if isinstance(data, dict) else None
+        names.update(plans if isinstance(plans, dict) else ())
+    return names
+
+
 # --- Reading and merging ---------------------------------------------------------------------------------------------
 
 
 def _read_all(path: Path) -> tuple[list[tuple[Document, PolicyDoc]], list[Fault]]:
-    try:
-        files = _files(path)
-    except OSError as error:
-        return [], [Fault(str(path), 0, "", f"cannot be read: {error.strerror or error}")]
-    if not files:
-        return [], [Fault(str(path), 0, "", "has no *.yaml file: put a policy there, or name one with `policies:`")]
     documents: list[tuple[Document, PolicyDoc]] = []
     faults: list[Fault] = []
+    try:
+        files = _policy_files(path)
+    except PolicyError as error:
+        return [], error.faults
     for file in files:
         try:
             document = read(file)
@@ -83,13 +94,22 @@ def _read_all(path: Path) -> tuple[list[tuple[Document, PolicyDoc]], list[Fault]
     return documents, faults
 
 
-def _files(path: Path) -> list[Path]:
-    """A ConfigMap's `..data` and editors' swap files begin with a dot; sub-directories are not loaded."""
+def _policy_files(path: Path) -> list[Path]:
+    """The documents, at least one. A ConfigMap's `..data` and editors' swap files begin with a dot; no sub-directories.
+
+    PolicyError: there are none.
+    """
     if not path.is_dir():
         return [path]
-    return sorted(
-        file for file in path.iterdir() if file.suffix in (".yaml", ".yml") and file.name[0] != "." and file.is_file()
-    )
+    try:
+        entries = sorted(path.iterdir())
+    except OSError as error:
+        raise PolicyError([Fault(str(path), 0, "", f"cannot be read: {error.strerror or error}")]) from None
+    files = [each for each in entries if each.suffix in (".yaml", ".yml") and each.name[0] != "." and each.is_file()]
+    if not files:
+        what = "has no *.yaml file: put a policy there, or name one with `policies:`"
+        raise PolicyError([Fault(str(path), 0, "", what)])
+    return files
 
 
 def _merge(documents: Iterable[tuple[Document, PolicyDoc]]) -> tuple[Parts, list[Fault]]:

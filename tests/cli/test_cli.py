@@ -39,6 +39,9 @@ def test_the_version_names_the_parser_that_reads_what_clients_send(sidecar):
     ("arguments", "complaint"),
     [
         (["frob"], "No such command 'frob'"),
+        (["rnu"], "No such command 'rnu'. Did you mean 'run'?"),
+        (["keys", "nwe"], "No such command 'nwe'. Did you mean 'new'?"),
+        (["keys", "list", "--jsn"], "No such option '--jsn'. Did you mean '--json'?"),
         (["check", "--frob"], "No such option '--frob'"),
         (["schema", "nothing"], "'nothing' is not one of"),
         (["kafka", "init"], "kafka.bootstrap_servers is not set"),
@@ -76,3 +79,19 @@ def test_all_faults_of_policies_and_keys_come_at_once(sidecar, folder):
     assert status == 2
     assert "p.yaml:1: plans.free.limits[0]" in err
     assert "keys.yaml:2: " in err
+
+
+# Fails if the defaults are taken although a settings file is there: counters would be in memory, in silence.
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check"], ["run"], ["ship"], ["migrate"], ["kafka", "init"], ["counters", "accept-loss"], ["keys", "list"],
+        ["records", "count"], ["wallet", "show", "--customer", "c", "--unit", "usd"],
+    ],
+)  # fmt: skip
+def test_sidecar_yaml_of_the_working_folder_is_taken(sidecar, folder, arguments):
+    (folder / "sidecar.yaml").write_text("workerz: 2\n")
+    (folder / "other.yaml").write_text("workorz: 2\n")
+    assert sidecar(*arguments)[2].startswith("sidecar.yaml:1: workerz: ")
+    assert sidecar(*arguments, "-c", "other.yaml")[2].startswith("other.yaml:1: workorz: ")
+    assert sidecar(*arguments, SIDECAR_CONFIG="other.yaml")[2].startswith("other.yaml:1: workorz: ")

@@ -22,7 +22,9 @@ class Desk:
     def __init__(self, folder, settings: str, monkeypatch, capsys) -> None:
         self.file = folder / "keys.yaml"
         self.config = folder / "sidecar.yaml"
-        self.config.write_text(settings)
+        self.policies = folder / "policies.yaml"
+        self.policies.write_text("plans: { free: {}, pro: {}, p: {} }\n")
+        self.config.write_text(settings + "policies: policies.yaml\n")
         self._monkeypatch, self._capsys = monkeypatch, capsys
 
     def __call__(self, command: str, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
@@ -184,6 +186,37 @@ def test_a_plan_without_a_name_is_wrong_usage(desk):
     assert desk.listed()[0]["plan"] == "free"
 
 
+# Fails if a plan is taken as it is written: its customer is answered 403 from then on.
+def test_an_unknown_plan_is_refused_with_the_nearest_one(desk):
+    desk(*ONE)
+    code, _, err = desk("plan", "k_1", "pr0")
+    assert code == 2
+    assert f"PLAN: 'pr0' is not defined; did you mean 'pro'? (policies: {desk.policies}; --force skips this)" in err
+    assert desk("new", "--customer", "c", "--plan", "nosuch")[0] == 2
+    assert [one["plan"] for one in desk.listed()] == ["free"]
+
+
+def test_a_plan_that_is_defined_later_can_be_forced(desk):
+    assert desk(*ONE, "--plan", "later", "--force")[0] == 0
+    assert desk("plan", "k_1", "latest", "--force")[0] == 0
+    assert desk.listed()[0]["plan"] == "latest"
+
+
+def test_where_policies_cannot_be_read_a_plan_is_taken_with_a_warning(desk):
+    desk.policies.unlink()
+    code, _, err = desk(*ONE)
+    assert code == 0
+    assert f"warning: the plan free was not checked: {desk.policies}: cannot be read" in err
+
+
+def test_a_key_that_can_be_guessed_is_not_registered(desk):
+    desk(*ONE)
+    code, _, err = desk(*ONE[:-1], "k_2", "--stdin", stdin="seven77\n")
+    assert code == 2
+    assert "--stdin: the key has fewer than 8 characters: it can be guessed" in err
+    assert [one["id"] for one in desk.listed()] == ["k_1"]
+
+
 def test_a_key_that_has_ended_gets_no_other_plan(desk):
     desk(*ONE)
     desk("revoke", "k_1")
@@ -203,6 +236,7 @@ def test_a_key_that_has_ended_is_not_rotated(desk):
         ((*ONE, "--zone", "Mars/Base"), "--zone is an IANA time zone, as in Europe/Berlin"),
         ((*ONE, "--expires", "soon"), "--expires is a moment with its offset"),
         (("new", "--customer", "a\nb", "--plan", "p"), "--customer is 1 to 256 printable"),
+        ((*ONE, "--plan", "fre"), "--plan: 'fre' is not defined; did you mean 'free'?"),
         (("rotate", "k_1", "--grace", "1 moon"), "--grace: '1 moon' is not a quantity with a unit"),
         (("rotate", "k_1", "--grace", "99999999999d"), "--grace: "),
         (("revoke",), "Missing argument 'IDS...'"),

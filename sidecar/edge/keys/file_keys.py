@@ -21,7 +21,7 @@ from sidecar.core.identity import Identity, KeyRecord, read_record
 from sidecar.ports import Keys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sidecar.core.errors import StoreError
     from sidecar.ports import Clock
@@ -97,8 +97,7 @@ class KeyFile:
         try:
             with self._locked():
                 text = self._read() if self._path.exists() else ""
-                for record in records:
-                    text = _Document(str(self._path), text).with_record(record)
+                text = _Document(str(self._path), text).with_records(records)
                 _Document(str(self._path), text)
                 self._replace(text)
         except OSError as error:
@@ -157,24 +156,40 @@ class _Document:
         if self._faults:
             raise PolicyError(self._faults)
 
-    def with_record(self, record: KeyRecord) -> str:
-        """The text with this key in place of the one with the same id, or at the end."""
-        entry = _flow(record)
-        if self._list is None:
-            return f"{self._text}keys:\n  - {entry}\n"
+    def with_records(self, records: Iterable[KeyRecord]) -> str:
+        """The text with each of these keys in place of the one with the same id, or at the end."""
         places = {known.id: node for known, node in zip(self.records, self._items, strict=True)}
-        if (node := places.get(record.id)) is not None:
-            return self._text[: node.start_mark.index] + entry + self._text[_end(node) :]
+        edits: list[tuple[int, int, str]] = []  # start and end of the text to replace
+        added = []
+        for record in records:
+            if (node := places.get(record.id)) is not None:
+                edits.append((node.start_mark.index, _end(node), _flow(record)))
+            else:
+                added.append(_flow(record))
+        if added:
+            edits.append(self._addition(added))
+        parts, end = [], 0
+        for start, stop, text in sorted(edits):
+            parts += [self._text[end:start], text]
+            end = stop
+        return "".join([*parts, self._text[end:]])
+
+    def _addition(self, entries: Sequence[str]) -> tuple[int, int, str]:
+        """The edit that adds entries after the last one."""
+        if self._list is None:
+            return len(self._text), len(self._text), "keys:\n" + "".join([f"  - {entry}\n" for entry in entries])
         if not self._items:
-            start, end = self._list.start_mark.index, self._list.end_mark.index
-            return f"{self._text[:start].rstrip()}\n  - {entry}\n{self._text[end:].lstrip()}"
+            start, end = len(self._text[: self._list.start_mark.index].rstrip()), self._list.end_mark.index
+            while self._text[end : end + 1].isspace():
+                end += 1
+            return start, end, "".join([f"\n  - {entry}" for entry in entries]) + "\n"
         last = _end(self._items[-1])
         if self._list.flow_style:
-            return f"{self._text[:last]},\n  {entry}{self._text[last:]}"
+            return last, last, "".join([f",\n  {entry}" for entry in entries])
         line_end = self._text.find("\n", last)
-        rest = "" if line_end < 0 else self._text[line_end:]
-        head = self._text if line_end < 0 else self._text[:line_end]
-        return f"{head}\n{' ' * self._list.start_mark.column}- {entry}{rest or chr(10)}"
+        end = len(self._text) if line_end < 0 else line_end
+        indent = " " * self._list.start_mark.column
+        return end, end, "".join([f"\n{indent}- {entry}" for entry in entries]) + "\n" * (line_end < 0)
 
     def _find_list(self) -> Any:
         """The node of the list of keys; None in an empty file."""
