@@ -6,12 +6,13 @@ A change of a file is atomic. In Redis keys are written in batches: a change tha
 from __future__ import annotations
 
 import asyncio
+import secrets
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from sidecar.core.errors import SidecarError
-from sidecar.core.identity import KeyRecord, digest, stored
+from sidecar.core.identity import PREFIX, RANDOM_BYTES, TEST, KeyRecord, digest, has_valid_checksum, make_key, stored
 from sidecar.edge.keys.file_keys import KeyFile
 from sidecar.edge.redis.endpoint import connect, disconnect
 from sidecar.edge.redis.key_registry import KeyRegistry
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 5.0  # longer than the gateway's 50 ms: no request waits
 _BATCH = 1_000
+SHORTEST = 8  # characters of a key from elsewhere
 
 
 def _ignore(_records: Sequence[KeyRecord]) -> None:
@@ -127,3 +129,27 @@ def open_keys(settings: Settings) -> HashedKeys:
     if settings.keys.redis:
         return HashedKeys(RedisRegister(settings), pepper)
     return HashedKeys(FileRegister(settings.keys.file or Path("keys.yaml")), pepper)
+
+
+# --- Keys and ids of them --------------------------------------------------------------------------------------------
+
+
+def make_credential(*, test: bool) -> str:
+    """A new API key."""
+    return make_key(secrets.token_bytes(RANDOM_BYTES), PREFIX + TEST if test else PREFIX)
+
+
+def make_id() -> str:
+    """A random id for a key."""
+    return f"k_{secrets.token_hex(6)}"
+
+
+def credential_fault(credential: str) -> str:
+    """Why a key from elsewhere cannot be registered; "" where it can."""
+    if len(credential) < SHORTEST:
+        return f"has fewer than {SHORTEST} characters: it can be guessed"
+    if not credential.isprintable() or credential != credential.strip():
+        return "has blanks around it, or control characters: no request can carry it"
+    if has_valid_checksum(credential.encode()) is False:
+        return "begins as keys of `sidecar keys new` do, and its checksum is wrong: it would be refused"
+    return ""

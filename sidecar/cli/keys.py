@@ -6,10 +6,9 @@ atomic; in Redis it can be repeated after an error.
 
 from __future__ import annotations
 
-import secrets
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,27 +16,27 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from sidecar.app.key_registers import open_keys
+from sidecar.app.key_registers import credential_fault, make_credential, make_id, open_keys
+from sidecar.cli.key_files import defined_plans, export, force_option, import_, now
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
-from sidecar.config.compile import plan_names
 from sidecar.config.document import did_you_mean
 from sidecar.config.units import parse
-from sidecar.core.errors import PolicyError, SidecarError
-from sidecar.core.identity import PREFIX, RANDOM_BYTES, TEST, KeyRecord, make_key, read_record
-from sidecar.edge.clock import SystemClock
+from sidecar.core.errors import SidecarError
+from sidecar.core.identity import KeyRecord, read_record
 
 if TYPE_CHECKING:
     from sidecar.config.settings import Settings
 
 _COLUMNS = ("id", "customer", "subject", "plan", "status", "expires", "name")
-_SHORTEST = 8  # characters of a key from elsewhere
-
-_force_option = click.option("--force", is_flag=True, help="Accept a plan that the policies do not define yet.")
 
 
 @click.group()
 def keys() -> None:
-    """Make, list, revoke and rotate API keys, and change their plans."""
+    """Make, find, revoke, rotate and import API keys, and change their plans."""
+
+
+keys.add_command(import_)
+keys.add_command(export)
 
 
 @keys.command()
@@ -52,15 +51,15 @@ def keys() -> None:
 @click.option("--expires", help="When the key expires, such as 2026-12-31T23:59:59Z.")
 @click.option("--test", is_flag=True, help="A test key: policies can exclude its usage from billing.")
 @click.option("--stdin", is_flag=True, help="Register the key on standard input instead of making one.")
-@_force_option
+@force_option
 @json_option
 def new(config: Path | None, name_: str | None, stdin: bool, force: bool, as_json: bool, **fields: Any) -> None:
     """Make a key and print it. It cannot be printed again."""
     settings = settings_of(config)
     registry = open_keys(settings)
-    credential = _read_credential() if stdin else _make_credential(test=fields["test"])
+    credential = _read_credential() if stdin else make_credential(test=fields["test"])
     options = {name: value for name, value in fields.items() if value}
-    raw = {"id": name_ or _make_id(), "hash": registry.hash_of(credential), "subject": fields["customer"], **options}
+    raw = {"id": name_ or make_id(), "hash": registry.hash_of(credential), "subject": fields["customer"], **options}
     record, faults = read_record(raw)
     if record is None:
         raise click.UsageError("; ".join(f"--{name} {what}" for name, what in faults))
@@ -77,18 +76,56 @@ def new(config: Path | None, name_: str | None, stdin: bool, force: bool, as_jso
 @json_option
 def list_(config: Path | None, as_json: bool) -> None:
     """List all keys, without their hashes."""
-    now = _now()
-    rows = [_row(record, now) for record in open_keys(settings_of(config)).register.records()]
-    if as_json:
-        print_json(rows)
-    elif sys.stdout.isatty():
-        table = Table(*_COLUMNS)
-        for row in rows:
-            table.add_row(*(row[column] for column in _COLUMNS))
-        Console().print(table)
+    moment = now()
+    _print_rows([_row(record, moment) for record in open_keys(settings_of(config)).register.records()], as_json)
+
+
+@keys.command()
+@config_option
+@click.argument("text", default="")
+@click.option("--customer", help="Only keys of this customer.")
+@click.option("--plan", help="Only keys with this plan.")
+@click.option("--status", type=click.Choice(["active", "revoked", "expired"]), help="Only keys in this state.")
+@json_option
+def search(config: Path | None, text: str, as_json: bool, **fields: str | None) -> int:
+    """List the keys whose id, customer, subject or name contains TEXT. Exit status 1 if there are none."""
+    moment, wanted = now(), {name: value for name, value in fields.items() if value}
+    rows = [_row(record, moment) for record in open_keys(settings_of(config)).register.records()]
+    matches = [
+        row
+        for row in rows
+        if all(row[name] == value for name, value in wanted.items())
+        and any(text.lower() in row[name].lower() for name in ("id", "customer", "subject", "name"))
+    ]
+    _print_rows(matches, as_json)
+    if not matches:
+        click.echo("no key matches", err=True)
+    return 0 if matches else 1
+
+
+@keys.command()
+@config_option
+@click.argument("name", metavar="ID", required=False)
+@click.option("--stdin", is_flag=True, help="Show the key that is given on standard input, instead of an ID.")
+@json_option
+def show(config: Path | None, name: str | None, stdin: bool, as_json: bool) -> None:
+    """Show all fields of one key, but not its hash."""
+    registry = open_keys(settings_of(config))
+    if stdin is (name is not None):
+        raise click.UsageError("give the ID of a key, or --stdin")
+    if name is None:
+        matching = registry.register.matching((), {registry.hash_of(sys.stdin.readline().strip())})
+        if not matching:
+            raise SidecarError("this key is not registered")
+        record = matching[0]
     else:
-        for row in rows:
-            click.echo("\t".join(row[column] for column in _COLUMNS))
+        record = registry.get(name)
+    row = _row(record, now())
+    if as_json:
+        print_json(row)
+    else:
+        for field, value in row.items():
+            click.echo(f"{field:<12}{value if value not in ('', False) else '-'}")
 
 
 @keys.command()
@@ -101,7 +138,7 @@ def revoke(config: Path | None, ids: tuple[str, ...], as_json: bool) -> None:
     revoked = [replace(registry.get(name), status="revoked") for name in ids]
     registry.register.put(*revoked)
     if as_json:
-        print_json([_row(record, _now()) for record in revoked])
+        print_json([_row(record, now()) for record in revoked])
     else:
         click.echo(f"revoked {', '.join(ids)}", err=True)
 
@@ -110,7 +147,7 @@ def revoke(config: Path | None, ids: tuple[str, ...], as_json: bool) -> None:
 @config_option
 @click.argument("name", metavar="ID")
 @click.argument("plan", metavar="PLAN")
-@_force_option
+@force_option
 @json_option
 def plan(config: Path | None, name: str, plan: str, force: bool, as_json: bool) -> None:
     """Change the plan of the key with this ID to PLAN, from now on.
@@ -121,9 +158,9 @@ def plan(config: Path | None, name: str, plan: str, force: bool, as_json: bool) 
     settings = settings_of(config)
     registry = open_keys(settings)
     before = registry.get(name)
-    if (state := _state(before, _now())) != "active":
+    if (state := _state(before, now())) != "active":
         raise SidecarError(f"the key {name} is {state}; make a new one")
-    since = before.plan_since if before.plan == plan else f"{_now():%Y-%m-%dT%H:%M:%SZ}"
+    since = before.plan_since if before.plan == plan else f"{now():%Y-%m-%dT%H:%M:%SZ}"
     after, faults = read_record(before.stored() | {"plan": plan, "plan_since": since} if since else before.stored())
     if after is None:
         raise click.UsageError("; ".join(f"PLAN {what}" for _, what in faults))
@@ -132,7 +169,7 @@ def plan(config: Path | None, name: str, plan: str, force: bool, as_json: bool) 
     if after != before:
         registry.register.put(after)
     if as_json:
-        print_json(_row(after, _now()))
+        print_json(_row(after, now()))
     elif after == before:
         click.echo(f"{name} already has the plan {plan}; nothing was changed", err=True)
     else:
@@ -152,17 +189,17 @@ def plan(config: Path | None, name: str, plan: str, force: bool, as_json: bool) 
 def rotate(config: Path | None, old: str, grace: str, name_: str | None, as_json: bool) -> None:
     """Make a key with the customer, subject and plan of ID, and let ID expire after the grace period."""
     try:
-        end = _now() + timedelta(microseconds=parse(grace, "_us"))
+        end = now() + timedelta(microseconds=parse(grace, "_us"))
     except (OverflowError, ValueError) as error:
         raise click.UsageError(f"--grace: {error}") from None
     registry = open_keys(settings_of(config))
     before = registry.get(old)
-    if (state := _state(before, _now())) != "active":
+    if (state := _state(before, now())) != "active":
         raise SidecarError(f"the key {old} is {state}; make a new one")
     if before.expires and datetime.fromisoformat(before.expires) < end:
         end = datetime.fromisoformat(before.expires)
-    credential = _make_credential(test=before.test)
-    fresh = replace(before, id=name_ or _make_id(), hash=registry.hash_of(credential))
+    credential = make_credential(test=before.test)
+    fresh = replace(before, id=name_ or make_id(), hash=registry.hash_of(credential))
     if read_record(fresh.stored())[0] is None or registry.find(fresh.id) is not None:
         raise click.UsageError("--id is the id of another key, or is not 1 to 256 printable ASCII characters")
     registry.register.put(fresh, replace(before, expires=end.isoformat().replace("+00:00", "Z")))
@@ -174,7 +211,7 @@ def rotate(config: Path | None, old: str, grace: str, name_: str | None, as_json
 def _show(record: KeyRecord, credential: str | None, *, as_json: bool) -> None:
     """Print the fields of a new key, and the key itself if `credential` is given."""
     if as_json:
-        print_json(_row(record, _now()) | ({"key": credential} if credential else {}))
+        print_json(_row(record, now()) | ({"key": credential} if credential else {}))
         return
     click.echo(f"id {record.id}, customer {record.customer}, subject {record.subject}, plan {record.plan}", err=True)
     if credential:
@@ -182,14 +219,27 @@ def _show(record: KeyRecord, credential: str | None, *, as_json: bool) -> None:
         click.echo(credential)
 
 
-def _row(record: KeyRecord, now: datetime) -> dict[str, Any]:
+def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json(rows)
+    elif sys.stdout.isatty():
+        table = Table(*_COLUMNS)
+        for row in rows:
+            table.add_row(*(row[column] for column in _COLUMNS))
+        Console().print(table)
+    else:
+        for row in rows:
+            click.echo("\t".join(row[column] for column in _COLUMNS))
+
+
+def _row(record: KeyRecord, moment: datetime) -> dict[str, Any]:
     """All fields of a key except its hash, with its state in place of its status."""
     fields = {name: getattr(record, name) for name in record.__slots__ if name != "hash"}
-    return fields | {"status": _state(record, now)}
+    return fields | {"status": _state(record, moment)}
 
 
-def _state(record: KeyRecord, now: datetime) -> str:
-    if record.status == "active" and record.expires and datetime.fromisoformat(record.expires) <= now:
+def _state(record: KeyRecord, moment: datetime) -> str:
+    if record.status == "active" and record.expires and datetime.fromisoformat(record.expires) <= moment:
         return "expired"
     return record.status
 
@@ -198,31 +248,14 @@ def _read_credential() -> str:
     credential = sys.stdin.readline().strip()
     if not credential:
         raise click.UsageError("--stdin: standard input is empty; write the key to it")
-    if len(credential) < _SHORTEST:
-        raise click.UsageError(f"--stdin: the key has fewer than {_SHORTEST} characters: it can be guessed")
+    if what := credential_fault(credential):
+        raise click.UsageError(f"--stdin: the key {what}")
     return credential
 
 
 def _check_plan(settings: Settings, plan: str, parameter: str) -> None:
     """UsageError: no policy defines the plan, so requests of its keys would be refused."""
-    try:
-        known = plan_names(settings.policies)
-    except PolicyError as error:
-        click.echo(f"warning: the plan {plan} was not checked: {error.faults[0]}", err=True)
-        return
-    if plan not in known:
+    known = defined_plans(settings)
+    if known is not None and plan not in known:
         hint = f"{did_you_mean(plan, known)} (policies: {settings.policies}; --force skips this)"
         raise click.UsageError(f"{parameter}: '{plan}' is not defined; {hint}")
-
-
-def _make_credential(*, test: bool) -> str:
-    return make_key(secrets.token_bytes(RANDOM_BYTES), PREFIX + TEST if test else PREFIX)
-
-
-def _make_id() -> str:
-    return f"k_{secrets.token_hex(6)}"
-
-
-def _now() -> datetime:
-    """The present time, in whole seconds."""
-    return datetime.fromtimestamp(SystemClock().now_us() // 1_000_000, UTC)

@@ -21,6 +21,7 @@ from sidecar.core.errors import Fault, PolicyError
 MAX_FILE_BYTES: Final = 4 << 20
 MAX_VALUES: Final = 200_000  # after aliases are expanded: a "billion laughs" stops here
 MAX_DEPTH: Final = 32
+MAX_NAMES: Final = 50  # listed in a message
 MAX_DIGITS: Final = 100  # of a number; Python itself refuses to read more than 4,300
 
 Loc = tuple[str | int, ...]
@@ -90,12 +91,13 @@ def read(path: Path, text: str | None = None) -> Document:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown `name`: the nearest known one, or all of them."""
+    """The end of a sentence about an unknown `name`: the nearest known one, or the first of all."""
     names = sorted(known)
     near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     if near:
         return f"did you mean '{near[0]}'?"
-    return f"known: {', '.join(names)}" if names else "none are defined"
+    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+    return f"known: {', '.join(names[:MAX_NAMES])}{more}" if names else "none are defined"
 
 
 def dotted(loc: Loc) -> str:

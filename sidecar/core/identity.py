@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from binascii import Error as NotBase64
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from hashlib import sha256
@@ -276,8 +276,12 @@ class KeyRecord:
 
     def stored(self) -> dict[str, Any]:
         """The fields that differ from their defaults, as they are stored in files and Redis."""
-        defaults = {field.name: field.default for field in fields(self)}
-        return {name: value for name, value in asdict(self).items() if value != defaults[name]}
+        values = ((name, getattr(self, name), default) for name, default in DEFAULTS.items())
+        return {name: value for name, value, default in values if value != default}
+
+
+# The fields of a key record, and the defaults of those that have one.
+DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(KeyRecord)}
 
 
 def read_record(raw: Mapping[str, Any]) -> tuple[KeyRecord | None, list[tuple[str, str]]]:

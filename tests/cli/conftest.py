@@ -1,8 +1,12 @@
+import io
+import json
 import os
 import subprocess
 import sys
 
 import pytest
+import redis
+import yaml
 
 SETTINGS = """\
 listen: 127.0.0.1:0
@@ -48,3 +52,59 @@ def sidecar(tmp_path):
         return done.returncode, done.stdout, done.stderr
 
     return run
+
+
+class Desk:
+    """Runs `sidecar keys …` in this process, with a settings file of its own."""
+
+    def __init__(self, folder, settings: str, monkeypatch, capsys) -> None:
+        self.file = folder / "keys.yaml"
+        self.config = folder / "sidecar.yaml"
+        self.policies = folder / "policies.yaml"
+        self.policies.write_text("plans: { free: {}, pro: {}, p: {} }\n")
+        self.config.write_text(settings + "policies: policies.yaml\n")
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, command: str, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
+        from sidecar.cli import main  # noqa: PLC0415 - a broken import is this test's failure, not the collection's
+
+        self._monkeypatch.setattr(sys, "argv", ["sidecar", "keys", command, "-c", str(self.config), *arguments])
+        self._monkeypatch.setattr(sys, "stdin", stdin if isinstance(stdin, io.StringIO) else io.StringIO(stdin))
+        with pytest.raises(SystemExit) as left:
+            main()
+        told = self._capsys.readouterr()
+        return int(left.value.code or 0), told.out, told.err
+
+    @property
+    def is_file(self) -> bool:
+        return "file:" in self.config.read_text()
+
+    def forget_all(self) -> None:
+        if self.is_file:
+            self.file.unlink()
+        else:
+            redis.Redis.from_url(yaml.safe_load(self.config.read_text())["redis"]["url"]).flushall()
+
+    def listed(self) -> list[dict]:
+        code, out, _ = self("list", "--json")
+        assert code == 0
+        return json.loads(out)
+
+
+@pytest.fixture
+def file_desk(tmp_path, monkeypatch, capsys):
+    return Desk(tmp_path, "keys: { file: keys.yaml }\n", monkeypatch, capsys)
+
+
+@pytest.fixture
+def redis_desk(tmp_path, monkeypatch, capsys, redis_clean):
+    settings = f"keys: {{ redis: true, pepper: salt }}\nredis: {{ url: '{redis_clean.url}' }}\n"
+    return Desk(tmp_path, settings, monkeypatch, capsys)
+
+
+@pytest.fixture(params=["file", "redis"])
+def desk(request, tmp_path, monkeypatch, capsys):
+    """The same commands over both kinds of register."""
+    if request.param == "file":
+        return Desk(tmp_path, "keys: { file: keys.yaml, pepper: salt }\n", monkeypatch, capsys)
+    return request.getfixturevalue("redis_desk")

@@ -1,6 +1,5 @@
 """Mirrors sidecar/cli/keys.py, through the command line as people use it."""
 
-import io
 import json
 import logging
 import re
@@ -12,50 +11,9 @@ import pytest
 import yaml
 
 from sidecar.core.identity import digest, has_valid_checksum, make_key, stored
+from tests.cli.conftest import Desk
 
 ONE = ("new", "--customer", "cust-1", "--subject", "app-1", "--plan", "free", "--id", "k_1")
-
-
-class Desk:
-    """Runs `sidecar keys …` in this process, with a settings file of its own."""
-
-    def __init__(self, folder, settings: str, monkeypatch, capsys) -> None:
-        self.file = folder / "keys.yaml"
-        self.config = folder / "sidecar.yaml"
-        self.policies = folder / "policies.yaml"
-        self.policies.write_text("plans: { free: {}, pro: {}, p: {} }\n")
-        self.config.write_text(settings + "policies: policies.yaml\n")
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-
-    def __call__(self, command: str, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
-        from sidecar.cli import main  # noqa: PLC0415 - a broken import is this test's failure, not the collection's
-
-        self._monkeypatch.setattr(sys, "argv", ["sidecar", "keys", command, "-c", str(self.config), *arguments])
-        self._monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        with pytest.raises(SystemExit) as left:
-            main()
-        told = self._capsys.readouterr()
-        return int(left.value.code or 0), told.out, told.err
-
-    def listed(self) -> list[dict]:
-        code, out, _ = self("list", "--json")
-        assert code == 0
-        return json.loads(out)
-
-
-@pytest.fixture
-def file_desk(tmp_path, monkeypatch, capsys):
-    return Desk(tmp_path, "keys: { file: keys.yaml }\n", monkeypatch, capsys)
-
-
-@pytest.fixture(params=["file", "redis"])
-def desk(request, tmp_path, monkeypatch, capsys):
-    """The same commands over both kinds of register."""
-    if request.param == "file":
-        return Desk(tmp_path, "keys: { file: keys.yaml, pepper: salt }\n", monkeypatch, capsys)
-    url = request.getfixturevalue("redis_clean").url
-    settings = f"keys: {{ redis: true, pepper: salt }}\nredis: {{ url: '{url}' }}\n"
-    return Desk(tmp_path, settings, monkeypatch, capsys)
 
 
 def test_a_new_key_is_printed_once_alone_on_standard_output(desk):
@@ -215,6 +173,33 @@ def test_a_key_that_can_be_guessed_is_not_registered(desk):
     assert code == 2
     assert "--stdin: the key has fewer than 8 characters: it can be guessed" in err
     assert [one["id"] for one in desk.listed()] == ["k_1"]
+
+
+def test_keys_are_searched_by_text_customer_plan_and_state(desk):
+    desk(*ONE, "--name", "Old phone")
+    desk("new", "--customer", "cust-2", "--plan", "pro", "--id", "k_2")
+    desk("revoke", "k_2")
+    for arguments, ids in [
+        (("PHONE",), ["k_1"]), (("cust-",), ["k_1", "k_2"]), (("--plan", "pro"), ["k_2"]),
+        (("--status", "active"), ["k_1"]), (("cust-1", "--customer", "cust-1"), ["k_1"]),
+    ]:  # fmt: skip
+        code, out, _ = desk("search", *arguments, "--json")
+        assert (code, [one["id"] for one in json.loads(out)]) == (0, ids), arguments
+    assert desk("search", "phone", "--customer", "cust-2") == (1, "", "no key matches\n")
+
+
+# Fails if a key is looked up by its hash without the pepper.
+def test_a_key_is_shown_by_its_id_or_by_itself(desk):
+    _, key, _ = desk(*ONE)
+    code, out, _ = desk("show", "k_1")
+    assert code == 0
+    assert "customer    cust-1\n" in out
+    assert "expires     -\n" in out
+    assert desk("show", "--stdin", stdin=key) == (0, out, "")
+    assert json.loads(desk("show", "k_1", "--json")[1]) == desk.listed()[0]
+    assert desk("show", "k_9")[::2] == (1, "sidecar: no key has the id k_9; `sidecar keys list` shows all ids\n")
+    assert desk("show", "--stdin", stdin="other-0123\n")[::2] == (1, "sidecar: this key is not registered\n")
+    assert desk("show")[0] == desk("show", "k_1", "--stdin")[0] == 2
 
 
 def test_a_key_that_has_ended_gets_no_other_plan(desk):

@@ -170,7 +170,10 @@ async def test_no_error_repeats_a_credential_or_a_hash(make_redis, caplog):
         server.cli.set(f"{PREFIX}key:{name}", canary)
         told.append(await found(keys, canary))
         server.cli.lpush(PREFIX + "keys", b"x")
-        for work in (keys.registry.put(KeyRecord("k", f"sha256:{name}", "c", "s", "p")), keys.registry.record("k")):
+        for work in (
+            keys.registry.put(KeyRecord("k", f"sha256:{name}", "c", "s", "p")),
+            keys.registry.matching({"k"}, ()),
+        ):
             with pytest.raises(StoreError) as caught:
                 await work
             told += [caught.value, caught.value.__cause__]
