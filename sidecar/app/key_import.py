@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Options(NamedTuple):
-    """How to import. `plans`: the defined plans, None where they are not checked; `now`: the time of a change of plan.
+    """Options of an import. `plans`: the defined plans, None where they are not checked; `now`: the time of a change of plan.
 
     `make_key` (a test key or not) and `make_id` make what a row leaves out; without `make_key` a row has a key or a
     hash. `replace`: registered keys may change.
@@ -36,7 +36,7 @@ class Options(NamedTuple):
 
 
 class Import(NamedTuple):
-    """What an import changes. `made`: the keys that were made for rows, by id."""
+    """The changes of an import. `made`: the keys that were made for rows, by id."""
 
     new: list[KeyRecord]
     changed: list[KeyRecord]
@@ -45,7 +45,7 @@ class Import(NamedTuple):
 
 
 def plan_import(file: str, text: str, keys: HashedKeys, options: Options) -> Import:
-    """What importing the keys of `text` changes. PolicyError: every fault of every row."""
+    """The changes that the keys of `text` make. PolicyError: every fault of every row."""
     rows, faults = read_rows(file, text)
     return _Planner(file, keys, options, faults).plan(rows)
 

@@ -114,7 +114,7 @@ def _text(file: str) -> str:
 
 
 def _write(register: Register, changes: Import, *, as_json: bool) -> None:
-    """Write the changes. SidecarError: not all of them were written; what was is said, and its keys are printed."""
+    """Write the changes. SidecarError: not everything was written. The keys made so far are printed."""
     written: list[KeyRecord] = []
     try:
         register.put(*changes.new, *changes.changed, written=written.extend)

@@ -88,7 +88,7 @@ def list_(config: Path | None, as_json: bool) -> None:
 @click.option("--status", type=click.Choice(["active", "revoked", "expired"]), help="Only keys in this state.")
 @json_option
 def search(config: Path | None, text: str, as_json: bool, **fields: str | None) -> int:
-    """List the keys whose id, customer, subject or name contains TEXT. Exit status 1 if there are none."""
+    """List the keys whose id, customer, subject or name contains TEXT. Exit status 1 if no key matches."""
     moment, wanted = now(), {name: value for name, value in fields.items() if value}
     rows = [_row(record, moment) for record in open_keys(settings_of(config)).register.records()]
     matches = [

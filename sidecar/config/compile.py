@@ -97,7 +97,7 @@ def _read_all(path: Path) -> tuple[list[tuple[Document, PolicyDoc]], list[Fault]
 def _policy_files(path: Path) -> list[Path]:
     """The documents, at least one. A ConfigMap's `..data` and editors' swap files begin with a dot; no sub-directories.
 
-    PolicyError: there are none.
+    PolicyError: the directory has no document.
     """
     if not path.is_dir():
         return [path]
