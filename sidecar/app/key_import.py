@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Options(NamedTuple):
-    """Options of an import. `plans`: the defined plans, None where they are not checked; `now`: the time of a change of plan.
+    """Options of an import. `plans`: the defined plans, None where they are not checked. `now`: the time of a change.
 
     `make_key` (a test key or not) and `make_id` make what a row leaves out; without `make_key` a row has a key or a
     hash. `replace`: registered keys may change.
