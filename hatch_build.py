@@ -79,6 +79,7 @@ COMPILED = (
     "sidecar/gateway/in_flight.py",
     "sidecar/gateway/inspection.py",
     "sidecar/gateway/policies.py",
+    "sidecar/gateway/refusals.py",
     "sidecar/gateway/routing.py",
     "sidecar/gateway/states.py",
     "sidecar/ports.py",

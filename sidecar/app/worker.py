@@ -30,6 +30,7 @@ from sidecar.app.upstreams import Upstreams
 from sidecar.control.probe import Figures
 from sidecar.control.stats import WorkerStats
 from sidecar.core.http.forward import HOP_BY_HOP
+from sidecar.core.http.problem import Problem
 from sidecar.core.http.request import HeadLimits
 from sidecar.core.identity import Identity
 from sidecar.core.policy import Policy
@@ -133,8 +134,13 @@ class Worker:
             timeouts=client_timeouts(settings.http),
             max_body_bytes=settings.http.body_max_bytes or 1 << 62,
             pseudonym=gateway.pseudonym,
-            refused=lambda problem: self.figures.answered("", problem.status, 0),
+            refused=self._refused,
         )
+
+    def _refused(self, problem: Problem) -> None:
+        """The head of a request was refused: there is no exchange."""
+        self.figures.answered("", problem.status, 0)
+        self.context.refusals.head(problem)
 
     async def run(self) -> None:
         """Serve until the supervisor says to drain; then finish what is under way, and close."""

@@ -71,6 +71,11 @@ COUNTS = {
     "exchange_faults": Row(
         "sidecar_exchange_faults", "Internal exceptions in an exchange, each of which ended only that exchange."
     ),
+    "refused": Row(
+        "sidecar_refusals",
+        "Requests answered by the sidecar before an upstream saw them, by problem type.",
+        ("reason",),
+    ),
     "tls_refused": Row("sidecar_tls_handshakes_refused", "TLS handshakes of clients that were refused.", ("reason",)),
     "keys_stale": Row(
         "sidecar_keys_stale", "Identities taken from the cache after their expiry: the key store did not answer."

@@ -10,6 +10,7 @@ from sidecar.core.record import Totals
 from sidecar.gateway.fields import GatewayOptions, HeadFields
 from sidecar.gateway.in_flight import ExchangeLog, OpenExchanges
 from sidecar.gateway.policies import PolicyCaches
+from sidecar.gateway.refusals import Refusals
 from sidecar.ports import Alerts, Clock, Counters, Journal, Keys, Probe, Retries, Upstream
 
 
@@ -31,7 +32,7 @@ class Ports(NamedTuple):
 
 
 class WorkerContext:
-    """The ports; `policies`, `heads`, `open` and `log`; and the units of all records so far, for checkpoints.
+    """The ports; `policies`, `heads`, `open`, `log`, `refusals`; and the units of all records so far, for checkpoints.
 
     `mint` makes a new id, dated in ms: of the request, the reservation and the record.
     """
@@ -50,6 +51,7 @@ class WorkerContext:
         self.policies = PolicyCaches(policy, upstream_of)
         self.heads = HeadFields(options, self.keys)
         self.log = ExchangeLog(self.clock, self.probe)
+        self.refusals = Refusals(self.clock, self.probe)
         self.open = OpenExchanges(self.clock, self.log, flush)
         self.totals = Totals()
         self.journal.on_acknowledged(self.open.deliver)

@@ -377,6 +377,7 @@ class RequestExchange(Exchange):
         """Refuse before the upstream has seen anything: no record but a denial's."""
         self.state = DISMISSED
         self.status = problem.status
+        self.context.refusals.exchange(problem, self)
         self.client.refuse(problem, self.id, self.limit_fields())
         self.finish()
         self.unclaim()

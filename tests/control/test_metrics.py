@@ -23,6 +23,7 @@ def view():
             "degraded_us": 1_500_000,
             "odd": 4,
             "tls_refused|other": 1,
+            "refused|key-unknown": 1,
             "drift|monthly": 6,
             "drifted": 2,
         },

@@ -434,7 +434,6 @@ class Downstream(Client):
         exchange, self._exchange = self._exchange, None
         self._closes = True
         if exchange is not None:
-            self._listener.refused(problem)
             exchange.on_body_broken(problem)
 
     # Ends.

@@ -1,0 +1,67 @@
+"""Mirrors sidecar/gateway/refusals.py."""
+
+import logging
+
+import pytest
+
+from sidecar.core.http.problem import Problem, too_large
+from sidecar.gateway.refusals import LINE_EVERY_US
+from tests.gateway.scene import Scene
+from tests.stage import quota
+
+
+@pytest.fixture
+def lines(caplog):
+    caplog.set_level(logging.INFO, "sidecar.refusals")
+    return lambda: [record for record in caplog.records if record.name == "sidecar.refusals"]
+
+
+# Fails if a refusal is not counted, or its line holds the key.
+def test_a_wrong_key_is_counted_and_logged_without_it(lines):
+    scene = Scene()
+    scene.ask(key="nobody-knows-this", target=b"/a?x=nobody-knows-this")
+    assert scene.tally.counts["refused|key-unknown"] == 1
+    (line,) = lines()
+    assert line.fields == {"reason": "key-unknown", "status": 401, "method": "GET", "route": "api", "unlogged": 0}
+    assert line.request == scene.exchange.id.decode()
+    assert "nobody" not in str(vars(line))
+
+
+def test_each_reason_has_its_own_count(lines):
+    scene = Scene()
+    scene.ask(key="")
+    scene.ask(key="nobody-knows-this")
+    assert scene.tally.counts["refused|key-missing"] == scene.tally.counts["refused|key-unknown"] == 1
+    assert [line.fields["reason"] for line in lines()] == ["key-missing", "key-unknown"]
+
+
+def test_the_caller_is_named_where_it_is_known(lines):
+    scene = Scene()
+    scene.journal.full = True
+    scene.ask()
+    assert lines()[0].levelno == logging.WARNING
+    assert lines()[0].fields["reason"] == "journal-full"
+    assert {"customer", "key", "plan"} <= lines()[0].fields.keys()
+
+
+# Fails if a flood writes a line for each request.
+def test_a_flood_has_one_line_in_ten_seconds_and_the_number_of_the_others(lines):
+    scene = Scene()
+    for _ in range(1_000):
+        scene.context.refusals.head(too_large(1))
+    scene.context.refusals.head(Problem(400, "bad-head", "x"))
+    assert [line.fields["reason"] for line in lines()] == ["body-too-large", "bad-head"]
+    scene.clock.turn(LINE_EVERY_US)
+    scene.context.refusals.head(too_large(1))
+    assert lines()[-1].fields["unlogged"] == 999
+    assert scene.tally.counts["refused|body-too-large"] == 1_001
+
+
+def test_a_denial_by_a_limit_is_counted_and_has_its_record_in_place_of_a_line(lines):
+    scene = Scene(quota(1))
+    scene.ask()
+    scene.ask()
+    assert scene.exchange.status == 429
+    assert scene.tally.counts["refused|quota-exceeded"] == 1
+    assert len(scene.journal.of("denials")) == 1
+    assert lines() == []
