@@ -5,12 +5,14 @@ Each request queries the node; nothing is cached. /livez queries nothing: it ans
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 import orjson
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
@@ -19,6 +21,16 @@ from sidecar.control.metrics import collect
 from sidecar.control.stats import Node, NodeView
 
 NODE = web.AppKey("node", Node)
+IDLE_S = 20.0  # a connection without a whole request: idle, in half a head, or sending blank lines
+log = logging.getLogger("sidecar.control")
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """False for a malformed request: its client gets a 400, and must not be able to fill the log with tracebacks."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+log.addFilter(_is_ours)
 
 
 class _ViewCollector:
@@ -84,9 +96,14 @@ def _json(code: int, body: dict[str, Any]) -> web.Response:
     )
 
 
-async def serve(node: Node, host: str, port: int) -> tuple[web.AppRunner, str]:
-    """Start listening; the runner to clean up, and "host:port" as bound."""
-    runner = web.AppRunner(application(node), access_log=None, handle_signals=False)
+async def serve(node: Node, host: str, port: int, *, idle_s: float = IDLE_S) -> tuple[web.AppRunner, str]:
+    """Start listening; the runner to clean up, and "host:port" as bound.
+
+    A connection is closed `idle_s` after it began or was last answered if no whole request has come since.
+    """
+    runner = web.AppRunner(
+        application(node), access_log=None, handle_signals=False, keepalive_timeout=idle_s, logger=log
+    )
     await runner.setup()
     site = web.TCPSite(runner, host, port)
     await site.start()

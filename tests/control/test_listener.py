@@ -1,3 +1,5 @@
+import asyncio
+
 import aiohttp
 import pytest
 
@@ -85,3 +87,25 @@ async def test_the_listener_is_reachable_at_the_address_that_it_returns_until_it
         await runner.cleanup()
         with pytest.raises(aiohttp.ClientConnectionError):
             await session.get("/livez")
+
+
+# hostile F7, F9. Fails without `keepalive_timeout`: half a head keeps its connection for an hour.
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HT", b"\r\n"])
+async def test_a_connection_without_a_whole_request_is_closed(sent):
+    runner, address = await serve(Node(), "127.0.0.1", 0, idle_s=0.01)
+    reader, writer = await asyncio.open_connection(*address.split(":"))
+    writer.write(sent)
+    assert await asyncio.wait_for(reader.read(), 10) == b""
+    writer.close()
+    await runner.cleanup()
+
+
+# Fails without the filter: a traceback at each try.
+async def test_a_malformed_request_leaves_no_traceback(caplog):
+    runner, address = await serve(Node(), "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*address.split(":"))
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nA b: c\r\n\r\n")
+    assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.0 400")
+    writer.close()
+    await runner.cleanup()
+    assert caplog.records == []

@@ -45,6 +45,7 @@ SKIPPED_BYTES: Final = 64 * 1024  # of a refused request's body, read past so th
 DRAIN_IDLE_S: Final = 0.5  # for the request of an idle client that was on its way when the drain began
 LINGER_S: Final = 1.0  # a short read after our FIN, so that a 4xx is not lost to a reset
 REMEMBERED_S: Final = 5.0  # of an idle client's head; one that comes again is read anew
+_BLANK_LINE: Final = b"\r\n"  # before a head; it stays in the buffer, so that the head's deadline counts from it
 _FOREVER: Final = float("inf")
 _NO_REQUEST: Final = Request("", 1, [])
 
@@ -138,7 +139,8 @@ class Downstream(Client):
         unread = self.state == BODY or bool(self._buffer)
         listener = self._listener
         self.forget_at = listener.now + REMEMBERED_S
-        self.deadline = listener.now + (DRAIN_IDLE_S if listener.draining else listener.timeouts.idle_s)
+        wait_s = listener.timeouts.head_s if self._buffer else listener.timeouts.idle_s
+        self.deadline = listener.now + (DRAIN_IDLE_S if listener.draining else wait_s)
         if self._closes or (self.state is BODY and not self._skips()) or (self._eof and not self._buffer):
             return self._leave(linger=unread)
         if self.state is BODY:
@@ -257,7 +259,7 @@ class Downstream(Client):
 
     def on_drain(self) -> None:
         """An idle client may have sent its next request already: it gets a moment, and an answer that says close."""
-        if self.state is HEAD and not self._buffer:
+        if self.state is HEAD and len(self._buffer) <= len(_BLANK_LINE):
             self.deadline = min(self.deadline, self._listener.now + DRAIN_IDLE_S)
 
     def on_abort(self) -> None:
@@ -287,7 +289,7 @@ class Downstream(Client):
         """Too slow, in one of four ways: a head, a body, a pause between requests, a reader."""
         if self._stalled and self._is_reading(now):
             return
-        if self.state is HEAD and self._buffer:
+        if self.state is HEAD and len(self._buffer) > len(_BLANK_LINE):
             self._refuse(Problem(408, "head-timeout", "the request head did not come in time"))
         elif self.state is BODY and self._exchange is not None and not self._stalled:
             self._check_pace(now)
@@ -338,18 +340,16 @@ class Downstream(Client):
         limits = self._listener.limits
         if self._eof:  # the rest of a half-closed client's bytes cannot become a request
             self._leave(linger=False)
-        elif buffer.startswith(b"\r\n"):  # RFC 9112 §2.2: an empty line before the request line is ignored, once
-            self._buffer = buffer[2:]
         elif b"\n\n" in buffer or b"\n" in buffer.replace(b"\r\n", b"") or b"\r\r" in buffer:
             self._refuse(bad("a line ends without CRLF"))
-        elif len(buffer) > limits.target_bytes + 64 and b"\r\n" not in buffer:
+        elif len(buffer) > limits.target_bytes + 64 and buffer.find(b"\r\n", 2) < 0:
             self._refuse(Problem(414, "target-too-long", f"longer than {limits.target_bytes} bytes"))
         elif len(buffer) > limits.head_bytes:
             self._refuse(head_too_large(limits))
 
     def _take_head(self, head: bytes) -> None:
         listener = self._listener
-        if head.startswith(b"\r\n"):
+        if head.startswith(_BLANK_LINE):  # RFC 9112 §2.2: ignored, once
             head = head[2:]
         if head == self._last_head:
             request = self._last_request

@@ -172,6 +172,55 @@ async def test_a_slow_head_is_408():
         assert await client.sees_the_end() == b""
 
 
+# hostile F7. Fails if a blank line sets no clock or a later byte sets it anew, or if the first one is taken away.
+@pytest.mark.parametrize("after", ["a new connection", "an answer"])
+async def test_blank_lines_keep_no_connection(after):
+    async with stage() as play:
+        client = await play.connects()
+        if after == "an answer":
+            await hello(play, client)
+        await client.sends("\r\n")
+        await play.until(lambda: any(connection._buffer for connection in play.listener.connections))
+        play.turn(11)
+        assert await client.sees_the_end() == b""
+
+
+async def test_the_time_of_a_head_begins_with_the_blank_line_before_it():
+    async with stage() as play:
+        client = await play.connects()
+        await client.sends("\r\n")
+        await play.until(lambda: any(connection._buffer for connection in play.listener.connections))
+        play.turn(9)
+        await client.sends("GET")
+        await play.until(lambda: any(len(connection._buffer) == 5 for connection in play.listener.connections))
+        play.turn(2)
+        assert (await client.answer()).status == 408
+
+
+async def test_a_second_blank_line_is_refused_whenever_it_comes():
+    async with stage() as play:
+        client = await play.connects()
+        await client.sends("\r\n")
+        await play.until(lambda: any(connection._buffer for connection in play.listener.connections))
+        await client.sends("\r\n")
+        assert (await client.answer()).status == 400
+
+
+# Fails if `_finish` gives half a head as long as an idle connection.
+async def test_a_half_head_behind_a_request_has_the_time_of_a_head():
+    async with stage() as play:
+        client = await play.connects()
+        await client.asks("/hello")
+        await client.sends("GET / HT")
+        upstream = await play.upstream_accepts()
+        await upstream.request()
+        await play.until(lambda: any(connection._buffer for connection in play.listener.connections))
+        await upstream.answers()
+        assert (await client.answer()).status == 200
+        play.turn(11)
+        assert (await client.answer()).status == 408
+
+
 async def test_a_slow_body_is_408_and_recorded():
     async with stage() as play:
         client = await play.connects()
