@@ -164,7 +164,8 @@ class UpstreamLeg(Leg):
             else:
                 if self._total_deadline != _FOREVER:
                     self.deadline = self.owner.now + self.owner.between_bytes_s
-                self._read_body(caller, self._body, data)
+                body = self._body
+                self._pass_on(caller, body, _fed(body, data))
         except (BadAnswer, BadFraming, httptools.HttpParserError) as fault:
             self._fail(UpstreamError(UpstreamReason.MALFORMED, f"the upstream's answer is malformed: {fault}"))
 
@@ -220,19 +221,22 @@ class UpstreamLeg(Leg):
                 raise BadAnswer("it switches to a protocol that was not requested")
             head.keep_alive = False
             self._total_deadline = _FOREVER
-        self._answered = True
         self._reusable = head.keep_alive
         if len(rest) == head.length and head.status != 101:  # complete in one read, the usual case
             self._body = _WHOLE
+            self._answered = True
             caller.on_response(head)
             if self._caller is caller:
                 self._finish(caller, rest, reusable=True)
             return
-        self._body = body = _body_of(head)
+        body = _body_of(head)
+        data = _fed(body, rest)  # before the caller knows the head: if the body is malformed, its client gets a 502
+        self._body = body
+        self._answered = True
         self.deadline = _FOREVER if head.status == 101 else self.owner.now + self.owner.between_bytes_s
         caller.on_response(head)
         if self._caller is caller:  # false if it refused the answer
-            self._read_body(caller, body, rest)
+            self._pass_on(caller, body, data)
 
     def _parse(self, head: bytes) -> ResponseHead:
         """Parse a head, or take it from the cache: most answers of an API differ only in their bodies."""
@@ -254,11 +258,7 @@ class UpstreamLeg(Leg):
         if rest and self._caller is caller:
             self._read_head(caller, rest)
 
-    def _read_body(self, caller: Caller, body: Body, data: bytes) -> None:
-        if not body.done:
-            data = body.feed(data) if data else data
-        elif data:  # answers to HEAD, 204 and 304 have no body, so these bytes do not belong to them
-            body.rest, data = data, b""
+    def _pass_on(self, caller: Caller, body: Body, data: bytes) -> None:
         if body.done:
             self._finish(caller, data, reusable=not body.rest)
         else:
@@ -304,6 +304,14 @@ def _offered(head: ResponseHead, upgrade: bytes) -> bool:
 
 
 _WHOLE: Final = LengthBody(0)
+
+
+def _fed(body: Body, data: bytes) -> bytes:
+    """The bytes of the body in `data`. Raises BadFraming."""
+    if not body.done:
+        return body.feed(data) if data else data
+    body.rest = data  # answers to HEAD, 204 and 304 have no body, so these bytes do not belong to them
+    return b""
 
 
 def _body_of(head: ResponseHead) -> Body:

@@ -48,9 +48,19 @@ BAD = {
     "a head without end": "HTTP/1.1 200 OK\r\nA: " + "x" * 70_000,
     "endless interim answers": "HTTP/1.1 102 X\r\n\r\n" * (MAX_INTERIM + 1),
 }
+# hostile F6: bodies that are wrong in the same read as their heads, of which nothing was sent yet.
+BAD_CHUNKS = {
+    "line feeds alone": "2\nok\n0\n\n",
+    "a negative size": "-2\r\nok\r\n0\r\n\r\n",
+    "a prefixed size": "0x2\r\nok\r\n0\r\n\r\n",
+    "a size and a blank": "2 \r\nok\r\n0\r\n\r\n",
+    "more than its size": "2\r\nokay\r\n0\r\n\r\n",
+    "a bad trailer": "2\r\nok\r\n0\r\nno colon\r\n\r\n",
+}
+BAD |= {name: f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{raw}" for name, raw in BAD_CHUNKS.items()}
 
 
-# Fails if one of them is left to the parser, which takes it.
+# Fails if one of them is left to the parser, which takes it, or if the head is passed on before its body is read.
 @pytest.mark.parametrize("raw", BAD.values(), ids=BAD.keys())
 async def test_an_answer_with_two_readings_is_502_and_its_connection_never_serves_again(raw):
     async with stage() as play:
