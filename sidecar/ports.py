@@ -209,13 +209,15 @@ class Probe:
 class Client:
     """The client's side of one exchange, implemented by the listener. Writes after a disconnect are no-ops.
 
-    `peer` is the client's address, `tls` whether the connection is encrypted.
+    `peer` is the client's address, `tls` whether the connection is encrypted. `stalled`: it reads more slowly than its
+    answer is written (`Exchange.on_client_paused`).
     """
 
     __slots__ = ()
 
     peer: str
     tls: bool
+    stalled: bool
 
     def interim(self, head: ResponseHead) -> None:
         """Forward a 1xx head. Nothing is sent if the client's protocol version has no 1xx."""

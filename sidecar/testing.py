@@ -388,7 +388,7 @@ class PaperClient(Client):
         self.trailers: list[Field] = []
         self.interims: list[ResponseHead] = []
         self.ended = ""
-        self.reading_paused = False
+        self.reading_paused = self.stalled = False
         self._head: tuple[int, bytes, list[Field]] | None = None
 
     def interim(self, head: ResponseHead) -> None:

@@ -28,6 +28,7 @@ def worker_stats(worker: Worker) -> WorkerStats:
         "denials_recorded": denials.recorded,
         "denials_summarised": denials.summarised,
         "upstream_retries": worker.upstreams.retries,
+        "late_us": worker.late_us,
     }
     return {
         "requests": {f"{route}|{kind}xx": count for (route, kind), count in figures.requests.items()},

@@ -65,9 +65,9 @@ class Upstreams:
             )
         return totals
 
-    def check_deadlines(self, now: float) -> None:
+    def check_deadlines(self, now: float, late_s: float) -> None:
         for pool in self._pools.values():
-            pool.check_deadlines(now)
+            pool.check_deadlines(now, late_s)
 
     async def aclose(self) -> None:
         for pool in self._pools.values():

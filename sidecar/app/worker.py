@@ -26,6 +26,7 @@ from sidecar.app.snapshot import policy_of
 from sidecar.app.snapshot import staged as staged_path
 from sidecar.app.stats import worker_stats
 from sidecar.app.stores import CounterStore
+from sidecar.app.ticks import ticks
 from sidecar.app.upstreams import Upstreams
 from sidecar.control.probe import Figures
 from sidecar.control.stats import WorkerStats
@@ -92,6 +93,7 @@ class Worker:
         self._lease_fd = fds.lease_fd
         self._listeners = Listeners(fds.listen, fds.others, self._client, self._handshake)
         self._listening = ""
+        self.late_us = 0  # by which the checks of deadlines ran late
         self.link = link
         self.clock = SystemClock()
         self._reloading = asyncio.Lock()
@@ -212,13 +214,12 @@ class Worker:
 
     async def _turn(self) -> None:
         """The wheel: deadlines ten times a second, stores once, a checkpoint every few."""
-        loop = asyncio.get_running_loop()
         turns = 0
-        while True:
-            now = loop.time()
-            self.listener.check_deadlines(now)
-            self.upstreams.check_deadlines(now)
-            self.context.open.end_overdue()
+        async for now, late_s in ticks(WHEEL_S, asyncio.get_running_loop().time):
+            self.listener.check_deadlines(now, late_s)
+            self.upstreams.check_deadlines(now, late_s)
+            self.context.open.end_overdue(round(late_s * 1_000_000))
+            self.late_us += round(late_s * 1_000_000)
             self.counters.adjust_leases()
             if turns % 5 == 0:
                 self.counters.extend([*self.listener.exchanges(), *self.context.open.detached])
@@ -232,7 +233,6 @@ class Worker:
             if turns % (10 * self.settings.checkpoint_seconds) == 0:
                 self._checkpoint()
             turns += 1
-            await asyncio.sleep(WHEEL_S)
 
     async def _settle_orphans(self) -> None:
         """Worker 0 settles what the workers left that no longer exist, once the shipper has closed their journals."""

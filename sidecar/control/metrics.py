@@ -56,6 +56,10 @@ COUNTS = {
     "store_failures": Row("sidecar_store_failures", "Calls to the store that failed or timed out."),
     "ship_failures": Row("sidecar_ship_failures", "Batches that the sink did not accept at the first try."),
     "upstream_retries": Row("sidecar_upstream_retries", "Requests sent to an upstream a second time."),
+    "late_us": Row("sidecar_loop_late_seconds", "Time by which checks of deadlines ran late: busy loops.", (), US),
+    "answers_in_turns": Row(
+        "sidecar_answers_read_in_turns", "Times that an answer took long to read: many events, elements."
+    ),
     "debts_paid": Row("sidecar_store_debts_paid", "Exchanges of an outage that were added to the counters after it."),
     "store_losses": Row("sidecar_store_losses", "Times that a Redis was found to have come back empty."),
     "debts_lost": Row("sidecar_store_debts_lost", "Exchanges of an outage that no counter will ever include."),

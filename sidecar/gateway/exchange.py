@@ -224,7 +224,8 @@ class RequestExchange(Exchange):
         try:
             if self.inspection is not None and not self.tunnelled:
                 size = len(data)
-                data = self.inspection.read_answer(data, done)
+                data = self.inspection.read_answer(self, data, done)
+                done = done and not self.inspection.is_behind
                 if self.gone:
                     return self.inspection.drain_answer(self, size, done)
             self.bytes_out += len(data)
@@ -247,7 +248,7 @@ class RequestExchange(Exchange):
 
     def on_upstream_failed(self, error: UpstreamError) -> None:
         try:
-            if self.inspection is not None and self.inspection.take_failure(self):
+            if self.inspection is not None and self.inspection.take_failure(self, error):
                 return None
             self.upstream_us = self.context.clock.mono_us() - self.sent_us
             self.leg = None
@@ -317,7 +318,7 @@ class RequestExchange(Exchange):
 
     def on_client_resumed(self) -> None:
         try:
-            if self.leg is not None:
+            if self.leg is not None and (self.inspection is None or not self.inspection.is_behind):
                 self.leg.resume_reading()
         except Exception as error:  # noqa: BLE001
             end_faulty(self, error)

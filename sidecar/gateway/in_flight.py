@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -60,6 +61,7 @@ class OpenExchanges:
     """`settling`: exchanges of this batch of the journal whose last bytes wait until their settles have been sent.
 
     `detached`: those whose answer is read on though their client has left. `flush` sends what the store was asked.
+    Answers whose reading takes longer continue in later turns of the loop, one of them in each.
     """
 
     def __init__(self, clock: Clock, log: ExchangeLog, flush: Callable[[], None]) -> None:
@@ -68,6 +70,8 @@ class OpenExchanges:
         self.idle.set()
         self.settling: list[RequestExchange] = []
         self.detached: set[RequestExchange] = set()
+        self._behind: deque[RequestExchange] = deque()
+        self._has_turn = False
         self._clock = clock
         self._log = log
         self._flush = flush
@@ -87,6 +91,21 @@ class OpenExchanges:
             self.detached.discard(exchange)
         self._log.finished(exchange)
 
+    def read_later(self, exchange: RequestExchange) -> None:
+        """Continue to read this exchange's answer in a later turn."""
+        self._behind.append(exchange)
+        if not self._has_turn:
+            self._has_turn = True
+            asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        exchange = self._behind.popleft()
+        if not exchange.ended:
+            _read_on(exchange)
+        self._has_turn = bool(self._behind)
+        if self._has_turn:
+            asyncio.get_running_loop().call_soon(self._read_on)
+
     def deliver(self) -> None:
         """After a batch of the journal: send its settles in one write, and then the last bytes of its answers."""
         settling = self.settling
@@ -99,10 +118,13 @@ class OpenExchanges:
             for exchange in settling:
                 exchange.deliver()
 
-    def end_overdue(self) -> None:
-        """End answers that were read on long enough without their clients; called a few times a second."""
+    def end_overdue(self, late_us: int = 0) -> None:
+        """End answers that were read on long enough without their clients; called a few times a second.
+
+        `late_us`: how late this call is; nothing was read for so long.
+        """
         if self.detached:
-            now_us = self._clock.mono_us()
+            now_us = self._clock.mono_us() - late_us
             for exchange in list(self.detached):
                 if exchange.inspection is not None and now_us > exchange.inspection.due_us:
                     _end_drain(exchange)
@@ -111,6 +133,14 @@ class OpenExchanges:
         """The drain's deadline has passed."""
         for exchange in list(self.detached):
             _end_drain(exchange)
+
+
+def _read_on(exchange: RequestExchange) -> None:
+    try:
+        if exchange.inspection is not None:
+            exchange.inspection.read_on(exchange)
+    except Exception as error:  # noqa: BLE001 - as in every step
+        end_faulty(exchange, error)
 
 
 def _end_drain(exchange: RequestExchange) -> None:

@@ -4,8 +4,9 @@
 
 The request's body is held, up to its route's bound, until the decision; a longer one is forwarded unread. A retry is
 the same body under the same key, so a body that was not read cannot be one. The answer is passed on as it is received,
-and read meanwhile. An AI answer is read to its end for a while when its client has left: it is generated and paid for
-all the same.
+and read meanwhile; where reading takes longer than one turn of the loop may, its upstream is paused, and reading and
+passing on continue in the next turns. An AI answer is read to its end for a while when its client has left: it is
+generated and paid for all the same.
 
 An inspection is asked by its exchange, which is an argument of each call and no field: the two would be a cycle, and
 the collector of cycles runs rarely.
@@ -17,7 +18,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
-from sidecar.core.errors import StoreError
+from sidecar.core.errors import StoreError, UpstreamError
 from sidecar.core.usage.tap import Tap
 from sidecar.gateway import admission
 from sidecar.gateway.states import CLIENT_GONE
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sidecar.gateway.exchange import RequestExchange
 
 DRAINED_BYTES: Final = 16 * 1024 * 1024  # of an answer whose client has left
+LEFT_MS: Final = 5_000  # to read the rest of an answer that was received whole, where none is read without its client
 # Fields that vouch for the body's bytes: an upstream refuses another body with them.
 _SEALS: Final = frozenset({b"content-digest", b"digest", b"content-md5", b"signature"})
 
@@ -34,15 +36,20 @@ class Inspection:
     """The inspection of one exchange. `tap` reads its bodies; it exists once the caller's terms are known.
 
     While `gathering` the request's body is held; `continued`: the client was asked to send it before the decision.
-    `due_us` is until when, by the clock that never steps, an answer is read without its client.
+    While `is_behind` not all of the answer that was received has been read. `due_us` is until when, by the clock that
+    never steps, an answer is read without its client.
     """
 
-    __slots__ = ("_drained_bytes", "_has_claim", "_retry_key", "continued", "due_us", "gathering", "tap")
+    __slots__ = (
+        "_drained_bytes", "_failure", "_has_claim", "_has_ended", "_retry_key", "continued", "due_us", "gathering",
+        "is_behind", "tap",
+    )  # fmt: skip
 
     tap: Tap
 
     def __init__(self) -> None:
-        self.gathering = self.continued = self._has_claim = False
+        self.gathering = self.continued = self.is_behind = self._has_claim = self._has_ended = False
+        self._failure: UpstreamError | None = None
         self.due_us = self._drained_bytes = 0
         self._retry_key = b""
 
@@ -122,13 +129,48 @@ class Inspection:
 
     # Read the answer as it passes.
 
-    def read_answer(self, data: bytes, done: bool) -> bytes:
-        """Read a piece of the answer; the bytes of it that the client gets."""
-        data = self.tap.feed(data)
-        return data + self.tap.end(complete=True) if done else data
+    def read_answer(self, exchange: RequestExchange, data: bytes, done: bool) -> bytes:
+        """Read a piece of the answer; returns the bytes that the client gets now. It is not over while `is_behind`."""
+        tap = self.tap
+        data = tap.feed(data, last=done)
+        if tap.is_behind or self.is_behind:
+            self._keep_pace(exchange, done)
+        return data + tap.end(complete=True) if done and not tap.is_behind else data
 
-    def take_failure(self, exchange: RequestExchange) -> bool:
-        """The answer was broken off: pass on what was held of it. True: its client has left, so it ends here."""
+    def _keep_pace(self, exchange: RequestExchange, done: bool) -> None:
+        """Stop the upstream until the answer that was received is read, and then let it go on."""
+        leg, was_behind = exchange.leg, self.is_behind
+        self.is_behind = self.tap.is_behind
+        if self.is_behind and not was_behind:
+            exchange.context.probe.count("answers_in_turns")
+        if done:
+            self._has_ended = True
+            exchange.leg = None  # it may carry another exchange by now
+        elif leg is not None and self.is_behind != was_behind:
+            if self.is_behind:
+                leg.pause_reading()
+            elif exchange.gone or not exchange.client.stalled:
+                leg.resume_reading()
+        if self.is_behind:
+            exchange.context.open.read_later(exchange)
+
+    def read_on(self, exchange: RequestExchange) -> None:
+        """Continue in a later turn. Then the answer may end, or fail, as it did meanwhile."""
+        exchange.on_response_body(b"", self._has_ended)
+        failure = self._failure
+        if failure is not None and not self.is_behind and not exchange.ended:
+            self._failure = None
+            exchange.on_upstream_failed(failure)
+
+    def take_failure(self, exchange: RequestExchange, error: UpstreamError) -> bool:
+        """The answer was broken off: pass on what was held of it.
+
+        True: it ends when it is read, or, where its client has left, has ended here.
+        """
+        if self.is_behind:
+            self._failure = error
+            exchange.leg = None
+            return True
         if exchange.gone:
             self.end_drain(exchange)
             return True
@@ -146,16 +188,24 @@ class Inspection:
             self.gathering = False
             exchange.withdraw()
             return True
-        leg, route, context = exchange.leg, exchange.routed.route, exchange.context
+        leg, route = exchange.leg, exchange.routed.route
+        if self._has_ended and self.is_behind and not exchange.gone:
+            self._go_on_alone(exchange)
+            return True
         if leg is None or exchange.gone or exchange.tunnelled:
             return False
         if not (exchange.body_ended and route.usage and route.drain_ms):
             return False
-        exchange.gone = exchange.client_disconnected = True
-        self.due_us = context.clock.mono_us() + route.drain_ms * 1000
-        context.open.detached.add(exchange)
-        leg.resume_reading()  # nobody is slow any more
+        self._go_on_alone(exchange)
+        if not self.is_behind:
+            leg.resume_reading()  # nobody is slow any more
         return True
+
+    def _go_on_alone(self, exchange: RequestExchange) -> None:
+        context, drain_ms = exchange.context, exchange.routed.route.drain_ms
+        exchange.gone = exchange.client_disconnected = True
+        self.due_us = context.clock.mono_us() + (drain_ms or LEFT_MS) * 1000
+        context.open.detached.add(exchange)
 
     def drain_answer(self, exchange: RequestExchange, size: int, done: bool) -> None:
         """A piece of `size` bytes was read that reaches nobody."""

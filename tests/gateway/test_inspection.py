@@ -1,6 +1,9 @@
 """What an exchange does more where its bodies are read: it waits for them, measures them, and reads on alone."""
 
+import asyncio
+import gzip
 from dataclasses import replace
+from itertools import pairwise
 
 import orjson
 import pytest
@@ -526,6 +529,140 @@ def test_a_tunnel_is_not_read():
     assert (call.body, scene.client.content.endswith(b"frames")) == (b"more", True)
     assert (scene.record["outcome"], scene.record["quality"], scene.counters.used("tokens")) == ("tunnel", "partial", 0)
     assert scene.at_rest()
+
+
+# Answers whose reading takes longer than one turn of the loop may (hostile F4).
+
+MANY = b"data: {}\n\n" * 20_000
+
+
+async def read_whole(scene):
+    """Let turns of the loop pass until the answer is read. Gives their number."""
+    turns = 0
+    while scene.exchange.inspection.is_behind and not scene.exchange.ended:
+        await asyncio.sleep(0)
+        turns += 1
+    return turns
+
+
+# Mutations: no bound in a turn; the upstream is not paused, or not resumed; the rest is read by the next piece alone.
+async def test_a_long_reading_continues_in_later_turns_while_the_upstream_waits():
+    scene = Reading()
+    scene.post()
+    call = scene.stream()
+    had = len(scene.client.content)
+    call.send_body(MANY)
+    assert call.reading_paused
+    assert had < len(scene.client.content) < len(MANY)
+    assert await read_whole(scene) > 10
+    assert not call.reading_paused
+    assert scene.client.content[had:] == MANY
+    call.send_body(EVENTS[1] + USAGE + DONE, done=True)
+    assert (scene.record["usage"]["output_tokens"], scene.record["quality"]) == (42, "provider_reported")
+    assert scene.at_rest()
+
+
+# Fails if the answer ends when its last bytes have come, and not when they are read.
+@pytest.mark.parametrize("packed", [False, True])
+async def test_an_answer_that_has_ended_is_recorded_once_it_is_read(packed):
+    body = EVENTS[0] + MANY + EVENTS[1] + USAGE
+    scene = Reading()
+    scene.post()
+    call = scene.call.connect()
+    call.begin(200, *SSE, *([(b"Content-Encoding", b"gzip")] if packed else []))
+    sent = gzip.compress(body) if packed else body
+    call.send_body(sent, done=True)
+    assert (scene.exchange.leg, scene.client.ended, scene.journal.of("records")) == (None, "", [])
+    scene.exchange.on_client_paused()  # of a connection that carries another exchange by now
+    scene.exchange.on_client_resumed()
+    assert await read_whole(scene) > 10
+    assert (scene.record["usage"]["output_tokens"], scene.record["quality"]) == (42, "provider_reported")
+    assert (scene.client.ended, len(scene.client.content)) == (
+        "complete",
+        len(sent) - (0 if packed else len(USAGE)),
+    )
+    assert scene.at_rest()
+
+
+async def test_an_answer_that_fails_meanwhile_fails_once_it_is_read():
+    scene = Reading()
+    scene.post()
+    call = scene.stream()
+    call.send_body(MANY + EVENTS[1] + USAGE)
+    call.fail(UpstreamError(UpstreamReason.TRUNCATED, "x"))
+    assert scene.client.ended == ""
+    await read_whole(scene)
+    assert scene.client.content == EVENTS[0] + MANY + EVENTS[1]
+    assert (scene.client.ended, scene.record["outcome"]) == ("cut", "upstream_truncated")
+    assert (scene.record["usage"]["output_tokens"], scene.at_rest()) == (42, True)
+
+
+# Fails if a client that is slow, or the reading, resumes what the other one has paused.
+async def test_the_upstream_waits_for_the_reading_and_for_the_client():
+    scene = Reading()
+    scene.post()
+    call = scene.stream()
+    call.send_body(MANY)
+    scene.client.stalled = True
+    scene.exchange.on_client_paused()
+    scene.client.stalled = False
+    scene.exchange.on_client_resumed()
+    assert call.reading_paused
+    scene.client.stalled = True
+    scene.exchange.on_client_paused()
+    await read_whole(scene)
+    assert call.reading_paused
+    scene.exchange.on_client_resumed()
+    assert not call.reading_paused
+
+
+# Fails if what was received before the client left is not read, or is read by nobody.
+@pytest.mark.parametrize("done", [True, False])
+@pytest.mark.parametrize("drain_ms", [0, 1_000])
+async def test_a_client_that_leaves_meanwhile_takes_no_usage_with_it(done, drain_ms):
+    scene = Reading(drain_ms=drain_ms)
+    scene.post()
+    call = scene.stream()
+    call.send_body(MANY + EVENTS[1] + USAGE, done=done)
+    scene.client.stalled = True
+    scene.exchange.on_client_gone()
+    await read_whole(scene)
+    if not done and drain_ms:
+        assert not call.reading_paused
+        call.send_body(DONE, done=True)
+    assert (scene.record["outcome"], scene.record["status"]) == ("client_gone", 200)
+    if done or drain_ms:
+        assert (scene.record["usage"]["output_tokens"], scene.record["quality"]) == (42, "provider_reported")
+    assert scene.at_rest()
+
+
+async def test_two_such_answers_are_read_in_turn():
+    scene = Reading()
+    exchanges = []
+    for _ in range(2):
+        exchanges.append((scene.post(), scene.client))
+        scene.stream().send_body(MANY)
+    seen = []
+    for _ in range(20):
+        await asyncio.sleep(0)
+        seen.append([len(client.content) for _, client in exchanges])
+    moves = [[after > before for before, after in zip(*pair, strict=True)] for pair in pairwise(seen)]
+    assert all(sum(move) == 1 for move in moves)
+    assert [move[0] for move in moves].count(True) in {9, 10}
+    for exchange, _ in exchanges:
+        exchange.on_client_gone()
+        scene.context.open.abort()
+    assert scene.at_rest()
+
+
+# Fails if a fault of ours in a later turn ends nothing.
+async def test_a_fault_in_a_later_turn_ends_the_exchange():
+    scene = Reading()
+    scene.post()
+    scene.stream().send_body(MANY)
+    scene.exchange.inspection.tap = None
+    await asyncio.sleep(0)
+    assert (scene.client.ended, scene.tally.counts["exchange_faults"] > 0) == ("cut", True)
 
 
 # JSON of other APIs.

@@ -43,6 +43,7 @@ class Tap:
 
     __slots__ = (
         "_ai_request", "_bodies", "_copy", "_estimates", "_over", "_reader", "_reading", "_tunnel", "_unread", "_route",
+        "is_behind",
     )  # fmt: skip
 
     def __init__(self, route: Route) -> None:
@@ -53,7 +54,7 @@ class Tap:
         self._reader: Reader | None = None
         self._copy: _Copy | None = None
         self._reading: Reading | None = None
-        self._over = self._tunnel = False
+        self._over = self._tunnel = self.is_behind = False
         self._unread: Problem | None = None  # the reason why the request is not read
 
     # Input from the gateway.
@@ -107,11 +108,19 @@ class Tap:
         if "response" in self._route.holds and not type_.lower().startswith(b"text/event-stream"):
             self._copy = _Copy(encoding, self._route.body_bytes)
 
-    def feed(self, data: bytes) -> bytes:
-        """Read a piece of the answer; returns the bytes to pass on now."""
+    def feed(self, data: bytes, *, last: bool = False) -> bytes:
+        """Read a piece of the answer, the `last` one or not; returns the bytes to pass on now.
+
+        `is_behind` afterwards: it is not read whole, and the next `feed`, perhaps of b"", goes on.
+        """
         if self._copy is not None:
             self._copy.feed(data)
-        return data if self._reader is None else self._reader.feed(data)
+        reader = self._reader
+        if reader is None:
+            return data
+        data = reader.feed(data, last=last)
+        self.is_behind = reader.is_behind
+        return data
 
     def end(self, *, complete: bool) -> bytes:
         """The answer has ended, whole or not, or was never sent; returns the withheld bytes. Idempotent."""
@@ -225,7 +234,7 @@ class _Copy:
 
     def __init__(self, encoding: bytes, most: int) -> None:
         layers = layers_of(encoding)
-        self._decoder = None if layers == [] else Decoder(layers, self._take)
+        self._decoder = None if layers == [] else Decoder(layers)
         self._left = most
         self._pieces: list[bytes] = []
 
@@ -236,6 +245,11 @@ class _Copy:
             self._take(data)
         else:
             self._decoder.feed(data)
+            self._read(self._decoder)
+
+    def _read(self, decoder: Decoder) -> None:
+        while self._left >= 0 and (piece := decoder.read()):
+            self._take(piece)
 
     def _take(self, piece: bytes) -> None:
         self._left -= len(piece)
@@ -245,8 +259,9 @@ class _Copy:
             self._pieces.append(piece)
 
     def whole(self) -> bytes | None:
-        if self._decoder is not None and self._left >= 0:
-            self._decoder.end()
+        if self._decoder is not None:
+            self._decoder.feed(b"", last=True)
+            self._read(self._decoder)
         if self._left < 0 or (self._decoder is not None and self._decoder.unread):
             return None
         return b"".join(self._pieces)

@@ -54,7 +54,7 @@ class Downstream(Client):
     """One client connection: `ports.Client` for the exchange that it carries, an `asyncio.Protocol` by its methods."""
 
     __slots__ = (
-        "_buffer", "_listener", "_pumping", "_reading", "_stalled", "_taken", "_transport", "deadline", "forget_at",
+        "_buffer", "_listener", "_pumping", "_reading", "stalled", "_taken", "_transport", "deadline", "forget_at",
         "peer", "state", "tls",  # the connection
         "_body", "_body_bytes", "_body_since", "_eof", "_exchange", "_expects", "_request",  # the request
         "_chunked", "_closes", "_head",  # the answer: `_head` waits for what follows it
@@ -67,7 +67,7 @@ class Downstream(Client):
         self._buffer = b""
         self._pumping = False
         self._reading = True
-        self._stalled = False  # the client reads slower than we write: its next request can wait
+        self.stalled = False  # the client reads slower than we write: its next request can wait
         self._taken = -1  # bytes, at the last look at a slow client; -1: none yet, the first is at the next tick
         self._eof = False
         self._expects = False
@@ -226,7 +226,7 @@ class Downstream(Client):
         if self.state is BODY and exchange is not None:
             self._gone(exchange)
             return False
-        waits = exchange is not None or (self._stalled and bool(self._buffer))
+        waits = exchange is not None or (self.stalled and bool(self._buffer))
         return waits and not self.tls
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -240,14 +240,14 @@ class Downstream(Client):
             self._gone(exchange)
 
     def pause_writing(self) -> None:
-        self._stalled = True
+        self.stalled = True
         self._taken = -1
         self.deadline = self._listener.now
         if self._exchange is not None:
             self._exchange.on_client_paused()
 
     def resume_writing(self) -> None:
-        self._stalled = False
+        self.stalled = False
         if self._exchange is not None:
             self.deadline = (
                 _FOREVER if self.state is not BODY else self._listener.now + self._listener.timeouts.body_grace_s
@@ -287,11 +287,11 @@ class Downstream(Client):
 
     def on_deadline(self, now: float) -> None:
         """Too slow, in one of four ways: a head, a body, a pause between requests, a reader."""
-        if self._stalled and self._is_reading(now):
+        if self.stalled and self._is_reading(now):
             return
         if self.state is HEAD and len(self._buffer) > len(_BLANK_LINE):
             self._refuse(Problem(408, "head-timeout", "the request head did not come in time"))
-        elif self.state is BODY and self._exchange is not None and not self._stalled:
+        elif self.state is BODY and self._exchange is not None and not self.stalled:
             self._check_pace(now)
         elif self._exchange is not None:
             self.on_abort()
@@ -321,7 +321,7 @@ class Downstream(Client):
         """Serve what has arrived, one request after the other, without recursion."""
         self._pumping = True
         try:
-            while self.state is HEAD and self._buffer and not self._stalled:
+            while self.state is HEAD and self._buffer and not self.stalled:
                 buffer = self._buffer
                 end = buffer.find(b"\r\n\r\n") + 4
                 if end < 4:
@@ -451,9 +451,9 @@ class Downstream(Client):
         if transport.is_closing():
             return
         # The rest is sent to a client that reads. Of TLS, the buffer below does not show in the size.
-        self._stalled = self.tls or transport.get_write_buffer_size() > 0
+        self.stalled = self.tls or transport.get_write_buffer_size() > 0
         self._taken = -1
-        self.deadline = self._listener.now + (0.0 if self._stalled else LINGER_S)
+        self.deadline = self._listener.now + (0.0 if self.stalled else LINGER_S)
         if linger and transport.can_write_eof():
             self.resume_reading()
             transport.write_eof()

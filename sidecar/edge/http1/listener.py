@@ -64,12 +64,16 @@ class Listener:
         for connection in self.connections:
             connection.forget_head()
 
-    def check_deadlines(self, now: float) -> None:
-        """Check all connections. Call it a few times a second; there is no timer per request."""
+    def check_deadlines(self, now: float, late_s: float = 0.0) -> None:
+        """Check all connections. Call it a few times a second; there is no timer per request.
+
+        `late_s`: how late this call is. For so long nothing was read, so the clients have as much longer.
+        """
         self.now = now
+        due = now - late_s
         for connection in list(self.connections):
-            if now > connection.deadline:
-                connection.end_overdue(now)
+            if due > connection.deadline:
+                connection.end_overdue(due)
             elif now > connection.forget_at:
                 connection.forget_head()
 

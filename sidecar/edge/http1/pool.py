@@ -264,12 +264,15 @@ class Pool(Owner):
 
     # Time and end.
 
-    def check_deadlines(self, now: float) -> None:
-        """End busy connections past their deadline, and close idle ones before the server does."""
+    def check_deadlines(self, now: float, late_s: float = 0.0) -> None:
+        """End busy connections past their deadline, and close idle ones before the server does.
+
+        `late_s`: how late this call is. For so long nothing was read, so busy connections have as much longer.
+        """
         self.now = now
         for address in self._addresses:
             for leg in list(address.busy):
-                leg.check_deadline(now)
+                leg.check_deadline(now - late_s)
             while address.idle and now - address.idle[0].idle_since > self.limits.idle_s:
                 address.idle[0].cancel()
             for leg in list(address.closing):

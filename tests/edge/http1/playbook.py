@@ -195,11 +195,11 @@ class Stage(Setting):
         assert all(leg._caller is not None for leg in busy)
         assert not any(leg._caller for leg in idle)
 
-    def turn(self, seconds):
+    def turn(self, seconds, late_s=0.0):
         self.clock.turn(round(seconds * 1_000_000))
         self.now += seconds
-        self.listener.check_deadlines(self.now)
-        self.pool.check_deadlines(self.now)
+        self.listener.check_deadlines(self.now, late_s)
+        self.pool.check_deadlines(self.now, late_s)
         self.check_pool()
 
     async def connects(self):

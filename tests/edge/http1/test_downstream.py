@@ -221,6 +221,21 @@ async def test_a_half_head_behind_a_request_has_the_time_of_a_head():
         assert (await client.answer()).status == 408
 
 
+# hostile F4. Fails if the delay of the look is taken for the client's.
+async def test_a_look_that_comes_late_takes_its_delay_for_nobodys():
+    async with stage() as play:
+        client = await play.connects()
+        await client.sends("GET / HT")
+        await play.until(lambda: any(connection._buffer for connection in play.listener.connections))
+        play.turn(30, late_s=25)
+        await client.sends("TP/1.1\r\nHost: h\r\nX-Api-Key: ann\r\n\r\n")
+        upstream = await play.upstream_accepts()
+        await upstream.request()
+        play.turn(100, late_s=50)
+        await upstream.answers()
+        assert (await client.answer()).status == 200
+
+
 async def test_a_slow_body_is_408_and_recorded():
     async with stage() as play:
         client = await play.connects()
@@ -279,7 +294,7 @@ async def test_a_reader_that_stalls_is_cut_and_recorded():
         await upstream.sends(f"HTTP/1.1 200 OK\r\nContent-Length: {1 << 30}\r\n\r\n")
         [connection] = play.listener.connections
         upstream.writer.write(b"x" * (64 << 20))
-        await play.until(lambda: connection._stalled)
+        await play.until(lambda: connection.stalled)
         play.turn(1)
         play.turn(60)
         [record] = await play.recorded()
@@ -306,7 +321,7 @@ async def test_a_reader_that_is_slow_and_steady_is_not_cut(close):
             # Where the connection is to close, all of the answer is in its buffer by then.
             connection._transport.set_write_buffer_limits(high=2 * size if close else size // 2, low=0)
             await upstream.sends(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode() + b"x" * size)
-            await play.until(lambda: connection.state == LINGER if close else connection._stalled)
+            await play.until(lambda: connection.state == LINGER if close else connection.stalled)
             play.turn(1)
             for _ in range(4):
                 before = unsent(connection)

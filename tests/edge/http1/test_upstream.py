@@ -260,7 +260,7 @@ async def test_a_slow_reader_slows_the_upstream():
         await upstream.sends(f"HTTP/1.1 200 OK\r\nContent-Length: {total}\r\n\r\n")
         upstream.writer.write(b"x" * total)
         [connection] = play.listener.connections
-        await play.until(lambda: connection._stalled)
+        await play.until(lambda: connection.stalled)
         assert connection._transport.get_write_buffer_size() < 2 << 20
         client.writer.transport.resume_reading()
         assert len((await client.answer()).body) == total

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Final
 
 import orjson
@@ -18,7 +19,9 @@ MAX_DOCUMENT: Final = 1 << 20  # bytes
 TAIL: Final = 64 * 1024  # bytes of the end of a longer document
 MAX_ELEMENT: Final = 1 << 20  # bytes of an element that is read
 _BETWEEN: Final = b", \t\r\n"  # elements
+MAX_DEPTH: Final = 10_000  # of a streamed array: no server reads deeper ones, and each bracket costs a microsecond
 _TRIES: Final = 8  # candidates for a usage, from the end
+_BRACKETS: Final = 1_024  # looked at for each of them
 
 # The content of a string. Atomic groups: possessive quantifiers match too much before Python 3.11.5 (cpython #106052).
 _STRING: Final = rb"""(?>(?:(?>[^"\\]+)|\\.)*)"""
@@ -63,7 +66,9 @@ class Document:
 class Elements:
     """The objects in a JSON array, in the order in which they end."""
 
-    __slots__ = ("_depth", "_element", "_escaped", "_in_string", "_reading", "_too_long", "ended", "unread")
+    __slots__ = (
+        "_depth", "_element", "_escaped", "_in_string", "_reading", "_too_deep", "_too_long", "ended", "unread",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._depth = 0
@@ -71,11 +76,15 @@ class Elements:
         self._escaped = False  # the last byte was a backslash in a string
         self._in_string = False
         self._reading = False  # an element has begun
+        self._too_deep = False  # for good: the rest is not read
         self._too_long = False
         self.ended = False  # the array's own bracket has closed
         self.unread = 0  # bytes of elements that were too long, or not JSON
 
     def feed(self, data: bytes) -> list[Any]:
+        if self._too_deep:
+            self.unread += len(data)
+            return []
         element = self._single(data)
         if element is not None:
             return [element]
@@ -89,6 +98,9 @@ class Elements:
                 elements += self._whole()
             elif depth == 0:
                 self.ended = True
+            elif depth > MAX_DEPTH:
+                self._too_deep = self._too_long = True
+                break
         if self._reading:
             self._hold(data[begin:])
         return elements
@@ -154,7 +166,7 @@ def _last_usage(tail: bytes) -> dict[str, Any] | None:
 def _object_end(data: bytes, begin: int) -> int:
     """The end of the object that begins at `begin`; `begin` where it is cut."""
     depth = 0
-    for end, step in _steps(data, begin):
+    for end, step in islice(_steps(data, begin), _BRACKETS):
         depth += step
         if depth == 0:
             return end
@@ -162,7 +174,7 @@ def _object_end(data: bytes, begin: int) -> int:
 
 
 def _depth_of(data: bytes, begin: int) -> int:
-    return sum(step for _, step in _steps(data, begin))
+    return sum(step for _, step in islice(_steps(data, begin), _BRACKETS))
 
 
 def _steps(data: bytes, at: int) -> Iterator[tuple[int, int]]:

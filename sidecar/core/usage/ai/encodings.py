@@ -2,7 +2,8 @@
 
 The answer itself is passed on unchanged. Decoding stops for good at invalid data, an unknown coding or a bomb: output
 is at most ALLOWED bytes plus RATIO bytes per input byte. Input is decoded in slices of SLICE bytes, so that the result
-does not depend on how the bytes were split. Source: RFC 9110 §8.4, RFC 1950 to 1952, 7932, 8878.
+does not depend on how the bytes were split. Output is taken piece by piece, so that a reader can stop and continue
+later. Source: RFC 9110 §8.4, RFC 1950 to 1952, 7932, 8878.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import brotli
 
@@ -23,7 +24,7 @@ SLICE: Final = 16 * 1024  # encoded bytes
 ALLOWED: Final = 1 << 20  # bytes allowed for every answer
 RATIO: Final = 64  # bytes per encoded byte; text reaches 20
 MAX_LAYERS: Final = 3
-PIECE: Final = 64 * 1024  # bytes decoded at once
+PIECE: Final = 16 * 1024  # bytes decoded at once
 WINDOW_LOG: Final = 23  # RFC 9659: a window of at most 8 MiB
 _GZIP: Final = 16 + zlib.MAX_WBITS
 
@@ -109,40 +110,65 @@ def layers_of(content_encoding: bytes) -> list[Layer] | None:
 
 
 class Decoder:
-    """Decodes `layers` and passes the result to `read`. `unread` counts the encoded bytes that were not decoded."""
+    """Decodes `layers`. `unread` counts the encoded bytes that were not decoded."""
 
-    __slots__ = ("_allowed", "_layers", "_made", "_read", "_slice", "unread")
+    __slots__ = ("_allowed", "_buffer", "_ended", "_layers", "_made", "_pieces", "_size", "unread")
 
-    def __init__(self, layers: Sequence[Layer] | None, read: Callable[[bytes], Any]) -> None:
+    def __init__(self, layers: Sequence[Layer] | None) -> None:
         self._allowed = ALLOWED
+        self._buffer = bytearray()
+        self._ended = False
         self._layers = layers
         self._made = 0
-        self._read = read
-        self._slice = bytearray()
+        self._pieces: Iterator[bytes] | None = None  # what is left of the current slice
+        self._size = 0  # encoded bytes of the current slice
         self.unread = 0
 
-    def feed(self, data: bytes) -> None:
-        self._slice += data
-        while len(self._slice) >= SLICE:
-            self._decode(bytes(self._slice[:SLICE]))
-            del self._slice[:SLICE]
+    def feed(self, data: bytes, *, last: bool = False) -> None:
+        """Take encoded bytes; after the `last` ones the rest of the last slice can be read."""
+        self._buffer += data
+        self._ended = self._ended or last
 
-    def end(self) -> None:
-        """Decode the rest of the last slice."""
-        self._decode(bytes(self._slice))
-        self._slice.clear()
+    def read(self) -> bytes:
+        """The next decoded bytes; b"" where more input is needed."""
+        while self._pieces is not None or self._begin_slice():
+            try:
+                for piece in self._pieces or ():
+                    return piece
+            except _BROKEN:
+                self._layers = None
+                self.unread += self._size
+            self._pieces = None
+        return b""
 
-    def _decode(self, data: bytes) -> None:
+    @property
+    def is_behind(self) -> bool:
+        """Whether `read` may return more."""
+        return self._pieces is not None or self._has_slice()
+
+    def close(self) -> None:
+        """Nothing more is read: count the rest as unread."""
+        if self._pieces is not None:
+            self.unread += self._size
+        self.unread += len(self._buffer)
+        self._pieces = self._layers = None
+        self._buffer.clear()
+
+    def _has_slice(self) -> bool:
+        return len(self._buffer) >= SLICE or (self._ended and bool(self._buffer))
+
+    def _begin_slice(self) -> bool:
         if self._layers is None:
-            self.unread += len(data)
-            return
+            self.unread += len(self._buffer)
+            self._buffer.clear()
+        if not self._has_slice():
+            return False
+        data = bytes(self._buffer[:SLICE])
+        del self._buffer[:SLICE]
+        self._size = len(data)
         self._allowed += RATIO * SLICE
-        try:
-            for piece in self._through(data, 0):
-                self._read(piece)
-        except _BROKEN:
-            self._layers = None
-            self.unread += len(data)
+        self._pieces = self._through(data, 0)
+        return True
 
     def _through(self, data: bytes, layer: int) -> Iterator[bytes]:
         layers = self._layers or ()

@@ -3,11 +3,14 @@
 The splitting of the bytes affects neither the reading nor the bytes passed on. Buffered are the current event of a
 stream, at most a megabyte of a document, and a slice and the decoder's window of a compressed answer. Every ending has
 a reading, with its quality.
+
+One `feed` does at most about TURN units of work, a few milliseconds, since other exchanges wait meanwhile: 300,000
+elements `{},` are 900 kB, and take a second. The next calls of `feed` read what is left (`is_behind`).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sidecar.core.usage.ai.encodings import Decoder, layers_of
 from sidecar.core.usage.ai.estimate import NOTHING, completed
@@ -15,6 +18,11 @@ from sidecar.core.usage.ai.request import AiRequest
 from sidecar.core.usage.ai.response_formats import FilteredStream, Json, OpaqueBody, ResponseFormat, Stream
 from sidecar.core.usage.ai.seen import Seen
 from sidecar.core.usage.ai.vendors import VENDORS
+
+TURN: Final = 1_000  # units of work: `_work_of`
+AT_ONCE: Final = 16 * 1024  # bytes that are read without counting
+PIECE: Final = 4 * 1024  # bytes between two looks at the work
+BYTES_PER_UNIT: Final = 1024
 
 
 class Reading(NamedTuple):
@@ -32,9 +40,12 @@ class Reading(NamedTuple):
 
 
 class Reader:
-    """Reads one answer: `head` once, `feed` for each piece of the body, `end` once in every ending, head or no head."""
+    """Reads one answer: `head` once, `feed` for each piece of the body, `end` once in every ending, head or no head.
 
-    __slots__ = ("_request", "_decoder", "_format", "_seen", "_status")
+    `is_behind`: bytes are left that the next `feed` reads; it may be of b"".
+    """
+
+    __slots__ = ("_decoder", "_format", "_request", "_rest", "_seen", "_status", "is_behind")
 
     def __init__(self, request: AiRequest) -> None:
         self._request = request
@@ -42,6 +53,8 @@ class Reader:
         self._seen = Seen(request.adapter)
         self._format: ResponseFormat = OpaqueBody(self._seen)
         self._status = 0
+        self._rest = b""
+        self.is_behind = False
 
     def head(self, status: int, content_type: bytes, content_encoding: bytes) -> None:
         """The answer's status, Content-Type and Content-Encoding, b"" where absent."""
@@ -53,21 +66,53 @@ class Reader:
         elif not kind or b"json" in kind or kind.startswith(b"text/"):
             self._format = Json(self._seen, expects_text=bool(self._request.model))
         if layers != []:
-            self._decoder = Decoder(layers, self._format.feed)
+            self._decoder = Decoder(layers)
 
-    def feed(self, data: bytes) -> bytes:
-        """Read a piece of the body; returns the bytes to pass on: the same object unless something was removed."""
-        if self._decoder is None:
+    def feed(self, data: bytes, *, last: bool = False) -> bytes:
+        """Read a piece of the body; returns the bytes to pass on: the same object unless some were removed or are left.
+
+        `last`: no more bytes follow.
+        """
+        if self._decoder is not None:
+            self._decoder.feed(data, last=last)
+            self._read_decoded(self._decoder)
+            return data
+        if len(data) <= AT_ONCE and not self._rest:
             return self._format.feed(data)
-        self._decoder.feed(data)
-        return data
+        return self._read_pieces(self._rest + data)
+
+    def _read_pieces(self, data: bytes) -> bytes:
+        passed: list[bytes] = []
+        work = at = 0
+        while at < len(data) and work < TURN:
+            piece = data[at : at + PIECE]
+            work += _work_of(piece)
+            passed.append(self._format.feed(piece))
+            at += PIECE
+        self._rest = data[at:]
+        self.is_behind = bool(self._rest)
+        return b"".join(passed)
+
+    def _read_decoded(self, decoder: Decoder) -> None:
+        work = 0
+        while work < TURN and (piece := decoder.read()):
+            work += _work_of(piece)
+            self._format.feed(piece)
+        self.is_behind = decoder.is_behind
 
     def end(self, *, complete: bool) -> tuple[bytes, Reading]:
-        """The withheld bytes, to be passed on, and the reading. `complete`: the upstream ended its answer properly."""
+        """The withheld bytes, to be passed on, and the reading. `complete`: the upstream ended its answer properly.
+
+        One that is complete is read to its end; of another one, what one more `feed` leaves is not read.
+        """
+        held = self.feed(b"", last=True) if self._rest or self._decoder is not None else b""
+        while complete and self.is_behind:
+            held += self.feed(b"", last=True)
         if self._decoder is not None:
-            self._decoder.end()
+            self._decoder.close()
             self._seen.unread += self._decoder.unread
-        held = self._format.end(complete=complete)
+        held += self._format.end(complete=complete) + self._rest
+        self._seen.unread += len(self._rest)
         return held, self._reading(complete=complete)
 
     def _reading(self, *, complete: bool) -> Reading:
@@ -83,3 +128,9 @@ class Reader:
         model = seen.model or request.model
         dims = {name: value for name, value in (("model", model), ("service_tier", seen.tier)) if value}
         return Reading(seen.adapter, fields, dims, quality, seen.ending or ("error" if refused else ended))
+
+
+def _work_of(piece: bytes) -> int:
+    """The work of reading these bytes, in units of about a microsecond: lines of events, and brackets of JSON."""
+    brackets = piece.count(b"{") + piece.count(b"[")
+    return brackets + piece.count(b"\n") + piece.count(b"\r") + len(piece) // BYTES_PER_UNIT

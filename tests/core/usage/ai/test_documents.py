@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.usage.ai import documents
-from sidecar.core.usage.ai.documents import MAX_DOCUMENT, TAIL, Document, Elements, parsed
+from sidecar.core.usage.ai.documents import MAX_DEPTH, MAX_DOCUMENT, TAIL, Document, Elements, parsed
 from tests.core.usage.ai.answers import cut
 
 TEXTS = st.text(st.sampled_from('ab"\\{}[],:\n é'), max_size=6)
@@ -118,3 +118,21 @@ def test_what_a_lenient_upstream_understands_is_read(body):
 @pytest.mark.parametrize("body", [b"", b"{", b"[" * 100_000, b"1" * 5000, b"\xff\xfe", b"\x00\x00"])
 def test_what_is_no_json_is_none(body):
     assert parsed(body) is None
+
+
+# Mutation: no MAX_DEPTH: each bracket takes a microsecond, to no end. Fails if what was held of the element is lost.
+def test_an_array_deeper_than_any_server_reads_is_not_read_on(monkeypatch):
+    elements = Elements()
+    elements.feed(b'[{"a":1},')
+    elements.feed(b"[" * (MAX_DEPTH + 1))
+    monkeypatch.setattr(Elements, "_turns", None)
+    assert elements.feed(b"]" * (MAX_DEPTH + 1) + b',{"a":2}]') == []
+    assert elements.unread == 2 * (MAX_DEPTH + 1) + len(b',{"a":2}]')
+
+
+# Mutation: no bound of the brackets that are looked at.
+def test_a_usage_is_not_looked_for_behind_thousands_of_brackets():
+    document = Document()
+    usage = b'"usage":{"total_tokens":1}'
+    document.feed(b'{"a":"' + b"x" * MAX_DOCUMENT + b'",' + usage + b',"b":[' + b"[]," * 3_000 + b"0]}")
+    assert document.value() is None

@@ -30,10 +30,11 @@ PACKED = {coding: pack(TEXT) for coding, pack in PACK.items()}
 
 def decoded(coding, pieces):
     parts = []
-    decoder = Decoder(layers_of(coding), parts.append)
-    for piece in pieces:
-        decoder.feed(piece)
-    decoder.end()
+    decoder = Decoder(layers_of(coding))
+    for piece in [*pieces, None]:
+        decoder.feed(piece or b"", last=piece is None)
+        parts += iter(decoder.read, b"")
+    assert not decoder.is_behind
     return b"".join(parts), decoder.unread
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sidecar.core.usage.ai import KINDS, SUMS, Reader, parse_request
 from sidecar.core.usage.ai.encodings import zstd
+from sidecar.core.usage.ai.reader import PIECE, TURN
 from sidecar.core.usage.json_text import JsonText
 from tests.core.usage.ai.answers import (
     CHAT,
@@ -287,3 +288,56 @@ def test_memory_is_bounded(kind, coding, piece, injected):
         assert tracemalloc.get_traced_memory()[0] < 3 << 20
     finally:
         tracemalloc.stop()
+
+
+# Hostile F4: many events or elements in few bytes took seconds at once.
+
+
+def turns_of(reader, data):
+    """The bytes passed on by each turn, until all of `data` is read."""
+    turns = [reader.feed(data, last=True)]
+    while reader.is_behind:
+        turns.append(reader.feed(b"", last=True))
+    return turns
+
+
+# Mutation: no count of the work in `_read_pieces`.
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [(b"data: {}\n\n" * 50_000, SSE), (b"[" + b"{}," * 50_000 + b"{}]", JSON), (b"\n\n" * 50_000, SSE)],
+    ids=["events", "elements", "blank lines"],
+)
+def test_one_turn_reads_a_bounded_number_of_events_and_elements(body, kind):
+    turns = turns_of(fresh(kind), body)
+    assert b"".join(turns) == body
+    assert max(map(len, turns)) <= PIECE + TURN * len("data: {}\n\n")
+    assert max(turn.count(b"{") for turn in turns) <= TURN + PIECE / 3
+
+
+# Mutation: no count of the work in `_read_decoded`.
+@pytest.mark.parametrize("coding", PACK)
+def test_one_turn_reads_a_bounded_part_of_what_a_compressed_answer_decodes_to(coding):
+    body = b"".join(b'data: {"n":%d}\n\n' % (n * n) for n in range(30_000))
+    packed = PACK[coding](body)
+    reader = fresh(SSE, coding)
+    turns = turns_of(reader, packed)
+    assert b"".join(turns) == packed
+    assert len(turns) > 15
+    assert reader.end(complete=True)[1].quality == "estimated"
+
+
+def fresh(kind, coding=b""):
+    reader = Reader(ai_request())
+    reader.head(200, kind, coding)
+    return reader
+
+
+def test_an_end_reads_a_whole_answer_to_its_end_and_one_more_turn_of_a_cut_one():
+    body = b": x\n\n" * 20_000 + chat_stream(usage=True)
+    whole, cut_off = fresh(SSE), fresh(SSE)
+    whole.feed(body)
+    cut_off.feed(body)
+    held, reading = whole.end(complete=True)
+    assert (body.endswith(held), reading.quality) == (True, "provider_reported")
+    held, reading = cut_off.end(complete=False)
+    assert (body.endswith(held), reading.quality, reading.ending) == (True, "estimated", "cut")
