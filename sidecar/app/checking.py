@@ -13,11 +13,12 @@ from typing import Any
 from sidecar.app import kafka
 from sidecar.app.certificates import expiries
 from sidecar.app.loading import keys_outside_customer_terms, keys_with_unknown_plan, load_all
+from sidecar.app.migration import is_due
 from sidecar.config.compile import Loaded
 from sidecar.config.plans import compiled
 from sidecar.config.settings import Settings
 from sidecar.core.decision.lease import bound
-from sidecar.core.errors import SinkError
+from sidecar.core.errors import SinkError, StoreError
 from sidecar.core.limits import KINDS
 from sidecar.core.policy import Limit, Policy, Route
 from sidecar.core.usage import Exclusion, Json, Lookup, MeterRule, When
@@ -28,6 +29,7 @@ from sidecar.edge.kafka.topics import topic_faults
 from sidecar.wallets.balances import balances, prices
 
 KAFKA_SECONDS = 10
+REDIS_SECONDS = 1.0
 EXPIRES_SOON_S = 14 * 86_400
 BROKERS_EXPECTED = 3
 
@@ -47,6 +49,8 @@ async def findings(settings: Settings) -> dict[str, Any]:
     expires = expiries(settings, pem)
     warnings += _expiry_warnings(expires)
     warnings += [*_unread_warnings(loaded, settings), *_folder_warnings(settings)]
+    for more in await asyncio.gather(_migration_warnings(settings), _topic_warnings(settings)):
+        warnings += more
     return {
         "version": policy.version,
         "counters": "redis" if settings.redis is not None else "memory",
@@ -62,7 +66,7 @@ async def findings(settings: Settings) -> dict[str, Any]:
         "exclude": [_exclusion(exclusion) for exclusion in loaded.exclusions],
         "certificates": {name: _date(expires_s) for name, expires_s in expires.items()},
         "keys": len(keys) if settings.keys.file is not None else None,
-        "warnings": warnings + await _topic_warnings(settings),
+        "warnings": warnings,
     }
 
 
@@ -184,6 +188,16 @@ def _folder_warnings(settings: Settings) -> list[str]:
     while not folder.exists():
         folder = folder.parent
     return [] if os.access(folder, os.W_OK) else [f"journal.dir: {folder} cannot be written by this user"]
+
+
+async def _migration_warnings(settings: Settings) -> list[str]:
+    if settings.redis is None:
+        return []
+    try:
+        due = await is_due(settings.redis, REDIS_SECONDS)
+    except StoreError as error:
+        return [f"{error}: not checked whether it has keys of version 0.1"]
+    return ["redis: it has keys of version 0.1, which are not read: run `sidecar migrate`"] if due else []
 
 
 async def _topic_warnings(settings: Settings) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from sidecar.app.migration import migrate as migrate_all
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
 from sidecar.core.words import counted
 
-_EXAMPLES = 5
+_EXAMPLES = 20
 
 
 @click.command()
@@ -32,41 +33,75 @@ def migrate(config: Path | None, only_check: bool, as_json: bool) -> int:
 
     Next: start the nodes of this version.
     """
-    report = migrate_all(settings_of(config), only_check=only_check, progress=_progress)
+    settings = settings_of(config)
+    progress = _Progress()
+    try:
+        report = migrate_all(settings, only_check=only_check, progress=progress)
+    finally:
+        progress.end()
     if as_json:
         print_json(report)
     else:
-        for line in _lines(report, only_check):
+        for line in _lines(report, settings.journal.dir, only_check):
             click.echo(line)
     return int(_is_unfinished(report, only_check))
 
 
-def _progress(keys: int) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\r{keys:,} keys read", nl=False, err=True)
+class _Progress:
+    """The number of keys that were read, on one line of a terminal."""
+
+    def __init__(self) -> None:
+        self._is_shown = False
+
+    def __call__(self, keys: int) -> None:
+        if sys.stderr.isatty():
+            self._is_shown = True
+            click.echo(f"\r{keys:,} keys read", nl=False, err=True)
+
+    def end(self) -> None:
+        """Begin a new line after it."""
+        if self._is_shown:
+            click.echo(err=True)
 
 
-def _lines(report: dict[str, Any], only_check: bool) -> list[str]:
-    lines = [f"journal {name}: {fault or 'is read as it is'}" for name, fault in report["journals"].items()]
+def _lines(report: dict[str, Any], journals: Path, only_check: bool) -> Iterator[str]:
+    for name, fault in report["journals"].items():
+        yield f"journal {name}: {fault or 'is read as it is'}"
+    if not report["journals"]:
+        yield f"journal: none in {journals} (journal.dir)"
     if report["key_file"] is not None:
-        lines.append(f"key file {report['key_file']['path']}: {report['key_file']['fault'] or 'is read as it is'}")
-    if report["redis"] is None:
-        return [*lines, f"state of the counters: {report['state'] or 'is read as it is'}"]
-    outdated, conflicts = report["redis"]["outdated"], report["redis"]["conflicts"]
-    if not outdated:
-        return [*lines, "redis: no key has a name of version 0.1"]
-    what = ", ".join([f"{number} {word}" for word, number in sorted(outdated.items())])
-    done = "to be moved: run this without --check" if only_check else "moved"
-    lines.append(f"redis: {counted(sum(outdated.values()), 'key')} of version 0.1 ({what}) {done}")
-    if conflicts:
-        lines.append(
-            f"redis: {counted(len(conflicts), 'key')} not moved, since the new name has a value as well: "
-            + ", ".join(conflicts[:_EXAMPLES])
+        yield f"key file {report['key_file']['path']}: {report['key_file']['fault'] or 'is read as it is'}"
+    if report["redis"] is not None:
+        yield from _redis_lines(report["redis"], only_check)
+    elif report["journals"]:
+        yield f"state of the counters: {report['state'] or 'is read as it is'}"
+    if not _is_unfinished(report, only_check):
+        yield "next: start the nodes of this version"
+
+
+def _redis_lines(redis: dict[str, Any], only_check: bool) -> Iterator[str]:
+    outdated, stayed, where = redis["outdated"], redis["stayed"], f"redis {redis['servers']}"
+    if outdated:
+        what = ", ".join([f"{number} {word}" for word, number in sorted(outdated.items())])
+        done = "to be moved: stop all nodes, then run this without --check" if only_check else "moved"
+        yield f"{where}: {counted(sum(outdated.values()), 'key')} of version 0.1 ({what}) {done}"
+    elif not stayed:
+        yield f"{where}: no key has a name of version 0.1"
+    if stayed:
+        yield f"{where}: {counted(stayed, 'key')} of version 0.1 cannot be moved"
+        yield from [f"  {conflict['key']}: {conflict['reason']}" for conflict in redis["conflicts"][:_EXAMPLES]]
+        if stayed > _EXAMPLES:
+            yield f"  and {stayed - _EXAMPLES} more; --json lists the first 100"
+        yield "  Delete each, or the other key of the two, then run this again: docs/operations.md says which is right."
+        yield "  Until then nodes of this version treat all counters as lost."
+    if redis["nodes"]:
+        yield (
+            f"{where}: nodes are connected ({counted(redis['nodes'], 'connection')}): once the last one of version 0.1 "
+            "has stopped, run this again"
         )
-    return lines
 
 
 def _is_unfinished(report: dict[str, Any], only_check: bool) -> bool:
-    redis = report["redis"] or {"outdated": {}, "conflicts": []}
+    redis = report["redis"] or {"outdated": {}, "stayed": 0}
     faults = [*report["journals"].values(), report["state"], (report["key_file"] or {"fault": ""})["fault"]]
-    return any(faults) or bool(redis["conflicts"]) or (only_check and bool(redis["outdated"]))
+    return any(faults) or bool(redis["stayed"]) or (only_check and bool(redis["outdated"]))

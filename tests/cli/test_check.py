@@ -2,6 +2,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 
 def test_a_good_configuration_is_status_0_and_told(sidecar, folder):
     status, out, err = sidecar("check", "-c", "sidecar.yaml")
@@ -52,6 +54,35 @@ def test_kafka_that_does_not_answer_is_a_warning_not_a_fault(sidecar, folder):
     status, _, err = sidecar("check", "-c", "sidecar.yaml", SIDECAR_KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1")
     assert status == 0
     assert err.startswith("warning: kafka: its topics could not be checked: ")
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize(
+    ("marker", "warning"),
+    [
+        ("ID 0 0", "warning: redis: it has keys of version 0.1, which are not read: run `sidecar migrate`\n"),
+        ("ID 0 0 2", ""),
+    ],
+)
+def test_a_redis_of_version_0_1_is_a_warning(sidecar, folder, redis_clean, marker, warning):
+    redis_clean.cli.set("sc:store:mark", marker)
+    status, _, err = sidecar("check", "-c", "sidecar.yaml", SIDECAR_REDIS__URL=redis_clean.url)
+    assert (status, err) == (0, warning)
+
+
+@pytest.mark.redis
+def test_a_redis_that_does_not_answer_is_a_warning_not_a_fault(sidecar, folder, make_redis):
+    # Fails if the question has no bound: a check is often made where there is no Redis.
+    server = make_redis()
+    where = {"SIDECAR_REDIS__URL": server.url}
+    server.pause()
+    status, _, err = sidecar("check", "-c", "sidecar.yaml", **where)
+    assert (status, err.count("\n")) == (0, 1)
+    assert re.fullmatch(r"warning: redis: .+: not checked whether it has keys of version 0\.1\n", err)
+    server.kill()
+    status, _, err = sidecar("check", "-c", "sidecar.yaml", **where)
+    assert (status, err.count("\n")) == (0, 1)
+    assert re.fullmatch(r"warning: redis: .+: not checked whether it has keys of version 0\.1\n", err)
 
 
 def test_balances_and_prices_are_told_as_people_read_them(sidecar, folder):

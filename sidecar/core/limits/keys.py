@@ -86,7 +86,7 @@ def current_key(key: str) -> str:
     if not brace or not stem.startswith("sc:{") or "=" in parts[0]:
         return key
     word, customer = parts[0], stem[4:]
-    if len(parts) == 2 and (word in _WALLET or (word == "retry" and parts[1][0] not in _SCOPES)):
+    if len(parts) == 2 and (word in _WALLET or (word == "retry" and parts[1][:1] not in _SCOPES)):
         rest = f"{word}:{customer}:{parts[1]}"
     elif word == "alert" and len(parts) > 3:
         rest = ":".join(["alert", *_with_code(parts[1:-1]), parts[-1]]) if "=" not in parts[1] else rest

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Client = Redis | RedisCluster
+
+NO_ANSWER: Final = (RedisError, RedisClusterException, OSError, TimeoutError)
+"""Errors of redis-py: no connection, no reply in time, or a command that was refused."""
 
 
 class Endpoint(Protocol):
@@ -70,3 +75,11 @@ async def disconnect(client: Client) -> None:
     manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
     for sentinel in manager.sentinels if manager is not None else ():
         await sentinel.aclose()
+
+
+def describe(error: Exception) -> str:
+    """One of `NO_ANSWER` as one line of text. Sentinel's has the repr of its clients, which is left out."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, MasterNotFoundError):
+        return f"{text.partition(' : ')[0]}: no sentinel of redis.url has answered with one"
+    return text.partition("\n")[0]

@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-from redis.exceptions import RedisError
-
 from sidecar.core.errors import StoreError
-from sidecar.edge.redis.endpoint import Endpoint, connect, disconnect
+from sidecar.edge.redis.endpoint import NO_ANSWER, Endpoint, connect, describe, disconnect
 from sidecar.edge.redis.markers import GROUPS, accepted, is_lost, marker_keys
 
 _TIMEOUT_S: Final = 1.0
@@ -24,8 +22,8 @@ async def accept_losses(endpoint: Endpoint) -> int:
             if marker is not None and is_lost(marker):
                 await client.set(key, accepted(marker, time.time_ns() // 1000), xx=True)
                 count += 1
-    except (RedisError, OSError) as error:
-        raise StoreError(f"redis: {error}") from None
+    except NO_ANSWER as error:
+        raise StoreError(f"redis: {describe(error)}") from None
     finally:
         await disconnect(client)
     return count

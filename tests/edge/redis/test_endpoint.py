@@ -1,9 +1,11 @@
 """Mirrors sidecar/edge/redis/endpoint.py. test_keys.py and test_wallet.py connect with it to real servers."""
 
 import pytest
+from redis.asyncio.sentinel import MasterNotFoundError
+from redis.exceptions import ReadOnlyError, RedisClusterException
 
 from sidecar.config.addresses import parse_redis_url
-from sidecar.edge.redis.endpoint import connect, disconnect
+from sidecar.edge.redis.endpoint import NO_ANSWER, connect, describe, disconnect
 
 
 # Fails if redis-py's default of three retries is left on: a store that is away is waited for four times as long.
@@ -28,3 +30,12 @@ async def test_a_client_of_sentinels_asks_them_in_the_same_way():
         assert (options["socket_timeout"], options["ssl_ca_certs"]) == (0.25, "/ca.pem")
         assert not options.get("username")
     await disconnect(client)
+
+
+def test_an_error_of_redis_py_is_one_line_without_the_repr_of_a_client():
+    assert describe(MasterNotFoundError("No master found for 'x' : <redis.Redis(<a>)> - network:Error")) == (
+        "No master found for 'x': no sentinel of redis.url has answered with one"
+    )
+    assert describe(RedisClusterException("no node\nat all")) == "no node"
+    assert describe(TimeoutError()) == "TimeoutError"
+    assert all(isinstance(error, NO_ANSWER) for error in (RedisClusterException(), OSError(), ReadOnlyError()))

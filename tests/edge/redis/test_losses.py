@@ -22,7 +22,10 @@ async def test_of_a_cluster_every_marker_that_says_so_is_accepted(redis_cluster)
     assert await accept_losses(Redis(url=redis_cluster.url).endpoint) == 0
 
 
-async def test_a_redis_that_does_not_answer_is_said_to_be_away(make_redis):
-    redis = make_redis(start=False)
-    with pytest.raises(StoreError, match="redis"):
-        await accept_losses(Redis(url=redis.url).endpoint)
+@pytest.mark.parametrize(
+    "url", ["redis://127.0.0.1:1", "redis+cluster://127.0.0.1:1", "redis+sentinel://127.0.0.1:1/x"]
+)
+async def test_a_redis_that_does_not_answer_is_said_to_be_away(url):
+    # Fails if the errors of a cluster's client are not caught.
+    with pytest.raises(StoreError, match=r"^redis: [^<]+$"):
+        await accept_losses(Redis(url=url).endpoint)
