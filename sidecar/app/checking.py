@@ -54,7 +54,7 @@ async def findings(settings: Settings) -> dict[str, Any]:
     return {
         "version": policy.version,
         "counters": "redis" if settings.redis is not None else "memory",
-        "records": "kafka" if settings.kafka is not None else str(settings.sink.file or "stdout"),
+        "records": str(settings.record_file or settings.destination),
         "workers": settings.workers,
         "nodes": settings.redis.nodes if settings.redis is not None else 1,
         "leases": settings.redis is not None and settings.redis.leases,

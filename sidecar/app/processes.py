@@ -55,7 +55,7 @@ def run_node(settings: Settings, load: Load) -> int:
         snapshot = Snapshot(settings, load)
     except OSError as error:
         raise SidecarError(f"journal.dir: {settings.journal.dir} cannot be written: {error.strerror}") from None
-    announce = partial(_print, settings.kafka is None and settings.sink.stdout)  # records have stdout for themselves
+    announce = partial(_print, settings.destination == "stdout")  # records have stdout for themselves
     try:
         if settings.redis is None:
             check_states(settings.journal.dir)

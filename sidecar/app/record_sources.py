@@ -26,9 +26,9 @@ def record_source(settings: Settings, stream: str, journal: Path | None, file: P
     if settings.kafka is not None:
         topic = kafka.streams(settings.kafka)[stream]
         return RecordSource(stream, topic=topic, connection=kafka.connection(settings.kafka))
-    if settings.sink.file is None:
+    path = settings.record_file
+    if path is None:
         raise SinkError("records go to standard output, which cannot be read back: name --journal or --file")
-    path = settings.sink.file
     if stream != "records":
         path = path.with_name(f"{path.stem}.{stream}{path.suffix}")
     return RecordSource(stream, file=path)

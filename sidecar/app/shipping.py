@@ -133,9 +133,9 @@ def sink_of(settings: Settings, connection: Mapping[str, Any]) -> RecordSink:
             no_connection=no_connection,
         )
         return KafkaSink(options)
-    if settings.sink.stdout or settings.sink.file is None:
-        return StdoutSink(folder / STDOUT_POSITIONS, journal=journal_id(folder))
-    return FileSink(settings.sink.file, journal_id(folder))
+    if settings.record_file is not None:
+        return FileSink(settings.record_file, journal_id(folder))
+    return StdoutSink(folder / STDOUT_POSITIONS, journal=journal_id(folder))
 
 
 async def run_shipper(settings: Settings, link: Link) -> None:
@@ -203,7 +203,6 @@ def _exclusive(settings: Settings) -> Iterator[None]:
     """Lock the journal's folder, and `sink.file`, against other shippers. SinkError: another process has the lock."""
     with ExitStack() as locks:
         locks.callback(os.close, own(settings.journal.dir))
-        file = settings.sink.file
-        if settings.kafka is None and not settings.sink.stdout and file is not None:
-            locks.callback(os.close, own_file(file))
+        if settings.record_file is not None:
+            locks.callback(os.close, own_file(settings.record_file))
         yield

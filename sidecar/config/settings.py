@@ -11,7 +11,7 @@ import platform
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, IPvAnyNetwork, PrivateAttr
 
@@ -86,6 +86,18 @@ class Settings(Model):
     def total_workers(self) -> int:
         """The number of workers on all nodes that use the same store."""
         return self.workers * (self.redis.nodes if self.redis is not None else 1)
+
+    @property
+    def destination(self) -> Literal["kafka", "stdout", "file"]:
+        """Where records go. Of several that are set, the first in this order."""
+        if self.kafka is not None:
+            return "kafka"
+        return "stdout" if self.sink.stdout or self.sink.file is None else "file"
+
+    @property
+    def record_file(self) -> Path | None:
+        """The file that records go to; None: they go elsewhere."""
+        return self.sink.file if self.destination == "file" else None
 
 
 def load_settings(path: Path | None, env: Mapping[str, str]) -> Settings:

@@ -138,3 +138,13 @@ async def test_a_shipped_policy_is_without_warnings(tmp_path, policy):
 )
 def test_a_redis_that_comes_back_empty_lets_one_amount_more_pass_unless_it_is_denied(more, over):
     assert bounds(replace(RATE, **more), REDIS)["over_by_a_store_loss"] == over
+
+
+@pytest.mark.parametrize(
+    ("line", "records"), [("sink: { stdout: true }", "stdout"), ("sink: { file: /srv/r.jsonl }", "/srv/r.jsonl")]
+)
+async def test_the_report_says_where_records_go(tmp_path, line, records):
+    # Fails if the default of sink.file is named beside standard output.
+    (tmp_path / "keys.yaml").write_text("keys: []\n")
+    (tmp_path / "sidecar.yaml").write_text(f"policies: {EXAMPLES / 'data-api.yaml'}\n{line}\n")
+    assert (await findings(load_settings(tmp_path / "sidecar.yaml", {})))["records"] == records

@@ -221,3 +221,18 @@ def test_the_schema_takes_the_example_and_refuses_a_misspelt_one():
     checker = Draft202012Validator(schema)
     assert list(checker.iter_errors(yaml.safe_load(WHOLE + "drain: 30s\n"))) == []
     assert list(checker.iter_errors({"lisen": "a:1"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "destination", "has_file"),
+    [
+        ("", "file", True),
+        ("sink: { stdout: true }", "stdout", False),
+        ("sink: { stdout: true, file: r.jsonl }", "stdout", False),
+        ("kafka: { bootstrap_servers: 'h:1' }\nsink: { stdout: true, file: r.jsonl }", "kafka", False),
+    ],
+)
+def test_of_several_destinations_of_records_the_first_is_used(tmp_path, text, destination, has_file):
+    (tmp_path / "sidecar.yaml").write_text(text)
+    settings = load_settings(tmp_path / "sidecar.yaml" if text else None, {})
+    assert (settings.destination, settings.record_file is not None) == (destination, has_file)
