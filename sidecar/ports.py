@@ -324,6 +324,11 @@ class Exchange(Caller):
 
     __slots__ = ()
 
+    @property
+    def half_close(self) -> bool:
+        """Whether a client that has closed its side of the connection still waits for the answer."""
+        raise NotImplementedError
+
     def on_body(self, data: bytes) -> None:
         raise NotImplementedError
 

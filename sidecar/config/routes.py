@@ -73,7 +73,8 @@ class RouteDoc(Model):
     """Which requests go where, how their caller is identified, and which of their bodies are read.
 
     `body` is how much of a JSON body is buffered to read it; `unread: allow` lets a request pass of whose body a meter
-    cannot read what it needs; `drain`: how long an AI answer is read after its client has disconnected.
+    cannot read what it needs; `half_close: allow` keeps the answer for a client that has closed its side; `drain`: how
+    long an AI answer is read after its client has disconnected.
     `models`: the feature that a plan needs for the models that match.
     """
 
@@ -91,6 +92,7 @@ class RouteDoc(Model):
     timeouts: TimeoutsDoc = TimeoutsDoc()
     max_body_bytes: Units = 0
     unread: Literal["deny", "allow"] = "deny"
+    half_close: Literal["deny", "allow"] = "deny"
     usage: str | None = None
     estimate: EstimateDoc | None = None
     models: Annotated[dict[Glob, Name], Field(min_length=1)] | None = None
@@ -173,6 +175,7 @@ def route_of(doc: RouteDoc) -> Route:
         timeouts=Timeouts(**doc.timeouts.model_dump()),
         max_body_bytes=doc.max_body_bytes,
         unread=doc.unread,
+        half_close=doc.half_close,
         usage=doc.usage or "",
         default_output=estimate.output,
         ceiling=estimate.ceiling,

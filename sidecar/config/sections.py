@@ -226,7 +226,7 @@ class Http(Model):
     underscores: bool = False  # in field names, except those that define framing
     body_max_bytes: NotNegative = 0  # 0: unbounded; a route may set a bound
     head_timeout_ms: Positive = 10_000
-    idle_timeout_ms: Positive = 60_000
+    idle_timeout_ms: Positive = 75_000  # above the 60 s of common load balancers: they are to close first
     body_grace_ms: Positive = 10_000
     body_bytes_per_second: NotNegative = 256
 

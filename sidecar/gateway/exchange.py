@@ -117,7 +117,6 @@ class RequestExchange(Exchange):
         self.usage = NO_USAGE
 
     # Called by ports that were asked for something.
-
     def on_arrival(self) -> None:
         try:
             routed: RoutedRequest | None = self.request.prepared
@@ -178,7 +177,6 @@ class RequestExchange(Exchange):
             self.deliver()
 
     # Called by the upstream (ports.Caller).
-
     def replayable(self) -> bool:
         return (self.body is not None or not self.request.length) and not self.gone
 
@@ -272,7 +270,6 @@ class RequestExchange(Exchange):
             end_faulty(self, error)
 
     # Called by the client's connection (ports.Exchange).
-
     def on_body(self, data: bytes) -> None:
         try:
             self.bytes_in += len(data)
@@ -340,7 +337,6 @@ class RequestExchange(Exchange):
         return None
 
     # Endings that nobody asked for.
-
     def break_body(self, problem: Problem) -> None:
         if self.inspection is not None:
             self.inspection.gathering = False
@@ -483,6 +479,10 @@ class RequestExchange(Exchange):
     @property
     def customer(self) -> str:
         return self.identity.customer if self.identity is not None else ""
+
+    @property
+    def half_close(self) -> bool:
+        return self.routed.route.half_close == "allow"
 
     @property
     def request_bytes(self) -> int:

@@ -10,7 +10,7 @@ from sidecar.config.sections import Http, Kafka, Keys, Pool, Redis, Security, Up
 def test_the_http_bounds_are_those_that_a_metering_proxy_owes():
     http = Http()
     assert (http.head_bytes, http.fields, http.field_bytes, http.target_bytes) == (32_768, 100, 8_192, 8_192)
-    assert (http.head_timeout_ms, http.idle_timeout_ms) == (10_000, 60_000)
+    assert (http.head_timeout_ms, http.idle_timeout_ms) == (10_000, 75_000)
 
 
 def test_an_idle_upstream_connection_goes_before_common_servers_close_it():

@@ -29,7 +29,8 @@ class Route:
     `pattern` is a glob over the path's normal form; no `methods` means all. `unattributed` requests are denied (401),
     or allowed and recorded as such. `feature` is the feature that a caller's plan must have, "" for none.
     `max_body_bytes` 0: the listener's bound. A request is refused where a meter cannot read what it needs of the body;
-    with `unread` allow it passes, and its meters count 0 or their default.
+    with `unread` allow it passes, and its meters count 0 or their default. With `half_close` deny a client that closes
+    its side of the connection before its answer is complete has left.
 
     `reads` are the bodies that are inspected (request, response), at most `body_bytes` of each, and `holds` those that
     are buffered whole, as JSON; the policy computes both.
@@ -51,6 +52,7 @@ class Route:
     timeouts: Timeouts = INHERITED
     max_body_bytes: int = 0
     unread: str = "deny"  # deny | allow
+    half_close: str = "deny"  # deny | allow
     usage: str = ""
     default_output: int = 1024
     ceiling: int = 65_536

@@ -57,7 +57,7 @@ class Downstream(Client):
         "_buffer", "_listener", "_pumping", "_reading", "stalled", "_taken", "_transport", "deadline", "forget_at",
         "peer", "state", "tls",  # the connection
         "_body", "_body_bytes", "_body_since", "_eof", "_exchange", "_expects", "_request",  # the request
-        "_chunked", "_closes", "_head",  # the answer: `_head` waits for what follows it
+        "_chunked", "_closes", "_has_answer", "_head",  # the answer: `_head` waits for what follows it
         "_last_bytes", "_last_head", "_last_request",  # the head before, for clients that send the same again
     )  # fmt: skip
 
@@ -78,7 +78,7 @@ class Downstream(Client):
         self._body_bytes = 0
         self._body_since = 0.0
         self._request = _NO_REQUEST
-        self._closes = self._chunked = False
+        self._closes = self._chunked = self._has_answer = False
         self._head = b""
         self.forget_at = _FOREVER
         self._last_bytes = 0
@@ -99,6 +99,7 @@ class Downstream(Client):
             return self._switch()
         # An HTTP/1.0 client knows the end of an answer without length by the close.
         closes = self._closes = self._closes or listener.draining or (head.length < 0 and not minor)
+        self._has_answer = True
         prepared, self._chunked = response_head(head, minor, listener.via, close=closes)
         self._head = complete_head(prepared, request_id, fields)
         return None
@@ -217,17 +218,16 @@ class Downstream(Client):
                 self.pause_reading()
 
     def eof_received(self) -> bool:
-        """A half-closed client may still read: it is gone only when a write fails (or its request cannot end)."""
+        """The client has closed its side: it has left, unless its route allows that it still reads (`half_close`)."""
         self._eof = True
         exchange = self._exchange
         if self.state is TUNNEL and exchange is not None:
             exchange.on_body_end([])
             return True
-        if self.state is BODY and exchange is not None:
+        if exchange is not None and (self.state is BODY or self.tls or not exchange.half_close):
             self._gone(exchange)
             return False
-        waits = exchange is not None or (self.stalled and bool(self._buffer))
-        return waits and not self.tls
+        return exchange is not None or (self.stalled and bool(self._buffer) and not self.tls)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._listener.connections.discard(self)
@@ -286,7 +286,10 @@ class Downstream(Client):
             self._transport.abort()
 
     def on_deadline(self, now: float) -> None:
-        """Too slow, in one of four ways: a head, a body, a pause between requests, a reader."""
+        """Too slow, in one of four ways: a head, a body, a pause between requests, a reader.
+
+        A body is not slow once its answer has begun: the upstream's deadlines end an exchange without progress.
+        """
         if self.stalled and self._is_reading(now):
             return
         if self.state is HEAD and len(self._buffer) > len(_BLANK_LINE):
@@ -308,7 +311,11 @@ class Downstream(Client):
 
     def _check_pace(self, now: float) -> None:
         timeouts = self._listener.timeouts
-        if self._reading and self._body_bytes < (now - self._body_since) * timeouts.body_min_bytes_per_s:
+        if (
+            self._reading
+            and not self._has_answer
+            and self._body_bytes < (now - self._body_since) * timeouts.body_min_bytes_per_s
+        ):
             self._broken(Problem(408, "body-timeout", "the request body came too slowly"))
         else:
             self._body_bytes = 0
@@ -387,6 +394,7 @@ class Downstream(Client):
 
     def _start_body(self, request: Request) -> None:
         self._body = ChunkedBody() if request.length == CHUNKED else LengthBody(request.length)
+        self._has_answer = False
         self._body_bytes = 0
         self._body_since = self._listener.now
         self._expects = request.expect

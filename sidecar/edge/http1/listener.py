@@ -16,10 +16,10 @@ class Timeouts(NamedTuple):
     """Seconds, and bytes per second. `stalled_s`: a client that reads nothing of its answer for so long is cut off."""
 
     head_s: float = 10.0
-    idle_s: float = 60.0
+    idle_s: float = 75.0
     body_grace_s: float = 10.0
     body_min_bytes_per_s: int = 100
-    stalled_s: float = 60.0
+    stalled_s: float = 75.0
 
 
 class Listener:

@@ -251,6 +251,23 @@ async def test_a_slow_body_is_408_and_recorded():
         assert (record["outcome"], record["status"], record["bytes_in"]) == ("client_broken", 408, 2)
 
 
+# bugs 23. Fails if the pace of a body is asked for while its answer streams.
+async def test_a_silent_body_ends_no_answer_that_has_begun():
+    async with stage() as play:
+        client = await play.connects()
+        await client.sends("POST / HTTP/1.1\r\nHost: h\r\nX-Api-Key: ann\r\nContent-Length: 60\r\n\r\nx")
+        upstream = await play.upstream_accepts()
+        await upstream.request()
+        await upstream.sees(b"x")
+        await upstream.sends("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
+        await client.head()
+        for byte in b"abcd":
+            play.turn(40)
+            await upstream.sends(bytes([byte]))
+            await client.sees(bytes([byte]))
+        assert [record["outcome"] for record in await play.recorded()] == ["ok"]
+
+
 async def test_a_body_that_keeps_its_pace_is_waited_for():
     async with stage(listener={"timeouts": Timeouts(body_min_bytes_per_s=1)}) as play:
         client = await play.connects()
@@ -269,7 +286,7 @@ async def test_an_idle_connection_is_closed_without_a_word():
     async with stage() as play:
         client = await play.connects()
         await hello(play, client)
-        play.turn(59)
+        play.turn(74)
         assert len(play.listener.connections) == 1
         play.turn(2)
         assert await client.sees_the_end() == b""
@@ -296,7 +313,7 @@ async def test_a_reader_that_stalls_is_cut_and_recorded():
         upstream.writer.write(b"x" * (64 << 20))
         await play.until(lambda: connection.stalled)
         play.turn(1)
-        play.turn(60)
+        play.turn(75)
         [record] = await play.recorded()
         assert (record["outcome"], record["client_disconnected"], record["quality"]) == ("client_gone", True, "partial")
         assert record["usage"]["egress_bytes"] < 32 << 20
@@ -328,10 +345,10 @@ async def test_a_reader_that_is_slow_and_steady_is_not_cut(close):
                 while unsent(connection) >= before:
                     await loop.sock_recv(client, 1 << 12)
                     await asyncio.sleep(0)
-                play.turn(59)
+                play.turn(74)
                 play.turn(2)
                 assert connection in play.listener.connections
-            play.turn(61)
+            play.turn(76)
             await play.until(lambda: connection not in play.listener.connections)
 
 
@@ -587,9 +604,24 @@ async def test_a_client_that_leaves_after_the_last_byte_changes_nothing():
         assert (record["outcome"], record["client_disconnected"]) == ("ok", False)
 
 
-# Fails if an end of the client's sending is taken for its leaving.
-async def test_a_half_closed_client_still_gets_its_answer():
+# bugs 09. Fails if an end of the client's sending is taken for half a close.
+async def test_a_client_that_closes_its_side_before_its_answer_has_left():
     async with stage() as play:
+        client = await play.connects()
+        await client.asks()
+        upstream = await play.upstream_accepts()
+        await upstream.request()
+        client.half_closes()
+        assert await upstream.sees_the_end() == b""
+        [record] = await play.recorded()
+        assert (record["outcome"], record["status"], record["client_disconnected"]) == ("client_gone", 499, True)
+        assert play.context.open.number == 0
+        assert await client.sees_the_end() == b""
+
+
+# Fails if an end of the client's sending is taken for its leaving where its route allows it.
+async def test_a_half_closed_client_still_gets_its_answer():
+    async with stage(half_close="allow") as play:
         client = await play.connects()
         await client.asks()
         client.half_closes()
@@ -603,7 +635,7 @@ async def test_a_half_closed_client_still_gets_its_answer():
 # Fails if `finish` leaves as soon as the client has half-closed, or if what is left over keeps the connection open.
 @pytest.mark.parametrize("rest", ["", "GET / HT", "\r\n"])
 async def test_a_half_closed_client_gets_the_answers_to_all_that_it_pipelined(rest):
-    async with stage() as play:
+    async with stage(half_close="allow") as play:
         client = await play.connects()
         for number in range(3):
             await client.asks(f"/{number}")

@@ -71,7 +71,7 @@ async def gateway():
     taken, refused = [], []
     origin = await loop.create_server(lambda: Strict(taken, refused), "127.0.0.1", 0)
     pool = Pool("api", [f"http://127.0.0.1:{port_of(origin)}"], UpstreamLeg)
-    setting = Setting(upstream_of=lambda _route: pool)
+    setting = Setting(upstream_of=lambda _route: pool, half_close="allow")
     listener = Listener(partial(serve, setting.context))
     server = await loop.create_server(listener, "127.0.0.1", 0)
     setting.port, setting.taken, setting.refused = port_of(server), taken, refused
