@@ -11,10 +11,24 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from urllib.parse import unquote_to_bytes
 
 _PLAIN = re.compile(rb"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)*/?")
 _PCHAR = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@/")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_REFUSED = frozenset({*range(0x20), 0x2F, 0x5C, 0x7F})  # encoded: slashes to some servers, and control characters
+_CODES = {  # the form of an encoded character, by its two digits in upper and lower case
+    bytes([high, low]): chr(byte) if byte in _UNRESERVED else f"%{byte:02X}"
+    for byte in set(range(256)) - _REFUSED
+    for high in b"%x%X" % (byte >> 4, byte >> 4)
+    for low in b"%x%X" % (byte & 15, byte & 15)
+}
+_ODD = {byte: f"%{byte:02X}" for byte in set(range(0x20, 0x7F)) - _PCHAR - {0x25}}  # encoded where they are not yet
+_HEX = re.compile(rb"[0-9A-Fa-f]{2}")
+_PRINTABLE = re.compile(rb"[ -\[\]-~]*")  # ASCII, without the back-slash
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+_BEYOND = re.compile(rb"[\x80-\xff]")
+_NOT_ASCII = re.compile(rb"%[89A-Fa-f]")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(/[^?#]*)?(\?.*)?", re.IGNORECASE)
 _SLASHES = re.compile(r"/{2,}")
 _CACHED_BYTES = 512  # longer targets are rare; caching them would let a client fill the memory
@@ -61,51 +75,51 @@ def normal_path(raw: bytes) -> str:
 
 
 def _recoded(raw: bytes) -> str:
-    """Decode characters that need no encoding, encode the others in upper-case hex, and refuse ambiguous ones."""
-    decoded = bytearray()  # the path as an upstream decodes it, to check its UTF-8
-    out: list[str] = []
-    at = 0
-    while at < len(raw):
-        byte = raw[at]
-        width = 1
-        if byte == 0x25:
-            byte = _hex(raw, at)
-            width = 3
-        _refuse_ambiguous(byte, encoded=width == 3)
-        decoded.append(byte)
-        plain = byte in (_UNRESERVED if width == 3 else _PCHAR)
-        out.append(chr(byte) if plain else f"%{byte:02X}")
-        at += width
+    """Decode characters that need no encoding, encode the others in upper-case hex, and refuse ambiguous ones.
+
+    By tables: a loop over the 8 kB of a path would cost 30 times a request, before any key is looked at.
+    """
+    if not _PRINTABLE.fullmatch(raw):
+        raw = _encoded(raw)
+    first, *coded = raw.split(b"%")
     try:
-        decoded.decode("utf-8")
-    except UnicodeDecodeError:
-        raise NoNormalForm("the path is not UTF-8, or spells a character in an overlong way") from None
-    return "".join(out)
+        codes = [_CODES[part[:2]] + part[2:].decode("ascii") for part in coded]
+    except KeyError as code:
+        raise _refusal(code.args[0]) from None
+    if _NOT_ASCII.search(raw):
+        try:
+            unquote_to_bytes(raw).decode("utf-8")
+        except UnicodeDecodeError:
+            raise NoNormalForm("the path is not UTF-8, or spells a character in an overlong way") from None
+    return (first.decode("ascii") + "".join(codes)).translate(_ODD)
 
 
-def _hex(raw: bytes, at: int) -> int:
-    pair = raw[at + 1 : at + 3]
-    if len(pair) != 2 or not pair.isalnum():
-        raise NoNormalForm("a percent sign is not followed by two hexadecimal digits")
-    try:
-        return int(pair, 16)
-    except ValueError:
-        raise NoNormalForm("a percent sign is not followed by two hexadecimal digits") from None
-
-
-def _refuse_ambiguous(byte: int, *, encoded: bool) -> None:
-    if byte < 0x20 or byte == 0x7F:
-        raise NoNormalForm("the path holds a control character")
-    if byte == 0x5C:
+def _encoded(raw: bytes) -> bytes:
+    """A path with other characters than printable ASCII, which come from policies: those beyond ASCII encoded."""
+    if b"\\" in raw:
         raise NoNormalForm("a back-slash is a slash to some servers")
-    if encoded and byte == 0x2F:
-        raise NoNormalForm("an encoded slash is a slash to some servers")
+    if _CONTROL.search(raw):
+        raise NoNormalForm("the path holds a control character")
+    return _BEYOND.sub(lambda match: b"%%%02X" % match[0][0], raw)
+
+
+def _refusal(code: bytes) -> NoNormalForm:
+    """Why `%` and these two bytes are refused."""
+    if not _HEX.fullmatch(code):
+        return NoNormalForm("a percent sign is not followed by two hexadecimal digits")
+    if code in {b"2f", b"2F"}:
+        return NoNormalForm("an encoded slash is a slash to some servers")
+    if code in {b"5c", b"5C"}:
+        return NoNormalForm("a back-slash is a slash to some servers")
+    return NoNormalForm("the path holds a control character")
 
 
 def _without_dots(path: str) -> str:
     """RFC 3986 §5.2.4, except that climbing over the root, or a dot segment with parameters, is refused."""
     if not path.startswith("/"):
         raise NoNormalForm("the path does not begin with a slash")
+    if "/." not in path:
+        return path
     normal: list[str] = []
     segments = path.split("/")[1:]
     for place, segment in enumerate(segments):
