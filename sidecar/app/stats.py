@@ -28,6 +28,7 @@ def worker_stats(worker: Worker) -> WorkerStats:
         "denials_recorded": denials.recorded,
         "denials_summarised": denials.summarised,
         "upstream_retries": worker.upstreams.retries,
+        "upstream_share_refusals": worker.upstreams.share_refusals,
         "late_us": worker.late_us,
     }
     return {

@@ -52,6 +52,10 @@ class Upstreams:
             pool.tls = contexts.get(name)
 
     @property
+    def share_refusals(self) -> int:
+        return sum(pool.share_refusals for pool in self._pools.values())
+
+    @property
     def retries(self) -> int:
         return sum(pool.retries for pool in self._pools.values())
 
@@ -83,6 +87,7 @@ def _pool(name: str, upstream: UpstreamSettings, own: Timeouts, tls: ssl.SSLCont
         total_s=_seconds(own.total_ms, defaults.total_ms) or FOREVER_S,
         idle_s=upstream.pool.idle_ms / 1000,
         connections=upstream.pool.size,
+        per_customer=-(-upstream.pool.size * upstream.pool.share_percent // 100),
     )
     return Pool(name, [str(url) for url in upstream.urls], UpstreamLeg, limits=limits, tls=tls)
 

@@ -82,9 +82,13 @@ class Timeouts(Model):
 
 
 class Pool(Model):
-    """At most `size` connections to each address, per worker. `idle_ms`: below the 5 s of common servers."""
+    """At most `size` connections to each address, per worker, of them `share_percent` for one customer.
+
+    `idle_ms`: below the 5 s of common servers.
+    """
 
     size: Annotated[int, Field(ge=1, le=65_536)] = 256
+    share_percent: Annotated[int, Field(ge=1, le=100)] = 80
     idle_ms: Positive = 4_000
 
 

@@ -56,6 +56,9 @@ COUNTS = {
     "store_failures": Row("sidecar_store_failures", "Calls to the store that failed or timed out."),
     "ship_failures": Row("sidecar_ship_failures", "Batches that the sink did not accept at the first try."),
     "upstream_retries": Row("sidecar_upstream_retries", "Requests sent to an upstream a second time."),
+    "upstream_share_refusals": Row(
+        "sidecar_upstream_share_refusals", "Requests refused because their customer has its share of a pool in use."
+    ),
     "late_us": Row("sidecar_loop_late_seconds", "Time by which checks of deadlines ran late: busy loops.", (), US),
     "answers_in_turns": Row(
         "sidecar_answers_read_in_turns", "Times that an answer took long to read: many events, elements."

@@ -37,6 +37,7 @@ class UpstreamReason(Enum):
     """
 
     SATURATED = ("upstream-saturated", 503, False, Retry.NEVER)  # no free connection, or this node cannot open one
+    SHARE = ("upstream-share-used", 429, False, Retry.NEVER)  # this customer has its share of the connections in use
     REFUSED = ("upstream-unreachable", 502, False, Retry.ALWAYS)
     CONNECT_TIMEOUT = ("upstream-unreachable", 504, False, Retry.ALWAYS)
     DROPPED = ("upstream-closed", 502, False, Retry.ALWAYS)  # accepted, and closed before a byte was sent

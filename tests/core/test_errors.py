@@ -10,6 +10,7 @@ from sidecar.core.usage import billing
 def test_the_slugs_and_statuses_of_upstream_failures_are_fixed():
     assert {(reason.slug, reason.status) for reason in UpstreamReason} == {
         ("upstream-saturated", 503),
+        ("upstream-share-used", 429),
         ("upstream-unreachable", 502),
         ("upstream-unreachable", 504),
         ("upstream-closed", 502),

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from sidecar.core.errors import Retry, UpstreamError, UpstreamReason
 from sidecar.core.http.forward import UpstreamHead
 from sidecar.core.http.response import ResponseHead
-from sidecar.edge.http1.upstream import CLOSED, Owner, UpstreamLeg
+from sidecar.edge.http1.upstream import CLOSED, Owner, UpstreamLeg, customer_of
 from sidecar.ports import Caller
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
@@ -45,6 +45,7 @@ class PoolLimits(NamedTuple):
     total_s: float = 3600.0
     idle_s: float = 4.0  # shorter than the keep-alive of servers: Node.js closes after 5 s
     connections: int = 1024
+    per_customer: int = 1024  # of them
 
 
 class Address:
@@ -95,7 +96,7 @@ class Pool(Owner):
         self.total_s = self.limits.total_s
         self.now = 0.0
         self.heads: dict[bytes, ResponseHead] = {}
-        self.attempts = self.retries = self.ejections = 0
+        self.attempts = self.retries = self.ejections = self.share_refusals = 0
         self._addresses = [Address(url) for url in urls]
         self._make_leg = make_leg
         self.tls = tls
@@ -126,6 +127,12 @@ class Pool(Owner):
 
     def _send(self, address: Address, head: UpstreamHead, caller: Caller, *, attempt: int) -> None:
         self.attempts += 1
+        most = self.limits.per_customer
+        if most <= len(address.busy) + len(address.connecting) and most <= _used_by(address, customer_of(caller)):
+            self.share_refusals += 1
+            detail = f"this customer has all of its {most} connections to upstream {self.name!r} in use"
+            caller.on_upstream_failed(UpstreamError(UpstreamReason.SHARE, detail))
+            return
         idle = address.idle
         while idle:
             leg = idle.pop()  # the most recently used, so that the others can time out
@@ -291,3 +298,9 @@ class Pool(Owner):
                 leg.cancel()
             for leg in list(address.closing):
                 leg.transport.abort()
+
+
+def _used_by(address: Address, customer: str) -> int:
+    """The connections that a customer's exchanges use. Counted only where so many are in use that it may have them."""
+    busy = [leg for leg in address.busy if leg.customer == customer]
+    return len(busy) + len([caller for caller in address.connecting if customer_of(caller) == customer])

@@ -115,6 +115,11 @@ class UpstreamLeg(Leg):
         if not self._answered:
             self._expect_upstream()
 
+    @property
+    def customer(self) -> str:
+        """Whose exchange it carries; "" where it carries none, or nobody's."""
+        return customer_of(self._caller) if self._caller is not None else ""
+
     def cancel(self) -> None:
         """End the exchange and close the connection, since the rest of the answer would follow."""
         self._caller = None
@@ -295,6 +300,11 @@ class UpstreamLeg(Leg):
             self.owner.release(self, reusable=False)
             # A tunnel's last bytes are still sent. An aborted request must not look complete to the upstream.
             self.transport.close() if self._total_deadline == _FOREVER else self.transport.abort()
+
+
+def customer_of(caller: Caller) -> str:
+    """The customer of an exchange, "" for one without a key."""
+    return caller.identity.customer if caller.identity is not None else ""
 
 
 def _offered(head: ResponseHead, upgrade: bytes) -> bool:

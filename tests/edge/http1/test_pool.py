@@ -470,3 +470,37 @@ def test_an_address_that_is_none_is_refused(url):
 def test_an_address_is_a_host_and_a_port_with_or_without_tls(url, parts):
     found = Address(url)
     assert (found.host, found.port, found.tls) == parts
+
+
+# hostile F3: one key held all connections with 256 slow uploads. Mutations: no share; those who wait for a connection
+# are not counted.
+async def test_a_customer_gets_its_share_of_the_connections_and_others_go_on():
+    async with stage(pool={"connections": 4, "per_customer": 2}) as play:
+        held = []
+        for _ in range(2):
+            client = await play.connects()
+            await client.asks("/slow", "Content-Length: 9", method="POST")
+            upstream = await play.upstream_accepts()
+            await upstream.request()
+            held.append((client, upstream))
+        third, other = await play.connects(), await play.connects()
+        await third.asks("/third")
+        refusal = await third.answer()
+        assert (refusal.status, b"upstream-share-used" in refusal.body) == (429, True)
+        await other.asks("/other", key="bob")
+        upstream = await play.upstream_accepts()
+        await upstream.request()
+        await upstream.answers()
+        assert (await other.answer()).status == 200
+        assert play.pool.share_refusals == 1
+        client, upstream = held.pop()
+        await client.sends(b"x" * 9)
+        await upstream.sees(b"x" * 9)
+        await upstream.answers()
+        assert (await client.answer()).status == 200
+        await third.asks("/again")
+        assert (await upstream.request()).line == "GET /again HTTP/1.1"
+        await upstream.answers()
+        assert (await third.answer()).status == 200
+        found = [(record["outcome"], record["billable"]) for record in await play.recorded(4)]
+        assert found.count(("upstream_share_used", False)) == 1
