@@ -1,7 +1,7 @@
 """Compiles the data path into the wheel where SIDECAR_COMPILE=1 asks for it; without, the wheel is pure Python.
 
-The .py files are the one source: the wheel holds them beside what mypyc made of them, and an editable install runs
-them as they are. Nothing is written into the tree. ADR 0005 says why mypyc, and what it costs.
+The .py files are the only source: the wheel has them beside the output of mypyc, and an editable install runs them as
+they are. Nothing is written into the tree. ADR 0005 says why mypyc, and what it costs.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-ASKED = "SIDECAR_COMPILE"
+VARIABLE = "SIDECAR_COMPILE"
 GROUP = "sidecar"  # the shared library that holds them all: sidecar__mypyc
-# One version: what a compiler makes of the source is shown by the tests of that compiler's wheel and no other's.
+# One version: the tests of a wheel say something about its compiler only.
 NEEDS = ("mypy==2.4.1", "setuptools>=77")
 
 # A fault of mypyc 2.4: a slice of bytes that ends before it begins raises SystemError, where Python gives b"". Clients
@@ -25,10 +25,10 @@ FAULTY = "Py_ssize_t slice_len = endn - startn;"
 MENDED = "Py_ssize_t slice_len = endn > startn ? endn - startn : 0;"
 
 ROOT = Path(__file__).parent
-# The kinds of limits, found and not named: a kind that is not compiled could not extend one that is.
+# The kinds of limits, listed from the folder: a kind that is not compiled could not extend a compiled one.
 LIMITS = [path for path in (ROOT / "sidecar/core/limits").glob("*.py") if path.stem not in {"__init__", "limit"}]
 
-# What runs for each request. All of it is one group: a call that leaves compiled code costs more than it did before.
+# The modules that run for each request. They are one group: a call that leaves compiled code is slower than before.
 COMPILED = (
     *sorted(path.relative_to(ROOT).as_posix() for path in LIMITS),
     "sidecar/control/probe.py",
@@ -85,40 +85,40 @@ COMPILED = (
     "sidecar/ports.py",
 )
 
-# What runs for a request, or beside one, and is not compiled: a module, or all of a package, and why.
+# Modules, and whole packages, that run for a request or beside one and are not compiled, with the reason.
 LEFT_OUT = {
-    "sidecar/core/decision/extension.py": "a few calls a second, of exchanges that last",
-    "sidecar/core/decision/grants.py": "as evaluate.py; a change of a wallet, made by a person",
-    "sidecar/core/decision/evaluate.py": "the rule in memory: for a worker without Redis; else a script decides",
+    "sidecar/core/decision/extension.py": "a few calls a second, for long exchanges",
+    "sidecar/core/decision/grants.py": "as evaluate.py; changes of wallets by operators",
+    "sidecar/core/decision/evaluate.py": "decisions in memory, for a worker without Redis; with Redis a script decides",
     "sidecar/core/decision/wallet_charges.py": "as evaluate.py",
     "sidecar/core/decision/rule.py": "as evaluate.py",
-    "sidecar/core/decision/saved.py": "as evaluate.py; while it saves, beside requests",
+    "sidecar/core/decision/saved.py": "as evaluate.py; saves the state, beside requests",
     "sidecar/core/decision/settled.py": "as evaluate.py",
     "sidecar/core/decision/state.py": "as evaluate.py",
-    "sidecar/core/http/path.py": "one call a path, which is remembered",
+    "sidecar/core/http/path.py": "one call a path; the result is cached",
     "sidecar/core/identity.py": "dataclasses with slots",
-    "sidecar/core/limits/limit.py": "a dataclass with slots; read here as attributes",
-    "sidecar/core/native.py": "a word to the compiler, said on import",
-    "sidecar/core/policy/": "but terms.py: dataclasses with slots; worked out on load, and read here as attributes",
-    "sidecar/core/price/": "dataclasses with slots; for balances alone, whose script decides",
-    "sidecar/core/record/alert.py": "one record a threshold and period",
+    "sidecar/core/limits/limit.py": "a dataclass with slots; read as attributes",
+    "sidecar/core/native.py": "a decorator for the compiler, called at import",
+    "sidecar/core/policy/": "except terms.py: dataclasses with slots; computed at load, then read as attributes",
+    "sidecar/core/price/": "dataclasses with slots; for balances only, which a script decides",
+    "sidecar/core/record/alert.py": "one record per threshold and period",
     "sidecar/core/record/schema.py": "a document, for the command line",
-    "sidecar/core/record/settlement.py": "on start alone",
+    "sidecar/core/record/settlement.py": "only at start",
     "sidecar/core/record/statements.py": "a few records a day",
-    "sidecar/core/usage/": "but billing.py: for routes that read bodies alone; dataclasses with slots among them",
-    "sidecar/core/window.py": "the calendar: asked once a window",
-    "sidecar/edge/admission/drift.py": "where a settle is given up",
+    "sidecar/core/usage/": "except billing.py: only for routes that read bodies; has dataclasses with slots",
+    "sidecar/core/window.py": "the calendar: one call per window",
+    "sidecar/edge/admission/drift.py": "only where a settle is given up",
     "sidecar/edge/journal/backlog.py": "a few calls a second, of the supervisor",
-    "sidecar/edge/journal/denial_budget.py": "one call a denial",
-    "sidecar/edge/journal/folder.py": "on start alone",
-    "sidecar/edge/journal/orphan_recovery.py": "on start alone",
+    "sidecar/edge/journal/denial_budget.py": "one call per denial",
+    "sidecar/edge/journal/folder.py": "only at start",
+    "sidecar/edge/journal/orphan_recovery.py": "only at start",
     "sidecar/edge/journal/orphans.py": "as recovery.py",
-    "sidecar/edge/journal/reader.py": "in the shipper alone",
-    "sidecar/edge/journal/recovery.py": "on start alone",
-    "sidecar/edge/journal/replay.py": "on start alone",
-    "sidecar/edge/journal/segments.py": "miscompiled: a KeyError when it is made; one call a tick",
+    "sidecar/edge/journal/reader.py": "only in the shipper",
+    "sidecar/edge/journal/recovery.py": "only at start",
+    "sidecar/edge/journal/replay.py": "only at start",
+    "sidecar/edge/journal/segments.py": "miscompiled: a KeyError in its constructor; one call per tick",
     "sidecar/edge/journal/settled.py": "one call a second",
-    "sidecar/edge/journal/unsettled.py": "on start alone",
+    "sidecar/edge/journal/unsettled.py": "only at start",
 }
 
 
@@ -126,15 +126,15 @@ class CompileHook(BuildHookInterface[Any]):
     """Hatchling's hook of the wheel: adds one shared library, and a stub for each compiled module."""
 
     PLUGIN_NAME = "custom"
-    out: Path | None = None  # where it compiles
+    out: Path | None = None  # the output folder
 
     def dependencies(self) -> list[str]:
-        """What the build needs beside hatchling: nothing, unless it compiles."""
-        return list(NEEDS) if asked() else []
+        """The requirements of the build beside hatchling: none, unless it compiles."""
+        return list(NEEDS) if is_requested() else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Put what was compiled into the wheel. `version` is "standard" or "editable"; the second stays pure."""
-        if version == "editable" or not asked():
+        """Add the compiled modules to the wheel. `version` is "standard" or "editable"; the second stays pure."""
+        if version == "editable" or not is_requested():
             return
         out = self.out = Path(mkdtemp(prefix="sidecar-compiled-"))
         build_data["pure_python"] = False
@@ -142,18 +142,18 @@ class CompileHook(BuildHookInterface[Any]):
         build_data["force_include"] |= {str(path): path.relative_to(out / "lib").as_posix() for path in built(out)}
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """Clear away what was compiled, once it is in the wheel."""
+        """Remove the output folder, once the wheel is written."""
         del version, build_data, artifact_path
         if self.out:
             rmtree(self.out)
 
 
-def asked() -> bool:
+def is_requested() -> bool:
     """Whether the environment asks for the compiled form; ValueError for a word that is neither yes nor no."""
-    said = os.environ.get(ASKED, "")
-    if said not in {"", "0", "1"}:
-        raise ValueError(f"{ASKED}={said}: say 1 for a compiled wheel, 0 or nothing for a pure one")
-    return said == "1"
+    value = os.environ.get(VARIABLE, "")
+    if value not in {"", "0", "1"}:
+        raise ValueError(f"{VARIABLE}={value}: set 1 for a compiled wheel, 0 or nothing for a pure one")
+    return value == "1"
 
 
 def built(out: Path) -> list[Path]:

@@ -9,8 +9,15 @@ def advice_in(text, path="sidecar/module.py"):
     return [(hit.line, hit.word) for hit in words.hits_of(path, text)]
 
 
-def test_the_sources_have_no_such_word():
+def test_the_sources_the_documents_and_the_tests_have_no_such_word():
     assert words.all_hits() == []
+
+
+def test_every_document_is_checked_but_those_that_are_named():
+    # Fails if a folder is left out of `all_hits`, or `LATER` names a document that is not there.
+    checked = {path.relative_to(words.ROOT).as_posix() for path in words.ROOT.glob("docs/**/*.md")}
+    assert {path for path in checked if not words._is_checked(path)} == set(words.LATER)
+    assert all(words._is_checked(path) for path in ("README.md", "sidecar/edge/redis/lua/settle.lua", "tests/words.py"))
 
 
 # Fails if attributes, parameters, loop variables or imports under another name are left out of `_names`.
@@ -91,3 +98,32 @@ def test_normal_english_is_not_a_hit(text):
 
 def test_comments_of_lua_scripts_count_and_their_code_does_not():
     assert advice_in("local told = 1\nreturn told -- what is told\n", "sidecar/edge/a.lua") == [(2, "told")]
+
+
+# Fails if code, generated tables or targets of links count, or if a paragraph is looked at line by line.
+@pytest.mark.parametrize(
+    ("text", "hits"),
+    [
+        ("# What is a policy\n\nThe policy in\nforce.\n", [(3, "in force")]),
+        ("```\nit is told\n```\n\ntold\n", [(5, "told")]),
+        ("a `told` b [told](told.md)\n", [(1, "told")]),
+        ("<!-- fields -->\n| told |\n<!-- end of fields -->\n<!-- told -->\ntold", [(5, "told")]),
+        ("text\n\n- What is left.\n", [(3, "What")]),
+        ("**What is left.** Nothing.\n", [(1, "What")]),
+        ("Kafka is the source of truth; the truth is elsewhere.\n", [(1, "truth")]),
+        ("| a | the wallet burns grants |\n", [(1, "burns")]),
+    ],
+)
+def test_a_document_is_checked_in_its_prose(text, hits):
+    assert advice_in(text, "docs/page.md") == hits
+
+
+def test_of_tests_the_names_and_docstrings_are_checked_and_old_ones_are_not(monkeypatch, tmp_path):
+    # Fails if other names or strings of tests count, which play clients and hold what they send.
+    monkeypatch.setattr(words, "OLD_TESTS", tmp_path / "old.txt")
+    text = (
+        '"""The old docstring is told.\n\nMore."""\ntold = "it is told"\n\ndef test_it_is_told(): ...\n\n'
+        'def test_old_is_told():\n    """It is told."""\n'
+    )
+    (tmp_path / "old.txt").write_text("test_old_is_told\nThe old docstring is told.\n")
+    assert advice_in(text, "tests/test_a.py") == [(6, "told"), (9, "told")]

@@ -2,7 +2,8 @@
 
 Names are those that the syntax tree defines: modules, functions, classes, parameters, variables, attributes. Prose is
 comments, docstrings and every other string of several words, so log lines, errors and output of commands are included.
-Arguments are the beginnings of paths to check alone.
+Of a document it is all but code and what a command has written. Of tests only their names and docstrings are checked,
+and those that are listed in words_of_old_tests.txt are not. Arguments are the beginnings of paths to check alone.
 """
 
 import ast
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/")
+LATER = ("docs/connections.md", "docs/wallets.md")  # being rewritten: to be removed here with the new text
+OLD_TESTS = Path(__file__).with_name("words_of_old_tests.txt")
 
 # A word of any name (names are split at underscores and capitals), and what to write instead.
 WORDS_OF_NAMES = {
@@ -100,6 +104,8 @@ PHRASES = [
         (r"\b(?:is|are|was|were|be|being) none\b", "unknown, absent, not a ..."),
         (r"(?<!here )\b(?:is|are|was|were|be) no (?!longer|more|less|later|earlier|such|need)\w+", "is not a ..."),
         (r"\b[Tt]old\b", "reported, sent, known, repeated"),
+        (r"(?<!source of )\b[Tt]ruth\b", "the actual units, the source that decides"),
+        (r"\b[Bb]urn(?:s|ed|t|ing)?\b", "deduct, use"),
         (r"\bin force\b", "current, active"),
         (r"\bstands?\b(?!-in\b| (?:in )?for\b)", "is, is found"),
         (r"\b(?:comes?|came|coming) to\b(?! an end\b)", "is, results in, reaches"),
@@ -124,15 +130,52 @@ class Hit(NamedTuple):
 
 
 def hits_of(path, text):
-    """Every banned word of a module, by line. `path` is relative to the repository; of *.lua only comments count."""
-    if path.endswith(".lua"):
-        proses = [(number, line.partition("--")[2]) for number, line in enumerate(text.splitlines(), 1)]
+    """Every banned word of a file, by line. `path` is relative to the repository; of *.lua only comments count."""
+    if path.endswith((".lua", ".md")):
+        proses = _lua_comments(text) if path.endswith(".lua") else _paragraphs(text)
         return [Hit(path, *rest) for line, prose in proses for rest in _in_prose(line, prose)]
     tree = ast.parse(text)
+    if path.startswith("tests/"):
+        proses = _sentences_of_tests(tree)
+        return [Hit(path, *rest) for line, prose in proses for rest in _in_prose(line, prose)]
     names = [(1, Path(path).stem, True), *_names(tree)]
     hits = [(line, name, advice) for line, name, defined in names if (advice := _advice(name, defined))]
     hits += [rest for line, prose in [*_comments(text), *_strings(tree)] for rest in _in_prose(line, prose)]
     return [Hit(path, *rest) for rest in sorted(set(hits))]
+
+
+def _lua_comments(text):
+    return [(number, line.partition("--")[2]) for number, line in enumerate(text.splitlines(), 1)]
+
+
+# Of Markdown: code, what `sidecar schema` writes, comments, targets of links; then marks of lists, bold text, headings.
+_NOT_PROSE = re.compile(
+    r"^```.*?^```|<!-- (\w+) -->.*?<!-- end of \1 -->|<!--.*?-->|\]\([^)\s]*\)", re.DOTALL | re.MULTILINE
+)
+_MARKS = re.compile(r"^\s*(?:[-*]|\d+\.)(?= )|^#+ (?:What|Who)\b|\*\*", re.MULTILINE)
+
+
+def _paragraphs(text):
+    """(line, paragraph) of a Markdown document, without what is not prose."""
+    for pattern in (_NOT_PROSE, _MARKS):
+        text = pattern.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
+    line = 1
+    for part in re.split(r"(\n\s*\n)", text):
+        yield line, part
+        line += part.count("\n")
+
+
+def _sentences_of_tests(tree):
+    """(line, the name of a test as a sentence, or a docstring), but for those of old tests."""
+    old = frozenset(OLD_TESTS.read_text().splitlines())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            name = getattr(node, "name", "")
+            if name.startswith("test_") and name not in old:
+                yield node.lineno, name.replace("_", " ")
+            docstring = ast.get_docstring(node, clean=False)
+            if docstring is not None and docstring.partition("\n")[0] not in old:
+                yield node.body[0].lineno, docstring
 
 
 def _names(tree):
@@ -188,16 +231,22 @@ def _in_prose(line, prose):
             yield line + plain.count("\n", 0, match.start()), match[0], advice
 
 
-def all_hits(beginnings=("sidecar/",)):
-    """The hits in the modules of `sidecar/` whose paths begin with one of `beginnings`, in order."""
-    modules = sorted(path for path in (ROOT / "sidecar").rglob("*") if path.suffix in {".py", ".lua"})
-    paths = [path.relative_to(ROOT).as_posix() for path in modules]
-    chosen = [path for path in paths if path.startswith(tuple(beginnings))]
+def all_hits(beginnings=("",)):
+    """The hits in all files that are checked and whose paths begin with one of `beginnings`, in order."""
+    files = [path for place in ("sidecar", "tests", "docs") for path in sorted((ROOT / place).rglob("*"))]
+    paths = [path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), ROOT / "hatch_build.py", *files]]
+    chosen = [path for path in paths if path.startswith(tuple(beginnings)) and _is_checked(path)]
     return [hit for path in chosen for hit in hits_of(path, (ROOT / path).read_text())]
 
 
+def _is_checked(path):
+    if path.endswith(".md"):
+        return path.startswith(DOCUMENTS) and path not in LATER
+    return path.endswith(".py") or (path.startswith("sidecar/") and path.endswith(".lua"))
+
+
 def main(arguments):
-    hits = all_hits(arguments or ("sidecar/",))
+    hits = all_hits(arguments or ("",))
     print(*hits, sep="\n", end="\n" if hits else "", file=sys.stderr)
     return bool(hits)
 

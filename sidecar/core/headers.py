@@ -1,6 +1,6 @@
 """Limits as clients see them: RateLimit fields (draft-ietf-httpapi-ratelimit-headers-10) and denials.
 
-Never more generous than the truth: `r` is not below zero and not above what is left, `t` and Retry-After round up.
+Never more generous than the counters: `r` is not below zero and not above what is left, `t` and Retry-After round up.
 Shadow limits are not spoken of, nor is money: a balance shows in its own answers alone. Runs on every response, so all
 that holds for a window is rendered once per Checks.
 """

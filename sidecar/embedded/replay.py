@@ -1,7 +1,8 @@
 """Restores the stores of a node without Redis: the rows of its last saved state, then the journal from there on.
 
-The journal is the truth: an OPEN entry reserves again, and a record settles again, in their order, by the same rule and
-at their recorded times. So a counter equals the sum of its records to the unit, and a balance to the nano-unit.
+The journal is the source of truth: an OPEN entry reserves again, and a record settles again, in their order, by the
+same rule and at their recorded times. So a counter equals the sum of its records to the unit, and a balance to the
+nano-unit.
 
 Rows are of different instants: each slice has the journal's position at its instant. Earlier entries are in the rows:
 

@@ -1,6 +1,6 @@
 """Audits a wallet against its ledger, and rebuilds it from the ledger.
 
-The ledger is the truth of a balance: what a wallet says otherwise is a fault of the wallet. Amounts are in nano-units.
+The ledger decides what a balance is: a difference is a fault of the wallet. Amounts are in nano-units.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Rebuilt(NamedTuple):
     """A wallet made anew from its ledger, as it was when the last posting was written.
 
     `exact`: every posting was played again from the first. Otherwise the beginning is trimmed, and the sum is spread
-    over the grants as if all had burned in the order that holds now.
+    over the grants as if all had been used in the present order.
     """
 
     wallet: Wallet

@@ -76,7 +76,7 @@ def _changed(state: Mapping[str, Any], loaded: WalletState, done: str, moved: in
 
 
 def _with_room(loaded: WalletState, amount: int) -> tuple[WalletState, str]:
-    """The wallet with room for `amount` more, after removing used-up grants in burn order; or the reason to refuse."""
+    """The wallet with room for `amount` more, without some used-up grants; or the reason to refuse."""
     grants = in_burn_order(loaded.wallet.grants)
     total = amount + sum(each.amount for each in grants)
     going: list[Grant] = []

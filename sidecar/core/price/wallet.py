@@ -1,9 +1,9 @@
 """A wallet: the grants of a customer in one unit, in nano-units, and the order in which they are used up.
 
-Grants burn by priority, then by expiry, then by age; a refund fills them in the reverse order. A charge that no grant
-can pay becomes debt, and new credit pays debt first. Every change of the balance has a posting, and the postings of a
-wallet always sum to its balance. Example: grants of 5 (expires in May) and 10 (never expires) pay a charge of 18 with
-5 + 10 and leave a debt of 3; a grant of 4 then pays the debt and leaves a balance of 1.
+Grants are used by priority, then by expiry, then by age; a refund fills them in the reverse order. A charge that no
+grant can pay becomes debt, and new credit pays debt first. Every change of the balance has a posting, and the postings
+of a wallet always sum to its balance. Example: grants of 5 (expires in May) and 10 (never expires) pay a charge of 18
+with 5 + 10 and leave a debt of 3; a grant of 4 then pays the debt and leaves a balance of 1.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _NEVER_US = 2**53
 class Grant(NamedTuple):
     """Credit for one customer, usable while `starts_us <= now < expires_us` (0: it never expires). µs, nano-units.
 
-    Lower `priority` burns first. `remaining` of `amount` is left. When it expires, at most `rollover_max` of that stays
-    usable until `rollover_until_us`; with either 0 nothing rolls over.
+    Lower `priority` is used first. `remaining` of `amount` is left. When it expires, at most `rollover_max` of that
+    stays usable until `rollover_until_us`; with either 0 nothing rolls over.
     """
 
     id: str
@@ -79,7 +79,7 @@ def is_live(grant: Grant, now_us: int) -> bool:
 
 
 def in_burn_order(grants: Iterable[Grant]) -> list[Grant]:
-    """Sorted by lower priority, sooner expiry (never is last), age, then id: the first burns first."""
+    """Sorted by lower priority, sooner expiry (never is last), age, then id: the first is used first."""
     return sorted(grants, key=lambda grant: (grant.priority, grant.expires_us or _NEVER_US, grant.made_us, grant.id))
 
 
@@ -95,7 +95,7 @@ def burn(wallet: Wallet, nanos: int, now_us: int) -> Wallet:
 
 
 def give_back(wallet: Wallet, nanos: int, now_us: int) -> tuple[Wallet, int]:
-    """Put `nanos` (≥ 0) back: to the debt, then to the live grants, last burnt first, up to each one's amount.
+    """Put `nanos` (≥ 0) back: to the debt, then to the live grants, last used first, up to each one's amount.
 
     The second value is the rest that no grant has room for: its grant has expired, and the rest with it.
     """

@@ -1,7 +1,7 @@
-"""Which attempt was the first, on Redis: one key per customer and Idempotency-Key, set by whoever comes first.
+"""The first attempt of each request, on Redis: one key per customer and Idempotency-Key, which the first attempt sets.
 
-Nothing of a header is stored, only its digest. One command a question, never sent twice; a store that is known to be
-away is not asked at all.
+Only the digest of a header is stored. Each question is one command, which is never sent twice; while the store is known
+to be away, nothing is sent.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
 _FORGET = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
-_AWAY = StoreError("redis: not asked for the first attempt, it has just failed several times in a row")
+_AWAY = StoreError("redis: the first attempt is not looked up, because redis has just failed several times in a row")
 
 
 class RedisRetries:
-    """`ports.Retries` on Redis. `is_away()`: the store has just failed, and nobody is to wait for it."""
+    """`ports.Retries` on Redis. `is_away()`: the store has just failed, so no request waits for it."""
 
     def __init__(self, commands: Commands, is_away: Callable[[], bool]) -> None:
         self._send = commands.send
@@ -45,12 +45,12 @@ class RedisRetries:
             return done(_AWAY)
         name = retry_key(identity, key)
         packed = _packed("EVAL", _FIRST, 1, name, id, -(-window_us // 1000))
-        return self._send(name, packed, partial(_answered, done))
+        return self._send(name, packed, partial(_on_reply, done))
 
     def forget(self, identity: Identity, key: bytes, id: bytes) -> None:
         if not self._is_away():
             name = retry_key(identity, key)
-            self._send(name, _packed("EVAL", _FORGET, 1, name, id), _nobody_waits)
+            self._send(name, _packed("EVAL", _FORGET, 1, name, id), _ignore)
 
 
 def retry_key(identity: Identity, key: bytes) -> str:
@@ -59,12 +59,12 @@ def retry_key(identity: Identity, key: bytes) -> str:
     return f"{account_stem(identity.account)}:retry:{customer}:{digest}"
 
 
-def _answered(done: Done, reply: Any) -> None:
+def _on_reply(done: Done, reply: Any) -> None:
     done(reply if type(reply) is StoreError else reply == 1)
 
 
-def _nobody_waits(_reply: Any) -> None:
-    """A key that was not forgotten goes with its window: until then a retry costs nothing."""
+def _ignore(_reply: Any) -> None:
+    """A key that is not deleted expires with its window; until then a further attempt counts as a retry."""
 
 
 def _packed(*words: str | bytes | int) -> bytes:

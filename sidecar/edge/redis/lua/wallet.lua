@@ -70,7 +70,7 @@ local function ends_before(one, other)
   return one.id < other.id
 end
 
--- Burn `nanos` from what is live, in order; the rest is what no grant could pay. One grant mostly pays all: none is sorted.
+-- Deduct `nanos` from live grants, in order; returns the rest that no grant could pay. One grant mostly pays all: nothing is sorted.
 local function burn(wallet, nanos)
   while nanos > 0 do
     local first
@@ -84,7 +84,7 @@ local function burn(wallet, nanos)
   return nanos
 end
 
--- Give back to what is live, last burnt first; the rest is what found no room.
+-- Give back to live grants, last used first; returns the rest that found no room.
 local function refill(wallet, nanos)
   while nanos > 0 do
     local last

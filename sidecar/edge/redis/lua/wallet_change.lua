@@ -1,5 +1,5 @@
--- Add a grant to a wallet, take what is left of one, or only look after what has expired, which goes before all else. It
--- follows balance.lua, which burns, posts and keeps, so a grant and a request change a wallet by one and the same rule.
+-- Add a grant to a wallet, void the rest of one, or only remove expired grants, which is done before all else. It follows
+-- wallet.lua, which deducts, posts and stores, so a grant and a request change a wallet by one and the same rule.
 --
 -- KEYS  wallet | ledger | holds | held | granted (hash: grant id -> when it was made, and its figures as they were given)
 -- ARGV  grant id priority starts_us expires_us amount rollover_max rollover_until_us
@@ -22,8 +22,8 @@ local function take(place, kind)
   return grant.left
 end
 
--- Room for `amount` more. Where there is too little, used-up grants go, the first to burn first: only what requests under way
--- give back could still find it, and that is given to it last.
+-- Room for `amount` more. Where there is too little, used-up grants are removed in their order of use: only units that open
+-- requests give back could still go to them, and those go to the first of them last.
 local function refused(amount)
   local sum, used = amount, {}
   table.sort(wallet.grants, burns_before)
