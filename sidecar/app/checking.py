@@ -5,37 +5,33 @@ It opens no port and changes nothing. An invalid configuration is an error (Poli
 
 from __future__ import annotations
 
-import asyncio
 import os
 from datetime import UTC, datetime
 from typing import Any
 
-from sidecar.app import kafka
 from sidecar.app.certificates import expiries
+from sidecar.app.contacting import Contacts, contact
 from sidecar.app.loading import keys_outside_customer_terms, keys_with_unknown_plan, load_all
-from sidecar.app.migration import is_due
 from sidecar.config.compile import Loaded
 from sidecar.config.plans import compiled
 from sidecar.config.settings import Settings
 from sidecar.core.decision.lease import bound
-from sidecar.core.errors import SinkError, StoreError
 from sidecar.core.limits import KINDS
 from sidecar.core.policy import Limit, Policy, Route
 from sidecar.core.usage import Exclusion, Json, Lookup, MeterRule, When
 from sidecar.core.window import describe_length
 from sidecar.edge.clock import SystemClock
 from sidecar.edge.degraded import over_admission_bound
-from sidecar.edge.kafka.topics import topic_faults
 from sidecar.wallets.balances import balances, prices
 
-KAFKA_SECONDS = 10
-REDIS_SECONDS = 1.0
 EXPIRES_SOON_S = 14 * 86_400
-BROKERS_EXPECTED = 3
 
 
-async def findings(settings: Settings) -> dict[str, Any]:
-    """The whole report as plain data. PolicyError: policies, keys or certificates are invalid."""
+async def findings(settings: Settings, *, offline: bool = False) -> dict[str, Any]:
+    """The whole report as plain data. `errors`: why `run` would not work with Redis, Kafka or the sink.
+
+    `offline`: none of them is contacted. PolicyError: policies, keys or certificates are invalid.
+    """
     loaded, keys, pem = load_all(settings)
     policy = loaded.policy
     warnings = [
@@ -49,8 +45,9 @@ async def findings(settings: Settings) -> dict[str, Any]:
     expires = expiries(settings, pem)
     warnings += _expiry_warnings(expires)
     warnings += [*_unread_warnings(loaded, settings), *_folder_warnings(settings)]
-    for more in await asyncio.gather(_migration_warnings(settings), _topic_warnings(settings)):
-        warnings += more
+    wallets = balances(loaded, settings)
+    stored = _stored_in_redis(settings, has_wallets=bool(wallets))
+    contacts = Contacts({}, [], []) if offline else await contact(settings, stored=stored)
     return {
         "version": policy.version,
         "counters": "redis" if settings.redis is not None else "memory",
@@ -62,11 +59,13 @@ async def findings(settings: Settings) -> dict[str, Any]:
         "plans": {name: plan.label for name, plan in policy.plans.items()},
         "limits": _limits(loaded, settings),
         "prices": prices(loaded),
-        "balances": balances(loaded, settings),
+        "balances": wallets,
         "exclude": [_exclusion(exclusion) for exclusion in loaded.exclusions],
         "certificates": {name: _date(expires_s) for name, expires_s in expires.items()},
         "keys": len(keys) if settings.keys.file is not None else None,
-        "warnings": warnings,
+        "contacted": contacts.results,
+        "errors": contacts.errors,
+        "warnings": warnings + contacts.warnings,
     }
 
 
@@ -190,22 +189,6 @@ def _folder_warnings(settings: Settings) -> list[str]:
     return [] if os.access(folder, os.W_OK) else [f"journal.dir: {folder} cannot be written by this user"]
 
 
-async def _migration_warnings(settings: Settings) -> list[str]:
-    if settings.redis is None:
-        return []
-    try:
-        due = await is_due(settings.redis, REDIS_SECONDS)
-    except StoreError as error:
-        return [f"{error}: not checked whether it has keys of version 0.1"]
-    return ["redis: it has keys of version 0.1, which are not read: run `sidecar migrate`"] if due else []
-
-
-async def _topic_warnings(settings: Settings) -> list[str]:
-    if settings.kafka is None:
-        return []
-    wanted = kafka.plans(settings.kafka, 1, BROKERS_EXPECTED)
-    try:
-        async with asyncio.timeout(KAFKA_SECONDS):
-            return [str(fault) for fault in await topic_faults(kafka.connection(settings.kafka), wanted)]
-    except (SinkError, TimeoutError) as error:
-        return [f"kafka: its topics could not be checked: {str(error) or 'no answer'}"]
+def _stored_in_redis(settings: Settings, *, has_wallets: bool) -> str:
+    """The data that only Redis has, beside counters."""
+    return " and ".join(["wallets"] * has_wallets + ["API keys"] * settings.keys.redis)

@@ -233,7 +233,7 @@ def describe(message: Json) -> tuple[int, str]:
         case {"pass_on": dict(what)}:
             return logging.DEBUG, ", ".join(f"{name} folder {value}" for name, value in what.items())
         case {"away": "redis", "why": why}:
-            return logging.WARNING, f"redis does not answer: {why}"
+            return logging.WARNING, f"redis: {why}"
         case {"away": "kafka" | "sink", "why": why}:
             return logging.DEBUG, f"records wait in the journal: {why}"  # the shipper has logged it
         case {"away": what, "why": why}:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 SETTLE_UP_S = 0.02
 # A start waits this long for the first connection; without one it decides locally.
 CONNECT_ATTEMPTS, CONNECT_INTERVAL_S = 100, 0.005
+PERMITTED_TICKS = 10
 MS = 1_000
 log = logging.getLogger("sidecar.stores")
 
@@ -73,6 +74,7 @@ class CounterStore:
         self._ledger = Ledger(outage_file(settings.journal.dir, index), settings.workers, settings.total_workers)
         self._extended_us = clock.mono_us()
         self._marker_file = settings.journal.dir / f"store.{index}.json"
+        self._forbidden = self._permitted_ticks = 0
         self._plain: Counters | None = None
         self.on_port: Callable[[Counters], None] = lambda _port: None
         self.markers: RedisMarkers | None = None
@@ -148,6 +150,7 @@ class CounterStore:
             "degraded": degraded.allowed + degraded.denied,
             "degraded_us": degraded.degraded_seconds * 1_000_000,
             "store_failures": stats.timeouts + stats.errors + stats.refused,
+            "store_forbidden": stats.forbidden,
             "debts_paid": degraded.paid,
             "debts_lost": degraded.lost,
             "outage_files_damaged": degraded.damaged,
@@ -227,7 +230,24 @@ class CounterStore:
             elif denied:
                 link.back("counters")
         if self.wire is not None:
-            link.back("redis") if self.wire.ready else link.away("redis", "no connection to redis.url")
+            away = self.wire.away.removeprefix("redis: ")
+            link.back("redis") if self.wire.ready else link.away("redis", away or "no connection to redis.url")
+            self._report_permissions(link)
+
+    def _report_permissions(self, link: Link) -> None:
+        """Report that the user of redis.url lacks a permission: then limits are decided locally while Redis answers.
+
+        It has the permission again once the last call succeeded, and nothing was refused for some ticks.
+        """
+        stats = self.stats
+        if stats.forbidden != self._forbidden:
+            self._forbidden, self._permitted_ticks = stats.forbidden, 0
+            text = f"its user may not do what limits need, so they are decided locally: {stats.forbidden_last}"
+            link.away("redis permissions", text)
+        elif self._forbidden and self.breaker is not None and not self.breaker.failing:
+            self._permitted_ticks += 1
+            if self._permitted_ticks >= PERMITTED_TICKS:
+                link.back("redis permissions")
 
     def extend(self, exchanges: Sequence[Exchange]) -> None:
         """Extend the slots, holds and marks of open exchanges before they expire. Called twice a second."""

@@ -14,20 +14,35 @@ from sidecar.cli.options import config_option, json_option, print_json, settings
 
 @click.command()
 @config_option
+@click.option("--offline", is_flag=True, help="Contact neither Redis nor Kafka, and leave the sink alone.")
 @json_option
-def check(config: Path | None, as_json: bool) -> int:
+def check(config: Path | None, offline: bool, as_json: bool) -> int:
     """Validate settings, policies and keys; print routes, limits, prices and balances, with the bound of each.
 
-    Every error is one line, `file:line: field: remedy`, and the exit status is 2. With warnings alone it is 0.
+    Redis, Kafka and the sink are contacted within 15 seconds; nothing is changed there. An error of a document is one
+    line, `file:line: field: remedy`, with exit status 2. Exit status 1: `run` would not work, since a server refuses
+    this node or the sink cannot be written. With warnings alone it is 0.
 
     Next: `sidecar run -c sidecar.yaml`. While it runs, SIGHUP applies an edited policy.
     """
-    report = asyncio.run(findings(settings_of(config)))
+    report = asyncio.run(findings(settings_of(config), offline=offline))
     if as_json:
         print_json(report)
     else:
         _print(report)
-    return 0
+        _print_verdict(report, offline)
+    return 1 if report["errors"] else 0
+
+
+def _print_verdict(report: dict[str, Any], offline: bool) -> None:
+    contacted = "; ".join([f"{name} {result}" for name, result in report["contacted"].items()])
+    click.echo(f"contacted: {'nothing (--offline)' if offline else contacted or 'nothing: all is on this node'}")
+    for warning in report["warnings"]:
+        click.echo(f"warning: {warning}", err=True)
+    for error in report["errors"]:
+        click.echo(f"error: {error}", err=True)
+    if not report["errors"]:
+        click.echo("good")
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -55,9 +70,6 @@ def _print(report: dict[str, Any]) -> None:
             "\ncertificates\n" + "\n".join(f"  {name}  until {day}" for name, day in report["certificates"].items())
         )
     _print_money(report)
-    for warning in report["warnings"]:
-        click.echo(f"warning: {warning}", err=True)
-    click.echo("good")
 
 
 _BOUNDS_ON_REDIS = (
@@ -101,8 +113,9 @@ def _print_money(report: dict[str, Any]) -> None:
 def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
     """Columns as wide as their longest cell. Lines are not wrapped, so that they can be searched."""
     cells = [[_cell(row[name]) for name in columns] for row in rows]
-    for line in (lines := [list(columns), *cells]):
-        widths = [max(len(other[column]) for other in lines) for column in range(len(columns))]
+    lines = [list(columns), *cells]
+    widths = [max(len(other[column]) for other in lines) for column in range(len(columns))]
+    for line in lines:
         click.echo("  " + "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 

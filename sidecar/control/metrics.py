@@ -54,6 +54,7 @@ COUNTS = {
     "degraded": Row("sidecar_degraded_decisions", "Decisions made while the store did not answer."),
     "degraded_us": Row("sidecar_degraded_seconds", "Time in which the store of counters did not answer.", (), US),
     "store_failures": Row("sidecar_store_failures", "Calls to the store that failed or timed out."),
+    "store_forbidden": Row("sidecar_store_forbidden", "Commands that the user of redis.url is not permitted to run."),
     "ship_failures": Row("sidecar_ship_failures", "Batches that the sink did not accept at the first try."),
     "upstream_retries": Row("sidecar_upstream_retries", "Requests sent to an upstream a second time."),
     "upstream_share_refusals": Row(

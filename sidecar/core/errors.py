@@ -74,6 +74,7 @@ class StoreReason(Enum):
     NO_REPLY = ("no reply", True, False)  # it was sent; the reply is late, or the connection was lost
     UNREADABLE = ("unreadable", True, False)  # its reply could not be parsed
     REFUSED = ("refused", False, False)  # its reply is an error
+    FORBIDDEN = ("forbidden", False, False)  # the user may not run the command, or may not use the key
     NO_SCRIPT = ("no script", False, False)  # it has not seen the text of the script yet
     MOVED = ("moved", False, True)  # another node of the cluster owns the slot
     ASK = ("ask", False, False)  # another node of the cluster owns this key, for now

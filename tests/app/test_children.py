@@ -163,7 +163,7 @@ def test_the_kernel_knows_what_a_process_uses():
     ("message", "level", "text"),
     [
         ({"pass_on": {"journal": "0"}}, "DEBUG", "journal folder 0"),
-        ({"away": "redis", "why": "refused"}, "WARNING", "redis does not answer: refused"),
+        ({"away": "redis", "why": "refused"}, "WARNING", "redis: refused"),
         ({"away": "counters", "why": "lost"}, "WARNING", "counters: lost"),
         ({"back": "redis"}, "INFO", "redis answers"),
         ({"ready": "127.0.0.1:1"}, "INFO", "ready, listening on 127.0.0.1:1"),

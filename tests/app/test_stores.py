@@ -221,3 +221,65 @@ async def test_without_leases_there_is_nothing_to_adjust(tmp_path):
     store.recall()
     assert store.leases is None
     assert "leased_units" not in store.figures().gauges
+
+
+class Reports:
+    """The link of a worker: what it reports of its dependencies."""
+
+    def __init__(self):
+        self.away_now = {}
+
+    def away(self, what, why):
+        self.away_now[what] = why
+
+    def back(self, what):
+        self.away_now.pop(what, None)
+
+
+# Fails if a forbidden command looks like an outage: limits would be decided locally in silence.
+@pytest.mark.redis
+@pytest.mark.parametrize("missing", ["-evalsha", "-zadd"])
+async def test_a_redis_user_without_a_command_is_reported_until_it_has_it(tmp_path, make_redis, missing):
+    server = make_redis()
+    server.cli.execute_command("ACL", "SETUSER", "gw", "on", ">pw", "~sc:*", "&sc:*", "+@all", missing)
+    url = server.url.replace("redis://", "redis://gw:pw@")
+    store = CounterStore(settings(tmp_path, f"redis: {{ url: '{url}', leases: false }}\n"), CLOCK, mint, 0)
+    store.start()
+    await until(lambda: store.wire.ready, "a connection")
+    link = Reports()
+    store.tick(link, None)
+    assert link.away_now == {}
+    limit = Limit("slots", "concurrency", 2, period_us=60_000_000)
+
+    async def decide():
+        told = []
+        store.port.reserve(mint(), checks_for((limit,), (1,), ACME, CLOCK.now_us()), told.append)
+        await until(lambda: told, "a decision")
+        return told[0].mode
+
+    assert await decide() != "exact"
+    store.tick(link, None)
+    assert "its user may not do what limits need, so they are decided locally: " in link.away_now["redis permissions"]
+    assert store.figures().counts["store_forbidden"] > 0
+    server.cli.execute_command("ACL", "SETUSER", "gw", "+@all")
+    await decide()
+    for _ in range(12):
+        store.tick(link, None)
+    assert link.away_now == {}
+    await store.aclose()
+
+
+@pytest.mark.redis
+async def test_why_redis_cannot_be_reached_is_reported(tmp_path, make_redis):
+    server = make_redis()
+    url = server.url.replace("redis://", "redis://gw:wrong@")
+    store = CounterStore(settings(tmp_path, f"redis: {{ url: '{url}' }}\n"), CLOCK, mint, 0)
+    store.start()
+    link = Reports()
+
+    def is_reported():
+        store.tick(link, None)
+        return "invalid username-password pair" in link.away_now["redis"]
+
+    await until(is_reported, "the reason")
+    await store.aclose()

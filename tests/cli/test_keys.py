@@ -248,7 +248,20 @@ def test_a_redis_that_is_away_is_status_1_in_one_line(tmp_path, monkeypatch, cap
     desk = Desk(tmp_path, f"keys: {{ redis: true }}\nredis: {{ url: '{server.url}' }}\n", monkeypatch, capsys)
     server.kill()
     for arguments in (("list",), ONE, ("revoke", "k_1"), ("rotate", "k_1"), ("plan", "k_1", "p")):
-        assert desk(*arguments) == (1, "", "sidecar: the key store did not answer: ConnectionError\n")
+        code, out, err = desk(*arguments)
+        assert (code, out) == (1, "")
+        assert err.startswith("sidecar: the key store did not answer: Error 111 connecting to 127.0.0.1:")
+
+
+# Fails if the class of the error is all that is shown: a wrong password looks like an outage then.
+def test_a_wrong_password_of_redis_is_shown_as_what_it_is(tmp_path, monkeypatch, capsys, make_redis):
+    server = make_redis()
+    url = server.url.replace("redis://", "redis://gw:wrong@")
+    desk = Desk(tmp_path, f"keys: {{ redis: true }}\nredis: {{ url: '{url}' }}\n", monkeypatch, capsys)
+    code, _, err = desk("list")
+    assert code == 1
+    assert "the key store refuses the user of redis.url: invalid username-password pair" in err
+    assert "wrong@" not in err
 
 
 def test_a_list_for_a_pipe_is_tab_separated_and_whole(file_desk):

@@ -42,6 +42,11 @@ class Breaker(Counters):
         self.is_open = False
         self.opened = 0
 
+    @property
+    def failing(self) -> bool:
+        """Whether the last call failed."""
+        return self._failures > 0
+
     def reserve(self, id: bytes, checks: Checks, done: _Done) -> None:
         if self.is_open and not self._may_probe():
             done(self._error)

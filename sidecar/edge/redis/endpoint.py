@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from redis import exceptions
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
@@ -67,6 +68,15 @@ def connect(endpoint: Endpoint, timeout_s: float) -> Client:
         return master
     host, port = endpoint.hosts[0]
     return Redis(host=host, port=port, db=endpoint.db, **user, **options)
+
+
+def describe_error(error: Exception) -> str:
+    """The cause of a failed call. Replies to commands are left out: they can repeat the command, and so a hash."""
+    if isinstance(error, exceptions.AuthenticationError | exceptions.NoPermissionError):
+        return f"refuses the user of redis.url: {error}"
+    if isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError | OSError | TimeoutError):
+        return f"did not answer: {str(error) or type(error).__name__}"
+    return f"did not answer: {type(error).__name__}"
 
 
 async def disconnect(client: Client) -> None:

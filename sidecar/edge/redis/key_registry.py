@@ -14,6 +14,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from sidecar.core.errors import StoreError, StoreReason
 from sidecar.core.identity import KeyRecord, read_record
+from sidecar.edge.redis.endpoint import describe_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
@@ -114,5 +115,4 @@ def text_of(raw: bytes | str) -> str:
 
 
 def _no_answer(error: Exception, reason: StoreReason = StoreReason.AWAY) -> StoreError:
-    """With the name of its class only: a message of redis-py can hold the command, and so the hash."""
-    return StoreError(f"the key store did not answer: {type(error).__name__}", reason)
+    return StoreError(f"the key store {describe_error(error)}", reason)

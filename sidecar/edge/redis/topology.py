@@ -43,6 +43,8 @@ class Wire(Protocol):
     @property
     def ready(self) -> bool: ...
     @property
+    def away(self) -> str: ...
+    @property
     def groups(self) -> int: ...
     def nodes(self) -> Mapping[Any, int]: ...
     def node(self, slot_key: str) -> Any: ...
@@ -111,6 +113,12 @@ class ClusterWire:
     def ready(self) -> bool:
         """Whether the slot map is known and complete, and each master is connected."""
         return None not in self._slots and all(node.ready for node in self._nodes.values())
+
+    @property
+    def away(self) -> str:
+        """Why a slot is not served, or why a master has no connection."""
+        lost = [node.away for node in self._nodes.values() if not node.ready]
+        return lost[0] if lost and None not in self._slots else self._away.detail
 
     def nodes(self) -> Mapping[Any, int]:
         """Each master, and the first stretch of 128 slots that it owns whole."""

@@ -35,6 +35,8 @@ _MORE: Final = object()
 _CANCEL_AGAIN_S: Final = 0.1
 # Raised inside a script, Redis 6 wraps the code: "ERR Error running script …: -READONLY You can't write …"
 _FAILED_OVER: Final = re.compile(r"(?:^|-)(READONLY|MASTERDOWN)\b")
+# Inside a script, Redis 7 writes the second text in place of the code.
+_FORBIDDEN: Final = re.compile(r"(?:^|-)(NOPERM|NOAUTH|WRONGPASS)\b|can't run this command or subcommand")
 
 
 _REASONS: Final = {
@@ -80,13 +82,14 @@ class WireStats:
     """
 
     __slots__ = (
-        "commands", "connected", "connects", "errors", "latency_buckets", "latency_sum_us", "losses", "refused",
-        "timeouts",
+        "commands", "connected", "connects", "errors", "forbidden", "forbidden_last", "latency_buckets",
+        "latency_sum_us", "losses", "refused", "timeouts",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.commands = self.connected = self.connects = self.errors = self.latency_sum_us = 0
-        self.losses = self.refused = self.timeouts = 0
+        self.losses = self.refused = self.timeouts = self.forbidden = 0
+        self.forbidden_last = ""  # the last reply that the user may not run a command
         self.latency_buckets = [0] * (len(LATENCY_BOUNDS_US) + 1)
 
     def observe(self, replies: int, latency_us: int) -> None:
@@ -97,6 +100,8 @@ class WireStats:
 def server_error(detail: str) -> StoreError:
     """The error of a server's reply, with the reason that belongs to its code."""
     reason = _REASONS.get(detail.partition(" ")[0])
+    if reason is None and _FORBIDDEN.search(detail):
+        reason = StoreReason.FORBIDDEN
     if reason is None:
         reason = StoreReason.FAILED_OVER if _FAILED_OVER.search(detail) else StoreReason.REFUSED
     return StoreError(detail, reason)
@@ -319,7 +324,10 @@ class _Line:
 
     def _note_error(self, error: StoreError) -> None:
         self._stats.errors += 1
-        if error.reason is StoreReason.FAILED_OVER:
+        if error.reason is StoreReason.FORBIDDEN:
+            self._stats.forbidden += 1
+            self._stats.forbidden_last = error.detail
+        elif error.reason is StoreReason.FAILED_OVER:
             self._failed_over = f"not the master any more ({error.detail})"
 
     def _discard(self) -> None:
