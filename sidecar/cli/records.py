@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,8 +12,12 @@ import click
 from rich.console import Console
 
 from sidecar.app.record_sources import record_source
+from sidecar.cli.key_files import now
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
+from sidecar.config.units import parse
 from sidecar.core.words import counted
+from sidecar.records.find import Wanted, describe, time_span
+from sidecar.records.find import find as search
 from sidecar.records.sources import RecordSource, bodies, is_json, latest, verified
 from sidecar.records.verify import Report
 
@@ -85,6 +90,40 @@ def tail(config: Path | None, journal: Path | None, file: Path | None, denials: 
                 show(body)
 
     asyncio.run(run())
+
+
+@records.command()
+@_source_options
+@click.option("--customer", default="", help="Only records of this customer.")
+@click.option("--status", type=click.IntRange(100, 599), help="Only answers with this status.")
+@click.option("--id", "id_", default="", help="Only this record: the X-Request-Id of an answer.")
+@click.option("--time", "time_", default="", help="Only this day, minute or second, UTC: 14:03, 2026-11-21T14:03.")
+@click.option("--within", default="0s", show_default=True, help="As much more before and after --time, such as 5m.")
+@click.option("-n", "--last", type=click.IntRange(1), default=20, show_default=True, help="At most so many, the last.")
+def find(time_: str, within: str, last: int, denials: bool, **options: Any) -> int:
+    """Find records and denials: why was this customer refused at 14:03? Exit status 1 if nothing matches.
+
+    On a terminal a line for each, in a pipe its JSON. Requests that were refused without a limit (400, 401, 403, 404,
+    413 and 503 before the upstream) have no record: their reasons are in sidecar_refusals_total and in the log.
+
+    Next: `sidecar records find --customer acme --time 14:03 --status 429`.
+    """
+    try:
+        margin = timedelta(microseconds=parse(within, "_us"))
+        begin, end = time_span(time_, now(), margin) if time_ else ("", "")
+    except (ValueError, OverflowError) as error:
+        raise click.UsageError(str(error)) from None
+    wanted = Wanted(options.pop("customer"), options.pop("status") or 0, options.pop("id_"), begin, end)
+    given = options["journal"] is None and options["file"] is not None
+    streams = [True] if denials else [False] if given else [False, True]
+    sources = [_source(**options, denials=each) for each in streams]
+    matches = asyncio.run(search(sources, wanted, last))
+    on_terminal = Console().is_terminal
+    for body in matches:
+        click.echo(describe(body) if on_terminal else body.decode(errors="replace"))
+    if not matches:
+        click.echo(f"no record matches in {' and '.join(map(str, dict.fromkeys(map(str, sources))))}", err=True)
+    return 0 if matches else 1
 
 
 @records.command()

@@ -228,3 +228,21 @@ def test_two_places_at_once_are_wrong_usage(sidecar, folder):
     status, _, err = sidecar("records", "tail", "--journal", "a", "--file", "b")
     assert status == 2
     assert "exclude each other" in err
+
+
+# Fails if denials are not searched beside records.
+def test_a_denial_of_a_customer_is_found_by_time_and_status(sidecar, folder):
+    settings = folder / "sidecar.yaml"
+    settings.write_text(settings.read_text() + "sink: { file: out.jsonl }\n")
+    write(folder, checkpoint(1))
+    denial = checkpoint(2) | {"data": {"customer": "acme", "status": 429, "decision": {"violated": "monthly"}}}
+    (folder / "out.denials.jsonl").write_text(json.dumps(denial) + "\n")
+    arguments = ("records", "find", "--customer", "acme", "--time", "2026-11-21T01:03", "--status")
+    status, out, err = sidecar(*arguments, "429")
+    assert (status, json.loads(out)["id"], err) == (0, denial["id"], "")
+    status, _, err = sidecar(*arguments, "402")
+    assert status == 1
+    assert err == "no record matches in out.jsonl and out.denials.jsonl\n".replace("out", str(folder / "out"))
+    status, _, err = sidecar("records", "find", "--time", "noon")
+    assert status == 2
+    assert "'noon' is not a time: write 14:03" in err
