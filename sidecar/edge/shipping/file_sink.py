@@ -21,6 +21,7 @@ from sidecar.edge.files import OwnedError, lock_file, sync_folder, write_all, wr
 from sidecar.ports import Entry
 
 DENIALS = "denials"
+MODE = 0o600  # of new files: records name customers and paths
 _log = logging.getLogger(__name__)
 
 
@@ -45,8 +46,8 @@ class FileSink:
     """A RecordSink on a file of its own: records to `path`, denials to `<stem>.denials.jsonl` beside it.
 
     `journal` is the name of the journal that is carried here. The positions are in `<name>.positions` beside it; hold
-    `own_file` as long as the sink is open. A file that was moved away is begun anew on the next opening;
-    one that was cut is an error, because nobody can tell then what it held.
+    `own_file` as long as the sink is open. A file that was moved away is begun anew, by the next commit, so a rotation
+    needs no signal; one that was cut is an error, because nobody can tell then what it held.
     """
 
     def __init__(self, path: Path, journal: str = "") -> None:
@@ -64,6 +65,8 @@ class FileSink:
             self._positions, lengths = marks["positions"], marks["lengths"]
             for stream, path in self._paths.items():
                 self._files[stream], self._lengths[stream] = _open_at(path, lengths.get(stream, 0))
+            if lengths and lengths != self._lengths:  # else a crash within a commit would leave them for a shorter file
+                self._marks.write(self._positions, self._lengths)
         except OSError as error:
             raise SinkError(f"opening {error.filename}: {error.strerror}") from error
         return dict(self._positions)
@@ -83,7 +86,20 @@ class FileSink:
             os.close(file)
         self._files.clear()
 
+    def _follow_rotation(self) -> None:
+        """Begin anew each file that was moved away. Its length is noted first, as on opening."""
+        moved = [stream for stream, path in self._paths.items() if _is_moved(path, self._files[stream])]
+        for stream in moved:
+            path = self._paths[stream]
+            if path.exists() and path.stat().st_size:
+                raise SinkError(f"{path}: another file with content is in its place: move that one away")
+            os.close(self._files.pop(stream))
+            self._files[stream], self._lengths[stream] = _open_at(path, 0)
+        if moved:
+            self._marks.write(self._positions, self._lengths)
+
     def _commit(self, entries: Sequence[Entry], positions: Mapping[str, str]) -> None:
+        self._follow_rotation()
         lengths = dict(self._lengths)
         for stream, file in self._files.items():
             lines = [entry.body for entry in entries if entry.stream == stream]
@@ -158,7 +174,7 @@ class _Marks:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         after = f"/{self._journal}" if self._journal else ""
         keyed = {**self._others, **{worker + after: position for worker, position in positions.items()}}
-        write_atomic(self._path, orjson.dumps({"positions": keyed, "lengths": lengths}), mode=0o644)
+        write_atomic(self._path, orjson.dumps({"positions": keyed, "lengths": lengths}), mode=MODE)
 
     def _ours(self, keyed: dict[str, str]) -> dict[str, str]:
         plain, named, self._others = {}, {}, {}
@@ -179,10 +195,17 @@ class _Marks:
         return {**plain, **named}
 
 
+def _is_moved(path: Path, file: int) -> bool:
+    try:
+        return not os.path.samestat(path.stat(), os.fstat(file))
+    except FileNotFoundError:
+        return True
+
+
 def _open_at(path: Path, length: int) -> tuple[int, int]:
     """The file, cut to `length` and ready for appending, and its length: 0 where it was moved away and begins anew."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, MODE)
     size = os.fstat(fd).st_size
     if 0 < size < length:
         os.close(fd)

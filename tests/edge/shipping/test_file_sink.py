@@ -105,6 +105,67 @@ async def test_a_file_that_was_moved_away_is_begun_anew_from_where_it_ended(path
     assert numbers(path) == [4, 5]
 
 
+# Fails if the sink goes on in the file that was moved away.
+async def test_a_file_is_rotated_while_the_sink_is_open(path):
+    sink, _ = await reopened(path)
+    await sink.commit(records(1, 3), {"0": "3"})
+    old = path.rename(path.with_suffix(".1"))
+    await sink.commit(records(4, 5), {"0": "5"})
+    await sink.commit(records(6, 6), {"0": "6"})
+    await sink.close()
+    assert (numbers(old), numbers(path)) == ([1, 2, 3], [4, 5, 6])
+    sink, positions = await reopened(path)
+    await sink.close()
+    assert positions == {"0": "6"}
+
+
+# Fails if the length of the old file is noted until the commit ends: the new file would look as if it had been cut.
+async def test_a_crash_in_the_commit_after_a_rotation_neither_loses_nor_doubles(path, monkeypatch):
+    for is_open in (True, False):
+        sink, _ = await reopened(path)
+        await sink.commit(records(1, 30), {"0": "30"})
+        if not is_open:
+            await sink.close()
+        path.rename(path.with_suffix(".1"))
+        if not is_open:
+            sink, _ = await reopened(path)
+
+        def killed(*_):
+            raise OSError(errno.EIO, "killed")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(file_sink.os, "fdatasync", killed)
+            with pytest.raises(SinkError):
+                await sink.commit(records(31, 31), {"0": "31"})
+        await sink.close()
+        sink, positions = await reopened(path)
+        assert positions == {"0": "30"}
+        await sink.commit(records(31, 32), {"0": "32"})
+        await sink.close()
+        assert numbers(path) == [31, 32]
+        for file in path.parent.iterdir():
+            file.unlink()
+
+
+async def test_another_file_in_its_place_is_not_written_over(path):
+    sink, _ = await reopened(path)
+    await sink.commit(records(1, 3), {"0": "3"})
+    path.rename(path.with_suffix(".1"))
+    path.write_text("mine\n")
+    with pytest.raises(SinkError, match="another file with content is in its place: move that one away"):
+        await sink.commit(records(4, 4), {"0": "4"})
+    await sink.close()
+    assert path.read_text() == "mine\n"
+
+
+async def test_its_files_are_readable_by_their_owner_only(path):
+    sink, _ = await reopened(path)
+    await sink.commit([*records(1, 3), record(1, stream="denials")], {"0": "p3"})
+    await sink.close()
+    modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+    assert modes == dict.fromkeys(["records.jsonl", "records.denials.jsonl", "records.jsonl.positions"], 0o600)
+
+
 async def test_a_positions_file_that_is_none_is_an_error_and_not_a_new_start(path):
     # Fails if a broken positions file is read as no positions: all records would be written again.
     path.parent.mkdir()
