@@ -70,13 +70,13 @@ def test_it_is_compiled_only_where_it_is_asked_for(hook, monkeypatch, said, mean
     monkeypatch.delenv("SIDECAR_COMPILE", raising=False)
     if said is not None:
         monkeypatch.setenv("SIDECAR_COMPILE", said)
-    assert hook["asked"]() is meant
+    assert hook["is_requested"]() is meant
 
 
 def test_a_word_that_is_neither_yes_nor_no_is_refused(hook, monkeypatch):
     monkeypatch.setenv("SIDECAR_COMPILE", "yes")
-    with pytest.raises(ValueError, match="SIDECAR_COMPILE=yes: say 1"):
-        hook["asked"]()
+    with pytest.raises(ValueError, match="SIDECAR_COMPILE=yes: set 1"):
+        hook["is_requested"]()
 
 
 def test_a_wheel_that_nobody_asked_to_compile_is_pure(tmp_path):
