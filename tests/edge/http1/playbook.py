@@ -212,6 +212,12 @@ class Stage(Setting):
         self.ends.append(end)
         return end
 
+    async def upstream_asked(self):
+        """An upstream's connection, behind the head of its first request."""
+        end = await self.upstream_accepts()
+        await end.request()
+        return end
+
     async def until(self, condition, what=""):
         async with asyncio.timeout(SOON_S):
             while not condition():
@@ -242,8 +248,7 @@ def port_of(server):
 async def hello(play, client, body=b"hi"):
     """One exchange, to its end. Gives the upstream's connection."""
     await client.asks("/hello")
-    upstream = await play.upstream_accepts()
-    await upstream.request()
+    upstream = await play.upstream_asked()
     await upstream.answers(200, body)
     assert (await client.answer()).body == body
     return upstream

@@ -25,8 +25,7 @@ def free_port():
 async def warm(play, client):
     """An exchange that leaves an idle connection in the pool."""
     await client.asks("/warm")
-    upstream = await play.upstream_accepts()
-    await upstream.request()
+    upstream = await play.upstream_asked()
     await upstream.answers(200, b"warm")
     assert (await client.answer()).body == b"warm"
     return upstream
@@ -34,28 +33,27 @@ async def warm(play, client):
 
 # FAULTS: closes an idle connection at the instant of reuse. Fails if the stale connection's neighbour is tried instead.
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS"])
-async def test_an_idempotent_request_is_sent_again_once_on_a_fresh_connection(method):
-    async with stage() as play:
-        client, other = await play.connects(), await play.connects()
-        await other.asks("/other")
-        second = await play.upstream_accepts()
-        await second.request()
-        first = await warm(play, client)
-        await second.answers()
-        await other.answer()
-        body = b"body" if method == "PUT" else b""
-        await client.asks("/again", method=method, body=body)
-        leaving, staying = (first, second) if await sees_a_byte(first, second) is first else (second, first)
-        leaving.closes()
-        fresh = await play.upstream_accepts()
-        assert (await fresh.request()).line == f"{method} /again HTTP/1.1"
-        await fresh.sees(body)
-        assert await staying.sees_the_end() == b""
-        await fresh.answers(200, b"done")
-        assert (await client.answer()).body == b"done"
-        [record] = [record for record in await play.recorded(3) if record["path"] == "/again"]
-        assert (record["attempts"], record["usage"]["requests"]) == (2, 1)
-        assert play.pool.retries == 1
+async def test_an_idempotent_request_is_sent_again_once_on_a_fresh_connection(method, play):
+    client, other = await play.connects(), await play.connects()
+    await other.asks("/other")
+    second = await play.upstream_accepts()
+    await second.request()
+    first = await warm(play, client)
+    await second.answers()
+    await other.answer()
+    body = b"body" if method == "PUT" else b""
+    await client.asks("/again", method=method, body=body)
+    leaving, staying = (first, second) if await sees_a_byte(first, second) is first else (second, first)
+    leaving.closes()
+    fresh = await play.upstream_accepts()
+    assert (await fresh.request()).line == f"{method} /again HTTP/1.1"
+    await fresh.sees(body)
+    assert await staying.sees_the_end() == b""
+    await fresh.answers(200, b"done")
+    assert (await client.answer()).body == b"done"
+    [record] = [record for record in await play.recorded(3) if record["path"] == "/again"]
+    assert (record["attempts"], record["usage"]["requests"]) == (2, 1)
+    assert play.pool.retries == 1
 
 
 async def sees_a_byte(*ends):
@@ -69,80 +67,67 @@ async def sees_a_byte(*ends):
 
 # Fails if POST is taken into IDEMPOTENT. Sent twice would be done, and billed, twice.
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
-async def test_any_other_request_on_a_dead_connection_reaches_the_upstream_once_at_most(method):
-    async with stage() as play:
-        client = await play.connects()
-        upstream = await warm(play, client)
-        await client.asks("/once", method=method, body=b"body")
-        await upstream.request()
-        upstream.closes()
-        assert (await client.answer()).status == 502
-        assert (play.pool.retries, play.accepted.empty()) == (0, True)
+async def test_any_other_request_on_a_dead_connection_reaches_the_upstream_once_at_most(method, play, client):
+    upstream = await warm(play, client)
+    await client.asks("/once", method=method, body=b"body")
+    await upstream.request()
+    upstream.closes()
+    assert (await client.answer()).status == 502
+    assert (play.pool.retries, play.accepted.empty()) == (0, True)
 
 
-async def test_a_request_is_not_sent_a_third_time():
-    async with stage() as play:
-        client = await play.connects()
-        upstream = await warm(play, client)
-        await client.asks("/again")
-        await upstream.request()
-        upstream.closes()
-        fresh = await play.upstream_accepts()
-        await fresh.request()
-        fresh.closes()
-        assert (await client.answer()).status == 502
-        assert play.pool.retries == 1
+async def test_a_request_is_not_sent_a_third_time(play, client):
+    upstream = await warm(play, client)
+    await client.asks("/again")
+    await upstream.request()
+    upstream.closes()
+    fresh = await play.upstream_accepts()
+    await fresh.request()
+    fresh.closes()
+    assert (await client.answer()).status == 502
+    assert play.pool.retries == 1
 
 
-async def test_a_request_on_its_first_connection_is_not_sent_again():
-    async with stage() as play:
-        client = await play.connects()
-        await client.asks("/a")
-        upstream = await play.upstream_accepts()
-        await upstream.request()
-        upstream.closes()
-        assert (await client.answer()).status == 502
-        assert play.pool.retries == 0
+async def test_a_request_on_its_first_connection_is_not_sent_again(play, client):
+    await client.asks("/a")
+    upstream = await play.upstream_asked()
+    upstream.closes()
+    assert (await client.answer()).status == 502
+    assert play.pool.retries == 0
 
 
 @pytest.mark.parametrize("part", ["H", "HTTP/1.1 103 X\r\n\r\n"])
-async def test_a_request_whose_answer_had_begun_is_not_sent_again(part):
-    async with stage() as play:
-        client = await play.connects()
-        upstream = await warm(play, client)
-        await client.asks("/a")
-        await upstream.request()
-        await upstream.sends(part)
-        upstream.closes()
-        assert (await client.answer()).status == 502
-        assert play.pool.retries == 0
+async def test_a_request_whose_answer_had_begun_is_not_sent_again(part, play, client):
+    upstream = await warm(play, client)
+    await client.asks("/a")
+    await upstream.request()
+    await upstream.sends(part)
+    upstream.closes()
+    assert (await client.answer()).status == 502
+    assert play.pool.retries == 0
 
 
 # Fails if what was held for a replay is not asked for: the second try would send half a body.
-async def test_a_body_too_long_to_be_held_is_not_sent_again():
-    async with stage() as play:
-        client = await play.connects()
-        upstream = await warm(play, client)
-        await client.asks("/big", "Content-Length: 1000000", method="PUT")
-        await client.sends(b"x" * 200_000)
-        await upstream.request()
-        await upstream.sees(b"x" * 200_000)
-        upstream.closes()
-        assert (await client.answer()).status == 502
-        assert play.pool.retries == 0
+async def test_a_body_too_long_to_be_held_is_not_sent_again(play, client):
+    upstream = await warm(play, client)
+    await client.asks("/big", "Content-Length: 1000000", method="PUT")
+    await client.sends(b"x" * 200_000)
+    await upstream.request()
+    await upstream.sees(b"x" * 200_000)
+    upstream.closes()
+    assert (await client.answer()).status == 502
+    assert play.pool.retries == 0
 
 
-async def test_a_connection_that_closed_while_idle_is_not_used():
-    async with stage() as play:
-        client = await play.connects()
-        upstream = await warm(play, client)
-        upstream.closes()
-        await play.until(lambda: play.pool.connections == 0)
-        await client.asks("/post", method="POST", body=b"x")
-        fresh = await play.upstream_accepts()
-        assert (await fresh.request()).line == "POST /post HTTP/1.1"
-        await fresh.answers()
-        assert (await client.answer()).status == 200
+async def test_a_connection_that_closed_while_idle_is_not_used(play, client):
+    upstream = await warm(play, client)
+    upstream.closes()
+    await play.until(lambda: play.pool.connections == 0)
+    await client.asks("/post", method="POST", body=b"x")
+    fresh = await play.upstream_accepts()
+    assert (await fresh.request()).line == "POST /post HTTP/1.1"
+    await fresh.answers()
+    assert (await client.answer()).status == 200
 
 
 async def test_an_idle_connection_is_closed_before_the_upstream_would():
@@ -156,24 +141,23 @@ async def test_an_idle_connection_is_closed_before_the_upstream_would():
 
 
 # Fails if a keep-alive that ran out counts against the address.
-async def test_a_server_that_closes_what_is_idle_is_not_ejected():
-    async with stage() as play:
-        clients = [await play.connects() for _ in range(FAILURES_TO_EJECT + 1)]
-        upstreams = {}
-        for client in clients:
-            await client.asks("/warm")
-            upstreams[client] = await play.upstream_accepts()
-        for client, upstream in upstreams.items():
-            await upstream.request()
-            await upstream.answers(200, b"warm")
-            await client.answer()
-        for client in clients:
-            await client.asks("/post", method="POST", body=b"x")
-        for upstream in upstreams.values():
-            await upstream.request()
-            upstream.closes()
-        assert [(await client.answer()).status for client in clients] == [502] * len(clients)
-        assert play.pool.ejections == 0
+async def test_a_server_that_closes_what_is_idle_is_not_ejected(play):
+    clients = [await play.connects() for _ in range(FAILURES_TO_EJECT + 1)]
+    upstreams = {}
+    for client in clients:
+        await client.asks("/warm")
+        upstreams[client] = await play.upstream_accepts()
+    for client, upstream in upstreams.items():
+        await upstream.request()
+        await upstream.answers(200, b"warm")
+        await client.answer()
+    for client in clients:
+        await client.asks("/post", method="POST", body=b"x")
+    for upstream in upstreams.values():
+        await upstream.request()
+        upstream.closes()
+    assert [(await client.answer()).status for client in clients] == [502] * len(clients)
+    assert play.pool.ejections == 0
 
 
 async def test_an_address_that_refuses_is_502_and_ejected_after_three():
@@ -192,26 +176,25 @@ async def test_an_address_that_refuses_is_502_and_ejected_after_three():
         assert play.counters.used("many") == 0
 
 
-async def test_an_ejected_address_is_left_out_until_its_time_is_over():
-    async with stage() as play:
-        [alive] = play.pool._addresses
-        dead = Address(f"http://127.0.0.1:{free_port()}")
-        play.pool._addresses = [dead, alive]
-        client = await play.connects()
-        served = None
-        for _ in range(2 * FAILURES_TO_EJECT + 2):
-            await client.asks("/a")
-            served = served or await play.upstream_accepts()
-            await served.request()
-            await served.answers()
-            assert (await client.answer()).status == 200
-        assert (play.pool.ejections, play.pool.retries) == (1, FAILURES_TO_EJECT)
-        play.turn(EJECTED_S - 1)
-        assert {play.pool._pick() for _ in range(4)} == {alive}
-        play.turn(2)
-        assert {play.pool._pick() for _ in range(4)} == {alive, dead}
-        alive.ejected_until = dead.ejected_until = play.now + 100
-        assert {play.pool._pick() for _ in range(4)} == {alive, dead}
+async def test_an_ejected_address_is_left_out_until_its_time_is_over(play):
+    [alive] = play.pool._addresses
+    dead = Address(f"http://127.0.0.1:{free_port()}")
+    play.pool._addresses = [dead, alive]
+    client = await play.connects()
+    served = None
+    for _ in range(2 * FAILURES_TO_EJECT + 2):
+        await client.asks("/a")
+        served = served or await play.upstream_accepts()
+        await served.request()
+        await served.answers()
+        assert (await client.answer()).status == 200
+    assert (play.pool.ejections, play.pool.retries) == (1, FAILURES_TO_EJECT)
+    play.turn(EJECTED_S - 1)
+    assert {play.pool._pick() for _ in range(4)} == {alive}
+    play.turn(2)
+    assert {play.pool._pick() for _ in range(4)} == {alive, dead}
+    alive.ejected_until = dead.ejected_until = play.now + 100
+    assert {play.pool._pick() for _ in range(4)} == {alive, dead}
 
 
 class Dropped(UpstreamLeg):
@@ -223,16 +206,15 @@ class Dropped(UpstreamLeg):
 
 
 # Fails if a connection that was lost before it is used is started all the same: the client would wait for a minute.
-async def test_an_address_that_accepts_and_drops_is_502_at_once_and_counted_down():
-    async with stage() as play:
-        play.pool._make_leg = Dropped
-        client = await play.connects()
-        await client.asks("/a", method="POST", body=b"x")
-        assert (await client.answer()).status == 502
-        assert (play.pool.attempts, play.pool._addresses[0].used) == (2, 0)
-        await play.until(lambda: play.pool.connections == 0)
-        for _ in range(2):
-            (await play.upstream_accepts()).closes()
+async def test_an_address_that_accepts_and_drops_is_502_at_once_and_counted_down(play):
+    play.pool._make_leg = Dropped
+    client = await play.connects()
+    await client.asks("/a", method="POST", body=b"x")
+    assert (await client.answer()).status == 502
+    assert (play.pool.attempts, play.pool._addresses[0].used) == (2, 0)
+    await play.until(lambda: play.pool.connections == 0)
+    for _ in range(2):
+        (await play.upstream_accepts()).closes()
 
 
 async def test_a_connect_that_hangs_is_504():
@@ -256,8 +238,7 @@ async def test_a_pool_that_is_used_up_is_503():
     async with stage(pool={"connections": 1}) as play:
         first, second = await play.connects(), await play.connects()
         await first.asks("/a")
-        upstream = await play.upstream_accepts()
-        await upstream.request()
+        upstream = await play.upstream_asked()
         await second.asks("/b")
         assert (await second.answer()).status == 503
         await upstream.answers()
@@ -292,22 +273,20 @@ async def test_a_client_that_leaves_while_we_connect_leaves_nothing_behind():
 
 
 # FAULTS: pool counts after every fault. Fails if one of the ways out forgets to count down, or counts twice.
-async def test_the_count_of_connections_is_right_after_every_fault():
-    async with stage() as play:
-        for fault in ("garbage", "closes", "resets", "answers"):
-            client = await play.connects()
-            await client.asks("/a", method="POST", body=b"x")
-            upstream = await play.upstream_accepts()
-            await upstream.request()
-            assert play.pool.connections == 1
-            if fault == "garbage":
-                await upstream.sends("garbage\r\n\r\n")
-            elif fault == "answers":
-                await upstream.answers(200, b"", "Connection: close")
-            else:
-                getattr(upstream, fault)()
-            await client.answer()
-            await play.until(lambda: play.pool.connections == 0)
+async def test_the_count_of_connections_is_right_after_every_fault(play):
+    for fault in ("garbage", "closes", "resets", "answers"):
+        client = await play.connects()
+        await client.asks("/a", method="POST", body=b"x")
+        upstream = await play.upstream_asked()
+        assert play.pool.connections == 1
+        if fault == "garbage":
+            await upstream.sends("garbage\r\n\r\n")
+        elif fault == "answers":
+            await upstream.answers(200, b"", "Connection: close")
+        else:
+            getattr(upstream, fault)()
+        await client.answer()
+        await play.until(lambda: play.pool.connections == 0)
 
 
 async def idle_connections(play, number):
@@ -362,20 +341,19 @@ async def test_upstreams_that_close_idle_connections_while_requests_arrive_cost_
 
 
 # The same without a client and by hand: what is closing is skipped, counted until it is lost, and then never again.
-async def test_a_connection_that_is_closing_is_counted_until_it_is_lost():
-    async with stage() as play:
-        await idle_connections(play, 3)
-        [address] = play.pool._addresses
-        for leg in list(address.idle):
-            leg.transport.close()
-        client = await play.connects()
-        await client.asks("/again")
-        fresh = await play.upstream_accepts()
-        await fresh.request()
-        await fresh.answers()
-        assert (await client.answer()).status == 200
-        await play.until(lambda: play.pool.connections == 1)
-        assert (address.used, play.pool.idle_connections) == (1, 1)
+async def test_a_connection_that_is_closing_is_counted_until_it_is_lost(play):
+    await idle_connections(play, 3)
+    [address] = play.pool._addresses
+    for leg in list(address.idle):
+        leg.transport.close()
+    client = await play.connects()
+    await client.asks("/again")
+    fresh = await play.upstream_accepts()
+    await fresh.request()
+    await fresh.answers()
+    assert (await client.answer()).status == 200
+    await play.until(lambda: play.pool.connections == 1)
+    assert (address.used, play.pool.idle_connections) == (1, 1)
 
 
 # Fails if a connection is counted when its task runs and not when it is decided to open it.
@@ -403,28 +381,27 @@ async def test_a_host_name_that_cannot_be_encoded_is_502():
 
 
 # Fails if a lack of descriptors counts against the address: three of them would eject a healthy one.
-async def test_a_node_without_descriptors_blames_no_upstream():
-    async with stage() as play:
-        clients = [await play.connects() for _ in range(FAILURES_TO_EJECT + 1)]
-        await play.until(lambda: len(play.listener.connections) == len(clients))
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (highest_descriptor() + 1, hard))
-        fillers = []
-        try:
-            while True:
-                fillers.append(os.dup(0))
-        except OSError:
-            pass
-        try:
-            for client in clients:
-                await client.asks("/a")
-            answers = [await client.answer() for client in clients]
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            for filler in fillers:
-                os.close(filler)
-        assert {answer.status for answer in answers} == {503}
-        assert (play.pool.ejections, play.pool._addresses[0].failures, play.pool.connections) == (0, 0, 0)
+async def test_a_node_without_descriptors_blames_no_upstream(play):
+    clients = [await play.connects() for _ in range(FAILURES_TO_EJECT + 1)]
+    await play.until(lambda: len(play.listener.connections) == len(clients))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest_descriptor() + 1, hard))
+    fillers = []
+    try:
+        while True:
+            fillers.append(os.dup(0))
+    except OSError:
+        pass
+    try:
+        for client in clients:
+            await client.asks("/a")
+        answers = [await client.answer() for client in clients]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for filler in fillers:
+            os.close(filler)
+    assert {answer.status for answer in answers} == {503}
+    assert (play.pool.ejections, play.pool._addresses[0].failures, play.pool.connections) == (0, 0, 0)
 
 
 def highest_descriptor():
@@ -432,25 +409,22 @@ def highest_descriptor():
 
 
 # Fails if what is closing is left to itself: an upstream that reads nothing more of a tunnel would keep it for ever.
-async def test_a_tunnel_whose_upstream_does_not_take_its_last_bytes_is_cut_in_the_end():
-    async with stage() as play:
-        client = await play.connects()
-        await client.asks("/ws", "Connection: upgrade", "Upgrade: chat")
-        upstream = await play.upstream_accepts()
-        await upstream.request()
-        upstream.writer.transport.pause_reading()
-        await upstream.sends("HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n")
-        await client.head()
-        [address] = play.pool._addresses
-        [leg] = address.busy
-        client.writer.write(b"x" * (16 << 20))
-        await play.until(lambda: leg.paused)
-        play.listener.abort()
-        await play.until(lambda: address.closing == {leg})
-        play.turn(CLOSING_S - 1)
-        assert play.pool.connections == 1
-        play.turn(2)
-        await play.until(lambda: play.pool.connections == 0)
+async def test_a_tunnel_whose_upstream_does_not_take_its_last_bytes_is_cut_in_the_end(play, client):
+    await client.asks("/ws", "Connection: upgrade", "Upgrade: chat")
+    upstream = await play.upstream_asked()
+    upstream.writer.transport.pause_reading()
+    await upstream.sends("HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n")
+    await client.head()
+    [address] = play.pool._addresses
+    [leg] = address.busy
+    client.writer.write(b"x" * (16 << 20))
+    await play.until(lambda: leg.paused)
+    play.listener.abort()
+    await play.until(lambda: address.closing == {leg})
+    play.turn(CLOSING_S - 1)
+    assert play.pool.connections == 1
+    play.turn(2)
+    await play.until(lambda: play.pool.connections == 0)
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:80", "ftp://h", "http://h/path", "http://", "http://h:port"])

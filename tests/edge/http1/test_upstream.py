@@ -16,8 +16,7 @@ async def asked(play, *fields, method="GET", body=b""):
     """A client whose request the upstream has read."""
     client = await play.connects()
     await client.asks("/a", *fields, method=method, body=body)
-    upstream = await play.upstream_accepts()
-    await upstream.request()
+    upstream = await play.upstream_asked()
     return client, upstream
 
 
@@ -62,35 +61,32 @@ BAD |= {name: f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{raw}" for 
 
 # Fails if one of them is left to the parser, which takes it, or if the head is passed on before its body is read.
 @pytest.mark.parametrize("raw", BAD.values(), ids=BAD.keys())
-async def test_an_answer_with_two_readings_is_502_and_its_connection_never_serves_again(raw):
-    async with stage() as play:
-        client, upstream = await asked(play)
-        await upstream.sends(raw)
-        answer = await client.answer()
-        assert (answer.status, answer.fields["content-type"]) == (502, "application/problem+json")
-        await upstream.sees_the_end()
-        [record] = await play.recorded()
-        assert (record["outcome"], record["billable"]) == ("bad_upstream_answer", False)
-        assert record["usage"]["requests"] == 0
-        await serves_on_a_new_connection(play, client)
+async def test_an_answer_with_two_readings_is_502_and_its_connection_never_serves_again(raw, play):
+    client, upstream = await asked(play)
+    await upstream.sends(raw)
+    answer = await client.answer()
+    assert (answer.status, answer.fields["content-type"]) == (502, "application/problem+json")
+    await upstream.sees_the_end()
+    [record] = await play.recorded()
+    assert (record["outcome"], record["billable"]) == ("bad_upstream_answer", False)
+    assert record["usage"]["requests"] == 0
+    await serves_on_a_new_connection(play, client)
 
 
 # RFC 9110 §7.8. Fails if any 101 will do where an upgrade was asked for.
 @pytest.mark.parametrize("fields", ["Upgrade: other\r\n", "", "Upgrade: websocket, other\r\n"])
-async def test_a_switch_to_what_was_not_offered_is_502(fields):
-    async with stage() as play:
-        client, upstream = await asked(play, "Connection: Upgrade", "Upgrade: websocket")
-        await upstream.sends(f"HTTP/1.1 101 X\r\nConnection: Upgrade\r\n{fields}\r\n")
-        assert (await client.answer()).status == 502
+async def test_a_switch_to_what_was_not_offered_is_502(fields, play):
+    client, upstream = await asked(play, "Connection: Upgrade", "Upgrade: websocket")
+    await upstream.sends(f"HTTP/1.1 101 X\r\nConnection: Upgrade\r\n{fields}\r\n")
+    assert (await client.answer()).status == 502
 
 
-async def test_a_switch_to_one_of_those_offered_is_passed_on_as_it_is():
-    async with stage() as play:
-        client, upstream = await asked(play, "Connection: Upgrade", "Upgrade: websocket, Foo/2")
-        await upstream.sends("HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: foo/2\r\n\r\n")
-        assert b"\r\nUpgrade: foo/2\r\n" in await client.head()
-        client.closes()
-        await upstream.sees_the_end()
+async def test_a_switch_to_one_of_those_offered_is_passed_on_as_it_is(play):
+    client, upstream = await asked(play, "Connection: Upgrade", "Upgrade: websocket, Foo/2")
+    await upstream.sends("HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: foo/2\r\n\r\n")
+    assert b"\r\nUpgrade: foo/2\r\n" in await client.head()
+    client.closes()
+    await upstream.sees_the_end()
 
 
 CUT = {
@@ -103,37 +99,34 @@ CUT = {
 # Fails if the client's message is ended in good order: half an answer taken for a whole one.
 @pytest.mark.parametrize("raw", CUT.values(), ids=CUT.keys())
 @pytest.mark.parametrize("how", ["closes", "resets"])
-async def test_an_answer_cut_short_cuts_the_client_too(raw, how):
-    async with stage() as play:
-        client, upstream = await asked(play)
-        await upstream.sends(raw)
-        await client.head()
-        getattr(upstream, how)()
-        rest = await client.sees_the_end()
-        assert not rest.endswith(b"0\r\n\r\n")
-        [record] = await play.recorded()
-        assert (record["outcome"], record["status"], record["quality"]) == ("upstream_truncated", 200, "partial")
-        assert (record["usage"]["egress_bytes"], record["bytes_out"]) == (5, 5)
+async def test_an_answer_cut_short_cuts_the_client_too(raw, how, play):
+    client, upstream = await asked(play)
+    await upstream.sends(raw)
+    await client.head()
+    getattr(upstream, how)()
+    rest = await client.sees_the_end()
+    assert not rest.endswith(b"0\r\n\r\n")
+    [record] = await play.recorded()
+    assert (record["outcome"], record["status"], record["quality"]) == ("upstream_truncated", 200, "partial")
+    assert (record["usage"]["egress_bytes"], record["bytes_out"]) == (5, 5)
 
 
-async def test_an_answer_without_length_that_is_reset_cuts_the_client_too():
-    async with stage() as play:
-        client, upstream = await asked(play)
-        await upstream.sends("HTTP/1.1 200 OK\r\n\r\nhalf")
-        await client.head()
-        upstream.resets()
-        assert not (await client.sees_the_end()).endswith(b"0\r\n\r\n")
-        assert (await play.recorded())[0]["outcome"] == "upstream_truncated"
+async def test_an_answer_without_length_that_is_reset_cuts_the_client_too(play):
+    client, upstream = await asked(play)
+    await upstream.sends("HTTP/1.1 200 OK\r\n\r\nhalf")
+    await client.head()
+    upstream.resets()
+    assert not (await client.sees_the_end()).endswith(b"0\r\n\r\n")
+    assert (await play.recorded())[0]["outcome"] == "upstream_truncated"
 
 
-async def test_a_chunk_that_turns_malformed_cuts_the_client_too():
-    async with stage() as play:
-        client, upstream = await asked(play)
-        await upstream.sends("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
-        await client.head()
-        await upstream.sends("0x2\r\ncd\r\n0\r\n\r\n")
-        assert await client.sees_the_end() == b"2\r\nab\r\n"
-        assert (await play.recorded())[0]["outcome"] == "bad_upstream_answer"
+async def test_a_chunk_that_turns_malformed_cuts_the_client_too(play):
+    client, upstream = await asked(play)
+    await upstream.sends("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
+    await client.head()
+    await upstream.sends("0x2\r\ncd\r\n0\r\n\r\n")
+    assert await client.sees_the_end() == b"2\r\nab\r\n"
+    assert (await play.recorded())[0]["outcome"] == "bad_upstream_answer"
 
 
 NOT_REUSED = {
@@ -149,46 +142,41 @@ NOT_REUSED = {
 
 # No byte crosses clients. Fails if `rest` does not stop the reuse.
 @pytest.mark.parametrize("raw", NOT_REUSED.values(), ids=NOT_REUSED.keys())
-async def test_a_connection_that_said_more_or_says_that_it_closes_never_serves_again(raw):
-    async with stage() as play:
-        client, upstream = await asked(play)
-        await upstream.sends(raw)
-        assert (await client.answer()).body in {b"hi", b""}
-        assert await upstream.sees_the_end() == b""
-        await serves_on_a_new_connection(play, client, same_client=False)
+async def test_a_connection_that_said_more_or_says_that_it_closes_never_serves_again(raw, play):
+    client, upstream = await asked(play)
+    await upstream.sends(raw)
+    assert (await client.answer()).body in {b"hi", b""}
+    assert await upstream.sees_the_end() == b""
+    await serves_on_a_new_connection(play, client, same_client=False)
 
 
-async def test_a_byte_on_an_idle_connection_closes_it():
-    async with stage() as play:
-        client, upstream = await asked(play)
-        await upstream.answers(200, b"hi")
-        await client.answer()
-        await upstream.sends("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
-        assert await upstream.sees_the_end() == b""
-        await serves_on_a_new_connection(play, client)
+async def test_a_byte_on_an_idle_connection_closes_it(play):
+    client, upstream = await asked(play)
+    await upstream.answers(200, b"hi")
+    await client.answer()
+    await upstream.sends("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+    assert await upstream.sees_the_end() == b""
+    await serves_on_a_new_connection(play, client)
 
 
-async def test_a_body_in_the_answer_to_head_is_not_passed_on():
-    async with stage() as play:
-        client, upstream = await asked(play, method="HEAD")
-        await upstream.sends("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
-        answer = await client.answer("HEAD")
-        assert (answer.body, answer.fields["content-length"]) == (b"", "2")
-        await serves_on_a_new_connection(play, client)
+async def test_a_body_in_the_answer_to_head_is_not_passed_on(play):
+    client, upstream = await asked(play, method="HEAD")
+    await upstream.sends("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+    answer = await client.answer("HEAD")
+    assert (answer.body, answer.fields["content-length"]) == (b"", "2")
+    await serves_on_a_new_connection(play, client)
 
 
 # The same bytes of a head, told to HEAD and to GET. Fails if heads judged for one are remembered for the other.
 @pytest.mark.parametrize("methods", [("GET", "HEAD", "GET"), ("HEAD", "GET", "HEAD")])
-async def test_a_head_known_by_its_bytes_is_judged_for_its_method(methods):
-    async with stage() as play:
-        client = await play.connects()
-        upstream = None
-        for method in methods:
-            await client.asks(method=method)
-            upstream = upstream or await play.upstream_accepts()
-            await upstream.request()
-            await upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n" + (b"hi" if method == "GET" else b""))
-            assert (await client.answer(method)).body == (b"hi" if method == "GET" else b"")
+async def test_a_head_known_by_its_bytes_is_judged_for_its_method(methods, play, client):
+    upstream = None
+    for method in methods:
+        await client.asks(method=method)
+        upstream = upstream or await play.upstream_accepts()
+        await upstream.request()
+        await upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n" + (b"hi" if method == "GET" else b""))
+        assert (await client.answer(method)).body == (b"hi" if method == "GET" else b"")
 
 
 # Time.
@@ -231,70 +219,63 @@ async def test_an_upstream_that_drips_is_waited_for_until_the_total():
         assert (await play.recorded())[0]["outcome"] == "upstream_timeout"
 
 
-async def test_an_upstream_that_goes_without_a_word_is_502():
-    async with stage() as play:
-        client, upstream = await asked(play)
-        upstream.closes()
-        assert (await client.answer()).status == 502
-        assert (await play.recorded())[0]["outcome"] == "upstream_closed"
+async def test_an_upstream_that_goes_without_a_word_is_502(play):
+    client, upstream = await asked(play)
+    upstream.closes()
+    assert (await client.answer()).status == 502
+    assert (await play.recorded())[0]["outcome"] == "upstream_closed"
 
 
 @pytest.mark.parametrize("part", ["HTTP/1.1 2", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n"])
-async def test_an_upstream_that_goes_in_its_head_is_502(part):
-    async with stage() as play:
-        client, upstream = await asked(play)
-        await upstream.sends(part)
-        upstream.closes()
-        assert (await client.answer()).status == 502
+async def test_an_upstream_that_goes_in_its_head_is_502(part, play):
+    client, upstream = await asked(play)
+    await upstream.sends(part)
+    upstream.closes()
+    assert (await client.answer()).status == 502
 
 
 # Back-pressure.
 
 
 # Fails if the exchange does not pause its leg: the whole answer would be in memory.
-async def test_a_slow_reader_slows_the_upstream():
-    async with stage() as play:
-        client, upstream = await asked(play)
-        client.writer.transport.pause_reading()
-        total = 32 << 20
-        await upstream.sends(f"HTTP/1.1 200 OK\r\nContent-Length: {total}\r\n\r\n")
-        upstream.writer.write(b"x" * total)
-        [connection] = play.listener.connections
-        await play.until(lambda: connection.stalled)
-        assert connection._transport.get_write_buffer_size() < 2 << 20
-        client.writer.transport.resume_reading()
-        assert len((await client.answer()).body) == total
+async def test_a_slow_reader_slows_the_upstream(play):
+    client, upstream = await asked(play)
+    client.writer.transport.pause_reading()
+    total = 32 << 20
+    await upstream.sends(f"HTTP/1.1 200 OK\r\nContent-Length: {total}\r\n\r\n")
+    upstream.writer.write(b"x" * total)
+    [connection] = play.listener.connections
+    await play.until(lambda: connection.stalled)
+    assert connection._transport.get_write_buffer_size() < 2 << 20
+    client.writer.transport.resume_reading()
+    assert len((await client.answer()).body) == total
 
 
-async def test_a_slow_upstream_slows_the_client():
-    async with stage() as play:
-        client = await play.connects()
-        total = 32 << 20
-        await client.asks("/a", f"Content-Length: {total}", method="POST")
-        upstream = await play.upstream_accepts()
-        await upstream.request()
-        upstream.writer.transport.pause_reading()
-        client.writer.write(b"x" * total)
-        [connection] = play.listener.connections
-        await play.until(lambda: not connection._reading)
-        [leg] = play.pool._addresses[0].busy
-        assert leg.transport.get_write_buffer_size() < 2 << 20
-        upstream.writer.transport.resume_reading()
-        got = 0
-        while got < total:
-            got += len(await upstream.read())
-        await upstream.answers()
-        assert (await client.answer()).status == 200
-        assert (await play.recorded())[0]["bytes_in"] == total
+async def test_a_slow_upstream_slows_the_client(play, client):
+    total = 32 << 20
+    await client.asks("/a", f"Content-Length: {total}", method="POST")
+    upstream = await play.upstream_asked()
+    upstream.writer.transport.pause_reading()
+    client.writer.write(b"x" * total)
+    [connection] = play.listener.connections
+    await play.until(lambda: not connection._reading)
+    [leg] = play.pool._addresses[0].busy
+    assert leg.transport.get_write_buffer_size() < 2 << 20
+    upstream.writer.transport.resume_reading()
+    got = 0
+    while got < total:
+        got += len(await upstream.read())
+    await upstream.answers()
+    assert (await client.answer()).status == 200
+    assert (await play.recorded())[0]["bytes_in"] == total
 
 
-async def test_what_could_not_be_completed_raises_at_the_client():
-    async with stage() as play:
-        client, upstream = await asked(play)
-        await upstream.sends("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345")
-        upstream.resets()
-        with pytest.raises(Cut):
-            await client.answer()
+async def test_what_could_not_be_completed_raises_at_the_client(play):
+    client, upstream = await asked(play)
+    await upstream.sends("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345")
+    upstream.resets()
+    with pytest.raises(Cut):
+        await client.answer()
 
 
 def resident_bytes():
@@ -307,8 +288,7 @@ async def test_sixty_four_mebibytes_each_way_leave_memory_flat():
     async with stage() as play:
         client = await play.connects()
         await client.asks("/big", f"Content-Length: {len(piece) * pieces}", method="POST")
-        upstream = await play.upstream_accepts()
-        await upstream.request()
+        upstream = await play.upstream_asked()
         before, most = resident_bytes(), 0
 
         async def pour(end):
