@@ -136,23 +136,23 @@ class CounterBook(Held, Counters):
         for id_, checks in exchanges if self.fails is None else ():
             self._apply(extend(self.state, id_, checks, now_us, now_us - id_us(id_)))
 
-    def fund(self, customer: str, unit: str, nanos: int) -> None:
-        """Grant `nanos` nano-units to a customer's wallet, without expiry."""
-        now_us, (wallet_key, ledger_key, *_) = self._clock.now_us(), wallet_keys(customer, unit)
+    def fund(self, customer: str, name: str, amount: int) -> None:
+        """Grant an amount to a customer's wallet, without expiry. `name` is its unit and scale: usd, or credits.2."""
+        now_us, (wallet_key, ledger_key, *_) = self._clock.now_us(), wallet_keys(customer, name)
         ledger = self.state.setdefault(ledger_key, {})
-        grant = Grant(f"grant-{len(ledger)}", 0, 0, 0, nanos, nanos, made_us=now_us)
+        grant = Grant(f"grant-{len(ledger)}", 0, 0, 0, amount, amount, made_us=now_us)
         self.state[wallet_key], postings = wallets.add(self.state.get(wallet_key, Wallet()), grant, now_us)
         for each in postings:
             ledger[max(ledger, default=0) + 1] = (*each, wallets.balance(self.state[wallet_key]))
 
-    def balance(self, customer: str, unit: str) -> int:
-        """The balance of the customer's wallet, in nano-units."""
-        wallet: Wallet = self.state.get(wallet_keys(customer, unit)[0], Wallet())
+    def balance(self, customer: str, name: str) -> int:
+        """The balance of the customer's wallet."""
+        wallet: Wallet = self.state.get(wallet_keys(customer, name)[0], Wallet())
         return wallets.balance(wallet)
 
-    def postings(self, customer: str, unit: str) -> list[tuple[str, str, int, int]]:
+    def postings(self, customer: str, name: str) -> list[tuple[str, str, int, int]]:
         """The ledger: kind, id of the exchange or grant, change, balance after it."""
-        return list(self.state.get(wallet_keys(customer, unit)[1], {}).values())
+        return list(self.state.get(wallet_keys(customer, name)[1], {}).values())
 
     def used(self, limit: str) -> int:
         """The units in all counters of a limit (windows, quotas, priced), or its used slots (concurrency)."""

@@ -47,7 +47,7 @@ async def findings(settings: Settings, *, offline: bool = False) -> dict[str, An
     warnings += [*_unread_warnings(loaded, settings), *_folder_warnings(settings)]
     wallets = balances(loaded, settings)
     stored = _stored_in_redis(settings, has_wallets=bool(wallets))
-    contacts = Contacts({}, [], []) if offline else await contact(settings, stored=stored)
+    contacts = Contacts({}, [], []) if offline else await contact(settings, loaded.source.scales(), stored=stored)
     return {
         "version": policy.version,
         "counters": "redis" if settings.redis is not None else "memory",

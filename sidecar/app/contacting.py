@@ -16,12 +16,15 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from sidecar.app import kafka
 from sidecar.app.migration import is_due
+from sidecar.app.wallet_scales import scale_warnings
 from sidecar.core.errors import SinkError, StoreError
 from sidecar.edge.kafka.topics import topic_faults
 from sidecar.edge.redis.endpoint import describe_error
 from sidecar.edge.redis.inspection import Inspection, inspect
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sidecar.config.sections import Redis
     from sidecar.config.settings import Settings
 
@@ -39,11 +42,14 @@ class Contacts(NamedTuple):
     warnings: list[str]
 
 
-async def contact(settings: Settings, *, stored: str) -> Contacts:
-    """Contact what the settings name. `stored`: the data that only Redis has, such as wallets ("": nothing)."""
+async def contact(settings: Settings, scales: Mapping[str, int] | None = None, *, stored: str) -> Contacts:
+    """Contact what the settings name. `stored`: the data that only Redis has, such as wallets ("": nothing).
+
+    `scales`: the digits of the units in which balances pay. Wallets with others are looked for, also in a saved state.
+    """
     contacts = Contacts({}, [], [])
-    if settings.redis is not None:
-        await _contact_redis(settings, stored, contacts)
+    if settings.redis is None or await _contact_redis(settings, stored, contacts):
+        contacts.warnings.extend(await scale_warnings(settings, scales or {}))
     if settings.kafka is not None:
         await _contact_kafka(settings, contacts)
     elif settings.record_file is not None:
@@ -51,7 +57,8 @@ async def contact(settings: Settings, *, stored: str) -> Contacts:
     return contacts
 
 
-async def _contact_redis(settings: Settings, stored: str, contacts: Contacts) -> None:
+async def _contact_redis(settings: Settings, stored: str, contacts: Contacts) -> bool:
+    """Whether it answered."""
     assert settings.redis is not None  # noqa: S101 - the caller asks for it
     endpoint = settings.redis.endpoint
     where = ", ".join([f"{host}:{port}" for host, port in endpoint.hosts])
@@ -68,8 +75,9 @@ async def _contact_redis(settings: Settings, stored: str, contacts: Contacts) ->
         contacts.errors.extend(_permission_errors(seen))
         contacts.warnings.extend(persistence_warnings(seen, stored))
         contacts.warnings.extend(await _migration_warnings(settings.redis))
-        return
+        return True
     contacts.results["redis"] = f"{where}: failed"
+    return False
 
 
 async def _migration_warnings(redis: Redis) -> list[str]:

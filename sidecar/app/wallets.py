@@ -1,8 +1,10 @@
-"""Opens the wallet of a customer where the settings say it is."""
+"""Opens the wallets of customers where the settings say they are."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sidecar.app.loading import load_policies
@@ -17,19 +19,23 @@ if TYPE_CHECKING:
     from sidecar.config.settings import Settings
 
 AnyWallet = RedisWallet | EmbeddedWallet
+Wallets = Callable[[str, str], AnyWallet]
 
 TIMEOUT_S: Final = 5.0  # a person waits; the gateway's 50 ms are for requests
 
 
 @asynccontextmanager
-async def open_wallet(settings: Settings, customer: str, unit: str) -> AsyncIterator[AnyWallet]:
-    """The wallet of a customer: in Redis; without Redis with the node's worker, or in a stopped node's files."""
+async def open_wallets(settings: Settings) -> AsyncIterator[Wallets]:
+    """The wallet of a customer by its name (`wallet_name`).
+
+    In Redis; without Redis with the node's worker, or in a stopped node's files.
+    """
     if settings.redis is None:
         async with wallets(settings.journal.dir, lambda: load_policies(settings).policy) as ask:
-            yield EmbeddedWallet(ask, customer, unit)
+            yield partial(EmbeddedWallet, ask)
         return
     client = connect(settings.redis.endpoint, TIMEOUT_S)
     try:
-        yield RedisWallet(client, customer, unit)
+        yield partial(RedisWallet, client)
     finally:
         await disconnect(client)

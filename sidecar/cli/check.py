@@ -90,9 +90,10 @@ def _print_money(report: dict[str, Any]) -> None:
         _table(report["prices"], ("plan", "customer", "meter", "price", "period", "paid_by"))
     if report["balances"]:
         click.echo("\nbalances")
-        columns = ("plan", "customer", "id", "unit", "over", "stage", "below_zero_per_exchange", "below_zero_in_total")
+        columns = ("plan", "customer", "id", "unit", "digits", "over", "stage")
+        bounds = ("below_zero_per_exchange", "below_zero_in_total")
         shared = report["counters"] == "redis"
-        _table(report["balances"], (*columns, *["while_redis_is_away"] * shared))
+        _table(report["balances"], (*columns, *bounds, *["while_redis_is_away"] * shared))
         click.echo(
             "\nA balance falls below zero only if open exchanges use more than was held for them: each exchange by at\n"
             "most below_zero_per_exchange (`-`: no bound)."

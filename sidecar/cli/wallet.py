@@ -6,34 +6,25 @@ After a change the balance alone goes to standard output, and a message to stand
 
 from __future__ import annotations
 
-import asyncio
-import re
 import secrets
 import sys
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from sidecar.app.wallets import AnyWallet, open_wallet
-from sidecar.cli.options import config_option, json_option, print_json, settings_of
-from sidecar.config.patterns import CUSTOMER, RIGHT, UNIT
+from sidecar.app.wallets import AnyWallet
+from sidecar.cli.options import print_json
+from sidecar.cli.wallet_options import END, GRANT_ID, MOMENT, Target, run_on, wallet_options
 from sidecar.core.errors import SidecarError, StoreError
 from sidecar.core.price.book import EVERY, Change
-from sidecar.core.price.decimals import decimal_of
+from sidecar.core.price.decimals import AMOUNT_MAX
 from sidecar.core.price.wallet import Grant, balance
 from sidecar.core.words import counted
 from sidecar.wallets.audit import Audit, Rebuilt, audit, differences, rebuilt
-from sidecar.wallets.text import describe_wallet, format_moment, parse_amount, parse_moment_us
+from sidecar.wallets.text import describe_wallet, format_moment
 
-F = TypeVar("F", bound=Callable[..., Any])
-T = TypeVar("T")
-
-_GRANT_ID = r"^[!-~]{1,128}$"
-_RIGHT = RIGHT | {_GRANT_ID: "1 to 128 printable ASCII characters without spaces"}
 _PRIORITIES = click.IntRange(0, 1_000_000)
 _ATTEMPTS = 20  # to rebuild a wallet between two requests of its customer
 _EXAMPLES = 5
@@ -44,7 +35,7 @@ _BASIS = {
 _REFUSED = {
     "other": "a grant with the id {id} and other figures exists; repeat those figures, or choose another --id",
     "many": "the wallet has 64 grants that are not used up; void one, or wait until one expires",
-    "full": "the balance would reach 2251799 units, the maximum; grant less",
+    "full": "the grants would exceed {maximum} {unit}, the maximum; grant less",
     "unknown": "no grant has the id {id}; `sidecar wallet show` lists them",
 }
 _DONE = {
@@ -56,63 +47,14 @@ _DONE = {
 }
 
 
-def _option_type(name: str, read: Callable[[str], Any]) -> Callable[[Any], Any]:
-    """A click type that converts a text by `read`, whose ValueError states the remedy."""
-
-    def convert(value: Any) -> Any:
-        if not isinstance(value, str):  # a default
-            return value
-        try:
-            return read(value)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
-
-    convert.__name__ = name
-    return convert
-
-
-def _matching(pattern: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if re.fullmatch(pattern, text) is None:
-            raise ValueError(f"'{text}' is not {_RIGHT[pattern]}")
-        return text
-
-    return read
-
-
-def _end_us(text: str) -> int:
-    return 0 if text == "never" else parse_moment_us(text)
-
-
-AMOUNT = _option_type("amount", parse_amount)
-MOMENT = _option_type("moment", parse_moment_us)
-END = _option_type("moment|never", _end_us)
-CUSTOMER_NAME = _option_type("name", _matching(CUSTOMER))
-UNIT_NAME = _option_type("unit", _matching(UNIT))
-GRANT_ID = _option_type("id", _matching(_GRANT_ID))
-
-
 @click.group()
 def wallet() -> None:
     """Fill, void, show and audit the prepaid wallets of customers."""
 
 
-def _wallet_options(function: F) -> F:
-    for option in (
-        json_option,
-        click.option(
-            "--unit", type=UNIT_NAME, required=True, help="The currency or unit, as in policies, such as usd."
-        ),
-        click.option("--customer", type=CUSTOMER_NAME, required=True, help="The customer who owns the wallet."),
-        config_option,
-    ):
-        function = option(function)
-    return function
-
-
 @wallet.command()
-@_wallet_options
-@click.option("--amount", type=AMOUNT, required=True, help="The amount, such as 50.00, with at most nine decimals.")
+@wallet_options
+@click.option("--amount", required=True, help="The amount, such as 50.00, with at most the digits of the unit.")
 @click.option(
     "--expires", type=END, required=True, help="When it expires, such as 2027-01-01 (midnight UTC), or never."
 )
@@ -126,8 +68,7 @@ def _wallet_options(function: F) -> F:
 @click.option("--starts", type=MOMENT, default=0, show_default="now", help="When the grant becomes usable.")
 @click.option(
     "--rollover-max",
-    type=AMOUNT,
-    default=0,
+    metavar="AMOUNT",
     show_default="0",
     help="How much of the unused rest is kept when it expires.",
 )
@@ -138,14 +79,15 @@ def _wallet_options(function: F) -> F:
     type=GRANT_ID,
     help="The id, such as that of the purchase: it is granted once. Default: a random one.",
 )
-def grant(config: Path | None, customer: str, unit: str, id_: str | None, as_json: bool, **figures: int) -> None:
+def grant(target: Target, id_: str | None, as_json: bool, amount: str, rollover_max: str | None, **times: int) -> None:
     """Grant credit to a customer, once for an --id, and print the balance.
 
     Next: `sidecar wallet show` lists the grants and their order of use.
     """
-    wanted = _checked(id_ or f"g_{secrets.token_hex(6)}", figures)
+    amounts = target.amount("--amount", amount), target.amount("--rollover-max", rollover_max)
+    wanted = _checked(id_ or f"g_{secrets.token_hex(6)}", amounts, times)
     try:
-        change = _run(config, customer, unit, lambda wallet: wallet.grant(wanted))
+        change = run_on(target, lambda wallet: wallet.grant(wanted))
     except StoreError as error:
         again = f"; the grant may exist: repeat the command with --id {wanted.id}" if error.maybe_applied else ""
         raise SidecarError(f"{error}{again}") from None
@@ -153,13 +95,13 @@ def grant(config: Path | None, customer: str, unit: str, id_: str | None, as_jso
         raise click.UsageError(
             f"--expires {format_moment(wanted.expires_us)} is in the past: write a later time, or never"
         )
-    _report(change, wanted.id, {"customer": customer, "unit": unit}, as_json=as_json)
+    _report(change, wanted.id, target, as_json=as_json)
 
 
-def _checked(id_: str, figures: dict[str, int]) -> Grant:
+def _checked(id_: str, amounts: tuple[int, int], times: dict[str, int]) -> Grant:
     """The grant that the options describe. UsageError: the options contradict each other."""
-    expires_us, starts_us = figures["expires"], figures["starts"]
-    rest, until_us = figures["rollover_max"], figures["rollover_until"]
+    (amount, rest), until_us = amounts, times["rollover_until"]
+    expires_us, starts_us = times["expires"], times["starts"]
     if expires_us and starts_us >= expires_us:
         raise click.UsageError("--starts is not before --expires: write an earlier start or a later expiry")
     if bool(rest) is not bool(until_us):
@@ -172,11 +114,11 @@ def _checked(id_: str, figures: dict[str, int]) -> Grant:
         raise click.UsageError("--rollover-until is not after --expires: write a later time")
     return Grant(
         id=id_,
-        priority=figures["priority"],
+        priority=times["priority"],
         starts_us=starts_us,
         expires_us=expires_us,
-        amount=figures["amount"],
-        remaining=figures["amount"],
+        amount=amount,
+        remaining=amount,
         rollover_max=rest,
         rollover_until_us=until_us,
         made_us=0,
@@ -184,47 +126,44 @@ def _checked(id_: str, figures: dict[str, int]) -> Grant:
 
 
 @wallet.command()
-@_wallet_options
+@wallet_options
 @click.option("--grant", "id_", type=GRANT_ID, required=True, help="The id of the grant.")
-def void(config: Path | None, customer: str, unit: str, id_: str, as_json: bool) -> None:
+def void(target: Target, id_: str, as_json: bool) -> None:
     """Remove the remaining credit of a grant, and print the balance. Used credit stays used.
 
     Next: `sidecar wallet show` lists the remaining grants.
     """
-    change = _run(config, customer, unit, lambda wallet: wallet.void(id_))
-    _report(change, id_, {"customer": customer, "unit": unit}, as_json=as_json)
+    change = run_on(target, lambda wallet: wallet.void(id_))
+    _report(change, id_, target, as_json=as_json)
 
 
 @wallet.command()
-@_wallet_options
+@wallet_options
 @click.option("--ledger", type=click.IntRange(1), metavar="N", help="Also the last N postings.")
 @click.option(
     "--verify", is_flag=True, help="Compare the sum of the ledger with the balance. Exit status 1: they differ."
 )
-def show(config: Path | None, customer: str, unit: str, as_json: bool, ledger: int | None, verify: bool) -> int:
+def show(target: Target, as_json: bool, ledger: int | None, verify: bool) -> int:
     """Show the grants in their order of use, the debt, the holds and the balance.
 
     Next: `sidecar wallet rebuild --dry-run` if --verify reports a difference.
     """
-    book = _run(config, customer, unit, lambda wallet: wallet.read(EVERY if verify else ledger or 0))
+    book = run_on(target, lambda wallet: wallet.read(EVERY if verify else ledger or 0))
     result = audit(book) if verify else None
-    shown = book._replace(postings=book.postings[-ledger:] if ledger else ())
+    rows = describe_wallet(book._replace(postings=book.postings[-ledger:] if ledger else ()), target.digits)
     if as_json:
-        print_json(
-            describe_wallet(shown)
-            | ({"ledger_sum": decimal_of(result.ledger), "whole": result.whole} if result else {})
-        )
+        print_json(rows | ({"ledger_sum": target.text(result.ledger), "whole": result.whole} if result else {}))
     else:
-        _print_wallet(describe_wallet(shown), f"{customer}, {unit}")
+        _print_wallet(rows, f"{target.customer}, {target.unit}")
     if result:
-        _report_audit(result)
+        _report_audit(result, target)
     return 0 if result is None or result.whole else 1
 
 
 @wallet.command()
-@_wallet_options
+@wallet_options
 @click.option("--dry-run", is_flag=True, help="Compare only. Exit status 1: wallet and ledger differ.")
-def rebuild(config: Path | None, customer: str, unit: str, as_json: bool, dry_run: bool) -> None:
+def rebuild(target: Target, as_json: bool, dry_run: bool) -> None:
     """Rebuild a wallet from its ledger, list the differences, and replace the stored wallet.
 
     Next: `sidecar wallet show --verify`.
@@ -239,40 +178,30 @@ def rebuild(config: Path | None, customer: str, unit: str, as_json: bool, dry_ru
                 return made, changes
         raise SidecarError("requests changed the wallet during each attempt to rebuild it; try again at a quieter time")
 
-    made, changes = _run(config, customer, unit, work)
-    rows = [{"what": what, "stands": decimal_of(now), "ledger": decimal_of(ledger)} for what, now, ledger in changes]
+    made, changes = run_on(target, work)
+    rows = [{"what": what, "stands": target.text(now), "ledger": target.text(ledger)} for what, now, ledger in changes]
     if as_json:
-        print_json({"exact": made.exact, "balance": decimal_of(balance(made.wallet)), "differences": rows})
+        print_json({"exact": made.exact, "balance": target.text(balance(made.wallet)), "differences": rows})
     else:
         _print_rows(rows)
     click.echo(f"{_BASIS[made.exact]}; {len(rows) or 'no'} difference{'s' * (len(rows) != 1)}", err=True)
     sys.exit(1 if rows and dry_run else 0)
 
 
-def _run(config: Path | None, customer: str, unit: str, work: Callable[[AnyWallet], Awaitable[T]]) -> T:
-    settings = settings_of(config)
-
-    async def run() -> T:
-        async with open_wallet(settings, customer, unit) as wallet:
-            return await work(wallet)
-
-    return asyncio.run(run())
-
-
 # --- Output ----------------------------------------------------------------------------------------------------------
 
 
-def _report(change: Change, id_: str, words: dict[str, str], *, as_json: bool) -> None:
+def _report(change: Change, id_: str, target: Target, *, as_json: bool) -> None:
     """Report the result of a change, and print the balance. SidecarError: it was refused."""
     done = (
         "former" if change.done == "there" and all(grant.id != id_ for grant in change.wallet.grants) else change.done
     )
-    words |= {"id": id_, "amount": decimal_of(change.moved)}
+    words = {"customer": target.customer, "unit": target.unit, "id": id_, "amount": target.text(change.moved)}
     if done in _REFUSED:
-        raise SidecarError(_REFUSED[done].format_map(words))
-    left = decimal_of(balance(change.wallet))
+        raise SidecarError(_REFUSED[done].format_map(words | {"maximum": target.text(AMOUNT_MAX)}))
+    left = target.text(balance(change.wallet))
     if as_json:
-        print_json(words | {"done": done, "balance": left, "debt": decimal_of(change.wallet.debt)})
+        print_json(words | {"done": done, "balance": left, "debt": target.text(change.wallet.debt)})
     else:
         click.echo(_DONE[done].format_map(words), err=True)
         click.echo(left)
@@ -302,15 +231,15 @@ def _print_rows(rows: list[dict[str, Any]], title: str = "", kind: str = "") -> 
             click.echo("\t".join([kind] * bool(kind) + [str(value) for value in row.values()]))
 
 
-def _report_audit(result: Audit) -> None:
+def _report_audit(result: Audit, target: Target) -> None:
     for posting in result.broken[:_EXAMPLES]:
-        text = f"posting {posting.place} ({posting.kind} {posting.id}) has the balance {decimal_of(posting.balance)}"
+        text = f"posting {posting.place} ({posting.kind} {posting.id}) has the balance {target.text(posting.balance)}"
         click.echo(f"{text}, which is not the sum of the postings up to it", err=True)
     if len(result.broken) > _EXAMPLES:
         click.echo(f"and {len(result.broken) - _EXAMPLES} more", err=True)
     if result.whole:
         click.echo(f"whole: the sum of {counted(result.postings, 'posting')} is the balance", err=True)
     else:
-        off = decimal_of(result.balance - result.ledger)
-        sums = f"the ledger sums to {decimal_of(result.ledger)}, the wallet has {decimal_of(result.balance)}"
+        off = target.text(result.balance - result.ledger)
+        sums = f"the ledger sums to {target.text(result.ledger)}, the wallet has {target.text(result.balance)}"
         click.echo(f"NOT whole: {sums}, a difference of {off}", err=True)

@@ -16,6 +16,7 @@ from sidecar.config.meters import MeterDoc
 from sidecar.config.names import At, Names
 from sidecar.config.plans import CustomerDoc, Offer, PlanDoc
 from sidecar.config.routes import DEFAULT_ROUTE, RouteDoc
+from sidecar.config.wallet_units import UnitDoc, unused_faults
 from sidecar.core.errors import Fault
 from sidecar.core.policy import Limit
 from sidecar.core.usage import REQUESTS
@@ -29,6 +30,7 @@ class Parts(NamedTuple):
     exclusions: dict[str, tuple[At, ExclusionDoc]]
     plans: dict[str, tuple[At, PlanDoc]]
     customers: dict[str, tuple[At, CustomerDoc]]
+    units: dict[str, tuple[At, UnitDoc]]
 
 
 def names_of(parts: Parts, upstreams: set[str], *, region: str) -> Names:
@@ -46,6 +48,8 @@ def names_of(parts: Parts, upstreams: set[str], *, region: str) -> Names:
         plans=frozenset(parts.plans),
         features=frozenset(feature for _, doc in _sold(parts) for feature in doc.features),
         adapters=frozenset(doc.usage for _, doc in parts.routes.values() if doc.usage is not None),
+        currencies={name: doc.currency or "" for name, (_, doc) in parts.plans.items()},
+        units=parts.units,
     )
 
 
@@ -62,6 +66,7 @@ def faults_of(parts: Parts, names: Names, path: Path) -> Iterator[Fault]:
     for at, exclusion in parts.exclusions.values():
         yield from exclusions.faults_of(at, exclusion, names)
     made = offers(parts)
+    yield from unused_faults(parts.units, [unit for offer in made.values() for unit in plans.units_of(offer)])
     wrong: set[tuple[str | int, ...]] = set()
     for at, doc in _sold(parts):
         for fault in plans.faults_of(at, doc, names):
@@ -80,7 +85,7 @@ def _sold(parts: Parts) -> list[tuple[At, PlanDoc | CustomerDoc]]:
 
 def offers(parts: Parts) -> dict[tuple[str, str], Offer]:
     """The offer of every plan, under ("", its id), and of every customer with its own terms, under (customer, plan)."""
-    made = {("", name): plans.offer_of(at, doc) for name, (at, doc) in parts.plans.items()}
+    made = {("", name): plans.offer_of(at, doc, parts.units) for name, (at, doc) in parts.plans.items()}
     for name, (at, doc) in parts.customers.items():
         if ("", doc.plan) in made:
             made[name, doc.plan] = plans.customised(made["", doc.plan], at, doc)

@@ -18,20 +18,23 @@ from sidecar.config.names import At, Names
 from sidecar.config.plans import CustomerDoc, Offer
 from sidecar.config.policies import PolicyDoc
 from sidecar.config.routes import DEFAULT_ROUTE, route_of
+from sidecar.config.wallet_units import Units
 from sidecar.core.errors import Fault, PolicyError
 from sidecar.core.policy import Plan, Policy
+from sidecar.core.price.decimals import DIGITS
 from sidecar.core.usage import REQUESTS, Exclusion, MeterRule, PolicySource
 
 
 class Loaded(NamedTuple):
     """A compiled policy, its source, and its offers, for commands that explain them.
 
-    `offers` are by (customer, plan); those of plans themselves have the customer "".
+    `offers` are by (customer, plan); those of plans themselves have the customer "". `units` have a scale of their own.
     """
 
     policy: Policy
     source: PolicySource
     offers: Mapping[tuple[str, str], Offer]
+    units: Units
 
     @property
     def rules(self) -> Mapping[str, MeterRule]:
@@ -113,7 +116,7 @@ def _policy_files(path: Path) -> list[Path]:
 
 
 def _merge(documents: Iterable[tuple[Document, PolicyDoc]]) -> tuple[Parts, list[Fault]]:
-    parts = Parts({}, {}, {}, {}, {})
+    parts = Parts({}, {}, {}, {}, {}, {})
     faults: list[Fault] = []
     for document, doc in documents:
         items: list[tuple[dict[str, Any], str, Loc, Any]] = [
@@ -122,6 +125,7 @@ def _merge(documents: Iterable[tuple[Document, PolicyDoc]]) -> tuple[Parts, list
             *((parts.exclusions, given.id, ("exclude", index), given) for index, given in enumerate(doc.exclude)),
             *((parts.plans, name, ("plans", name), plan) for name, plan in doc.plans.items()),
             *((parts.customers, name, ("customers", name), own) for name, own in doc.customers.items()),
+            *((parts.units, name, ("units", name), unit) for name, unit in doc.units.items()),
         ]
         for into, name, loc, item in items:
             at = At(document, loc)
@@ -155,13 +159,15 @@ def _compiled(parts: Parts, names: Names) -> Loaded:
             if customer
         },
     )
-    return Loaded(source.policy(), source, offers)
+    return Loaded(source.policy(), source, offers, parts.units)
 
 
 def _plan(offer: Offer, meters: Mapping[str, tuple[At, MeterDoc]]) -> Plan:
     name, limits = str(offer.at.loc[-1]), tuple(limit for _, limit in plans.compiled(offer))
     used = {limit.meter: _content_of(meters[limit.meter][1]) for limit in limits if limit.meter in meters}
-    version = offer.plan.version or _short_hash([_content_of(offer.plan), used])
+    scales = {limit.unit: limit.digits for limit in limits if limit.digits != DIGITS}
+    content = [_content_of(offer.plan), used, scales] if scales else [_content_of(offer.plan), used]
+    version = offer.plan.version or _short_hash(content)
     return Plan(name, f"{name}@{version}", limits, offer.features)
 
 

@@ -18,7 +18,7 @@ from sidecar.config.patterns import Name
 from sidecar.config.values import Amount, AmountPerPeriod, Calendar, Decimals, Link, Names, Percents, Unit
 from sidecar.core.limits import KINDS, Limit, bounds_fault
 from sidecar.core.limits.base import Written
-from sidecar.core.price.decimals import nanos_of
+from sidecar.core.price.decimals import DIGITS, amount_of
 from sidecar.core.usage import MAX_UNITS
 
 CALENDAR: Final = get_args(Calendar)
@@ -98,8 +98,11 @@ def kind_of(doc: LimitDoc) -> str | None:
     return named[0] if len(named) == 1 else None
 
 
-def faults_of(doc: LimitDoc, *, sized: bool) -> Iterator[Wrong]:
-    """All faults of a limit by itself. `sized`: its meter counts bytes, so `10GiB/month` makes sense."""
+def faults_of(doc: LimitDoc, *, sized: bool, digits: int = DIGITS) -> Iterator[Wrong]:
+    """All faults of a limit by itself. `sized`: its meter counts bytes, so `10GiB/month` makes sense.
+
+    `digits`: the scale of the unit that a balance is in.
+    """
     kind = kind_of(doc)
     if kind is None:
         yield "", f"needs exactly one of {', '.join(_WRITTEN)}"
@@ -118,28 +121,29 @@ def faults_of(doc: LimitDoc, *, sized: bool) -> Iterator[Wrong]:
         yield "stage", "warns where the limit would deny, but over: allow never denies: leave one of them out"
     if any(one >= other for one, other in pairwise(doc.alert or ())):
         yield "alert", f"{list(doc.alert or ())} do not ascend: write each percent once, the lowest first"
-    yield from _offline_faults(doc)
+    yield from _offline_faults(doc, digits)
 
 
-def _offline_faults(doc: LimitDoc) -> Iterator[Wrong]:
+def _offline_faults(doc: LimitDoc, digits: int) -> Iterator[Wrong]:
     if doc.offline is None:
         return
     if doc.over == "allow":
         yield "offline", "bounds what passes while the store is away, but over: allow never denies: leave it out"
     try:
-        nanos_of(doc.offline)
+        amount_of(doc.offline, digits)
     except ValueError as error:
         yield "offline", str(error)
 
 
-def written(doc: LimitDoc, *, sized: bool = True, seats: int = 1) -> Written:
+def written(doc: LimitDoc, *, sized: bool = True, seats: int = 1, digits: int = DIGITS) -> Written:
     """The figures that a limit spells out. ValueError says what would be right."""
     kind = KINDS[kind_of(doc) or ""]
     figures = Written(
         burst=doc.burst or 0,
         fixed=bool(doc.fixed),
         expiry_us=doc.expiry_us or 0,
-        offline=nanos_of(doc.offline or "0") if "offline" in kind.options else 0,
+        offline=amount_of(doc.offline or "0", digits) if "offline" in kind.options else 0,
+        digits=digits,
         seats=seats,
         over=doc.over,
     )
@@ -157,10 +161,13 @@ def written(doc: LimitDoc, *, sized: bool = True, seats: int = 1) -> Written:
     return figures._replace(period_us=_period_us(kind.name, match[3], kind.example))
 
 
-def compiled(doc: LimitDoc, *, seats: int = 1) -> Limit:
-    """The limit, of a document without faults. Where it is `per_seat`, for that many seats."""
+def compiled(doc: LimitDoc, *, seats: int = 1, digits: int = DIGITS) -> Limit:
+    """The limit, of a document without faults. Where it is `per_seat`, for that many seats.
+
+    `digits`: the scale of the unit that a balance is in.
+    """
     kind = KINDS[kind_of(doc) or ""]
-    figures = kind.figures(written(doc, seats=seats if doc.per_seat else 1))
+    figures = kind.figures(written(doc, seats=seats if doc.per_seat else 1, digits=digits))
     return Limit(
         id=doc.id,
         kind=kind.name,
@@ -181,9 +188,9 @@ def compiled(doc: LimitDoc, *, seats: int = 1) -> Limit:
     )
 
 
-def inexact(doc: LimitDoc, *, seats: int = 1) -> Iterator[Wrong]:
+def inexact(doc: LimitDoc, *, seats: int = 1, digits: int = DIGITS) -> Iterator[Wrong]:
     """Amounts that not every store could count exactly, in a document without other faults."""
-    limit = compiled(doc, seats=seats)
+    limit = compiled(doc, seats=seats, digits=digits)
     what = bounds_fault(limit)
     if what is not None:
         yield limit.kind, what

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.config.document import Document, Loc, did_you_mean
 from sidecar.core.errors import Fault
+
+if TYPE_CHECKING:
+    from sidecar.config.wallet_units import Units
 
 
 class At(NamedTuple):
@@ -32,7 +35,8 @@ class Names(NamedTuple):
     """The names that a policy may refer to.
 
     `sized` are the meters that count bytes, so that an amount may be written `10GiB`; `adapters` are the AI vendors
-    whose usage the routes read.
+    whose usage the routes read; `currencies` are those of the plans; `units` have a scale of
+    their own.
     """
 
     upstreams: frozenset[str]
@@ -43,6 +47,8 @@ class Names(NamedTuple):
     plans: frozenset[str]
     features: frozenset[str]
     adapters: frozenset[str]
+    currencies: Mapping[str, str]
+    units: Units
 
 
 def unknown(at: At, name: str, known: Iterable[str], *inside: str | int) -> Iterator[Fault]:

@@ -19,6 +19,7 @@ from sidecar.config.names import At, Names, unknown
 from sidecar.config.patterns import Name
 from sidecar.config.prices import PriceDoc
 from sidecar.config.values import Amount, Calendar, Unit, Version
+from sidecar.config.wallet_units import Units, digits_of
 from sidecar.core.errors import Fault
 from sidecar.core.limits import KINDS, LIMITS_MAX
 from sidecar.core.limits.base import WALLET
@@ -76,7 +77,8 @@ class CustomerDoc(Model):
 class Offer(NamedTuple):
     """A plan, or a customer's own terms merged into it; each part with its location.
 
-    `base` is the location of the plan, `at` that of the customer, or again of the plan.
+    `base` is the location of the plan, `at` that of the customer, or again of the plan. `units` have a scale of
+    their own.
     """
 
     at: At
@@ -85,12 +87,13 @@ class Offer(NamedTuple):
     limits: tuple[tuple[At, LimitDoc], ...]
     prices: Mapping[str, tuple[At, PriceDoc]]
     features: frozenset[str]
+    units: Units
     seats: int = 1
 
 
-def offer_of(at: At, plan: PlanDoc) -> Offer:
+def offer_of(at: At, plan: PlanDoc, units: Units) -> Offer:
     """A plan as it is."""
-    return Offer(at, at, plan, _placed(at, plan), _priced(at, plan), frozenset(plan.features))
+    return Offer(at, at, plan, _placed(at, plan), _priced(at, plan), frozenset(plan.features), units)
 
 
 def customised(offer: Offer, at: At, customer: CustomerDoc) -> Offer:
@@ -104,6 +107,7 @@ def customised(offer: Offer, at: At, customer: CustomerDoc) -> Offer:
         (*inherited, *own.values()),
         {**offer.prices, **_priced(at, customer)},
         offer.features | frozenset(customer.features),
+        offer.units,
         customer.seats,
     )
 
@@ -123,9 +127,10 @@ def faults_of(at: At, doc: PlanDoc | CustomerDoc, names: Names) -> Iterator[Faul
     """Faults of a plan or a customer by itself: of each of its limits and prices."""
     for place, limit in _placed(at, doc):
         yield from _limit_faults(place, limit, names)
+    currency = names.currencies.get(doc.plan, "") if isinstance(doc, CustomerDoc) else doc.currency
     for meter, (place, price) in _priced(at, doc).items():
         yield from unknown(place, meter, names.meters)
-        yield from prices.faults_of(place, price)
+        yield from prices.faults_of(place, price, digits_of(names.units, price.currency or currency or ""))
     seen: dict[str, At] = {}
     for place, limit in _placed(at, doc):
         first = seen.setdefault(limit.id, place)
@@ -141,8 +146,9 @@ def _limit_faults(at: At, limit: LimitDoc, names: Names) -> Iterator[Fault]:
     meter = limit.meter or "requests"
     if (kind := limits.kind_of(limit)) is not None and KINDS[kind].is_metered:
         yield from unknown(at, meter, names.meters, "meter")
-    wrong = list(limits.faults_of(limit, sized=meter in names.sized))
-    for field, what in wrong or limits.inexact(limit):
+    digits = digits_of(names.units, limit.balance or "")
+    wrong = list(limits.faults_of(limit, sized=meter in names.sized, digits=digits))
+    for field, what in wrong or limits.inexact(limit, digits=digits):
         yield at.fault(what, *((field,) if field else ()))
     for index, route in enumerate(limit.routes or ()):
         yield from unknown(at, route, names.routes, "routes", index)
@@ -199,7 +205,8 @@ def compiled(offer: Offer) -> list[tuple[At, Limit]]:
     """The limits in their order, each balance after the prices that it pays for. All parts must be valid."""
     result: list[tuple[At, Limit]] = []
     for at, doc in offer.limits:
-        limit = limits.compiled(_with_periods(offer.plan, doc), seats=offer.seats)
+        digits = digits_of(offer.units, doc.balance or "")
+        limit = limits.compiled(_with_periods(offer.plan, doc), seats=offer.seats, digits=digits)
         if KINDS[limit.kind].stored_as == WALLET:
             result += _paid(offer, limit)
         result.append((at, limit))
@@ -232,12 +239,18 @@ def _paid(offer: Offer, balance: Limit) -> Iterator[tuple[At, Limit]]:
                     stage="enforce",
                     on_store_failure="allow",
                     reserve=price.reserve or 1,
-                    price=prices.price_of(price),
+                    price=prices.price_of(price, balance.digits),
                     alerts=(),
                     offline=0,
                     link="",
                 ),
             )
+
+
+def units_of(offer: Offer) -> list[str]:
+    """The units of its prices and balances, each once."""
+    priced = [unit_of(offer, price) for _, price in offer.prices.values()]
+    return sorted({*priced, *(limit.balance or "" for _, limit in offer.limits)} - {""})
 
 
 def unit_of(offer: Offer, price: PriceDoc) -> str:

@@ -15,7 +15,8 @@ from sidecar.config.models import Model
 from sidecar.config.patterns import Name
 from sidecar.config.plans import CustomerDoc, PlanDoc
 from sidecar.config.routes import RouteDoc
-from sidecar.config.values import Customer
+from sidecar.config.values import Customer, Unit
+from sidecar.config.wallet_units import UnitDoc
 
 _GRANTS: Final = "a plan's limits say what a balance pays for, and `sidecar wallet grant` fills it"
 
@@ -24,7 +25,7 @@ class PolicyDoc(Model):
     """One file. The files of a directory are merged; a name is defined once among them.
 
     `exclude`: exchanges that are recorded, not billed and not charged. `customers`: terms of their own, on top of a
-    plan.
+    plan. `units`: how many digits after the point the wallets and prices in a unit have; 9 where nothing is said.
     """
 
     moved_fields: ClassVar = {
@@ -39,6 +40,7 @@ class PolicyDoc(Model):
     exclude: tuple[ExclusionDoc, ...] = ()
     plans: dict[Name, PlanDoc] = Field(default_factory=dict)
     customers: dict[Customer, CustomerDoc] = Field(default_factory=dict)
+    units: dict[Unit, UnitDoc] = Field(default_factory=dict)
 
 
 def policy_schema() -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Prices in policy documents, compiled exactly to integer nano-units in lowest terms, and their description for people.
+"""Prices in policy documents, compiled exactly to integers in lowest terms, and their description for people.
 
-An amount is a decimal text. A price is refused where it could only be stored by rounding, or where the arithmetic of
-the store that charges it would not be exact.
+An amount is a decimal text, counted in the scale of its unit (`digits`). A price is refused where it could only be
+stored by rounding, or where the arithmetic of the store that charges it would not be exact.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from sidecar.config.names import At
 from sidecar.config.values import Amount, Decimals, Quantity, Unit
 from sidecar.core.errors import Fault
 from sidecar.core.price import Price, Tier, price_fault
-from sidecar.core.price.decimals import NANO, decimal_of, nanos_of
+from sidecar.core.price.decimals import DIGITS, amount_of, decimal_of
 
 KINDS: Final = ("per_unit", "price", "graduated", "volume", "package")
 _PER_MAX: Final = 10**9
-_SCALES: Final = {1: "each", 10**6: "per 1000000", 10**9: "per 1000000000", 1 << 30: "per GiB"}
+_QUANTITIES: Final = {1: "each", 10**6: "per 1000000", 10**9: "per 1000000000", 1 << 30: "per GiB"}
 
 # Fields that apply to some kinds of prices only.
 _ONLY_WITH: Final = {"per": ("price", "graduated", "volume", "package")}
@@ -61,8 +61,8 @@ def kind_of(price: PriceDoc) -> str | None:
     return named[0] if len(named) == 1 else None
 
 
-def faults_of(at: At, price: PriceDoc) -> Iterator[Fault]:
-    """All faults of a price."""
+def faults_of(at: At, price: PriceDoc, digits: int = DIGITS) -> Iterator[Fault]:
+    """All faults of a price in a unit with so many digits."""
     kind = kind_of(price)
     if kind is None:
         yield at.fault(f"needs exactly one of {', '.join(KINDS)}")
@@ -77,7 +77,7 @@ def faults_of(at: At, price: PriceDoc) -> Iterator[Fault]:
     tiers = list(_tier_faults(at, price, kind))
     yield from tiers
     if not tiers:
-        what = _inexact(price)
+        what = _inexact(price, digits)
         if what:
             yield at.fault(what, kind)
 
@@ -97,26 +97,31 @@ def _tier_faults(at: At, price: PriceDoc, kind: str) -> Iterator[Fault]:
         below = tier.up_to or below
 
 
-def _inexact(price: PriceDoc) -> str:
+def _inexact(price: PriceDoc, digits: int) -> str:
     """The reason why a price loses precision, here or where it is charged; "" where it does not."""
     try:
-        return price_fault(price_of(price)) or ""
+        return price_fault(price_of(price, digits), digits) or ""
     except ValueError as error:
-        return f"loses precision: {error}"
+        more = "" if digits == DIGITS else f", or give the unit more than {digits} digits, under units"
+        return f"loses precision: {error}{more}"
 
 
-def price_of(doc: PriceDoc) -> Price:
-    """The price, of a document without other faults. ValueError: it is not a whole number of nano-units."""
+def price_of(doc: PriceDoc, digits: int) -> Price:
+    """The price in a unit with so many digits, of a document without other faults. ValueError: it would be rounded.
+
+    A price of one unit may be a fraction of the scale: it becomes the whole price of several units, and a period's
+    charge is rounded once. A package is charged whole, so its price is a whole amount.
+    """
     kind = kind_of(doc) or ""
     per = doc.per or 1
     if kind == "package":
-        return Price("package", nanos_of(doc.package or "0"), per, included=doc.included or 0)
+        return Price("package", amount_of(doc.package or "0", digits), per, included=doc.included or 0)
     tiers: tuple[TierDoc, ...] = getattr(doc, kind) if kind in ("graduated", "volume") else ()
     amounts = [tier.price for tier in tiers] or [doc.per_unit or doc.price or "0"]
-    each = [Fraction(amount) * NANO / per for amount in amounts]
+    each = [Fraction(amount) * 10**digits / per for amount in amounts]
     common = lcm(*(amount.denominator for amount in each))
     if common > _PER_MAX:
-        raise ValueError(f"a unit at {amounts[0]} costs less than a nano can be divided into: count in larger units")
+        raise ValueError(f"{amounts[0]} for {per} is whole for no number of units up to {_PER_MAX}: use fewer digits")
     scaled = [int(amount * common) for amount in each]
     if not tiers:
         return Price("per_unit", scaled[0], common, included=doc.included or 0)
@@ -124,28 +129,27 @@ def price_of(doc: PriceDoc) -> Price:
     return Price(kind, per=common, tiers=scaled_tiers, included=doc.included or 0)
 
 
-def describe(price: Price, unit: str) -> str:
-    """A price as people read it, as in `2.50 usd per 1000000`."""
+def describe(price: Price, unit: str, digits: int) -> str:
+    """A price as people read it, as in `2.50 usd per 1000000`. `digits` are those of `unit`."""
     if price.kind == "package":
-        text = f"{decimal_of(price.nanos, 2)} {unit} per begun {price.per}"
+        text = f"{decimal_of(price.amount, digits, 2)} {unit} per begun {price.per}"
     elif price.tiers:
-        tiers = [_tier(tier, price.per, unit) for tier in price.tiers]
+        tiers = [f"{_range(tier)} {_per(Fraction(tier.amount, price.per), unit, digits)}" for tier in price.tiers]
         text = f"{price.kind}: {', '.join(tiers)}"
     else:
-        text = _per(Fraction(price.nanos, price.per), unit)
+        text = _per(Fraction(price.amount, price.per), unit, digits)
     return f"{price.included} included, then {text}" if price.included else text
 
 
-def _tier(tier: Tier, per: int, unit: str) -> str:
-    upper = "the rest" if tier.up_to is None else f"to {tier.up_to}"
-    return f"{upper} {_per(Fraction(tier.nanos, per), unit)}"
+def _range(tier: Tier) -> str:
+    return "the rest" if tier.up_to is None else f"to {tier.up_to}"
 
 
-def _per(each: Fraction, unit: str) -> str:
+def _per(each: Fraction, unit: str, digits: int) -> str:
     """The price of one unit, or of a million where a unit costs less than a thousandth, as in price lists."""
-    exact = [scale for scale in _SCALES if (each * scale).denominator == 1]
-    readable = [scale for scale in exact if each * scale >= NANO // 1000]
+    exact = [units for units in _QUANTITIES if (each * units).denominator == 1]
+    readable = [units for units in exact if each * units * 1000 >= 10**digits]
     if not exact:
-        return f"{decimal_of(each.numerator, 2)} {unit} per {each.denominator}"
-    scale = (readable or exact[-1:])[0] if each else 1
-    return f"{decimal_of(int(each * scale), 2)} {unit} {_SCALES[scale]}"
+        return f"{decimal_of(each.numerator, digits, 2)} {unit} per {each.denominator}"
+    units = (readable or exact[-1:])[0] if each else 1
+    return f"{decimal_of(int(each * units), digits, 2)} {unit} {_QUANTITIES[units]}"

@@ -2,7 +2,7 @@
 
 The journal is the source of truth: an OPEN entry reserves again, and a record settles again, in their order, by the
 same rule and at their recorded times. So a counter equals the sum of its records to the unit, and a balance to the
-nano-unit.
+last digit.
 
 Rows are of different instants: each slice has the journal's position at its instant. Earlier entries are in the rows:
 

@@ -92,14 +92,14 @@ class WalletListener:
 
 
 class EmbeddedWallet:
-    """The wallet of a customer in one unit, as `RedisWallet`. `ask` sends a request to the worker.
+    """The wallet of a customer, as `RedisWallet`. `ask` sends a request to the worker.
 
     StoreError: the change failed, or there was no answer and it may have been made (`maybe_applied`).
     """
 
-    def __init__(self, ask: Callable[[Json], Awaitable[Json]], customer: str, unit: str) -> None:
+    def __init__(self, ask: Callable[[Json], Awaitable[Json]], customer: str, name: str) -> None:
         self._ask = ask
-        self._whose = {"customer": customer, "unit": unit}
+        self._whose = {"customer": customer, "unit": name}
 
     async def grant(self, grant: Grant) -> Change:
         """Add a grant; the worker sets `remaining` and `made_us`. Debt is paid first."""

@@ -1,6 +1,6 @@
 """Audits a wallet against its ledger, and rebuilds it from the ledger.
 
-The ledger decides what a balance is: a difference is a fault of the wallet. Amounts are in nano-units.
+The ledger decides what a balance is: a difference is a fault of the wallet. Amounts are in the unit's scale.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ENDINGS: Final = frozenset({"expire", "rollover"})
 
 
 class Audit(NamedTuple):
-    """A wallet held against its ledger, in nano-units. `broken`: postings whose balance is not the sum up to them."""
+    """A wallet held against its ledger. `broken`: postings whose balance is not the sum up to them."""
 
     balance: int
     ledger: int

@@ -12,8 +12,9 @@ from typing import Any, Final, NamedTuple
 from sidecar.config import plans
 from sidecar.config.compile import Loaded
 from sidecar.config.plans import Offer
-from sidecar.config.prices import describe, price_of
+from sidecar.config.prices import PriceDoc, describe, price_of
 from sidecar.config.settings import Settings
+from sidecar.config.wallet_units import digits_of
 from sidecar.core.limits import KINDS, Limit
 from sidecar.core.limits.base import SLOTS, WALLET
 from sidecar.core.policy import Route, Terms
@@ -28,9 +29,9 @@ _ESTIMATED: Final = frozenset({"output", "output_total"})  # from what the reque
 
 
 class Shortfall(NamedTuple):
-    """The most that exchanges under way can owe, in nano-units; None where that has no bound, because of `meters`."""
+    """The most that exchanges under way can owe; None where that has no bound, because of `meters`."""
 
-    nanos: int | None
+    amount: int | None
     meters: tuple[str, ...] = ()
 
 
@@ -41,7 +42,7 @@ def prices(loaded: Loaded) -> list[dict[str, Any]]:
             "plan": plan,
             "customer": customer,
             "meter": meter,
-            "price": describe(price_of(price), plans.unit_of(offer, price)),
+            "price": _described(offer, price),
             "period": offer.plan.prices_period,
             "paid_by": next(
                 (limit.id for _, limit in offer.limits if limit.balance == plans.unit_of(offer, price)), ""
@@ -51,6 +52,12 @@ def prices(loaded: Loaded) -> list[dict[str, Any]]:
         for meter, (at, price) in offer.prices.items()
         if not customer or at.loc[0] == "customers"
     ]
+
+
+def _described(offer: Offer, price: PriceDoc) -> str:
+    unit = plans.unit_of(offer, price)
+    digits = digits_of(offer.units, unit)
+    return describe(price_of(price, digits), unit, digits)
 
 
 def balances(loaded: Loaded, settings: Settings) -> list[dict[str, Any]]:
@@ -77,21 +84,22 @@ def _balance(loaded: Loaded, settings: Settings, held: Held) -> dict[str, Any]:
     refuses = limit.over == "deny" and limit.stage == "enforce"
     each = shortfall(loaded, settings, held) if refuses else Shortfall(None)
     at_once = _at_once(loaded, held)
-    total = None if each.nanos is None or at_once is None else each.nanos * at_once
+    total = None if each.amount is None or at_once is None else each.amount * at_once
     return {
         "plan": held.plan,
         "customer": held.customer,
         "id": limit.id,
         "unit": limit.unit,
+        "digits": limit.digits,
         "over": limit.over,
         "stage": limit.stage,
         "routes": sorted(limit.routes) or ["all"],
         "hold_expires_us": limit.period_us,
-        "below_zero_per_exchange": None if each.nanos is None else decimal_of(each.nanos, 2),
-        "below_zero_in_total": None if total is None else decimal_of(total, 2),
+        "below_zero_per_exchange": None if each.amount is None else decimal_of(each.amount, limit.digits, 2),
+        "below_zero_in_total": None if total is None else decimal_of(total, limit.digits, 2),
         "at_once": at_once,
         "unbounded_by": list(each.meters),
-        "while_redis_is_away": decimal_of(limit.offline, 2) if refuses else None,
+        "while_redis_is_away": decimal_of(limit.offline, limit.digits, 2) if refuses else None,
         "link": limit.link,
     }
 
@@ -102,7 +110,7 @@ def shortfall(loaded: Loaded, settings: Settings, held: Held) -> Shortfall:
     unbounded = sorted({meter for each in routes for meter in each.meters})
     if unbounded:
         return Shortfall(None, tuple(unbounded))
-    return Shortfall(max((each.nanos or 0 for each in routes), default=0))
+    return Shortfall(max((each.amount or 0 for each in routes), default=0))
 
 
 def _terms(loaded: Loaded, held: Held) -> Iterator[Terms]:
@@ -148,9 +156,9 @@ def _held(limit: Limit, rule: MeterRule, route: Route) -> int:
 
 def _charge(price: Price, units: int) -> int:
     """At most what `units` more add to a charge, whatever it is before; so also what giving units back can add."""
-    # A whole charge is rounded once, so a part of it may be a nano more; and a volume price has steps in both ways.
+    # A whole charge is rounded once, so a part of it may be one more; and a volume price has steps in both ways.
     tiers = zip(price.tiers, price.tiers[1:], strict=False)
-    steps = sum(-(-abs(after.nanos - tier.nanos) * (tier.up_to or 0) // price.per) for tier, after in tiers)
+    steps = sum(-(-abs(after.amount - tier.amount) * (tier.up_to or 0) // price.per) for tier, after in tiers)
     rounding = int(price.per > 1 and price.kind != "package" and units > 0)
     return rate(highest_unit_price(price), units) + rounding + (steps if price.kind == "volume" else 0)
 

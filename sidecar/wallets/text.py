@@ -1,6 +1,6 @@
 """How people write and read wallets: amounts, moments, and a wallet as it is shown.
 
-Amounts are integers in nano-units everywhere else, and neither way loses a digit.
+Everywhere else an amount is an integer in the scale of its unit (`digits`), and neither way loses a digit.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from sidecar.core.limits import COUNT_MAX, NEVER_US
-from sidecar.core.price.decimals import decimal_of, nanos_of
+from sidecar.core.limits import NEVER_US
+from sidecar.core.price.decimals import AMOUNT_MAX, amount_of, decimal_of
 from sidecar.core.price.wallet import available, balance, expire_grants, in_burn_order, is_live
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 
-def parse_amount(text: str) -> int:
-    """A decimal amount above zero, as nano-units. ValueError says what would be right."""
-    nanos = nanos_of(text)
-    if not 0 < nanos < COUNT_MAX:
-        raise ValueError(f"'{text}' is out of range: write more than 0 and less than {decimal_of(COUNT_MAX)}")
-    return nanos
+def parse_amount(text: str, digits: int) -> int:
+    """A decimal above zero, as an amount of a unit with so many digits. ValueError says what would be right."""
+    amount = amount_of(text, digits)
+    if not amount:
+        raise ValueError(f"'{text}' is out of range: write more than 0 and at most {decimal_of(AMOUNT_MAX, digits)}")
+    return amount
 
 
 def parse_moment_us(text: str) -> int:
@@ -50,24 +50,28 @@ def format_moment(moment_us: int) -> str:
     return f"{_EPOCH + timedelta(microseconds=moment_us):%Y-%m-%dT%H:%M:%SZ}" if moment_us else ""
 
 
-def describe_wallet(book: WalletSnapshot) -> dict[str, Any]:
+def describe_wallet(book: WalletSnapshot, digits: int) -> dict[str, Any]:
     """A wallet as it is shown: what has expired is not there any more, as for the next request."""
     wallet, now_us = expire_grants(book.wallet, book.now_us)[0], book.now_us
+
+    def text(amount: int) -> str:
+        return decimal_of(amount, digits)
+
     return {
-        "balance": decimal_of(balance(wallet)),
-        "available": decimal_of(available(wallet, now_us)),
-        "debt": decimal_of(wallet.debt),
-        "held": decimal_of(sum(book.held.values())),
+        "balance": text(balance(wallet)),
+        "available": text(available(wallet, now_us)),
+        "debt": text(wallet.debt),
+        "held": text(sum(book.held.values())),
         "holds": len(book.held),
         "grants": [
             {
                 "grant": grant.id,
-                "left": decimal_of(grant.remaining),
-                "amount": decimal_of(grant.amount),
+                "left": text(grant.remaining),
+                "amount": text(grant.amount),
                 "priority": grant.priority,
                 "starts": format_moment(grant.starts_us),
                 "expires": format_moment(grant.expires_us),
-                "rollover_max": decimal_of(grant.rollover_max) if grant.rollover_max else "",
+                "rollover_max": text(grant.rollover_max) if grant.rollover_max else "",
                 "rollover_until": format_moment(grant.rollover_until_us),
                 "state": "live" if is_live(grant, now_us) else "waiting",
             }
@@ -78,8 +82,8 @@ def describe_wallet(book: WalletSnapshot) -> dict[str, Any]:
                 "at": format_moment(posted.at_ms * 1000),
                 "kind": posted.kind,
                 "id": posted.id,
-                "delta": decimal_of(posted.delta),
-                "balance": decimal_of(posted.balance),
+                "delta": text(posted.delta),
+                "balance": text(posted.balance),
             }
             for posted in book.postings
         ],

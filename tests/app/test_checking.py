@@ -4,8 +4,10 @@ from pathlib import Path
 import pytest
 
 from sidecar.app.checking import bounds, findings
+from sidecar.app.wallets import open_wallets
 from sidecar.config.settings import load_settings
 from sidecar.core.policy import Limit
+from sidecar.core.price.wallet import Grant
 
 MEMORY = load_settings(None, {})
 FOUR = {"SIDECAR_REDIS__URL": "redis://127.0.0.1:6379/0", "SIDECAR_WORKERS": "4"}
@@ -129,6 +131,23 @@ async def test_a_body_that_may_go_unread_though_it_is_metered_is_a_warning(tmp_p
 @pytest.mark.parametrize("policy", sorted(path.name for path in EXAMPLES.glob("*.yaml")))
 async def test_a_shipped_policy_is_without_warnings(tmp_path, policy):
     assert (await found(tmp_path, policy))["warnings"] == []
+
+
+async def test_credit_in_another_scale_than_that_of_the_policy_is_a_warning(tmp_path):
+    (tmp_path / "p.yaml").write_text(
+        "units: { credits: { digits: 2 } }\nplans: { p: { currency: credits, prices: { requests: { per_unit: 1 } }, "
+        "limits: [{ id: credit, balance: credits }] } }\n"
+    )
+    (tmp_path / "keys.yaml").write_text("keys: []\n")
+    (tmp_path / "sidecar.yaml").write_text("policies: p.yaml\n")
+    settings = load_settings(tmp_path / "sidecar.yaml", {})
+    async with open_wallets(settings) as wallets:
+        await wallets("acme", "credits").grant(Grant("g", 0, 0, 0, 5, 5))
+    [warning] = (await findings(settings))["warnings"]
+    assert warning.startswith(
+        "unit credits: requests use wallets with 2 digits, but balances with 9 digits are left in 1"
+    )
+    assert (await findings(settings, offline=True))["warnings"] == []
 
 
 # conservation V5: printed as 0, seen as one whole amount for each time that Redis came back empty.

@@ -17,6 +17,9 @@ class Counter:
     def __init__(self, folder, settings: str, monkeypatch, capsys) -> None:
         self.config = folder / "sidecar.yaml"
         self.config.write_text(settings)
+        self.policy = folder / "policies" / "p.yaml"
+        self.policy.parent.mkdir()
+        self.policy.write_text("plans: { free: {} }\n")
         self._monkeypatch, self._capsys = monkeypatch, capsys
 
     def __call__(self, command: str, *arguments: str, terminal: bool = False) -> tuple[int, str, str]:
@@ -46,8 +49,6 @@ def desk(request, tmp_path, monkeypatch, capsys):
     """Wallets in Redis, or in the files of a node without one that does not run."""
     if request.param == "redis":
         return request.getfixturevalue("redis_desk")
-    (tmp_path / "policies").mkdir()
-    (tmp_path / "policies" / "p.yaml").write_text("plans: { free: {} }\n")
     return Counter(tmp_path, "workers: 1\n", monkeypatch, capsys)
 
 
@@ -205,7 +206,17 @@ def test_a_lost_wallet_is_made_anew_from_its_ledger(redis_desk, redis_clean):
         (GRANT[:5], "Missing option '--amount'"),
         (GRANT[:7], "Missing option '--expires'"),
         ((*GRANT, "--amount", "0"), "'--amount': '0' is out of range: write more than 0"),
-        ((*GRANT, "--amount", "0.0000000001"), "'--amount': '0.0000000001' is finer than a nano-unit"),
+        (
+            (*GRANT, "--amount", "0.0000000001"),
+            "'--amount': '0.0000000001' is finer than its unit counts: write at most 9 digits",
+        ),
+        ((*GRANT, "--amount", "2251799.813685249"), "write at most 2251799.813685248, or give its unit fewer digits"),
+        ((*GRANT, "--digits", "2", "--amount", "0.001"), "'--amount': '0.001' is finer than its unit counts"),
+        ((*GRANT, "--digits", "10"), "'--digits': 10 is not in the range"),
+        (
+            (*GRANT, "--rollover-max", "0.0000000001", "--rollover-until", "2100-01-01"),
+            "'--rollover-max': '0.0000000001'",
+        ),
         ((*GRANT, "--amount", "ten"), "'--amount': 'ten' is not an amount: write digits"),
         ((*GRANT, "--expires", "soon"), "'--expires': 'soon' is not a moment: write 2027-01-01"),
         ((*GRANT, "--starts", "never"), "'--starts': 'never' is not a moment"),
@@ -247,3 +258,65 @@ def test_a_redis_that_is_away_is_status_1_in_one_line(bare):
 def test_a_made_id_is_told_also_where_the_answer_was_lost(bare):
     _, _, err = bare(*GRANT[:-2])
     assert "repeat the command with --id g_" in err
+
+
+# A unit with a scale of its own.
+
+CREDITS = ("--customer", "cust-9", "--unit", "credits")
+POLICY = """\
+units: { credits: { digits: %d } }
+plans: { free: { currency: credits, prices: { requests: { per_unit: 1 } }, limits: [{ id: c, balance: credits }] } }
+"""
+
+
+def test_ten_million_credits_are_granted_shown_and_voided_to_the_hundredth(desk):
+    # Fails if an amount is converted with nine digits: ten million would be refused, or shown as one.
+    desk.policy.write_text(POLICY % 2)
+    grant = ("grant", *CREDITS, "--expires", "2099-01-01", "--id", "one", "--amount", "10000000.01")
+    code, out, err = desk(*grant, "--rollover-max", "0.01", "--rollover-until", "2100-01-01")
+    assert (code, out) == (0, "10000000.01\n")
+    assert "granted 10000000.01 credits to cust-9 as one" in err
+    shown = json.loads(desk("show", *CREDITS, "--json", "--verify", "--ledger", "5")[1])
+    assert (shown["balance"], shown["available"], shown["ledger_sum"]) == ("10000000.01",) * 3
+    assert (shown["grants"][0]["amount"], shown["grants"][0]["rollover_max"]) == ("10000000.01", "0.01")
+    assert (shown["postings"][0]["delta"], shown["postings"][0]["balance"]) == ("10000000.01",) * 2
+    assert desk("rebuild", *CREDITS, "--dry-run")[::2] == (0, "all postings were replayed; no differences\n")
+    code, out, err = desk("void", *CREDITS, "--grant", "one")
+    assert (code, out) == (0, "0\n")
+    assert "removed 10000000.01 credits from cust-9" in err
+
+
+def test_the_most_that_a_wallet_holds_is_said_in_its_scale(desk):
+    desk.policy.write_text(POLICY % 2)
+    grant = ("grant", *CREDITS, "--expires", "never")
+    assert desk(*grant, "--id", "one", "--amount", "22517998136852.48")[:2] == (0, "22517998136852.48\n")
+    code, _, err = desk(*grant, "--id", "two", "--amount", "0.01")
+    assert code == 1
+    assert err == "sidecar: the grants would exceed 22517998136852.48 credits, the maximum; grant less\n"
+
+
+def test_after_a_change_of_the_scale_a_wallet_is_empty_and_the_other_one_is_named(desk):
+    # Fails if a wallet of one scale is read in another, or if the other one is not looked for.
+    desk.policy.write_text(POLICY % 2)
+    grant = ("grant", *CREDITS, "--expires", "never", "--id", "one", "--amount", "12.5")
+    assert desk(*grant)[:2] == (0, "12.5\n")
+    desk.policy.write_text(POLICY % 3)
+    for command in (("show", *CREDITS), ("rebuild", *CREDITS, "--dry-run"), ("void", *CREDITS, "--grant", "x"), grant):
+        _, out, err = desk(*command)
+        warning = "warning: cust-9 also has a wallet in credits with 2 digits, whose balance is 12.5; this one has 3"
+        assert err.startswith(warning), (command, err)
+        assert "12.500" not in out
+    assert desk("show", *CREDITS)[1].startswith("balance\t12.5\n")
+    code, out, err = desk("void", *CREDITS, "--grant", "one", "--digits", "2")
+    assert (code, out) == (0, "0\n")
+    assert "with 3 digits, whose balance is 12.5; this one has 2" in err
+    assert desk("show", *CREDITS)[2] == ""
+
+
+def test_a_scale_that_is_given_needs_no_policies(redis_desk):
+    redis_desk.policy.unlink()
+    code, _, err = redis_desk("show", *CREDITS)
+    assert code == 2
+    assert "has no *.yaml file" in err
+    assert redis_desk("grant", *CREDITS, "--digits", "2", "--amount", "0.01", "--expires", "never")[:2] == (0, "0.01\n")
+    assert redis_desk("show", *CREDITS, "--digits", "2")[1].startswith("balance\t0.01\n")

@@ -110,7 +110,11 @@ def test_a_period_is_a_word_or_a_duration(text, period_us):
         ({"balance": "usd", "on_store_failure": "allow"}, "on_store_failure", "means nothing with balance"),
         ({"concurrency": 4, "exact": True}, "exact", "means nothing with concurrency"),
         ({"quota": "1/day", "offline": "1"}, "offline", "means nothing with quota, only with balance"),
-        ({"balance": "usd", "offline": "0.0000000001"}, "offline", "is finer than a nano-unit: write at most 9 digits"),
+        (
+            {"balance": "usd", "offline": "0.0000000001"},
+            "offline",
+            "is finer than its unit counts: write at most 9 digits",
+        ),
         ({"balance": "usd", "offline": "1", "over": "allow"}, "offline", "over: allow never denies: leave it out"),
         ({"rate": "1/s", "alert": [80]}, "alert", "means nothing with rate, only with quota, window, balance"),
         ({"concurrency": 1, "alert": [80]}, "alert", "means nothing with concurrency"),

@@ -19,10 +19,10 @@ def doc(text):
     return validate(PriceDoc, read(Path("p.yaml"), text))
 
 
-def wrong(text):
+def wrong(text, digits=9):
     document = read(Path("p.yaml"), text)
     try:
-        return [str(fault) for fault in faults_of(At(document, ()), validate(PriceDoc, document))]
+        return [str(fault) for fault in faults_of(At(document, ()), validate(PriceDoc, document), digits)]
     except PolicyError as error:
         return [str(fault) for fault in error.faults]
 
@@ -49,17 +49,24 @@ def wrong(text):
 )
 def test_each_form_becomes_its_price_in_lowest_terms(text, price):
     assert wrong(text) == []
-    assert price_of(doc(text)) == price
+    assert price_of(doc(text), 9) == price
 
 
-@given(units=st.integers(0, 10**7), digits=st.integers(0, 10**12), places=st.integers(0, 12), per=st.integers(1, 10**6))
-def test_no_digit_of_a_price_is_lost(units, digits, places, per):
-    # Mutation: float(text) instead of Fraction(text), or a price rounded to whole nanos for each unit.
-    text = f"{digits // 10**places}.{digits % 10**places:0{places}}" if places else str(digits)
-    price = price_of(PriceDoc(price=text, per=per))
-    exact = Fraction(text) * 10**9 * units / per
+@given(
+    units=st.integers(0, 10**7), figure=st.integers(0, 10**12), places=st.integers(0, 12), per=st.integers(1, 10**6),
+    digits=st.integers(0, 9),
+)  # fmt: skip
+def test_no_digit_of_a_price_is_lost_in_any_scale(units, figure, places, per, digits):
+    # Mutation: float(text) instead of Fraction(text), or a price rounded to a whole amount for each unit.
+    text = f"{figure // 10**places}.{figure % 10**places:0{places}}" if places else str(figure)
+    exact = Fraction(text) * 10**digits * units / per
+    if (Fraction(text) * 10**digits / per).denominator > 10**9:
+        with pytest.raises(ValueError, match="is whole for no number of units"):
+            price_of(PriceDoc(price=text, per=per), digits)
+        return
+    price = price_of(PriceDoc(price=text, per=per), digits)
     assert abs(rate(price, units) - exact) <= Fraction(1, 2)
-    assert Fraction(price.nanos, price.per) * units == exact
+    assert Fraction(price.amount, price.per) * units == exact
 
 
 @pytest.mark.parametrize(
@@ -73,12 +80,12 @@ def test_no_digit_of_a_price_is_lost(units, digits, places, per):
         ("{package: 1}", "package: per how many units?"),
         (
             '{package: "0.0000000001", per: 5}',
-            "package: loses precision: '0.0000000001' is finer than a nano-unit: write at most 9",
+            "package: loses precision: '0.0000000001' is finer than its unit counts: write at most 9 digits",
         ),
         ('{per_unit: "0.0000000000000000001"}', "is not right: write a decimal amount in quotes"),
         (
             '{price: "0.0000000001", per: 1000000007}',
-            "loses precision: a unit at 0.0000000001 costs less than a nano can",
+            "loses precision: 0.0000000001 for 1000000007 is whole for no number of units up to 1000000000: use fewer",
         ),
         ('{price: "123456789.123456789", per: 999999937}', "price: "),
         ("{per_unit: 99999999999}", "is more than a balance holds"),
@@ -125,4 +132,45 @@ def test_each_fault_names_its_field_and_what_would_be_right(text, said):
     ],
 )
 def test_a_price_is_told_as_people_read_it(text, said):
-    assert describe(price_of(doc(text)), "usd") == said
+    assert describe(price_of(doc(text), 9), "usd", 9) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "digits", "price", "said"),
+    [
+        ("{per_unit: 3}", 2, Price("per_unit", 300), "3.00 credits each"),
+        ("{per_unit: 3}", 0, Price("per_unit", 3), "3 credits each"),
+        ('{per_unit: "0.01"}', 2, Price("per_unit", 1), "0.01 credits each"),
+        ('{per_unit: "0.00025"}', 2, Price("per_unit", 1, 40), "250.00 credits per 1000000"),  # finer: exact in a sum
+        ('{per_unit: "0.4"}', 0, Price("per_unit", 2, 5), "400000 credits per 1000000"),
+        ('{package: "0.05", per: 3}', 2, Price("package", 5, 3), "0.05 credits per begun 3"),
+        (
+            '{graduated: [{up_to: 10, price: "0.5"}, {price: "0.005"}]}',
+            2,
+            Price("graduated", per=2, tiers=(Tier(10, 100), Tier(None, 1))),
+            "graduated: to 10 0.50 credits each, the rest 5000.00 credits per 1000000",
+        ),
+    ],
+)
+def test_a_price_is_counted_in_the_scale_of_its_unit_and_finer_ones_as_fractions_of_it(text, digits, price, said):
+    assert wrong(text, digits) == []
+    assert price_of(doc(text), digits) == price
+    assert describe(price, "credits", digits) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "digits", "said"),
+    [
+        (
+            '{package: "0.005", per: 10}',
+            2,
+            "finer than its unit counts: write at most 2 digits after the point, or give the unit more than 2 digits",
+        ),
+        ('{package: "0.5", per: 10}', 0, "write no digits after the point, or give the unit more than 0 digits"),
+        ('{per_unit: "0.000000000001"}', 2, "0.000000000001 for 1 is whole for no number of units up to 1000000000"),
+        ("{per_unit: 22517998136853}", 2, "a price of 22517998136853 is more than a balance holds (22517998136852.48)"),
+    ],
+)
+def test_a_price_that_its_unit_cannot_count_is_refused_with_what_to_do(text, digits, said):
+    [fault] = wrong(text, digits)
+    assert said in fault

@@ -24,12 +24,13 @@ from jsonschema import Draft202012Validator
 
 from sidecar.core.identity import digest, make_key, stored
 from sidecar.core.price.book import EVERY
+from sidecar.core.price.decimals import DIGITS, amount_of
 from sidecar.core.price.wallet import Grant
 from sidecar.core.record import record_schema
 from sidecar.edge.redis.wallet import RedisWallet
 from sidecar.records.verify import verify
 from sidecar.wallets.audit import audit
-from sidecar.wallets.text import describe_wallet, nanos_of
+from sidecar.wallets.text import describe_wallet
 from tests.app.node import Node, node
 from tests.e2e.stage import served
 
@@ -120,9 +121,9 @@ class Shop:
 
     async def grant(self, customer: Customer, amount: str, unit: str) -> None:
         """As `sidecar wallet grant` does, without the second that a command takes to start."""
-        nanos = nanos_of(amount)
+        units = amount_of(amount, DIGITS)
         async with self._wallet(customer, unit) as wallet:
-            change = await wallet.grant(Grant(f"g{next(self._grants)}", 0, 0, 0, nanos, nanos))
+            change = await wallet.grant(Grant(f"g{next(self._grants)}", 0, 0, 0, units, units))
         assert change.done == "made"
 
     async def wallet(self, customer: Customer, unit: str) -> dict[str, Any]:
@@ -131,7 +132,7 @@ class Shop:
             book = await wallet.read(EVERY)
         found = audit(book)
         assert found.whole, found
-        return describe_wallet(book)
+        return describe_wallet(book, DIGITS)
 
     @contextlib.asynccontextmanager
     async def _wallet(self, customer: Customer, unit: str) -> AsyncIterator[RedisWallet]:

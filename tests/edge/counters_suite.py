@@ -4,9 +4,11 @@ import random
 from dataclasses import replace
 from itertools import permutations
 
+import pytest
+
 from sidecar import ports
 from sidecar.core.identity import Identity
-from sidecar.core.limits import checks_for
+from sidecar.core.limits import checks_for, wallet_name
 from sidecar.core.policy import Limit
 from sidecar.core.price import Price
 from sidecar.core.price.wallet import Grant, Wallet
@@ -497,9 +499,26 @@ class CountersSuite:
         assert store.reserve(checks, id_).allowed
         assert store.left(credit) == 70
 
-    def fund(self, store, nanos):
-        """Fill the wallet of WHO in usd."""
-        store.counters.state["sc:{cust-1}:wallet:cust-1:usd"] = Wallet((Grant("g", 0, 0, 0, nanos, nanos),))
+    # Fails if the wallet of a scale is read in another, or if its last digit is lost on the way.
+    @pytest.mark.parametrize(
+        ("digits", "granted", "price"),
+        [(2, 10_000_000 * 100, 1), (9, 1, 1), (9, 2_251_799 * 10**9, 1), (0, 2**51 - 1, 1), (5, 10**14 + 1, 7)],
+    )
+    def test_a_wallet_is_spent_to_the_last_digit_of_its_scale(self, store, digits, granted, price):
+        costs = replace(spent, unit="credits", price=Price("per_unit", price))
+        balance = replace(credit, unit="credits", digits=digits)
+        self.fund(store, granted, wallet_name("credits", digits))
+        most = granted // price
+        if most > 1:
+            assert store.reserve(store.checks(costs, balance, costs=(most - 1, 0))).allowed
+        last = store.reserve(store.checks(costs, balance, costs=(1, 0)))
+        assert (last.allowed, last.remaining[1]) == (True, granted - most * price)
+        assert not store.reserve(store.checks(costs, balance, costs=(1, 0))).allowed
+        assert store.left(replace(balance, digits=(digits + 1) % 10)) == 0  # of another scale, and so another wallet
+
+    def fund(self, store, amount, name="usd"):
+        """Fill the wallet of WHO with this name."""
+        store.counters.state[f"sc:{{cust-1}}:wallet:cust-1:{name}"] = Wallet((Grant("g", 0, 0, 0, amount, amount),))
 
     def expire_marks(self, store):
         """Let the marks go, where the store's own clock is not the test's."""

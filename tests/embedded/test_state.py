@@ -81,12 +81,12 @@ def test_a_balance_tells_what_is_used_of_its_newest_top_up(noted):
     noted.change(do="grant", grant=Grant("g1", 0, 0, 0, 100, 100))
     checks = checks_for((CREDIT,), (0,), ANN, noted.clock.now_us())
 
-    def left(nanos):
-        return Decision(checks, noted.clock.now_us(), (nanos,), (0,))
+    def left(amount):
+        return Decision(checks, noted.clock.now_us(), (amount,), (0,))
 
-    assert [tell(noted.state.alerts, left(nanos)) for nanos in (51, 50, 49, 0)] == [[], [50], [], [100]]
+    assert [tell(noted.state.alerts, left(amount)) for amount in (51, 50, 49, 0)] == [[], [50], [], [100]]
     noted.change(do="grant", grant=Grant("g2", 0, 0, 0, 900, 900))
-    assert [tell(noted.state.alerts, left(nanos)) for nanos in (501, 500)] == [[], [50]]
+    assert [tell(noted.state.alerts, left(amount)) for amount in (501, 500)] == [[], [50]]
 
 
 # Fails if a change is noted without its time, or made again at another.

@@ -121,7 +121,7 @@ def test_a_call_of_a_batch_is_either_archive_or_plain():
     found = limits(policy, "growth")
     assert rate(found["commit.calls"].price, 50_000_000) == 0
     assert rate(found["commit.calls"].price, 150_000_001) == 1_000_000_008_000  # 1,000 dollars, and one unit
-    assert (found["commit"].over, found["commit.archive_calls"].price.nanos) == ("allow", 40_000)
+    assert (found["commit"].over, found["commit.archive_calls"].price.amount) == ("allow", 40_000)
 
 
 def test_rows_and_bytes_are_read_where_they_are_sold():

@@ -55,8 +55,8 @@ class Till:
     def void(self, name: str) -> None:
         self._step(lambda wallet: (void(wallet, name)[0], void(wallet, name)[1] or [Posting("void", name, 0)]))
 
-    def move(self, nanos: int, kind: str = "reserve") -> None:
-        self._step(lambda wallet: move(wallet, kind, "x", nanos, self.now_us))
+    def move(self, amount: int, kind: str = "reserve") -> None:
+        self._step(lambda wallet: move(wallet, kind, "x", amount, self.now_us))
 
     def book(self, **more) -> WalletSnapshot:
         book = WalletSnapshot(self.now_us, self.wallet, {}, dict(self.granted), tuple(self.postings))

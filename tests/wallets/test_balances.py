@@ -99,11 +99,11 @@ def test_prices_are_told_with_what_pays_for_them_and_a_customer_s_own_beside_the
 
 
 TIERS = st.lists(st.integers(0, 50), min_size=2, max_size=4).map(
-    lambda nanos: tuple(Tier(None if i == len(nanos) - 1 else 10 * (i + 1), each) for i, each in enumerate(nanos))
+    lambda amount: tuple(Tier(None if i == len(amount) - 1 else 10 * (i + 1), each) for i, each in enumerate(amount))
 )
 PRICES = st.one_of(
-    st.builds(lambda nanos, per, free: Price("per_unit", nanos, per, included=free), *(st.integers(1, 50),) * 3),
-    st.builds(lambda nanos, per, free: Price("package", nanos, per, included=free), *(st.integers(1, 50),) * 3),
+    st.builds(lambda amount, per, free: Price("per_unit", amount, per, included=free), *(st.integers(1, 50),) * 3),
+    st.builds(lambda amount, per, free: Price("package", amount, per, included=free), *(st.integers(1, 50),) * 3),
     st.builds(lambda tiers, per: Price("graduated", per=per, tiers=tiers), TIERS, st.integers(1, 7)),
     st.builds(lambda tiers, per: Price("volume", per=per, tiers=tiers), TIERS, st.integers(1, 7)),
 )
@@ -111,6 +111,17 @@ PRICES = st.one_of(
 
 @given(PRICES, st.integers(0, 100), st.integers(0, 100), st.integers(0, 100))
 def test_no_exchange_ever_adds_more_than_was_told(price, standing, held, used):
-    # Mutation: the steps of a volume price, or the nano of rounding, left out.
+    # Mutation: the steps of a volume price, or the one of rounding, left out.
     added = rate(price, standing + used) - rate(price, standing + held)
     assert added <= _charge(price, max(0, used - held))
+
+
+def test_the_figures_of_a_balance_are_in_the_scale_of_its_unit(tmp_path):
+    # Fails if a figure is converted with nine digits.
+    text = POLICY % ("out: {package: 1, per: 400}", 'offline: "10000000.25"') + "units: { usd: { digits: 2 } }\n"
+    (tmp_path / "p.yaml").write_text(text)
+    loaded = load(tmp_path, {"default"})
+    [balance] = balances(loaded, SETTINGS)
+    assert (balance["unit"], balance["digits"], balance["while_redis_is_away"]) == ("usd", 2, "10000000.25")
+    assert (balance["below_zero_per_exchange"], balance["below_zero_in_total"]) == ("3.00", "9.00")
+    assert [price["price"] for price in prices(loaded)] == ["1.00 usd per begun 400"]

@@ -18,8 +18,8 @@ class Decision:
     `remaining[i]` is what is left after this request (below zero where `over: allow` or a debt went past the limit);
     `reset_us[i]` the µs from `now_us` until there is more: for `rate` until the burst is whole again (on a denial by
     this limit: until a request of this cost passes), else until the window ends (sliding: until the request would
-    pass). A priced limit has 0 to start with, so -`remaining[i]` is its count; a balance's are nano-units, and nobody
-    knows when there are more: 0. `violated` is the index of the first enforced limit that denied, else -1; `shadowed`
+    pass). A priced limit has 0 to start with, so -`remaining[i]` is its count; a balance's is an amount, and nobody
+    knows when there is more: 0. `violated` is the index of the first enforced limit that denied, else -1; `shadowed`
     the indexes that would have denied in `stage: shadow` or `soft`. `mode` is exact, leased, degraded or local.
     `unknown` says of a denial why the counters could not be asked: "away" (the store does not answer) or "lost" (it
     came back empty); the figures then mean nothing but that `violated` denies. Refused requests consume nothing.

@@ -21,10 +21,10 @@ GRANTS_MAX, REMEMBERED, FORGOTTEN = 64, 1_000, 100
 
 
 class Changed(NamedTuple):
-    """The result `done`, the `moved` nano-units, the wallet after it, and the values to store.
+    """The result `done`, the amount `moved`, the wallet after it, and the values to store.
 
     done: made, there (made before with the same figures), other (made before with other figures), past (it has
-    expired), many (64 grants are not used up), full (all grants together would reach 2^51 nano-units); void, gone (used
+    expired), many (64 grants are not used up), full (all grants together would exceed AMOUNT_MAX); void, gone (used
     up, expired or void before), unknown; swept (only expired grants were removed).
     """
 

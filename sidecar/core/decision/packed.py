@@ -38,11 +38,11 @@ def unpack(packed: list[Any]) -> Checks:
 def _pack_price(price: Price | None) -> list[Any] | None:
     if price is None:
         return None
-    return [price.kind, price.nanos, price.per, [[tier.up_to, tier.nanos] for tier in price.tiers], price.included]
+    return [price.kind, price.amount, price.per, [[tier.up_to, tier.amount] for tier in price.tiers], price.included]
 
 
 def _unpack_price(packed: list[Any] | None) -> Price | None:
     if packed is None:
         return None
-    kind, nanos, per, tiers, included = packed
-    return Price(kind, nanos, per, tuple(Tier(*tier) for tier in tiers), included)
+    kind, amount, per, tiers, included = packed
+    return Price(kind, amount, per, tuple(Tier(*tier) for tier in tiers), included)

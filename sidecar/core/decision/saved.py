@@ -55,7 +55,7 @@ def _members(key: str, members: dict[Any, Any]) -> Iterator[Row]:
 
 
 def _price(price: Price) -> list[Any]:
-    return [price.kind, price.nanos, price.per, [[tier.up_to, tier.nanos] for tier in price.tiers], price.included]
+    return [price.kind, price.amount, price.per, [[tier.up_to, tier.amount] for tier in price.tiers], price.included]
 
 
 def _read_wallet(key: str, expire_us: int, values: list[Any]) -> list[Write]:
@@ -72,8 +72,8 @@ def _read_hold(key: str, expire_us: int, values: list[Any]) -> list[Write]:
 
 
 def _read_price(price: list[Any]) -> Price:
-    kind, nanos, per, tiers, included = price
-    return Price(kind, nanos, per, tuple(Tier(*tier) for tier in tiers), included)
+    kind, amount, per, tiers, included = price
+    return Price(kind, amount, per, tuple(Tier(*tier) for tier in tiers), included)
 
 
 _READERS: Final[dict[str, Callable[[str, int, list[Any]], list[Write]]]] = {

@@ -1,6 +1,6 @@
 """The charges of a wallet: what the priced limits of a request cost it, and what exchanges under way hold of it.
 
-A wallet is a customer's credit in one unit, in nano-units, with a ledger of every change. The priced limits that it
+A wallet is a customer's credit in one unit, in its scale, with a ledger of every change. The priced limits that it
 pays for keep running totals per period, and prices have tiers, so a charge is the difference of two prices of a total:
 
     charge = R(total + units) - R(total)
@@ -13,8 +13,8 @@ give the charge back, whatever the policy says by then. The settle replaces the 
 returns the difference. A hold that nobody settles is released when it expires. Each change has its posting in the
 ledger, written in the same step.
 
-    price: the first 1,000 tokens at 2 nano-units, then 1; 900 tokens counted, 500 nano-units available
-      reserve 200   R(1,100) - R(900) = 2,100 - 1,800 = 300; available 200; hold {200 units, 300 nano-units}
+    price: the first 1,000 tokens at 2, then 1, in the unit's scale; 900 tokens counted, 500 available
+      reserve 200   R(1,100) - R(900) = 2,100 - 1,800 = 300; available 200; hold {200 units, 300}
       settle 50     R(950) - R(1,100) = 1,900 - 2,100 = -200; available 400; the counter is 950
       the same, but the hold had expired: its 300 were released and the counter is 900, so the settle charges all 50:
                     R(950) - R(900) = 100; available 400 as well
@@ -80,7 +80,7 @@ def load(state: Mapping[str, Any], keys: tuple[str, ...], now_us: int, *, releas
 
 
 def charge(loaded: WalletState, limit: Limit, id_: bytes, due: int, now_us: int) -> tuple[Evaluation, WalletState]:
-    """The evaluation of a balance that is charged `due` nano-units, and the wallet after it."""
+    """The evaluation of a balance that is charged `due`, and the wallet after it."""
     wallet, moved = wallets.move(loaded.wallet, "reserve", id_.decode(), due, now_us)
     left = wallets.available(loaded.wallet, now_us) + limit.amount
     after = wallets.available(wallet, now_us) + limit.amount
@@ -89,7 +89,7 @@ def charge(loaded: WalletState, limit: Limit, id_: bytes, due: int, now_us: int)
 
 
 def settled(loaded: WalletState, id_: bytes, due: int, now_us: int) -> WalletState:
-    """The wallet after a hold is replaced by the actual amount, `due` nano-units more."""
+    """The wallet after a hold is replaced by the actual amount, `due` more."""
     wallet, moved = wallets.move(loaded.wallet, "settle", id_.decode(), due, now_us)
     return loaded._replace(wallet=wallet, postings=[*loaded.postings, *moved])
 
@@ -137,7 +137,7 @@ def _due(holds: Mapping[bytes, Hold], now_us: int) -> Iterable[tuple[bytes, Hold
 
 
 def _released(state: Mapping[str, Any], counters: dict[str, int], part: Part) -> int:
-    """The counter less the units of a hold, and the nano-units that this takes off the charge."""
+    """The counter less the units of a hold, and the amount that this takes off the charge."""
     total = counters.get(part.key, state.get(part.key))
     if total is None:  # its window is long over
         return part.charge

@@ -27,11 +27,12 @@ from sidecar.core.limits.base import (
 )
 from sidecar.core.limits.bounds import COUNT_MAX, DAY_US, NEVER_US, SECOND_US
 from sidecar.core.limits.concurrency import SLOT_EXPIRY_US
-from sidecar.core.limits.keys import wallet_keys
+from sidecar.core.limits.keys import wallet_keys, wallet_name
 from sidecar.core.limits.leasing import Leasing
 from sidecar.core.limits.limit import Limit
 from sidecar.core.limits.pace import OutageTime
-from sidecar.core.price import NANOS_MAX, charged
+from sidecar.core.price import AMOUNT_MAX, charged
+from sidecar.core.price.decimals import DIGITS
 from sidecar.core.window import Window
 
 _EXHAUSTED: Final = Denial(
@@ -67,8 +68,10 @@ class BalanceKind(Kind):
             return "a balance limit has no amount"
         if not limit.unit:
             return "a balance needs a unit"
-        if not 0 <= limit.offline <= NANOS_MAX:
-            return f"offline {limit.offline} must be from 0 to {NANOS_MAX} nano-units"
+        if not 0 <= limit.digits <= DIGITS:
+            return f"a unit has 0 to {DIGITS} digits, not {limit.digits}"
+        if not 0 <= limit.offline <= AMOUNT_MAX:
+            return f"offline {limit.offline} must be from 0 to {AMOUNT_MAX}"
         if not SECOND_US <= limit.period_us <= DAY_US:
             return f"a hold on a balance ends after {limit.period_us} µs: from a second to a day"
         return None
@@ -78,6 +81,7 @@ class BalanceKind(Kind):
             "amount": 0,
             "period_us": written.expiry_us or SLOT_EXPIRY_US,
             "unit": written.unit,
+            "digits": written.digits,
             "offline": written.offline,
             "on_store_failure": "allow" if written.offline or written.over == "allow" else "deny",
         }
@@ -92,7 +96,7 @@ class BalanceKind(Kind):
         return NO_WINDOW
 
     def keys(self, limit: Limit, identity: Identity, window: Window) -> tuple[str, ...]:
-        return wallet_keys(identity.customer, limit.unit, identity.account)[:4]
+        return wallet_keys(identity.customer, wallet_name(limit.unit, limit.digits), identity.account)[:4]
 
     def expiry_us(self, limit: Limit, window: Window) -> int:
         return NEVER_US
@@ -122,7 +126,7 @@ class BalanceKind(Kind):
         return None if hold is None else (check.keys[3], id_, hold._replace(expires_us=until_us), NEVER_US)
 
     def excess(self, checks: Sequence[Check], index: int, actual: Sequence[int], remaining: Sequence[int]) -> int:
-        """In nano-units, of all that it pays for."""
+        """The amount, of all that it pays for."""
         more = 0
         for paid, check in enumerate(checks):
             price = check.limit.price
@@ -175,7 +179,9 @@ class BalanceKind(Kind):
         return _UNKNOWN if mode == "degraded" else _EXHAUSTED
 
     def record_item(self, check: Check) -> tuple[tuple[str, str | int | None], ...]:
-        return ("id", check.limit.id), ("unit", check.limit.unit), ("balance", None)
+        digits = check.limit.digits
+        scale = () if digits == DIGITS else (("digits", digits),)
+        return ("id", check.limit.id), ("unit", check.limit.unit), *scale, ("balance", None)
 
     def record_figure(self, limit: Limit, remaining: int) -> int:
         return remaining

@@ -15,6 +15,7 @@ from sidecar.core.limits.keys import counter_stem
 from sidecar.core.limits.leasing import Leasing
 from sidecar.core.limits.limit import Limit
 from sidecar.core.limits.pace import OutageTime
+from sidecar.core.price.decimals import DIGITS
 from sidecar.core.window import Window
 
 State = Mapping[str, Any]
@@ -58,13 +59,14 @@ class Denial(NamedTuple):
 class Written(NamedTuple):
     """The figures of a limit as a policy document has them; of each only what its kind's `written_as` reads.
 
-    `offline` is in nano-units; `seats` multiplies amounts; `over` is the limit's.
+    `offline` is in the scale of `unit`, whose `digits` these are; `seats` multiplies amounts; `over` is the limit's.
     """
 
     amount: int = 0
     period_us: int = 0
     calendar: str = ""
     unit: str = ""
+    digits: int = DIGITS
     burst: int = 0
     fixed: bool = False
     expiry_us: int = 0
@@ -193,7 +195,7 @@ class Kind:
         raise NotImplementedError
 
     def over_admission(self, limit: Limit, workers: int) -> int:
-        """Units (of a wallet nano-units) that all shares together may let through beyond an enforced limit."""
+        """Units (of a wallet: the amount) that all shares together may let through beyond an enforced limit."""
         raise NotImplementedError
 
     def share_unknown(self, check: Check, unknown_us: int, now_us: int, *, is_lent_unknown: bool) -> bool:

@@ -2,10 +2,11 @@
 
 A counter's key is made of a code for the limit's kind, its id, the scope's value and the window's id, never of the
 limit's amounts or the plan, so an edit of a policy resets nothing. Kinds whose counters differ never share a key. No
-value that a customer can choose can spell another counter's key.
+value that a customer can choose can spell another counter's key. A wallet's key has the scale of its unit, so no amount
+is ever read in another scale than that in which it was written.
 
     sc:{account}:code=limit id:scope letter + scope value:window id
-    sc:{account}:wallet (ledger, holds, held, granted):customer:unit
+    sc:{account}:wallet (ledger, holds, held, granted):customer:wallet name, such as usd or credits.2
     sc:{account}:retry:customer:digest
     sc:{account}:ids:the first seven characters of an exchange's id
 
@@ -16,9 +17,11 @@ from __future__ import annotations
 
 import re
 from typing import Final
+from urllib.parse import unquote
 
 from sidecar.core.digits import BASE32
 from sidecar.core.identity import Identity
+from sidecar.core.price.decimals import DIGITS
 
 _WALLET: Final = ("wallet", "ledger", "holds", "held", "granted")
 _MARKS: Final = ":ids:"
@@ -51,13 +54,33 @@ def counter_stem(code: str, limit_id: str, scope: str, identity: Identity) -> st
     return f"{account_stem(identity.account)}:{code}={escaped(limit_id)}:{letter}{escaped(value)}"
 
 
-def wallet_keys(customer: str, unit: str, account: str = "") -> tuple[str, ...]:
+def wallet_name(unit: str, digits: int) -> str:
+    """The name of the wallets of a unit in this scale: the unit alone with 9 digits, as in version 0.1; else `unit.2`.
+
+    No unit has a dot.
+    """
+    return unit if digits == DIGITS else f"{unit}.{digits}"
+
+
+def scale_of(name: str) -> tuple[str, int]:
+    """The unit and the digits of a wallet's name."""
+    unit, dot, digits = name.partition(".")
+    return unit, int(digits) if dot else DIGITS
+
+
+def wallet_keys(customer: str, name: str, account: str = "") -> tuple[str, ...]:
     """The keys of a wallet: wallet, ledger, holds, held, which decisions read and write, and granted.
 
-    `account`: "" is the customer itself.
+    `name` is a `wallet_name`. `account`: "" is the customer itself.
     """
-    stem, last = account_stem(account or customer), f"{escaped(customer)}:{escaped(unit)}"
+    stem, last = account_stem(account or customer), f"{escaped(customer)}:{escaped(name)}"
     return tuple([f"{stem}:{name}:{last}" for name in _WALLET])
+
+
+def wallet_of(key: str) -> tuple[str, str]:
+    """The customer and the name of the wallet whose first key (`wallet_keys`) this is, also one of version 0.1."""
+    *_, customer, name = current_key(key).split(":")
+    return "" if customer == "%" else unquote(customer), name
 
 
 def marks_stem(account: str) -> str:

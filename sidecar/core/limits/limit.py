@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sidecar.core.price import Price
+from sidecar.core.price.decimals import DIGITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +19,12 @@ class Limit:
     concurrency: `amount` exchanges at once; a slot that nobody gives back expires after `period_us`.
     priced:      counts `meter` in the window of a quota and never denies (`amount` 0): what the count adds to the
                  charge of `price` is taken from the next balance of the same `unit` in the list.
-    balance:     a customer's wallet in `unit`, in nano-units (`amount` 0); pays for the priced limits before it. A
-                 hold that nobody settles is released after `period_us`.
+    balance:     a customer's wallet in `unit` (`amount` 0); pays for the priced limits before it. Amounts are whole
+                 numbers of 10^-`digits` of the unit. A hold that nobody settles is released after `period_us`.
 
     `reserve` units are held while the meter's quantity is not known yet (bytes, durations, tokens). `alerts`: percents
-    of the amount at which an alert is sent. `offline` nano-units pass in all while a balance's store is away. `link` is
-    where a client raises the limit. `exact`: the store is asked for every request, none of it is leased.
+    of the amount at which an alert is sent. `offline` is the amount that passes in all while a balance's store is away.
+    `link` is where a client raises the limit. `exact`: the store is asked for every request, none of it is leased.
     """
 
     id: str
@@ -49,3 +50,4 @@ class Limit:
     offline: int = 0
     link: str = ""
     exact: bool = False
+    digits: int = DIGITS

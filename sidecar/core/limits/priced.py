@@ -36,7 +36,7 @@ class PricedKind(CalendarCounted):
     def bounds_fault(self, limit: Limit) -> str | None:
         if limit.amount:
             return "a priced limit has no amount"
-        return price_fault(limit.price) if limit.price is not None else "a priced limit needs a price"
+        return price_fault(limit.price, limit.digits) if limit.price is not None else "a priced limit needs a price"
 
     def figures(self, written: Written) -> dict[str, Any]:
         return {}
@@ -86,9 +86,9 @@ class PricedKind(CalendarCounted):
 
 
 def price_word(price: Price | None) -> str:
-    """A price as the scripts read it: kind, included, per, then up_to (0: open) and nanos of each tier."""
+    """A price as the scripts read it: kind, included, per, then up_to (0: open) and price of each tier."""
     if price is None:
         return "g,0,1,0,0"
-    tiers = [(tier.up_to or 0, tier.nanos) for tier in price.tiers] or [(0, price.nanos)]
+    tiers = [(tier.up_to or 0, tier.amount) for tier in price.tiers] or [(0, price.amount)]
     figures = [price.included, price.per, *[figure for tier in tiers for figure in tier]]
     return ",".join([_PRICES[price.kind], *map(str, figures)])

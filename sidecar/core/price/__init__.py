@@ -1,10 +1,10 @@
-"""The charge for a quantity (`rating`) and the wallet that pays it (`wallet`), in integer nano-units.
+"""The charge for a quantity (`rating`) and the wallet that pays it (`wallet`), in integers of a unit's scale.
 
 Pure, so that rating downstream yields the same bill.
 """
 
+from sidecar.core.price.decimals import AMOUNT_MAX
 from sidecar.core.price.rating import (
-    NANOS_MAX,
     Price,
     Tier,
     charged,
@@ -14,4 +14,4 @@ from sidecar.core.price.rating import (
     rate,
 )
 
-__all__ = ["NANOS_MAX", "Price", "Tier", "charged", "highest_unit_price", "in_lowest_terms", "price_fault", "rate"]
+__all__ = ["AMOUNT_MAX", "Price", "Tier", "charged", "highest_unit_price", "in_lowest_terms", "price_fault", "rate"]

@@ -31,7 +31,7 @@ class Posted(NamedTuple):
 
 
 class Change(NamedTuple):
-    """The result of a change: `done` (a word of `core.decision.grants`), nano-units moved, and the wallet after it."""
+    """The result of a change: `done` (a word of `core.decision.grants`), the amount moved, and the wallet after it."""
 
     done: str
     moved: int
@@ -42,7 +42,7 @@ class Change(NamedTuple):
 class WalletSnapshot(NamedTuple):
     """A wallet and its ledger at one instant, with its holds and grants read the moment after.
 
-    `held`: nano-units held, by exchange id. `granted`: the last 1,000 grants by id as they were made: `remaining` is
+    `held`: the amounts held, by exchange id. `granted`: the last 1,000 grants by id as they were made: `remaining` is
     the whole amount, however much has been used since.
     """
 

@@ -1,16 +1,17 @@
-"""A wallet: the grants of a customer in one unit, in nano-units, and the order in which they are used up.
+"""A wallet: the grants of a customer in one unit, and the order in which they are used up.
 
-Grants are used by priority, then by expiry, then by age; a refund fills them in the reverse order. A charge that no
-grant can pay becomes debt, and new credit pays debt first. Every change of the balance has a posting, and the postings
-of a wallet always sum to its balance. Example: grants of 5 (expires in May) and 10 (never expires) pay a charge of 18
-with 5 + 10 and leave a debt of 3; a grant of 4 then pays the debt and leaves a balance of 1.
+Amounts are integers in the unit's scale. Grants are used by priority, then by expiry, then by age; a refund fills them
+in the reverse order. A charge that no grant can pay becomes debt, and new credit pays debt first. Every change of the
+balance has a posting, and the postings of a wallet always sum to its balance. Example: grants of 5 (expires in May) and
+10 (never expires) pay a charge of 18 with 5 + 10 and leave a debt of 3; a grant of 4 then pays the debt and leaves a
+balance of 1.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from sidecar.core.price.rating import NANOS_MAX
+from sidecar.core.price.decimals import AMOUNT_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +22,7 @@ _NEVER_US = 2**53
 
 
 class Grant(NamedTuple):
-    """Credit for one customer, usable while `starts_us <= now < expires_us` (0: it never expires). µs, nano-units.
+    """Credit for one customer, usable while `starts_us <= now < expires_us` (0: it never expires), in µs.
 
     Lower `priority` is used first. `remaining` of `amount` is left. When it expires, at most `rollover_max` of that
     stays usable until `rollover_until_us`; with either 0 nothing rolls over.
@@ -43,7 +44,7 @@ class Wallet(NamedTuple):
 
     `topped`: of the newest grant that had started when it was made: its time, the available units right after it, its
     id; a store may hold it in another place.
-    The amounts of all grants together stay below `NANOS_MAX`, so that their sum is exact in a Lua double.
+    The amounts of all grants together stay below `AMOUNT_MAX`, so that their sum is exact in a Lua double.
     """
 
     grants: tuple[Grant, ...] = ()
@@ -83,39 +84,39 @@ def in_burn_order(grants: Iterable[Grant]) -> list[Grant]:
     return sorted(grants, key=lambda grant: (grant.priority, grant.expires_us or _NEVER_US, grant.made_us, grant.id))
 
 
-def burn(wallet: Wallet, nanos: int, now_us: int) -> Wallet:
-    """Take `nanos` (≥ 0) from the live grants; the unpaid rest is debt, at most `NANOS_MAX`."""
+def burn(wallet: Wallet, amount: int, now_us: int) -> Wallet:
+    """Take `amount` (≥ 0) from the live grants; the unpaid rest is debt, at most `AMOUNT_MAX`."""
     taken: dict[str, int] = {}
     for grant in in_burn_order(wallet.grants):
         if is_live(grant, now_us):
-            part = min(nanos, grant.remaining)
+            part = min(amount, grant.remaining)
             taken[grant.id] = part
-            nanos -= part
-    return _moved(wallet, taken, min(wallet.debt + nanos, NANOS_MAX))
+            amount -= part
+    return _moved(wallet, taken, min(wallet.debt + amount, AMOUNT_MAX))
 
 
-def give_back(wallet: Wallet, nanos: int, now_us: int) -> tuple[Wallet, int]:
-    """Put `nanos` (≥ 0) back: to the debt, then to the live grants, last used first, up to each one's amount.
+def give_back(wallet: Wallet, amount: int, now_us: int) -> tuple[Wallet, int]:
+    """Put `amount` (≥ 0) back: to the debt, then to the live grants, last used first, up to each one's amount.
 
     The second value is the rest that no grant has room for: its grant has expired, and the rest with it.
     """
-    paid = min(nanos, wallet.debt)
-    nanos -= paid
+    paid = min(amount, wallet.debt)
+    amount -= paid
     put: dict[str, int] = {}
     for grant in reversed(in_burn_order(wallet.grants)):
         if is_live(grant, now_us):
-            part = min(nanos, grant.amount - grant.remaining)
+            part = min(amount, grant.amount - grant.remaining)
             put[grant.id] = -part
-            nanos -= part
-    return _moved(wallet, put, wallet.debt - paid), nanos
+            amount -= part
+    return _moved(wallet, put, wallet.debt - paid), amount
 
 
-def move(wallet: Wallet, kind: str, id: str, nanos: int, now_us: int) -> tuple[Wallet, list[Posting]]:
-    """Charge `nanos`, or refund where negative: the wallet afterwards, and the postings of `kind` for `id`."""
-    if nanos >= 0:
-        after, lost = burn(wallet, nanos, now_us), 0
+def move(wallet: Wallet, kind: str, id: str, amount: int, now_us: int) -> tuple[Wallet, list[Posting]]:
+    """Charge `amount`, or refund where negative: the wallet afterwards, and the postings of `kind` for `id`."""
+    if amount >= 0:
+        after, lost = burn(wallet, amount, now_us), 0
     else:
-        after, lost = give_back(wallet, -nanos, now_us)
+        after, lost = give_back(wallet, -amount, now_us)
     change = balance(after) - balance(wallet)
     return after, _nonzero([Posting(kind, id, change + lost), Posting("expire", id, -lost)])
 

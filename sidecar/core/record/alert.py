@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sidecar.core.digits import BASE32
 from sidecar.core.limits import KINDS, account_stem, escaped
 from sidecar.core.limits.base import WALLET
+from sidecar.core.price.decimals import DIGITS
 from sidecar.core.record.text import whole_record
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ REPEAT_AFTER_US: Final = 2 * 366 * 86_400_000_000  # after its grant; the period
 class Alert(NamedTuple):
     """`used` of `amount` units are at or past `percent` of a limit, in the period that ends at `until_us`.
 
-    Units are the meter's; of a balance nano-units: what there was after the last top-up, and what is gone of that.
+    Units are the meter's; of a balance amounts: what there was after the last top-up, and what is gone of that.
     `id` (26 ASCII bytes) is the record's, dated with the period's start; `counter` the key under which the limit is
     counted in that period.
     """
@@ -70,7 +71,7 @@ def window_alert(decision: Decision, index: int, percent: int) -> Alert:
 
 
 class TopUp(NamedTuple):
-    """The newest grant of a wallet that has started: its id, when it was made, what could be spent then (nano-units).
+    """The newest grant of a wallet that has started: its id, when it was made, what could be spent then.
 
     `counter` stands for a counter's key, one for each grant: a balance's period is from one grant to the next.
     """
@@ -98,10 +99,15 @@ def balance_alert(decision: Decision, index: int, percent: int, topped: TopUp) -
 
 
 def balance_counter(checks: Checks, index: int, grant: str) -> str:
-    """A key for the balance at `index` in the format of a counter's key, whose window is the grant."""
+    """A key for the balance at `index` in the format of a counter's key, whose window is the grant.
+
+    It has the unit's scale where that is not the default: a grant may be made again in a wallet of another scale.
+    """
     check, identity = checks.entries[index], checks.identity
-    name = f"{check.kind.code}={escaped(check.limit.id)}:c{escaped(identity.customer)}:g{escaped(grant)}"
-    return f"{account_stem(identity.account)}:{name}"
+    limit = check.limit
+    name = f"{check.kind.code}={escaped(limit.id)}:c{escaped(identity.customer)}:g{escaped(grant)}"
+    scale = "" if limit.digits == DIGITS else f":{limit.digits}"
+    return f"{account_stem(identity.account)}:{name}{scale}"
 
 
 def claim_key(counter: str, percent: int) -> str:
@@ -130,7 +136,7 @@ def alert_record(alert: Alert, plan: str, time_us: int, source: str, sequence: i
         "plan": plan,
         "limit": limit.id,
         "scope": scope,
-        **({"unit": limit.unit} if is_wallet else {"meter": limit.meter}),
+        **(_unit(limit) if is_wallet else {"meter": limit.meter}),
         "period": alert.period,
         "percent": alert.percent,
         "used": alert.used,
@@ -143,3 +149,8 @@ def alert_record(alert: Alert, plan: str, time_us: int, source: str, sequence: i
         "partitionkey": identity.customer,
     }
     return whole_record("alert", envelope, (time_us, source, sequence), data)
+
+
+def _unit(limit: Limit) -> dict[str, Any]:
+    """The unit of a balance, and its scale where that is not the default."""
+    return {"unit": limit.unit} | ({} if limit.digits == DIGITS else {"digits": limit.digits})

@@ -13,7 +13,7 @@ from typing import Final
 
 from sidecar.core.decision import Decision
 from sidecar.core.digits import decimal
-from sidecar.core.limits import Checks
+from sidecar.core.limits import Check, Checks
 from sidecar.core.limits.checks import Derived
 from sidecar.core.record.text import json
 
@@ -58,10 +58,11 @@ def allowed_template(checks: Checks, mode: str) -> Template:
 def _limits_template(checks: Checks) -> Template:
     items = [check.kind.record_item(check) for check in checks.entries]
     text = b",".join([_members(item) for item in items if item])
+    shown = [(index, check) for index, check in enumerate(checks.entries) if items[index]]
     amounts = tuple([check.limit.amount for check in checks.entries])
     # Most limits state what is used of them; then no kind has to be asked for each number.
     are_used = all([check.kind.record_figure(check.limit, 1) == check.limit.amount - 1 for check in checks.entries])  # noqa: C419
-    return tuple(text.split(SLOT)), amounts, None if all(items) and are_used else partial(_numbers, checks)
+    return tuple(text.split(SLOT)), amounts, None if all(items) and are_used else partial(_numbers, shown)
 
 
 def _members(item: Sequence[tuple[str, str | int | None]]) -> bytes:
@@ -70,11 +71,9 @@ def _members(item: Sequence[tuple[str, str | int | None]]) -> bytes:
     return b"{" + b",".join(members) + b"}"
 
 
-def _numbers(checks: Checks, remaining: Sequence[int]) -> tuple[int, ...]:
-    pairs = zip(checks.entries, remaining, strict=True)
-    return tuple([
-        check.kind.record_figure(check.limit, left) for check, left in pairs if check.kind.record_item(check)
-    ])  # fmt: skip
+def _numbers(shown: list[tuple[int, Check]], remaining: Sequence[int]) -> tuple[int, ...]:
+    """The figures of the limits that have an item, each with its place among all."""
+    return tuple([check.kind.record_figure(check.limit, remaining[index]) for index, check in shown])
 
 
 def reserved_text(checks: Checks | None, meters: tuple[str, ...], time_us: int) -> bytes:

@@ -103,6 +103,7 @@ TIME: Final[Json] = {"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\
 _COUNT: Final[Json] = {"type": "integer", "minimum": 0}
 _POSITIVE: Final[Json] = {"type": "integer", "minimum": 1}
 _INTEGER: Final[Json] = {"type": "integer"}
+_SCALE: Final[Json] = {"type": "integer", "minimum": 0, "maximum": 9}
 _TEXT: Final[Json] = {"type": "string"}
 NAME: Final[Json] = {"type": "string", "minLength": 1}
 _FLAG: Final[Json] = {"type": "boolean"}
@@ -139,16 +140,20 @@ _LIMIT: Final = object_of((
     Field("used", _INTEGER, "with this exchange, when it was decided", "counters", ""),
     Field("limit", _COUNT, "its amount", "policy", ""),
 ))  # fmt: skip
+_DIGITS: Final = Field("digits", _SCALE, "the scale of the unit: an amount is a "
+                       "whole number of 10^-digits of it; absent: 9", "policy", "alert", True)  # fmt: skip
 _BALANCE: Final = object_of((
     Field("id", NAME, "of the limit", "policy", ""),
     Field("unit", _TEXT, "of the wallet: a currency, credits and so on", "policy", ""),
-    Field("balance", _INTEGER, "nano-units left after this exchange, when it was decided", "wallet", ""),
+    _DIGITS,
+    Field("balance", _INTEGER, "left after this exchange, when it was decided; in 10^-digits of the unit", "wallet",
+          ""),
 ))  # fmt: skip
 _CHARGE: Final = object_of((
     Field("meter", NAME, "what was charged", "policy", ""),
     Field("model", _TEXT, "of the usage line, where the price depends on it", "answer", "", True),
     Field("units", _COUNT, "of the meter", "meters", ""),
-    Field("amount", _INTEGER, "what they cost, in the posting's scale", "rating", ""),
+    Field("amount", _INTEGER, "what they cost, in 10^-digits of the unit", "rating", ""),
 ))  # fmt: skip
 
 
@@ -278,7 +283,8 @@ FIELDS: Final = (
     Field("limit", NAME, "the limit's id", "policy", "alert"),
     Field("scope", {"enum": ["key", "subject", "customer"]}, "whose use is counted", "policy", "alert"),
     Field("meter", NAME, "what is counted; a balance has a unit instead", "policy", "alert", True),
-    Field("unit", NAME, "of a balance; its figures are in billionths of it", "policy", "alert", True),
+    Field("unit", NAME, "of a balance; its figures are in 10^-digits of it", "policy", "alert", True),
+    _DIGITS,
     Field("period", NAME, "the window's id; of a balance, the grant that began it", "counters", "alert"),
     Field("percent", {"type": "integer", "minimum": 1, "maximum": 100}, "the threshold", "policy", "alert"),
     Field("used", _COUNT, "when the threshold was seen passed", "counters", "alert"),
@@ -314,7 +320,7 @@ FIELDS: Final = (
     Field("customer", NAME, "whose wallet", "wallet", "posting"),
     Field("account", NAME, "the account that the customer belongs to", "wallet", "posting", True),
     Field("unit", NAME, "of the wallet: a currency, credits and so on", "wallet", "posting"),
-    Field("scale", _COUNT, "digits after the point: amounts are whole multiples of 10^-scale of the unit", "wallet",
+    Field("digits", _SCALE, "the scale of the unit: an amount is a whole number of 10^-digits of it", "wallet",
           "posting"),
     Field("change", {"enum": ["grant", "void", "expiry", "rollover", "settle"]}, "what happened", "wallet", "posting"),
     Field("delta", _INTEGER, "what is added to the balance; below 0: taken from it", "wallet", "posting"),

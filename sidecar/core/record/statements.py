@@ -26,7 +26,7 @@ class SourceState(NamedTuple):
 
 
 class Posting(NamedTuple):
-    """A change of the wallet of `customer` in `unit`: amounts are whole multiples of 10^-`scale` of the unit.
+    """A change of the wallet of `customer` in `unit`: amounts are whole numbers of 10^-`digits` of the unit.
 
     `charges` of a settle: meter, units, amount and, where the price depends on it, model.
     """
@@ -34,7 +34,7 @@ class Posting(NamedTuple):
     customer: str
     account: str
     unit: str
-    scale: int
+    digits: int
     change: str
     delta: int
     balance: int

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from sidecar.core.limits import KINDS
+from sidecar.core.limits.base import WALLET
 from sidecar.core.policy import Plan, Policy, Route
 from sidecar.core.usage.exclusions import Exclusion
 from sidecar.core.usage.meters import meter_for
@@ -24,6 +26,12 @@ class PolicySource(NamedTuple):
     rules: Mapping[str, MeterRule]
     exclusions: tuple[Exclusion, ...]
     customers: Mapping[str, Plan]
+
+    def scales(self) -> dict[str, int]:
+        """The digits of each unit in which a balance pays."""
+        plans = (*self.plans, *self.customers.values())
+        limits = [limit for plan in plans for limit in plan.limits if KINDS[limit.kind].stored_as == WALLET]
+        return {limit.unit: limit.digits for limit in limits}
 
     def policy(self) -> Policy:
         """Compile the policy that the data path reads."""

@@ -47,7 +47,7 @@ def over_admission_bound(limit: Limit, workers: int) -> int:
     """Units that may be admitted beyond `limit` while the store is away; 0 if it denies then, or never refuses.
 
     Of a window or quota: per window. Of a rate: beyond burst + rate x time, in any time span, if all workers notice
-    begin and end of the outage within NOTICE_US of each other. Of a balance: nano-units, per customer and outage.
+    begin and end of the outage within NOTICE_US of each other. Of a balance: the amount, per customer and outage.
     """
     if not _enforces(limit) or refuses(limit, workers):
         return 0

@@ -24,12 +24,15 @@ if TYPE_CHECKING:
 
 
 class MemoryWallet:
-    """The wallet of a customer in one unit, at the time that is passed to each call. `store` applies its writes."""
+    """The wallet of a customer, at the time that is passed to each call. `store` applies its writes.
 
-    def __init__(self, state: MutableMapping[str, Any], store: Store, customer: str, unit: str) -> None:
+    `name` is its unit and scale (`wallet_name`).
+    """
+
+    def __init__(self, state: MutableMapping[str, Any], store: Store, customer: str, name: str) -> None:
         self._state = state
         self._store = store
-        self._keys = wallet_keys(customer, unit)
+        self._keys = wallet_keys(customer, name)
 
     def grant(self, wanted: Grant, now_us: int) -> Change:
         """Add a grant; the store sets `remaining` and `made_us`."""

@@ -12,34 +12,38 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
 from sidecar.core.errors import StoreError, StoreReason
-from sidecar.core.limits import wallet_keys
+from sidecar.core.limits import wallet_keys, wallet_of
 from sidecar.core.price.book import Change, Posted, WalletSnapshot
 from sidecar.core.price.wallet import Grant, Wallet
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from redis.asyncio import Redis, RedisCluster
 
 _NO_ANSWER = (RedisError, RedisClusterException, OSError, TimeoutError)
 _GRANT = "g:"
+_SCANNED = 1_000  # keys by one call of SCAN
 _PAGE = 500  # postings, which take Redis a third of a millisecond
 _ATTEMPTS = 20
 
 
 class RedisWallet:
-    """The wallet of a customer in one unit. StoreError: Redis did not answer; the change may have been made."""
+    """The wallet of a customer: `name` is its unit and scale (`wallet_name`).
 
-    def __init__(self, redis: Redis | RedisCluster, customer: str, unit: str) -> None:
+    StoreError: Redis did not answer; the change may have been made.
+    """
+
+    def __init__(self, redis: Redis | RedisCluster, customer: str, name: str) -> None:
         self._redis: Any = redis
-        self._keys = wallet_keys(customer, unit)
+        self._keys = wallet_keys(customer, name)
         self._wallet, self._ledger, _, self._held, self._granted = self._keys
 
     async def grant(self, grant: Grant) -> Change:
         """Add a grant; the store sets `remaining` and `made_us`. Debt is paid first.
 
         `Change.done`: made, there (made before with the same figures), other (made before with other figures), past (it
-        has expired), many (64 grants are not used up yet), full (the balance would reach 2^51 nano-units).
+        has expired), many (64 grants are not used up yet), full (all grants would exceed AMOUNT_MAX).
         """
         given = grant.priority, grant.starts_us, grant.expires_us, grant.amount
         return await self._change("grant", grant.id, *given, grant.rollover_max, grant.rollover_until_us)
@@ -95,6 +99,20 @@ class RedisWallet:
 
     async def _run(self, script: str, keys: Sequence[str], *words: str | int) -> Any:
         return await _answer(self._redis.eval(script, len(keys), *keys, *words))
+
+
+async def all_wallets(redis: Redis | RedisCluster, is_wanted: Callable[[str], bool]) -> list[tuple[str, Wallet]]:
+    """The key and the content of each wallet whose name `is_wanted`, found by a walk over all keys of Redis.
+
+    StoreError: Redis did not answer.
+    """
+    client: Any = redis
+    try:
+        keys = client.scan_iter("sc:{*}:wallet:*", count=_SCANNED)
+        wanted = {key.decode() async for key in keys if is_wanted(wallet_of(key.decode())[1])}  # some come twice
+    except _NO_ANSWER as error:
+        raise StoreError(f"the wallet's store did not answer: {type(error).__name__}", StoreReason.NO_REPLY) from None
+    return [(key, _wallet(_texts(await _answer(client.hgetall(key))))) for key in sorted(wanted)]
 
 
 async def _answer(reply: Awaitable[Any]) -> Any:

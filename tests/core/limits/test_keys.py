@@ -3,7 +3,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.identity import Identity
-from sidecar.core.limits import Limit, checks_for, current_key, escaped, id_us, wallet_keys
+from sidecar.core.limits import (
+    Limit,
+    checks_for,
+    current_key,
+    escaped,
+    id_us,
+    scale_of,
+    wallet_keys,
+    wallet_name,
+    wallet_of,
+)
 from tests.core.limits.examples import (
     DAY_US,
     NOW_US,
@@ -75,6 +85,30 @@ def test_a_priced_limit_counts_like_a_quota_and_a_balance_has_the_customer_s_wal
         ("sc:{cust-9}:q=credit.requests:ccust-9:2026-11",),
         tuple(f"sc:{{cust-9}}:{name}:cust-9:usd" for name in ("wallet", "ledger", "holds", "held")),
     )
+
+
+@pytest.mark.parametrize("digits", range(10))
+def test_a_wallet_in_another_scale_is_another_wallet(digits):
+    # Fails if the scale is left out of a name: 1,250 hundredths would be read as 1,250 billionths.
+    name = wallet_name("credits", digits)
+    assert scale_of(name) == ("credits", digits)
+    every = [wallet_keys("acme", wallet_name("credits", other))[0] for other in range(10)]
+    assert len({*every}) == 10
+    assert every[9] == "sc:{acme}:wallet:acme:credits"  # as in version 0.1
+    assert every[2] == "sc:{acme}:wallet:acme:credits.2"
+    limit = Limit("credit", "balance", 0, unit="credits", digits=digits, period_us=600_000_000)
+    assert keys(limit, who=Identity("k", "s", "acme", "p")) == (wallet_keys("acme", name)[:4],)
+
+
+@pytest.mark.parametrize("customer", ["acme", "a:b{c}%", "", "Müller GmbH", "wallet"])
+@pytest.mark.parametrize("name", ["usd", "credits.2"])
+def test_the_key_of_a_wallet_says_whose_it_is(customer, name):
+    assert wallet_of(wallet_keys(customer, name, "root")[0]) == (customer, name)
+    assert current_key(wallet_keys(customer, name)[0]) == wallet_keys(customer, name)[0]
+
+
+def test_the_key_of_a_wallet_of_version_0_1_says_whose_it_was():
+    assert wallet_of("sc:{a%3Ab}:wallet:usd") == ("a:b", "usd")
 
 
 def test_an_id_says_when_it_was_made():

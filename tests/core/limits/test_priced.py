@@ -31,4 +31,4 @@ def test_alone_it_costs_the_most_that_it_can():
     tiered = Price("graduated", tiers=(Tier(10, 5), Tier(None, 3)))
     assert KINDS["priced"].share(LIMIT, 2).price == LIMIT.price
     made = type(LIMIT)("x", "priced", 0, calendar="month", unit="usd", price=tiered)
-    assert KINDS["priced"].share(made, 2).price.nanos == 5
+    assert KINDS["priced"].share(made, 2).price.amount == 5

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.price.rating import NANOS_MAX
+from sidecar.core.price.rating import AMOUNT_MAX
 from sidecar.core.price.wallet import (
     Grant,
     Posting,
@@ -136,16 +136,16 @@ def test_a_void_takes_what_is_left_and_leaves_what_was_used_used():
 
 
 def test_a_debt_ends_where_a_double_is_no_longer_exact():
-    after, postings = move(Wallet(debt=NANOS_MAX - 5), "settle", "exchange", 9, NOW_US)
-    assert (after.debt, postings) == (NANOS_MAX, [Posting("settle", "exchange", -5)])
+    after, postings = move(Wallet(debt=AMOUNT_MAX - 5), "settle", "exchange", 9, NOW_US)
+    assert (after.debt, postings) == (AMOUNT_MAX, [Posting("settle", "exchange", -5)])
 
 
 # The promise that the ledger stands on.
 # Fails if a rollover, a forfeit or a debt that a grant pays has no posting, or one that says another figure.
 @given(wallets(), st.integers(-700, 700), st.sampled_from(["move", "expire", "add", "void"]))
-def test_the_postings_of_every_change_sum_to_what_it_changed(wallet, nanos, what):
+def test_the_postings_of_every_change_sum_to_what_it_changed(wallet, amount, what):
     after, postings = {
-        "move": lambda: move(wallet, "settle", "x", nanos, NOW_US),
+        "move": lambda: move(wallet, "settle", "x", amount, NOW_US),
         "expire": lambda: expire_grants(wallet, NOW_US),
         "add": lambda: add(wallet, grant("new", 50), NOW_US),
         "void": lambda: void(wallet, "a"),
@@ -156,9 +156,9 @@ def test_the_postings_of_every_change_sum_to_what_it_changed(wallet, nanos, what
 
 
 @given(wallets(), st.integers(0, 700))
-def test_what_is_burnt_and_given_back_leaves_the_wallet_as_it_was(wallet, nanos):
+def test_what_is_burnt_and_given_back_leaves_the_wallet_as_it_was(wallet, amount):
     now = expire_grants(wallet, NOW_US)[0]
-    back, lost = give_back(burn(now, nanos, NOW_US), nanos, NOW_US)
+    back, lost = give_back(burn(now, amount, NOW_US), amount, NOW_US)
     assert (balance(back), available(back, NOW_US), lost) == (balance(now), available(now, NOW_US), 0)
 
 

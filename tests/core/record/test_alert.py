@@ -11,7 +11,7 @@ from sidecar.core.identity import Identity
 from sidecar.core.limits import checks_for, id_us, left_at
 from sidecar.core.policy import Limit
 from sidecar.core.record import alert_record, record_schema
-from sidecar.core.record.alert import window_alert
+from sidecar.core.record.alert import TopUp, balance_alert, balance_counter, window_alert
 
 NOW_US = 1_763_692_406_000_000  # 2025-11-21T02:33:26Z
 ANN = Identity("k_ann", "app-ann", "cust-ann", "free")
@@ -100,3 +100,28 @@ def test_no_counter_of_any_limit_has_the_name_of_a_claim(customer, limit, percen
 def test_a_threshold_stands_passed_exactly_where_so_many_percent_are_used(amount, percent, used):
     # Mutation: rounded up.
     assert (amount - used <= left_at(amount, percent)) == (used * 100 >= percent * amount)
+
+
+CREDIT = Limit("credit", "balance", 0, unit="credits", period_us=600_000_000, alerts=(50,), digits=2)
+
+
+def balance(limit):
+    checks = checks_for((limit,), (0,), ANN, NOW_US)
+    topped = TopUp("purchase-1", NOW_US, 1_000, balance_counter(checks, 0, "purchase-1"))
+    return balance_alert(Decision(checks, NOW_US, (400,), (0,)), 0, 50, topped)
+
+
+def test_an_alert_of_a_balance_says_the_scale_of_its_figures():
+    said = json.loads(alert_record(balance(CREDIT), "pro@3", NOW_US, "//sidecar/eu/n/1/4", 17))
+    assert list(jsonschema.Draft202012Validator(record_schema()).iter_errors(said)) == []
+    data = said["data"]
+    assert (data["unit"], data["digits"], data["used"], data["amount"]) == ("credits", 2, 600, 1_000)
+    plain = json.loads(alert_record(balance(replace(CREDIT, digits=9)), "pro@3", NOW_US, "//sidecar/eu/n/1/4", 17))
+    assert "digits" not in plain["data"]
+
+
+def test_the_same_purchase_in_a_wallet_of_another_scale_has_an_alert_of_its_own():
+    # Fails if the scale is not in the claim's key: what was told of the wallet before would silence the new one.
+    assert balance(CREDIT).key == "sc:{cust-ann}:alert:b=credit:ccust-ann:gpurchase-1:2:50"
+    assert balance(replace(CREDIT, digits=9)).key == "sc:{cust-ann}:alert:b=credit:ccust-ann:gpurchase-1:50"
+    assert len({balance(replace(CREDIT, digits=digits)).id for digits in range(10)}) == 10

@@ -33,6 +33,17 @@ def test_each_limit_states_what_is_used_and_a_balance_what_is_left():
     }
 
 
+def test_a_balance_states_its_scale_and_others_keep_their_figures():
+    # Fails if the figures of limits behind a priced one are shifted by it.
+    coarse = Limit("credits", "balance", 0, unit="credits", period_us=600_000_000, digits=2)
+    checks = checks_for((*LIMITS, coarse), (7, 1, 5, 0, 0), WHO, NOW_US)
+    text = decision_text(Decision(checks, NOW_US, (40, 1, -5, -123, 999_999_999), (0,) * 5))
+    assert orjson.loads(text)["limits"][2:] == [
+        {"id": "credit", "unit": "usd", "balance": -123},
+        {"id": "credits", "unit": "credits", "digits": 2, "balance": 999_999_999},
+    ]
+
+
 def test_a_decision_without_limits_is_told_from_none():
     checks = checks_for((), (), WHO, NOW_US)
     assert orjson.loads(decision_text(Decision(checks, NOW_US, (), ()))) == {"mode": "exact", "limits": []}

@@ -178,6 +178,16 @@ def test_a_balance_says_what_is_left_and_what_it_pays_for_stays_out():
     assert opened["reserved"] == {"input_tokens": 812, "requests": 1}
 
 
+@pytest.mark.parametrize("digits", [0, 2, 9])
+def test_a_balance_says_in_which_scale_it_is_unless_that_is_nine_digits(digits):
+    limit = Limit("credit", "balance", 0, unit="credits", period_us=600_000_000, digits=digits)
+    decision = Decision(checks_for((limit,), (0,), WHO, NOW_US), NOW_US, (10**9,), (0,))
+    event = read(usage_record(Exchange(decision=decision), NOW_US, SOURCE, 1))
+    [item] = event["data"]["decision"]["limits"]
+    assert (item["balance"], item.get("digits", 9)) == (10**9, digits)
+    assert ("digits" in item) == (digits != 9)
+
+
 def test_a_plan_that_was_changed_says_since_when():
     facts = Exchange(identity=replace(WHO, plan_since="2026-11-20T08:00:00Z"), decision=decided(violated=0))
     crashed = crashed_record(open_entry(facts, NOW_US), ID, NOW_US, SOURCE, 1)

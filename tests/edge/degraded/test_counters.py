@@ -461,8 +461,8 @@ async def test_a_sum_is_counted_once_though_its_answer_is_lost(house, monkeypatc
 # Balances: what a customer has is not known, so nothing is lent unless the policy says so.
 
 
-def funded(house: House, nanos: int) -> None:
-    house.store.state["sc:{cust}:wallet:cust:usd"] = Wallet((Grant("g", 0, 0, 0, nanos, nanos),))
+def funded(house: House, amount: int) -> None:
+    house.store.state["sc:{cust}:wallet:cust:usd"] = Wallet((Grant("g", 0, 0, 0, amount, amount),))
 
 
 def balance(house: House) -> int:

@@ -184,9 +184,9 @@ CREDIT = Limit("credit", "balance", 0, scope="customer", unit="usd", period_us=6
 USD = 1_000_000_000
 
 
-def left(clock, nanos, mode="exact"):
+def left(clock, amount, mode="exact"):
     checks = checks_for((CREDIT,), (0,), ANN, clock.now_us())
-    return Decision(checks, clock.now_us(), (nanos,), (0,), mode=mode)
+    return Decision(checks, clock.now_us(), (amount,), (0,), mode=mode)
 
 
 async def grant(server, id_, amount, starts_us=0, customer="cust-ann"):
@@ -203,7 +203,7 @@ def see_top_up(alerts):
 
 async def test_a_balance_tells_how_much_of_the_last_top_up_is_gone_once_over_all_workers(clock, redis_clean, workers):
     await grant(redis_clean, "g1", 10 * USD)
-    said = [left(clock, nanos) for nanos in (5 * USD + 1, 5 * USD, 2 * USD, 1, 0)]
+    said = [left(clock, amount) for amount in (5 * USD + 1, 5 * USD, 2 * USD, 1, 0)]
     assert [tell(workers[0].alerts, each) for each in said] == [[], [50], [80], [], [100]]
     assert tell(workers[1].alerts, *said) == []
 
@@ -260,7 +260,7 @@ async def test_a_grant_that_has_not_started_begins_no_period(clock, redis_clean,
 
 def test_a_wallet_that_nobody_filled_tells_nothing_and_is_asked_about_once_in_a_while(clock, workers):
     one = workers[0]
-    assert tell(one.alerts, *(left(clock, -nanos) for nanos in range(5))) == []
+    assert tell(one.alerts, *(left(clock, -amount) for amount in range(5))) == []
     assert len(one.commands.sent) == 1
     see_top_up(one.alerts)
     assert tell(one.alerts, left(clock, 0), left(clock, 0)) == []

@@ -50,7 +50,7 @@ UNITS = st.one_of(
     st.integers(0, 100), *(st.integers(2**bits, 2**bits * 32) for bits in (15, 25, 30, 35, 40)),
     st.sampled_from([COUNT_MAX - 1, COUNT_MAX]),
 )  # fmt: skip
-NANOS = st.one_of(st.integers(0, 100), *(st.integers(2**bits, 2**bits * 32) for bits in (10, 20, 25, 30, 45)))
+AMOUNTS = st.one_of(st.integers(0, 100), *(st.integers(2**bits, 2**bits * 32) for bits in (10, 20, 25, 30, 45)))
 PER = st.sampled_from([1, 2, 3, 7, 1000, 999_983, 10**6])
 
 
@@ -59,9 +59,9 @@ def prices(draw):
     kind = draw(st.sampled_from(["per_unit", "package", "graduated", "volume"]))
     included = draw(st.one_of(st.just(0), UNITS))
     if kind in {"per_unit", "package"}:
-        return Price(kind, draw(NANOS), draw(PER), included=included)
+        return Price(kind, draw(AMOUNTS), draw(PER), included=included)
     bounds = sorted(draw(st.sets(st.one_of(st.integers(1, 50), st.integers(1, COUNT_MAX)), max_size=4)))
-    return Price(kind, 0, draw(PER), tuple(Tier(bound, draw(NANOS)) for bound in [*bounds, None]), included)
+    return Price(kind, 0, draw(PER), tuple(Tier(bound, draw(AMOUNTS)) for bound in [*bounds, None]), included)
 
 
 # Fails if a tier's part is not taken in whole times of `per`, a rounding is down, or the ceiling is left out.

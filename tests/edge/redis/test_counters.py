@@ -68,8 +68,8 @@ def real(redis_clean):
 
 
 class TestRedisCounters(CountersSuite):
-    def fund(self, store, nanos):
-        store.redis.hset("sc:{cust-1}:wallet:cust-1:usd", "g:g", f"0 0 0 {nanos} {nanos} 0 0 0")
+    def fund(self, store, amount, name="usd"):
+        store.redis.hset(f"sc:{{cust-1}}:wallet:cust-1:{name}", "g:g", f"0 0 0 {amount} {amount} 0 0 0")
 
     def expire_marks(self, store):
         for key in store.redis.scan_iter("sc:*:ids:*"):

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import pytest
 
 from sidecar.core.errors import StoreError
+from sidecar.core.limits import wallet_of
 from sidecar.core.price import wallet as rule
 from sidecar.core.price.book import EVERY
 from sidecar.core.price.wallet import Grant, Wallet, balance
 from sidecar.edge.redis.endpoint import connect, disconnect
-from sidecar.edge.redis.wallet import RedisWallet
+from sidecar.edge.redis.wallet import RedisWallet, all_wallets
 
 pytestmark = pytest.mark.redis
 
@@ -459,6 +460,10 @@ async def test_a_cluster_holds_each_customers_wallet_on_one_node(redis_cluster):
         async with opened(endpoint, f"cust-{number}") as wallet:
             assert (await wallet.grant(grant())).done == "made"
             assert sums(await wallet.read(EVERY))
+    client = connect(endpoint, 2.0)
+    customers = {wallet_of(key)[0] for key, _ in await all_wallets(client, "usd".__eq__)}
+    await disconnect(client)
+    assert {f"cust-{number}" for number in range(12)} <= customers
 
 
 async def test_wallets_are_kept_over_tls_by_a_named_user(redis_tls):
@@ -466,3 +471,29 @@ async def test_wallets_are_kept_over_tls_by_a_named_user(redis_tls):
     endpoint = Endpoint("single", (("127.0.0.1", redis_tls.port),), True, 3, "gateway", "s3cr%t", ssl=ssl)
     async with opened(endpoint) as wallet:
         assert (await wallet.grant(grant())).done == "made"
+
+
+# --- All wallets -----------------------------------------------------------------------------------------------------
+
+
+async def test_all_wallets_with_a_wanted_name_are_found_and_no_other_key(redis_clean):
+    # Fails if a ledger or a holds key of a customer named `wallet` is taken for a wallet, or one is left out.
+    endpoint = Endpoint("single", (("127.0.0.1", redis_clean.port),))
+    client = connect(endpoint, 2.0)
+    for number in range(30):
+        await RedisWallet(client, f"c:{number}", "credits.2").grant(grant(amount=number + 1))
+        await RedisWallet(client, f"c:{number}", "credits").grant(grant())
+    await RedisWallet(client, "wallet", "credits.2").grant(grant(amount=500))
+    redis_clean.cli.hset("sc:{old}:wallet:credits.2", "debt", 7)  # as version 0.1 named them
+    found = {wallet_of(key): balance(wallet) for key, wallet in await all_wallets(client, "credits.2".__eq__)}
+    await disconnect(client)
+    assert found == {(f"c:{number}", "credits.2"): number + 1 for number in range(30)} | {
+        ("wallet", "credits.2"): 500, ("old", "credits.2"): -7
+    }  # fmt: skip
+
+
+async def test_a_store_that_is_away_is_an_error_of_the_walk():
+    client = connect(Endpoint("single", (("127.0.0.1", 1),)), 0.5)
+    with pytest.raises(StoreError, match="did not answer: ConnectionError"):
+        await all_wallets(client, bool)
+    await disconnect(client)
