@@ -3,7 +3,7 @@
 -- Nothing is written before `keep`, and then all of it.
 --
 -- A wallet is four keys in a row in KEYS: wallet (hash), ledger (stream), holds (sorted set), held (hash).
--- A price is a word: kind (g graduated, v volume, k package), included, per, then up_to (0: open) and nanos by tier.
+-- A price is a word: kind (g graduated, v volume, k package), included, per, then up_to (0: open) and price by tier.
 -- A hold is: charge, and for each priced counter its key, units, charge and price.
 
 local call, floor, min, max = redis.call, math.floor, math.min, math.max
@@ -21,7 +21,7 @@ local function words(one, other)
   return other and string.format('%.0f %.0f', one, other) or string.format('%.0f', one)
 end
 
--- R(quantity) in nano-units, exact wherever it is below MAX: whole times of `per` apart from the rest, rounded half up.
+-- R(quantity) in the wallet's scale, exact wherever it is below MAX: whole times of `per` apart from the rest, rounded half up.
 local function charged(word, quantity)
   local price = prices[word]
   if not price then
@@ -34,12 +34,12 @@ local function charged(word, quantity)
   if kind == 'k' then return min(math.ceil(units / per) * price[5], MAX) end
   local whole, rest, below = 0, 0, 0
   for n = 4, #price, 2 do
-    local top, nanos = price[n], price[n + 1]
+    local top, each = price[n], price[n + 1]
     local last = top == 0 or units <= top
     if last then top = units end
     if last or kind == 'g' then
       local inside = top - below
-      whole, rest = whole + floor(inside / per) * nanos, rest + inside % per * nanos
+      whole, rest = whole + floor(inside / per) * each, rest + inside % per * each
     end
     if last then break end
     if kind == 'g' then below = top end
@@ -70,23 +70,23 @@ local function ends_before(one, other)
   return one.id < other.id
 end
 
--- Deduct `nanos` from live grants, in order; returns the rest that no grant could pay. One grant mostly pays all: nothing is sorted.
-local function burn(wallet, nanos)
-  while nanos > 0 do
+-- Deduct `amount` from live grants, in order; returns the rest that no grant could pay. One grant mostly pays all: nothing is sorted.
+local function burn(wallet, amount)
+  while amount > 0 do
     local first
     for _, grant in ipairs(wallet.grants) do
       if grant.left > 0 and grant.starts <= wallet.now and (not first or burns_before(grant, first)) then first = grant end
     end
     if not first then break end
-    local part = min(nanos, first.left)
-    first.left, first.touched, nanos = first.left - part, true, nanos - part
+    local part = min(amount, first.left)
+    first.left, first.touched, amount = first.left - part, true, amount - part
   end
-  return nanos
+  return amount
 end
 
 -- Give back to live grants, last used first; returns the rest that found no room.
-local function refill(wallet, nanos)
-  while nanos > 0 do
+local function refill(wallet, amount)
+  while amount > 0 do
     local last
     for _, grant in ipairs(wallet.grants) do
       if grant.left < grant.amount and grant.starts <= wallet.now and (not last or burns_before(last, grant)) then
@@ -94,23 +94,23 @@ local function refill(wallet, nanos)
       end
     end
     if not last then break end
-    local part = min(nanos, last.amount - last.left)
-    last.left, last.touched, nanos = last.left + part, true, nanos - part
+    local part = min(amount, last.amount - last.left)
+    last.left, last.touched, amount = last.left + part, true, amount - part
   end
-  return nanos
+  return amount
 end
 
-local function move(wallet, kind, id, nanos)
-  if nanos > 0 then
-    local rest = burn(wallet, nanos)
+local function move(wallet, kind, id, amount)
+  if amount > 0 then
+    local rest = burn(wallet, amount)
     local debt = min(wallet.debt + rest, MAX)
-    post(wallet, kind, id, wallet.debt - debt - (nanos - rest))
+    post(wallet, kind, id, wallet.debt - debt - (amount - rest))
     wallet.debt = debt
-  elseif nanos < 0 then
-    local paid = min(-nanos, wallet.debt)
+  elseif amount < 0 then
+    local paid = min(-amount, wallet.debt)
     wallet.debt = wallet.debt - paid
-    post(wallet, kind, id, -nanos)
-    post(wallet, 'expire', id, -refill(wallet, -nanos - paid)) -- its grant is gone
+    post(wallet, kind, id, -amount)
+    post(wallet, 'expire', id, -refill(wallet, -amount - paid)) -- its grant is gone
   end
 end
 

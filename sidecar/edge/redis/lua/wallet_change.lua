@@ -5,7 +5,7 @@
 -- ARGV  grant id priority starts_us expires_us amount rollover_max rollover_until_us
 --       void id
 --       sweep
--- Reply {what was done, now_us, nano-units that came or went, the wallet's fields and values in a flat list}
+-- Reply {what was done, now_us, the amount that came or went, the wallet's fields and values in a flat list}
 --       done: made | there (the same before) | other (not the same) | past | many | full | void | gone | unknown | swept
 
 local GRANTS, REMEMBERED, FORGOTTEN = 64, 1000, 100
