@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from sidecar.app.certificates import read_pem
 from sidecar.config import compile as compiling
 from sidecar.config.compile import Loaded
 from sidecar.config.settings import Settings
+from sidecar.config.wallet_units import changed_faults
 from sidecar.core.errors import Fault, PolicyError
 from sidecar.core.identity import KeyRecord
 from sidecar.core.policy import Policy
 from sidecar.core.usage import PolicySource
 from sidecar.edge.keys.file_keys import KeyFile
+
+NO_SCALES: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 class Node(NamedTuple):
@@ -28,9 +33,16 @@ class Node(NamedTuple):
         return self.loaded.policy
 
 
-def load(settings: Settings) -> PolicySource:
-    """Validate the policies and keys that `settings` name; returns the policies. PolicyError: all faults."""
-    return load_all(settings).loaded.source
+def load(settings: Settings, applied: Mapping[str, int] = NO_SCALES) -> PolicySource:
+    """Validate the policies and keys that `settings` name; returns the policies. PolicyError: all faults.
+
+    `applied`: the digits, by unit, of the balances of the policy that runs; one with other digits is refused.
+    """
+    loaded = load_all(settings).loaded
+    balances = {limit.balance: at for offer in loaded.offers.values() for at, limit in offer.limits if limit.balance}
+    if faults := list(changed_faults(loaded.units, balances, applied)):
+        raise PolicyError(faults)
+    return loaded.source
 
 
 def load_all(settings: Settings) -> Node:

@@ -12,7 +12,7 @@ import os
 import pickle
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from sidecar.edge.files import OwnedError, lock_file
 if TYPE_CHECKING:  # a child has no models of settings in memory
     from sidecar.config.settings import Settings
 
-    Load = Callable[[Settings], PolicySource]
+    Load = Callable[[Settings, Mapping[str, int]], PolicySource]
 
 PREFIX = ".policies-"
 SOURCE = "source"
@@ -49,6 +49,8 @@ def staged(path: Path) -> Path:
 class Snapshot:
     """The copies, in a folder under `settings.journal.dir`. `settings` are the children's, with paths into that folder.
 
+    `load` gets the settings of a copy and the scales of the committed policy (`PolicySource.scales`).
+
     SidecarError: another node owns the journal's folder.
     """
 
@@ -60,6 +62,8 @@ class Snapshot:
         for stale in settings.journal.dir.glob(f"{PREFIX}*"):  # of a supervisor that was killed
             shutil.rmtree(stale, ignore_errors=True)
         self._folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=settings.journal.dir))  # mode 0700
+        self._scales: dict[str, int] = {}  # of the committed policy
+        self._staged_scales: dict[str, int] = {}
         self._taken = self._committed = self._previous = 0  # numbers of versions
         self.pem: dict[str, str] = {}  # the certificates and private keys staged last; only in memory
         self.expiries: dict[str, int] = {}  # of the committed certificates
@@ -77,7 +81,7 @@ class Snapshot:
             self._copy(self._original.policies, copied.policies)
             if self._original.keys.file is not None and copied.keys.file is not None:
                 self._copy(self._original.keys.file, copied.keys.file)
-            source = self._load(copied)
+            source = self._load(copied, self._scales)
             pem = read_pem(self._original)
             self._write(source, self._folder / name / SOURCE)
         except PolicyError as error:
@@ -90,6 +94,7 @@ class Snapshot:
         link.unlink(missing_ok=True)
         link.symlink_to(name)
         self.pem = pem
+        self._staged_scales = source.scales()
         return source.version
 
     def commit(self) -> None:
@@ -98,6 +103,7 @@ class Snapshot:
         (self._folder / NEXT).replace(self._folder / CURRENT)
         self._remove(self._previous)  # no child is still reading that one
         self._previous, self._committed = self._committed, self._taken
+        self._scales = self._staged_scales
         self.expiries = committed_expiries
 
     def discard(self) -> None:

@@ -40,3 +40,23 @@ def unused_faults(units: Units, used: Iterable[str]) -> Iterator[Fault]:
     for unit, (at, _) in units.items():
         if unit not in used:
             yield at.fault(f"no price and no balance is in '{unit}', so leave it out; {did_you_mean(unit, used)}")
+
+
+def changed_faults(units: Units, balances: Mapping[str, At], applied: Mapping[str, int]) -> Iterator[Fault]:
+    """A fault for each unit of a balance that has other digits than in the policy that is applied: for a reload.
+
+    `balances`: the location of a balance in each unit. `applied`: the digits in that policy of the units of its
+    balances.
+    """
+    for unit, place in balances.items():
+        digits, before = digits_of(units, unit), applied.get(unit)
+        if before is None or before == digits:
+            continue
+        what = f"{digits} digits here and {before} in the policy that runs"
+        why = f"a reload would leave all wallets in {unit} empty"
+        remedy = "or move the credit and restart, see docs/wallets.md"
+        if unit in units:
+            yield units[unit][0].fault(f"{what}: {why}; write {before}, {remedy}", "digits")
+        else:
+            write = f"units: {{ {unit}: {{ digits: {before} }} }}"
+            yield place.fault(f"{unit} has {what}: {why}; write {write}, {remedy}", "balance")

@@ -29,6 +29,17 @@ def test_a_key_whose_customer_has_terms_on_top_of_another_plan_is_found(settings
     assert keys_outside_customer_terms(load_all(settings).loaded, node.keys) == []
 
 
+def test_a_scale_other_than_that_of_the_policy_that_runs_is_refused(settings):
+    # Fails if the digits of a unit can be changed by a reload: all wallets in it would be empty.
+    plan = "{ currency: credits, prices: { requests: { per_unit: 1 } }, limits: [{ id: c, balance: credits }] }"
+    settings.policies.write_text(f"units: {{ credits: {{ digits: 2 }} }}\nplans: {{ gold: {plan} }}\n")
+    assert load(settings).scales() == load(settings, {"credits": 2, "usd": 9}).scales() == {"credits": 2}
+    with pytest.raises(PolicyError) as caught:
+        load(settings, {"credits": 9})
+    [fault] = caught.value.faults
+    assert (fault.file, fault.line, fault.where) == (str(settings.policies), 1, "units.credits.digits")
+
+
 def test_faults_of_policies_and_keys_come_together(settings):
     settings.policies.write_text("plans: nonsense\n")
     settings.keys.file.write_text("nonsense\n")

@@ -5,7 +5,7 @@ import pytest
 from sidecar.app.snapshot import LOCK, PREFIX, Snapshot, policy_of, staged
 from sidecar.config.settings import load_settings
 from sidecar.core.errors import Fault, PolicyError, SidecarError
-from sidecar.core.policy import Route
+from sidecar.core.policy import Limit, Plan, Route
 from sidecar.core.usage import PolicySource
 
 
@@ -18,7 +18,7 @@ def settings(tmp_path):
     return load_settings(tmp_path / "sidecar.yaml", {})
 
 
-def load(pointed):
+def load(pointed, _scales):
     """A policy whose version is what stands in its file."""
     return PolicySource((pointed.policies / "free.yaml").read_text(), (Route("all"),), (), {}, (), {})
 
@@ -85,8 +85,8 @@ def test_what_is_discarded_is_never_current_and_no_copies_pile_up(settings, make
 def test_a_fault_of_our_own_leaves_nothing_staged(settings, make):
     wrong = []
 
-    def loads(pointed):
-        return load(pointed) if not wrong else wrong[0][1]
+    def loads(pointed, scales):
+        return load(pointed, scales) if not wrong else wrong[0][1]
 
     snapshot = make(settings, loads)
     snapshot.stage()
@@ -103,10 +103,10 @@ def test_a_fault_of_our_own_leaves_nothing_staged(settings, make):
 def test_a_wrong_edit_changes_nothing_and_its_fault_names_the_original(settings, make):
     wrong = []
 
-    def loads(pointed):
+    def loads(pointed, scales):
         if wrong:
             raise PolicyError([Fault(str(pointed.policies / "free.yaml"), 3, "plans", "no")])
-        return load(pointed)
+        return load(pointed, scales)
 
     snapshot = make(settings, loads)
     snapshot.stage()
@@ -149,3 +149,22 @@ def test_a_second_node_on_one_journal_changes_nothing_and_says_who_owns_it(setti
 def test_the_next_node_owns_the_journal_of_one_that_has_ended(settings):
     for _ in range(2):
         Snapshot(settings, load).drop()
+
+
+def test_a_load_is_told_the_scales_of_what_is_committed_and_not_of_what_was_staged(settings, make):
+    # Fails if a discarded edit counts as applied: the next one would be held against it.
+    asked = []
+
+    def loads(pointed, scales):
+        asked.append(dict(scales))
+        digits = int((pointed.policies / "free.yaml").read_text())
+        credit = Limit("credit", "balance", 0, unit="credits", digits=digits, period_us=10**6)
+        return PolicySource("v", (Route("all"),), (Plan("pro", "pro@1", (credit,)),), {}, (), {})
+
+    snapshot = make(settings, loads)
+    for text in ("2", "3", "4"):
+        (settings.policies / "free.yaml").write_text(text)
+        snapshot.stage()
+        snapshot.commit() if text != "3" else snapshot.discard()
+    snapshot.stage()
+    assert asked == [{}, {"credits": 2}, {"credits": 2}, {"credits": 4}]

@@ -1,9 +1,9 @@
-"""Mirrors sidecar/config/wallet_units.py."""
+"""Mirrors sidecar/config/wallet_units.py: through loads, and what a reload is told of."""
 
 import pytest
 
 from sidecar.config.compile import load as load_policy
-from sidecar.config.wallet_units import digits_of
+from sidecar.config.wallet_units import changed_faults, digits_of
 from sidecar.core.errors import PolicyError
 from sidecar.core.price import Price
 
@@ -111,3 +111,26 @@ def test_a_scale_is_part_of_what_a_label_stands_for_and_none_changes_no_label(lo
     assert plain.version != scaled.version
     spelled_out = load(CREDITS + "units: { credits: { digits: 9 } }\n")
     assert spelled_out.plans["pro"].label == plain.plans["pro"].label
+
+
+def changed(tmp_path, text, applied):
+    (tmp_path / "p.yaml").write_text(text)
+    loaded = load_policy(tmp_path / "p.yaml", {"default"})
+    balances = {limit.balance: at for offer in loaded.offers.values() for at, limit in offer.limits if limit.balance}
+    return [str(fault).replace(f"{tmp_path}/", "") for fault in changed_faults(loaded.units, balances, applied)]
+
+
+def test_other_digits_than_those_of_the_policy_that_runs_are_a_fault_at_the_unit_or_at_its_balance(tmp_path):
+    scaled = CREDITS + "units:\n  credits: { digits: 2 }\n"
+    assert changed(tmp_path, scaled, {"credits": 2, "usd": 9}) == changed(tmp_path, scaled, {}) == []
+    [at_unit] = changed(tmp_path, scaled, {"credits": 9})
+    why, remedy = (
+        "a reload would leave all wallets in credits empty",
+        "or move the credit and restart, see docs/wallets.md",
+    )
+    said = f"2 digits here and 9 in the policy that runs: {why}; write 9, {remedy}"
+    assert at_unit == f"p.yaml:8: units.credits.digits: {said}"
+    [at_balance] = changed(tmp_path, CREDITS, {"credits": 2})
+    said = "credits has 9 digits here and 2 in the policy that runs"
+    write = "units: { credits: { digits: 2 } }"
+    assert at_balance == f"p.yaml:6: plans.pro.limits[0].balance: {said}: {why}; write {write}, {remedy}"

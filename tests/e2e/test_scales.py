@@ -60,6 +60,10 @@ async def test_ten_million_credits_and_a_billionth_of_a_dollar_are_spent_to_the_
         assert (spent["balance"], spent["debt"], spent["whole"]) == ("0", "0", True)
         assert [row["delta"] for row in spent["postings"]] == ["10000000", "-9999999.99", "-0.01"]
         assert (await shown(running, "usd"))["balance"] == "0"
+
+        (tmp_path / "policy.yaml").write_text(POLICY.replace("digits: 2", "digits: 3"))
+        status = await running.until(lambda status: status["policy"]["failed_reloads"])
+        assert "units.credits.digits: 3 digits here and 2 in the policy that runs" in str(status["policy"]["faults"])
         assert await running.stop() == 0
     records = [json.loads(line) for line in running.records()]
     first = next(record for record in records if record["type"] == "sidecar.usage.v1")
