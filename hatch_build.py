@@ -55,6 +55,7 @@ COMPILED = (
     "sidecar/edge/admission/denials.py",
     "sidecar/edge/clock.py",
     "sidecar/edge/degraded/counters.py",
+    "sidecar/edge/http1/address.py",
     "sidecar/edge/http1/downstream.py",
     "sidecar/edge/http1/heads.py",
     "sidecar/edge/http1/listener.py",

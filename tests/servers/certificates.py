@@ -32,12 +32,16 @@ class Certificates(NamedTuple):
     client_key: Path
 
 
-def make(folder: Path, *, days: int = 36500) -> Certificates:
-    """Write ca.pem, server.pem, server.key, client.pem and client.key into `folder`; valid from 2020 for `days`."""
+def make(folder: Path, *names: str, days: int = 36500) -> Certificates:
+    """Write ca.pem, server.pem, server.key, client.pem and client.key into `folder`; valid from 2020 for `days`.
+
+    The server's certificate is for 127.0.0.1, or for `names` instead.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name, name = _name("throw-away authority"), _name("127.0.0.1")
     usage = dict.fromkeys(_USES, False) | {"digital_signature": True}
+    hosts = [x509.DNSName(each) for each in names] or [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     authority = (
         _base(ca_name, ca_name, ca_key, days)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -47,7 +51,7 @@ def make(folder: Path, *, days: int = 36500) -> Certificates:
     )
     server = (
         _base(name, ca_name, key, days)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(hosts), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
@@ -57,8 +61,8 @@ def make(folder: Path, *, days: int = 36500) -> Certificates:
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
-    names = ("ca.pem", "server.pem", "server.key", "client.pem", "client.key")
-    made = Certificates(*(folder / name for name in names))
+    files = ("ca.pem", "server.pem", "server.key", "client.pem", "client.key")
+    made = Certificates(*(folder / name for name in files))
     made.authority.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
     made.certificate.write_bytes(server.public_bytes(serialization.Encoding.PEM))
     plain = serialization.NoEncryption()

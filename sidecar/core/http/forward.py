@@ -39,11 +39,14 @@ class UpstreamHead:
 
     `fields` are those that go up, without Host, the body's framing and the request id. `length` is that of the body
     that goes up, in bytes or CHUNKED; `has_length`: the client's head states one. An object may be sent again for the
-    same head of a client; `prepared` belongs to the edge that sends it: what it rendered before. There is no reference
-    to the Request, which refers to this: a cycle would stay in memory until the next garbage collection.
+    same head of a client; `prepared` belongs to the edge that sends it: what it rendered before, and `prepared_for`
+    what. There is no reference to the Request, which refers to this: a cycle would stay in memory until the next
+    garbage collection.
     """
 
-    __slots__ = ("fields", "has_length", "host", "length", "method", "path", "prepared", "query", "upgrade")
+    __slots__ = (
+        "fields", "has_length", "host", "length", "method", "path", "prepared", "prepared_for", "query", "upgrade",
+    )  # fmt: skip
 
     def __init__(self, request: Request, query: str, fields: list[Field], length: int) -> None:
         self.method = request.method
@@ -55,6 +58,7 @@ class UpstreamHead:
         self.fields = fields
         self.length = length
         self.prepared = b""
+        self.prepared_for: object = None
 
 
 def dropped_with(credentials: frozenset[bytes]) -> frozenset[bytes]:

@@ -228,7 +228,8 @@ def _framing(request: Request) -> Problem | None:
 
 
 @lru_cache(maxsize=1024)
-def _good_host(host: bytes) -> bool:
+def valid_host(host: bytes) -> bool:
+    """Whether it is a host name or an address, with an optional port."""
     return len(host) <= 260 and _HOST.fullmatch(host) is not None
 
 
@@ -238,7 +239,7 @@ def _place(request: Request, target: bytes) -> Problem | None:
         if request.minor:
             return bad("a request must have a Host field (RFC 9112 §3.2)")
         host = b""
-    elif not _good_host(host):
+    elif not valid_host(host):
         return bad("the Host field is not a host name with an optional port")
     try:
         request.path, request.query, authority = read_target(target)

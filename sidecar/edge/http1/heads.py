@@ -3,7 +3,8 @@
 Reading: the parser (llhttp, strict) gets exactly one head, and `core.http` judges what it found.
 
 Writing: a head is rendered once and kept with the object that it renders, an `UpstreamHead` for as long as its client
-repeats the request, a `ResponseHead` once per shape (the client's minor version, and whether the connection closes).
+repeats the request and it goes to addresses of the same `HeadOptions`, a `ResponseHead` once per shape (the client's
+minor version, and whether the connection closes).
 The request id differs each time: it ends a request head, and the fields of this answer alone follow it in a response
 head.
 """
@@ -21,6 +22,25 @@ from sidecar.core.http.request import CHUNKED, Fields, HeadLimits, Request, bad,
 from sidecar.core.http.response import ResponseHead, read_response, read_status_line
 
 _ID: Final = b"X-Request-Id: "
+
+
+class HeadOptions:
+    """The changes to heads that an address asks for; made when settings are read, never for a request.
+
+    `host` is the Host field, b"" for the client's, and `authority` for a client without one. `base` is before each
+    path. `lines` are the fields that it gets, and `replaced` the lower-case names of those that it does not.
+    """
+
+    __slots__ = ("authority", "base", "host", "lines", "replaced")
+
+    def __init__(
+        self, host: bytes, base: str, authority: bytes, fields: Sequence[Field], removed: frozenset[bytes]
+    ) -> None:
+        self.host = host
+        self.base = base
+        self.authority = authority
+        self.lines = b"".join(_lines(fields))
+        self.replaced = removed.union([name.lower() for name, _ in fields])
 
 
 def read_request_head(head: bytes, limits: HeadLimits) -> Request | Problem:
@@ -57,17 +77,19 @@ def read_response_head(head: bytes, method: str) -> ResponseHead:
     return read_response(line, trimmed(head, fields.items), method)
 
 
-def request_head(head: UpstreamHead, request_id: bytes) -> bytes:
-    """The request head as it goes up."""
-    prepared = head.prepared
-    if not prepared:
-        prepared = head.prepared = _render_request(head)
-    return b"".join((prepared, request_id, b"\r\n\r\n"))
+def request_head(head: UpstreamHead, options: HeadOptions, request_id: bytes) -> bytes:
+    """The request head as it goes up to an address of these options."""
+    if head.prepared_for is not options:
+        head.prepared = _render_request(head, options)
+        head.prepared_for = options
+    return b"".join((head.prepared, request_id, b"\r\n\r\n"))
 
 
-def _render_request(head: UpstreamHead) -> bytes:
-    target = f"{head.path}?{head.query}" if head.query else head.path
-    line = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (head.method.encode(), target.encode(), head.host)
+def _render_request(head: UpstreamHead, options: HeadOptions) -> bytes:
+    target = f"{options.base}{head.path}?{head.query}" if head.query else options.base + head.path
+    host = options.host or head.host or options.authority
+    line = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (head.method.encode(), target.encode(), host)
+    fields = allowed_fields(head.fields, options)
     if head.length > 0 or head.has_length:
         framing = b"Content-Length: %d\r\n" % head.length
     elif head.length == CHUNKED:
@@ -76,7 +98,14 @@ def _render_request(head: UpstreamHead) -> bytes:
         framing = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
     else:
         framing = b""
-    return b"".join([line, *_lines(head.fields), framing, _ID])
+    return b"".join([line, *_lines(fields), options.lines, framing, _ID])
+
+
+def allowed_fields(fields: list[Field], options: HeadOptions) -> list[Field]:
+    """The fields, of a head or of trailers, that go to an address of these options."""
+    if not options.replaced:
+        return fields
+    return [field for field in fields if field[0].lower() not in options.replaced]
 
 
 def response_head(head: ResponseHead, minor: int, via: bytes, *, close: bool) -> tuple[bytes, bool]:

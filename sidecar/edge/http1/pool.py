@@ -5,10 +5,7 @@ all addresses are ejected, all are used again, since an attempt is better than a
 at most, and only if the upstream cannot have acted on the first attempt, or if the method is idempotent and its body is
 still buffered (RFC 9110 §9.2.2).
 
-A connection is always in exactly one of an address's collections: `connecting` (from the decision to open it), `busy`,
-`idle` or `closing`, which it leaves when the loop reports it as lost. The number of connections is the length of these
-collections, so it cannot become wrong. `closing` does not count against `pool.size`: such a connection ends in the next
-iteration of the loop, or is a tunnel whose last bytes are being sent.
+Which collection of its address (address.py) a connection is in is changed here only.
 """
 
 from __future__ import annotations
@@ -19,11 +16,11 @@ import socket
 import ssl
 from collections.abc import Callable
 from typing import Final, NamedTuple, cast
-from urllib.parse import urlsplit
 
 from sidecar.core.errors import Retry, UpstreamError, UpstreamReason
 from sidecar.core.http.forward import UpstreamHead
 from sidecar.core.http.response import ResponseHead
+from sidecar.edge.http1.address import Address, HeadSettings, apply_settings
 from sidecar.edge.http1.upstream import CLOSED, Owner, UpstreamLeg, customer_of
 from sidecar.ports import Caller
 
@@ -32,6 +29,7 @@ FAILURES_TO_EJECT: Final = 3
 EJECTED_S: Final = 5.0
 EJECTED_MAX_S: Final = 60.0
 CLOSING_S: Final = 30.0  # for the last bytes of a tunnel whose upstream does not read
+_AS_SENT: Final = HeadSettings()
 # This node lacks descriptors or memory: not a failure of the address, and other addresses would fail too.
 _OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -48,35 +46,6 @@ class PoolLimits(NamedTuple):
     per_customer: int = 1024  # of them
 
 
-class Address:
-    """One server of the upstream: its address, connections and recent failures. ValueError: the URL is invalid."""
-
-    __slots__ = (
-        "busy", "closing", "connecting", "ejected_until", "ejections", "failures", "host", "idle", "port", "tls", "url",
-    )  # fmt: skip
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"}:
-            raise ValueError(f"{url!r} is not http://host:port or https://host:port")
-        self.url = url
-        self.tls = parts.scheme == "https"
-        self.host = parts.hostname
-        self.port = parts.port or (443 if self.tls else 80)
-        self.connecting: dict[Caller, asyncio.Task[None]] = {}
-        self.busy: set[UpstreamLeg] = set()
-        self.idle: list[UpstreamLeg] = []  # the most recently used last
-        self.closing: set[UpstreamLeg] = set()
-        self.failures = 0
-        self.ejections = 0
-        self.ejected_until = 0.0
-
-    @property
-    def used(self) -> int:
-        """Connections that count against `pool.size`."""
-        return len(self.connecting) + len(self.busy) + len(self.idle)
-
-
 class Pool(Owner):
     """`ports.Upstream` over TCP or TLS. `make_leg(pool, address)` builds the protocol of one connection."""
 
@@ -88,6 +57,7 @@ class Pool(Owner):
         *,
         limits: PoolLimits | None = None,
         tls: ssl.SSLContext | None = None,
+        heads: HeadSettings = _AS_SENT,
     ) -> None:
         self.name = name
         self.limits = limits or PoolLimits()
@@ -99,8 +69,13 @@ class Pool(Owner):
         self.attempts = self.retries = self.ejections = self.share_refusals = 0
         self._addresses = [Address(url) for url in urls]
         self._make_leg = make_leg
-        self.tls = tls
+        self.renew(tls, heads)
         self._turn = 0
+
+    def renew(self, tls: ssl.SSLContext | None, heads: HeadSettings) -> None:
+        """Use these from now on: certificates for new connections, head settings for the next requests."""
+        self.tls = tls
+        apply_settings(self._addresses, heads)
 
     @property
     def connections(self) -> int:
@@ -168,7 +143,7 @@ class Pool(Owner):
                     address.host,
                     address.port,
                     ssl=self.tls if address.tls else None,
-                    server_hostname=address.host if address.tls else None,
+                    server_hostname=address.server_name if address.tls else None,
                 )
         except Exception as error:  # noqa: BLE001 - also a host name that IDNA refuses; the caller needs an answer
             address.connecting.pop(caller, None)
@@ -215,7 +190,7 @@ class Pool(Owner):
     # Called by connections.
 
     def release(self, leg: UpstreamLeg, *, reusable: bool) -> None:
-        address: Address = leg.address
+        address = leg.address
         address.busy.discard(leg)
         if reusable:
             address.failures = address.ejections = 0
@@ -227,7 +202,7 @@ class Pool(Owner):
             self._close(address, leg)
 
     def remove(self, leg: UpstreamLeg) -> None:
-        address: Address = leg.address
+        address = leg.address
         address.busy.discard(leg)
         address.closing.discard(leg)
         if leg in address.idle:

@@ -7,7 +7,7 @@ if request and response are complete and no byte came after the response.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import httptools
 
@@ -16,7 +16,8 @@ from sidecar.core.http.body import BadFraming, Body, ChunkedBody, LengthBody, Un
 from sidecar.core.http.forward import UpstreamHead
 from sidecar.core.http.request import CHUNKED
 from sidecar.core.http.response import MAX_HEAD_BYTES, BadAnswer, ResponseHead
-from sidecar.edge.http1.heads import chunk, last_chunk, read_response_head, request_head
+from sidecar.edge.http1.address import Address
+from sidecar.edge.http1.heads import allowed_fields, chunk, last_chunk, read_response_head, request_head
 from sidecar.ports import Caller, Leg, Upstream
 
 MAX_INTERIM: Final = 16  # 1xx heads before the final one: an endless series would block a client for ever
@@ -54,7 +55,7 @@ class Owner(Upstream):
 class UpstreamLeg(Leg):
     """One upstream connection and its current exchange. It has the methods of an `asyncio.Protocol`.
 
-    Fields are grouped by lifetime. `address`: the pool's object; `closed`: by us, or lost; `lost`: the loop has
+    Fields are grouped by lifetime. `closed`: by us, or lost; `lost`: the loop has
     reported its end; `idle_since`: when it became idle or closing, on the loop's clock, s; `served`: the number of
     exchanges, including the current one.
     """
@@ -69,7 +70,7 @@ class UpstreamLeg(Leg):
     head: UpstreamHead
     attempt: int
 
-    def __init__(self, owner: Owner, address: Any) -> None:
+    def __init__(self, owner: Owner, address: Address) -> None:
         self.owner = owner
         self.address = address
         self.transport = cast("asyncio.Transport", None)
@@ -99,7 +100,7 @@ class UpstreamLeg(Leg):
         self.deadline = now + self.owner.first_byte_s if self._ended else _FOREVER  # from the request's end
         self._total_deadline = now + self.owner.total_s  # _FOREVER marks a tunnel
         self.served += 1
-        self.transport.write(request_head(head, caller.id))
+        self.transport.write(request_head(head, self.address.options, caller.id))
         caller.on_leg(self)
 
     def write(self, data: bytes) -> None:
@@ -110,7 +111,7 @@ class UpstreamLeg(Leg):
     def end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """The request's body is complete."""
         if self._chunked and not self.closed:
-            self.transport.write(last_chunk(trailers))
+            self.transport.write(last_chunk(allowed_fields(trailers, self.address.options) if trailers else trailers))
         self._ended = True
         if not self._answered:
             self._expect_upstream()

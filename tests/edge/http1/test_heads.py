@@ -18,12 +18,15 @@ PAIRS = st.lists(st.sampled_from([(b"X-Sum", b"1"), (b"Digest", b"a b"), (b"x", 
 # What goes up.
 
 
-def up(*fields, own=(), method="GET", target=b"/a?b", length=None):
-    pairs = [(b"Host", b"h"), *(tuple(field.encode().split(b": ", 1)) for field in fields)]
-    request = read_request((method, target, 1), pairs, HeadLimits())
+SAME = heads.HeadOptions(b"", "", b"api", (), frozenset())
+
+
+def up(*fields, own=(), method="GET", target=b"/a?b", length=None, options=SAME, host=(b"h",), minor=1):
+    pairs = [*((b"Host", each) for each in host), *(tuple(field.encode().split(b": ", 1)) for field in fields)]
+    request = read_request((method, target, minor), pairs, HeadLimits())
     head = UpstreamHead(request, request.query, list(own), request.length if length is None else length)
-    whole = heads.request_head(head, b"01JD").decode()
-    assert heads.request_head(head, b"02JD").decode() == whole.replace("01JD", "02JD")
+    whole = heads.request_head(head, options, b"01JD").decode()
+    assert heads.request_head(head, options, b"02JD").decode() == whole.replace("01JD", "02JD")
     assert whole.endswith("X-Request-Id: 01JD\r\n\r\n")
     return whole.split("\r\n")[:-3]
 
@@ -52,6 +55,39 @@ def test_one_framing_is_set(fields, framing):
 # Fails if the length is read from the client's head.
 def test_a_body_that_was_rewritten_goes_up_with_its_own_length():
     assert up("Content-Length: 3", length=17)[2:] == ["Content-Length: 17"]
+
+
+@pytest.mark.parametrize(
+    ("options", "host", "line"),
+    [
+        (SAME, (b"h",), "Host: h"),
+        (heads.HeadOptions(b"api.example", "", b"api", (), frozenset()), (b"h",), "Host: api.example"),
+        (SAME, (), "Host: api"),  # bugs 11: fails if HTTP/1.0 without a Host goes up with an empty one
+    ],
+)
+def test_the_host_is_the_client_s_or_as_set_and_never_missing(options, host, line):
+    assert up(options=options, host=host, minor=0)[1] == line
+
+
+def test_a_base_path_is_before_each_path():
+    options = heads.HeadOptions(b"", "/v1/base", b"api", (), frozenset())
+    assert up(options=options)[0] == "GET /v1/base/a?b HTTP/1.1"
+    assert up(options=options, target=b"/")[0] == "GET /v1/base/ HTTP/1.1"
+
+
+# Fails if names are compared as they are spelled, or if the client's field goes beside ours.
+def test_fields_that_are_set_replace_those_of_the_client_in_any_spelling():
+    options = heads.HeadOptions(b"", "", b"api", ((b"X-Key", b"ours"), (b"A", b"1")), frozenset({b"x-forwarded-for"}))
+    own = [(b"x-kEY", b"mine"), (b"B", b"2"), (b"X-Key", b"mine"), (b"X-Forwarded-For", b"1.2.3.4")]
+    assert up(own=own, options=options)[2:] == ["B: 2", "X-Key: ours", "A: 1"]
+
+
+def test_a_prepared_head_is_made_anew_for_other_options():
+    request = read_request(("GET", b"/a", 1), [(b"Host", b"h")], HeadLimits())
+    head = UpstreamHead(request, "", [], 0)
+    other = heads.HeadOptions(b"other", "", b"api", (), frozenset())
+    rendered = [heads.request_head(head, options, b"1") for options in (SAME, SAME, other, SAME)]
+    assert [b"Host: other" in each for each in rendered] == [False, False, True, False]
 
 
 # What goes down.

@@ -4,14 +4,17 @@ import asyncio
 import os
 import resource
 import socket
+import ssl
 from pathlib import Path
 
 import pytest
 import uvloop
 
-from sidecar.edge.http1.pool import CLOSING_S, EJECTED_S, FAILURES_TO_EJECT, Address
+from sidecar.edge.http1.address import Address, HeadSettings
+from sidecar.edge.http1.pool import CLOSING_S, EJECTED_S, FAILURES_TO_EJECT
 from sidecar.edge.http1.upstream import UpstreamLeg
 from tests.edge.http1.playbook import stage
+from tests.servers import certificates
 
 LOOP = uvloop.new_event_loop
 
@@ -427,23 +430,83 @@ async def test_a_tunnel_whose_upstream_does_not_take_its_last_bytes_is_cut_in_th
     await play.until(lambda: play.pool.connections == 0)
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:80", "ftp://h", "http://h/path", "http://", "http://h:port"])
-def test_an_address_that_is_none_is_refused(url):
-    with pytest.raises(ValueError, match=r"http|port|Port"):
-        Address(url)
+async def test_renewed_headers_are_those_of_the_next_request_also_on_an_open_connection():
+    # Fails if the head that a connection remembers is sent again: a token that was replaced would go on being used.
+    async with stage() as play:
+        play.pool.renew(None, HeadSettings(fields=((b"X-Token", b"old"),)))
+        client = await play.connects()
+        await client.asks("/a", "X-Token: mine")
+        upstream = await play.upstream_accepts()
+        assert (await upstream.request()).fields["x-token"] == "old"
+        await upstream.answers()
+        await client.answer()
+        play.pool.renew(None, HeadSettings(fields=((b"X-Token", b"new"),)))
+        for _ in range(2):
+            await client.asks("/a", "X-Token: mine")
+            assert (await upstream.request()).fields["x-token"] == "new"
+            await upstream.answers()
+            await client.answer()
 
 
+async def served_by(folder, names, url, heads):
+    """(SNI, head) that an upstream with a certificate for `names` sees of a request to `url`, {port} filled in."""
+    made = certificates.make(folder, *names)
+    seen = []
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(made.certificate, made.key)
+    context.sni_callback = lambda _connection, name, _context: seen.append(name)
+
+    async def answer(reader, writer):
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    try:
+        async with stage(pool={"urls": [url.format(port=server.sockets[0].getsockname()[1])]}) as play:
+            play.pool.renew(ssl.create_default_context(cafile=made.authority), heads)
+            client = await play.connects()
+            await client.asks("/a?b")
+            status = (await client.answer()).status
+    finally:
+        server.close()
+    return (status, *seen)
+
+
+# Fails if SNI is the address's name whatever `host` says, or the certificate is not verified for the name in SNI.
 @pytest.mark.parametrize(
-    ("url", "parts"),
+    ("url", "heads", "name", "host"),
     [
-        ("http://h", ("h", 80, False)),
-        ("https://h/", ("h", 443, True)),
-        ("http://[::1]:9000", ("::1", 9000, False)),
+        ("https://localhost:{port}", HeadSettings(), "localhost", b"h"),
+        ("https://localhost:{port}", HeadSettings("upstream"), "localhost", b"localhost:"),
+        ("https://localhost:{port}", HeadSettings("api.example"), "api.example", b"api.example\r\n"),
+        ("https://127.0.0.1:{port}", HeadSettings("api.example:8443"), "api.example", b"api.example:8443\r\n"),
+        ("https://localhost:{port}", HeadSettings(server_name="api.example"), "api.example", b"h\r\n"),
     ],
 )
-def test_an_address_is_a_host_and_a_port_with_or_without_tls(url, parts):
-    found = Address(url)
-    assert (found.host, found.port, found.tls) == parts
+async def test_the_name_in_tls_follows_the_host(tmp_path, url, heads, name, host):
+    status, sni, head = await served_by(tmp_path, [name], url, heads)
+    assert (status, sni) == (200, name)
+    assert head.startswith(b"GET /a?b HTTP/1.1\r\nHost: " + host)
+
+
+async def test_a_certificate_for_another_name_is_502_and_nothing_is_sent(tmp_path):
+    assert await served_by(tmp_path, ["other.example"], "https://localhost:{port}", HeadSettings("api.example")) == (
+        502, "api.example", "api.example",
+    )  # fmt: skip
+
+
+async def test_trailers_of_a_replaced_name_do_not_go_up():
+    # Fails if only heads are filtered: a server that merges trailers would believe the client's.
+    async with stage() as play:
+        play.pool.renew(None, HeadSettings(fields=((b"X-Token", b"ours"),), removed=frozenset({b"x-other"})))
+        client = await play.connects()
+        await client.asks("/a", "Transfer-Encoding: chunked", method="POST")
+        await client.sends("0\r\nX-Token: mine\r\nX-Other: mine\r\nX-Sum: 1\r\n\r\n")
+        upstream = await play.upstream_accepts()
+        await upstream.request()
+        await upstream.sees(b"0\r\nX-Sum: 1\r\n\r\n")
+        await upstream.answers()
+        await client.answer()
 
 
 # hostile F3: one key held all connections with 256 slow uploads. Mutations: no share; those who wait for a connection
