@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sidecar.config.settings import Settings
 
 Pem = Mapping[str, str]
-"""The text of each PEM file that the settings name, by its path."""
+"""The text of each PEM file that the settings name, by its path; from a supervisor, also the secrets of headers."""
 
 log = logging.getLogger("sidecar.certificates")
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
@@ -251,9 +251,3 @@ def _as_file(text: str) -> Iterator[str]:
         yield f"/proc/self/fd/{fd}"
     finally:
         os.close(fd)
-
-
-def given(start: Mapping[str, Any], settings: Settings) -> Pem:
-    """The PEM texts of the supervisor's start message, or of the files if it has none."""
-    pem: Pem | None = start.get("pem")
-    return read_pem(settings) if pem is None else pem

@@ -9,6 +9,7 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
+from sidecar.app import upstream_report
 from sidecar.app.certificates import expiries
 from sidecar.app.contacting import Contacts, contact
 from sidecar.app.loading import keys_outside_customer_terms, keys_with_unknown_plan, load_all
@@ -44,7 +45,7 @@ async def findings(settings: Settings, *, offline: bool = False) -> dict[str, An
     ]
     expires = expiries(settings, pem)
     warnings += _expiry_warnings(expires)
-    warnings += [*_unread_warnings(loaded, settings), *_folder_warnings(settings)]
+    warnings += [*upstream_report.warnings(settings), *_unread_warnings(loaded, settings), *_folder_warnings(settings)]
     wallets = balances(loaded, settings)
     stored = _stored_in_redis(settings, has_wallets=bool(wallets))
     contacts = Contacts({}, [], []) if offline else await contact(settings, loaded.source.scales(), stored=stored)
@@ -55,6 +56,7 @@ async def findings(settings: Settings, *, offline: bool = False) -> dict[str, An
         "workers": settings.workers,
         "nodes": settings.redis.nodes if settings.redis is not None else 1,
         "leases": settings.redis is not None and settings.redis.leases,
+        "upstreams": upstream_report.report(settings),
         "routes": [_route(route, policy) for route in policy.routes],
         "plans": {name: plan.label for name, plan in policy.plans.items()},
         "limits": _limits(loaded, settings),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from sidecar.app.certificates import read_pem
+from sidecar.app.header_secrets import read_secrets
 from sidecar.config import compile as compiling
 from sidecar.config.compile import Loaded
 from sidecar.config.settings import Settings
@@ -21,7 +21,7 @@ NO_SCALES: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 class Node(NamedTuple):
-    """The validated documents of a node: policies, the keys of a file, and `pem`, the certificates with their keys."""
+    """The validated documents of a node: policies, the keys of a file, and `pem`: certificates and header secrets."""
 
     loaded: Loaded
     keys: list[KeyRecord]
@@ -58,7 +58,7 @@ def load_all(settings: Settings) -> Node:
     except PolicyError as error:
         faults += error.faults
     try:
-        pem = read_pem(settings)
+        pem = read_secrets(settings)
     except PolicyError as error:
         faults += error.faults
     if loaded is None or faults:

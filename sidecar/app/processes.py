@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 from pydantic import SecretStr
 
-from sidecar.app import certificates, logs
+from sidecar.app import certificates, header_secrets, logs
 from sidecar.app.build_variant import build_variant
 from sidecar.app.child import PlainSettings, Secret
 from sidecar.app.children import Json
@@ -112,7 +112,7 @@ async def _run_node(settings: Settings, setup: Setup, sockets: Sequence[socket.s
 
 def _watched(settings: Settings) -> list[Path]:
     keys = [] if settings.keys.file is None else [settings.keys.file]
-    return [settings.policies, *keys, *certificates.paths(settings)]
+    return [settings.policies, *keys, *certificates.paths(settings), *header_secrets.paths(settings)]
 
 
 def _reason(error: OSError) -> str:

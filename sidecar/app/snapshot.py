@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sidecar.app.certificates import expiries, read_pem
+from sidecar.app.certificates import expiries
+from sidecar.app.header_secrets import read_secrets
 from sidecar.core.errors import Fault, PolicyError, SidecarError
 from sidecar.core.policy import Policy
 from sidecar.core.usage import PolicySource
@@ -65,7 +66,7 @@ class Snapshot:
         self._scales: dict[str, int] = {}  # of the committed policy
         self._staged_scales: dict[str, int] = {}
         self._taken = self._committed = self._previous = 0  # numbers of versions
-        self.pem: dict[str, str] = {}  # the certificates and private keys staged last; only in memory
+        self.pem: dict[str, str] = {}  # certificates, private keys and secrets of headers, staged last; only in memory
         self.expiries: dict[str, int] = {}  # of the committed certificates
         self.settings = self._settings_of(CURRENT).model_copy(update={"policies": self._folder / CURRENT / SOURCE})
 
@@ -82,7 +83,7 @@ class Snapshot:
             if self._original.keys.file is not None and copied.keys.file is not None:
                 self._copy(self._original.keys.file, copied.keys.file)
             source = self._load(copied, self._scales)
-            pem = read_pem(self._original)
+            pem = read_secrets(self._original)
             self._write(source, self._folder / name / SOURCE)
         except PolicyError as error:
             self._remove(self._taken)

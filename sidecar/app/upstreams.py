@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sidecar.app.certificates import Pem, client_context
 from sidecar.control.stats import add_counts
 from sidecar.core.policy import Route, Timeouts
+from sidecar.edge.http1.address import PRESERVE, HeadSettings
 from sidecar.edge.http1.pool import Pool, PoolLimits
 from sidecar.edge.http1.upstream import UpstreamLeg
 from sidecar.ports import Upstream
 
 if TYPE_CHECKING:
     from sidecar.config.sections import ClientTls
-    from sidecar.config.sections import Upstream as UpstreamSettings
     from sidecar.config.settings import Settings
+    from sidecar.config.upstreams import Upstream as UpstreamSettings
 
 FOREVER_S = 10.0**9
+
+
+class Secrets(NamedTuple):
+    """All of an upstream that is made of files and variables: its TLS context, and the headers that it gets."""
+
+    tls: ssl.SSLContext | None
+    heads: HeadSettings
 
 
 class Upstreams:
@@ -25,7 +33,7 @@ class Upstreams:
 
     def __init__(self, settings: Settings, pem: Pem) -> None:
         self._settings = settings.upstreams
-        self._contexts = self.contexts(pem)
+        self._secrets = self.secrets(pem)
         self._pools: dict[tuple[str, Timeouts], Pool] = {}
 
     def of(self, route: Route) -> Upstream:
@@ -33,23 +41,28 @@ class Upstreams:
         key = (route.upstream, route.timeouts)
         pool = self._pools.get(key)
         if pool is None:
-            tls = self._contexts.get(route.upstream)
-            pool = self._pools[key] = _pool(route.upstream, self._settings[route.upstream], route.timeouts, tls)
+            secrets = self._secrets[route.upstream]
+            pool = self._pools[key] = _pool(route.upstream, self._settings[route.upstream], route.timeouts, secrets)
         return pool
 
-    def contexts(self, pem: Pem) -> dict[str, ssl.SSLContext]:
-        """The TLS context of each https upstream, by name. Others have none: each context takes a few megabytes."""
+    def secrets(self, pem: Pem) -> dict[str, Secrets]:
+        """The contexts and headers of each upstream, by name, from the texts of files and variables.
+
+        Those without https have no TLS context: each takes a few megabytes.
+        """
         return {
-            name: client_tls(upstream.tls, pem)
+            name: Secrets(
+                client_tls(upstream.tls, pem) if any(url.tls for url in upstream.urls) else None,
+                head_settings(upstream, pem),
+            )
             for name, upstream in self._settings.items()
-            if any(url.tls for url in upstream.urls)
         }
 
-    def swap_in(self, contexts: dict[str, ssl.SSLContext]) -> None:
-        """Use these for new connections."""
-        self._contexts = contexts
+    def swap_in(self, secrets: dict[str, Secrets]) -> None:
+        """Use these for new connections and for the next requests."""
+        self._secrets = secrets
         for (name, _), pool in self._pools.items():
-            pool.tls = contexts.get(name)
+            pool.renew(*secrets[name])
 
     @property
     def share_refusals(self) -> int:
@@ -78,7 +91,7 @@ class Upstreams:
             await pool.aclose()
 
 
-def _pool(name: str, upstream: UpstreamSettings, own: Timeouts, tls: ssl.SSLContext | None) -> Pool:
+def _pool(name: str, upstream: UpstreamSettings, own: Timeouts, secrets: Secrets) -> Pool:
     defaults = upstream.timeouts
     limits = PoolLimits(
         connect_s=_seconds(own.connect_ms, defaults.connect_ms),
@@ -89,11 +102,19 @@ def _pool(name: str, upstream: UpstreamSettings, own: Timeouts, tls: ssl.SSLCont
         connections=upstream.pool.size,
         per_customer=-(-upstream.pool.size * upstream.pool.share_percent // 100),
     )
-    return Pool(name, [str(url) for url in upstream.urls], UpstreamLeg, limits=limits, tls=tls)
+    urls = [str(url) for url in upstream.urls]
+    return Pool(name, urls, UpstreamLeg, limits=limits, tls=secrets.tls, heads=secrets.heads)
 
 
 def _seconds(own_ms: int | None, default_ms: int) -> float:
     return (default_ms if own_ms is None else own_ms) / 1000
+
+
+def head_settings(upstream: UpstreamSettings, pem: Pem) -> HeadSettings:
+    """The changes to heads that the settings of an upstream ask for, with the values of its secrets."""
+    fields = [(name.encode(), text.fill(pem).encode()) for name, text in upstream.headers.items()]
+    removed = frozenset(name.lower().encode() for name in upstream.remove_headers)
+    return HeadSettings(upstream.host or PRESERVE, tuple(fields), removed, upstream.tls.server_name or "")
 
 
 def client_tls(tls: ClientTls, pem: Pem) -> ssl.SSLContext:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from sidecar.app import certificates
+from sidecar.app import certificates, header_secrets
 from sidecar.app.certificates import ServerContext, server_context
 from sidecar.app.children import Json, Link
 from sidecar.app.handshakes import Handshakes
@@ -27,7 +27,7 @@ from sidecar.app.snapshot import staged as staged_path
 from sidecar.app.stats import worker_stats
 from sidecar.app.stores import CounterStore
 from sidecar.app.ticks import ticks
-from sidecar.app.upstreams import Upstreams
+from sidecar.app.upstreams import Secrets, Upstreams
 from sidecar.control.probe import Figures
 from sidecar.control.stats import WorkerStats
 from sidecar.core.http.forward import HOP_BY_HOP
@@ -67,11 +67,11 @@ class Prepared(NamedTuple):
 
 
 class Renewed(NamedTuple):
-    """The contexts of certificates that have changed."""
+    """All that is made of certificates and secrets, where one of them has changed."""
 
     pem: certificates.Pem
     server: ssl.SSLContext | None
-    upstreams: dict[str, ssl.SSLContext]
+    upstreams: dict[str, Secrets]
 
 
 class Descriptors(NamedTuple):
@@ -111,7 +111,7 @@ class Worker:
             if settings.redis is None
             else None
         )
-        self._pem = certificates.given(link.start, settings)
+        self._pem = header_secrets.given(link.start, settings)
         self._tls = ServerContext(settings.tls, self._pem) if settings.tls is not None else None
         if self._tls is not None:
             Handshakes(self.figures.count, self.clock.mono_us).watch(self._tls.context)
@@ -132,7 +132,7 @@ class Worker:
         self.counters.on_port = partial(setattr, self.context, "counters")
         self.listener = Listener(
             partial(serve, self.context),
-            limits=head_limits(settings.http, self.context.policies.policy),
+            limits=head_limits(settings, self.context.policies.policy),
             timeouts=client_timeouts(settings.http),
             max_body_bytes=settings.http.body_max_bytes or 1 << 62,
             pseudonym=gateway.pseudonym,
@@ -327,18 +327,18 @@ class Worker:
         if pem is not None and pem != self._pem:
             tls = self.settings.tls
             server = server_context(tls, pem) if tls is not None else None
-            renewed = Renewed(pem, server, self.upstreams.contexts(pem))
-        return Prepared(policy, keys, upstreams, head_limits(self.settings.http, policy), renewed)
+            renewed = Renewed(pem, server, self.upstreams.secrets(pem))
+        return Prepared(policy, keys, upstreams, head_limits(self.settings, policy), renewed)
 
     def _renew(self, renewed: Renewed) -> None:
-        """Present and trust the new certificates from now on; open connections stay as they are."""
+        """Present and trust the new certificates, and send the new secrets; open connections stay as they are."""
         if self._tls is not None and renewed.server is not None:
             self._tls.swap(renewed.server)
         self.upstreams.swap_in(renewed.upstreams)
         self.keys.reconnect()
         changed = sorted(path for path, text in renewed.pem.items() if self._pem.get(path) != text)
         self._pem = renewed.pem
-        log.info("certificates renewed: %s", ", ".join(changed))
+        log.info("certificates and secrets renewed: %s", ", ".join(changed))
 
     def _read(self, *, staged: bool) -> tuple[Policy, dict[bytes, Identity]]:
         policies, keys = self.settings.policies, self.settings.keys.file
@@ -405,15 +405,22 @@ def _gateway_options(settings: Settings) -> GatewayOptions:
     )
 
 
-def head_limits(http: Http, policy: Policy) -> HeadLimits:
-    """The bounds of a head; the headers that the policy reads mean the same to the upstream, or are refused."""
+def head_limits(settings: Settings, policy: Policy) -> HeadLimits:
+    """The bounds of a head; the headers that the policy reads mean the same to the upstream, or are refused.
+
+    A client cannot get past a header that an upstream is given, by its twin with underscores.
+    """
+    http = settings.http
+    # `Connection: upgrade` is how that field is to be named.
+    protected = policy.carriers | (policy.headers - HOP_BY_HOP)
+    given = {name.lower().encode() for upstream in settings.upstreams.values() for name in upstream.headers}
     return HeadLimits(
         http.head_bytes,
         http.target_bytes,
         http.field_bytes,
         http.fields,
         http.underscores,
-        protected=policy.carriers | (policy.headers - HOP_BY_HOP),  # `Connection: upgrade` is how it is to be named
+        protected=protected | given,
         once=policy.headers,
     )
 

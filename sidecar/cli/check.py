@@ -52,6 +52,8 @@ def _print(report: dict[str, Any]) -> None:
         f"policy {report['version']}: counters in {report['counters']}, records to {report['records']}, "
         f"{report['workers']} worker{plural}{nodes}"
     )
+    click.echo("\nupstreams")
+    _table(report["upstreams"], ("id", "urls", "host", "sets", "removes"))
     click.echo("\nroutes, most specific first")
     _table(report["routes"], ("id", "methods", "path", "upstream", "reads", "unread", "usage"))
     click.echo("\nlimits")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from sidecar.core.http.path import NoNormalForm, normal_path
+from sidecar.core.http.request import valid_host
+
 
 class Address(NamedTuple):
     """A TCP address to listen on. Port 0 lets the system choose."""
@@ -17,14 +20,15 @@ class Address(NamedTuple):
 
 
 class Url(NamedTuple):
-    """An upstream's address."""
+    """An upstream's address. `base` is the path before every path of a client, without a last slash; "" for none."""
 
     tls: bool
     host: str
     port: int
+    base: str = ""
 
     def __str__(self) -> str:
-        return f"{'https' if self.tls else 'http'}://{Address(self.host, self.port)}"
+        return f"{'https' if self.tls else 'http'}://{Address(self.host, self.port)}{self.base}"
 
 
 class RedisEndpoint(NamedTuple):
@@ -57,18 +61,34 @@ def parse_address(value: Any) -> Any:
 
 
 def parse_url(value: Any) -> Any:
-    """`http://host[:port]` or `https://…`: an address and no more, since the path is the client's."""
+    """`http://host[:port][/base]` or `https://…`: no query, and no user, since a credential is written as a header."""
     if not isinstance(value, str):
         return value
     parts = _split(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"'{value}' is not an upstream's address: write http://host:port or https://host:port")
-    if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
-        raise ValueError(
-            f"'{value}' has more than an address: write {parts.scheme}://{parts.hostname}:port, no path or user"
-        )
+    if parts.query or parts.fragment or parts.username is not None:
+        right = f"{parts.scheme}://{parts.hostname}:port/base"
+        raise ValueError(f"has more than an address and a base path: write {right}, no user, query or fragment")
     default = 443 if parts.scheme == "https" else 80
-    return Url(parts.scheme == "https", parts.hostname, parts.port or default)
+    return Url(parts.scheme == "https", parts.hostname, parts.port or default, _base(parts.path))
+
+
+def _base(path: str) -> str:
+    try:
+        normal = normal_path(path.encode()) if path else "/"
+    except NoNormalForm as error:
+        raise ValueError(f"has a base path that cannot be sent: {error}") from None
+    if normal.rstrip("/") != path.rstrip("/"):
+        raise ValueError(f"has a base path that is not in normal form: write '{normal.rstrip('/')}'")
+    return normal.rstrip("/")
+
+
+def parse_host(value: str) -> str:
+    """A value of the Host field, in lower case; `preserve` and `upstream` are words of their own."""
+    if not valid_host(value.encode()):
+        raise ValueError("should be `preserve`, `upstream` or a host name with an optional port, as in api.example.com")
+    return value.lower()
 
 
 def parse_redis_url(value: str) -> RedisEndpoint:

@@ -16,6 +16,7 @@ DECIMAL: Final = r"^[0-9]{1,15}(\.[0-9]{1,18})?$"
 POINTER: Final = r"^(/([^~/]|~[01])*)*$"
 GLOB: Final = r"^[!->@-Z\\^-~]{1,128}$"
 LINK: Final = r"^https?://[!#-;=?-\[\]_a-z~]{1,1024}$"
+HOST_NAME: Final = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$"
 SERVERS: Final = r"^[^\s,]+:\d+(,\s*[^\s,]+:\d+)*$"
 
 RIGHT: Final = {
@@ -29,6 +30,7 @@ RIGHT: Final = {
     POINTER: "an RFC 6901 pointer: each step begins with a slash, ~0 is a tilde and ~1 a slash, as in /meta/rows",
     GLOB: "a name, in which * is any run of characters, as in trace_* or gpt-4*; after ! it is an exception",
     LINK: "a link that begins with https:// or http://, without spaces or double quotes",
+    HOST_NAME: "the name of a host, as in api.example.com",
     SERVERS: "host:port, several with commas",
 }
 

@@ -18,7 +18,7 @@ from pydantic import (
     ValidationInfo,
 )
 
-from sidecar.config.addresses import Address, RedisEndpoint, Url, parse_address, parse_redis_url, parse_url
+from sidecar.config.addresses import Address, RedisEndpoint, parse_address, parse_redis_url
 from sidecar.config.models import Model
 from sidecar.config.patterns import Name, Servers
 
@@ -36,9 +36,6 @@ def listed(value: Any) -> Any:
 LocalPath = Annotated[Path, AfterValidator(_absolute)]
 Listen = Annotated[
     Address, BeforeValidator(parse_address, json_schema_input_type=str), PlainSerializer(str, return_type=str)
-]
-UpstreamUrl = Annotated[
-    Url, BeforeValidator(parse_url, json_schema_input_type=str), PlainSerializer(str, return_type=str)
 ]
 Positive = Annotated[int, Field(gt=0, le=2**53 - 1)]
 NotNegative = Annotated[int, Field(ge=0, le=2**53 - 1)]
@@ -70,39 +67,6 @@ class ClientTls(Model):
     verify: bool = True
     cert: LocalPath | None = None
     key: LocalPath | None = None
-
-
-class Timeouts(Model):
-    """Timeouts of one exchange with an upstream. `total_ms` 0: unbounded (streams)."""
-
-    connect_ms: Positive = 2_000
-    first_byte_ms: Positive = 60_000
-    between_bytes_ms: Positive = 60_000
-    total_ms: NotNegative = 0
-
-
-class Pool(Model):
-    """At most `size` connections to each address, per worker, of them `share_percent` for one customer.
-
-    `idle_ms`: below the 5 s of common servers.
-    """
-
-    size: Annotated[int, Field(ge=1, le=65_536)] = 256
-    share_percent: Annotated[int, Field(ge=1, le=100)] = 80
-    idle_ms: Positive = 4_000
-
-
-class Upstream(Model):
-    """A named API behind the sidecar: one or several equivalent addresses."""
-
-    urls: Annotated[
-        tuple[UpstreamUrl, ...],
-        Field(min_length=1),
-        BeforeValidator(listed, json_schema_input_type=UpstreamUrl | tuple[UpstreamUrl, ...]),
-    ]
-    timeouts: Timeouts = Timeouts()
-    pool: Pool = Pool()
-    tls: ClientTls = ClientTls()
 
 
 class Control(Model):

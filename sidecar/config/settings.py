@@ -33,9 +33,10 @@ from sidecar.config.sections import (
     Redis,
     ServerTls,
     Sink,
-    Upstream,
     listed,
 )
+from sidecar.config.upstreams import Upstream
+from sidecar.config.upstreams import faults_of as upstream_faults
 from sidecar.core.errors import Fault, PolicyError
 
 PREFIX: Final = "SIDECAR_"
@@ -206,7 +207,7 @@ def _cross_faults(settings: Settings) -> list[tuple[Loc, str]]:
     if settings.tls is not None and (settings.tls.client_auth == "none") is not (settings.tls.client_ca is None):
         what = "goes with `client_auth: required` or `optional`, and they with it: set both or neither"
         checks.append((True, ("tls", "client_ca"), what))
-    faults = [(loc, what) for wrong, loc, what in checks if wrong]
+    faults = [*((loc, what) for wrong, loc, what in checks if wrong), *upstream_faults(settings.upstreams)]
     if settings.redis is not None:
         try:
             _ = settings.redis.endpoint

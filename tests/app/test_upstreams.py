@@ -2,10 +2,11 @@ import ssl
 
 import pytest
 
-from sidecar.app.upstreams import FOREVER_S, Upstreams, client_tls
+from sidecar.app.upstreams import FOREVER_S, Upstreams, client_tls, head_settings
 from sidecar.config.sections import ClientTls
 from sidecar.config.settings import load_settings
 from sidecar.core.policy import Route, Timeouts
+from sidecar.edge.http1.address import HeadSettings
 
 YAML = """\
 upstreams:
@@ -59,6 +60,20 @@ def test_settings_in_milliseconds_become_the_loops_seconds(upstreams):
     assert (llm.limits.total_s, llm.limits.connections) == (9, 3)
 
 
+def test_what_the_settings_say_of_heads_reaches_the_pool(tmp_path):
+    path = tmp_path / "sidecar.yaml"
+    path.write_text(
+        "upstreams: { default: { urls: https://a.example/v1, host: upstream, headers: { A: 'x ${K}' },"
+        " remove_headers: X-B, tls: { server_name: b.example } } }"
+    )
+    [upstream] = load_settings(path, {}).upstreams.values()
+    assert head_settings(upstream, {"$K": "y"}) == HeadSettings(
+        "upstream", ((b"A", b"x y"),), frozenset({b"x-b"}), "b.example"
+    )
+    [address] = Upstreams(load_settings(path, {}), {"$K": "y"}).of(Route("a"))._addresses
+    assert (address.options.host, address.options.base, address.server_name) == (b"a.example", "/v1", "b.example")
+
+
 def test_an_upstream_is_verified_unless_told_otherwise():
     # Fails if `verify` is ignored, either way.
     assert client_tls(ClientTls(), {}).verify_mode == ssl.CERT_REQUIRED
@@ -66,16 +81,19 @@ def test_an_upstream_is_verified_unless_told_otherwise():
     assert client_tls(ClientTls(verify=False), {}).verify_mode == ssl.CERT_NONE
 
 
-def test_new_certificates_are_for_pools_in_use_and_for_those_to_come(tmp_path):
-    # Fails if swap_in forgets either: a pool would present and trust what was replaced.
+def test_new_secrets_are_for_pools_in_use_and_for_those_to_come(tmp_path):
+    # Fails if swap_in forgets either: a pool would present, trust or send what was replaced.
     path = tmp_path / "sidecar.yaml"
-    path.write_text('upstreams: { default: { urls: ["https://h:1"] }, plain: { urls: ["http://h:2"] } }')
-    upstreams = Upstreams(load_settings(path, {}), {})
+    path.write_text(
+        'upstreams: { default: { urls: ["https://h:1"], headers: { X-Key: "${K}" } }, plain: { urls: ["http://h:2"] } }'
+    )
+    upstreams = Upstreams(load_settings(path, {}), {"$K": "old"})
     pool = upstreams.of(Route("a"))
-    fresh = upstreams.contexts({})
-    assert pool.tls is not None
-    assert list(fresh) == ["default"]
+    before = pool.tls
+    fresh = upstreams.secrets({"$K": "new"})
+    assert [pool._addresses[0].options.lines, fresh["plain"].tls] == [b"X-Key: old\r\n", None]
     upstreams.swap_in(fresh)
     later = upstreams.of(Route("slow", timeouts=Timeouts(first_byte_ms=90_000)))
-    assert pool.tls is fresh["default"] is later.tls
+    assert before is not pool.tls is fresh["default"].tls is later.tls
+    assert [each._addresses[0].options.lines for each in (pool, later)] == [b"X-Key: new\r\n"] * 2
     assert upstreams.of(Route("b", upstream="plain")).tls is None

@@ -27,6 +27,32 @@ def test_json_has_every_limit_with_its_bound(sidecar, folder):
     assert found["warnings"] == []
 
 
+VENDOR = """\
+upstreams:
+  default:
+    urls: ["https://api.vendor.example/v1"]
+    host: upstream
+    headers: { Authorization: "Bearer ${VENDOR_KEY}" }
+policies: p.yaml
+keys: { file: keys.yaml }
+"""
+
+
+# Fails if `check` passes where `run` would not start, or prints a secret.
+def test_a_variable_that_is_not_set_is_a_fault_with_file_line_and_field(sidecar, folder):
+    (folder / "sidecar.yaml").write_text(VENDOR)
+    status, out, err = sidecar("check", "-c", "sidecar.yaml")
+    assert (status, out) == (2, "")
+    assert err == (
+        "sidecar.yaml:5: upstreams.default.headers.Authorization: the environment variable VENDOR_KEY is not set: "
+        "set it, or write ${file:/run/secrets/VENDOR_KEY}\n"
+    )
+    status, out, err = sidecar("check", "-c", "sidecar.yaml", VENDOR_KEY="sk-vendor")
+    assert (status, err) == (0, "")
+    assert re.search(r"default +https://api.vendor.example:443/v1 +upstream +Authorization +-\n", out)
+    assert "sk-vendor" not in out + sidecar("check", "-c", "sidecar.yaml", "--json", VENDOR_KEY="sk-vendor")[1]
+
+
 def test_where_leases_are_on_it_says_what_a_kill_can_cost(sidecar, folder):
     told = {"SIDECAR_REDIS__URL": "redis://127.0.0.1:1/0", "SIDECAR_WORKERS": "2"}
     assert "lost_by_a_kill" not in sidecar("check", "-c", "sidecar.yaml", SIDECAR_REDIS__LEASES="false", **told)[1]

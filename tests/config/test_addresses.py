@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.config.addresses import Address, RedisEndpoint, Url, parse_address, parse_redis_url, parse_url
+from sidecar.config.addresses import Address, RedisEndpoint, Url, parse_address, parse_host, parse_redis_url, parse_url
 
 
 @pytest.mark.parametrize(
@@ -34,10 +34,12 @@ def test_an_address_is_written_as_it_was_read():
         ("http://api:9000", Url(tls=False, host="api", port=9000)),
         ("https://api", Url(tls=True, host="api", port=443)),
         ("http://[::1]/", Url(tls=False, host="::1", port=80)),
+        ("https://api/v1/", Url(tls=True, host="api", port=443, base="/v1")),
     ],
 )
 def test_an_upstream_is_an_address_with_a_scheme(text, url):
     assert parse_url(text) == url
+    assert parse_url(str(url)) == url
 
 
 @pytest.mark.parametrize(
@@ -46,15 +48,37 @@ def test_an_upstream_is_an_address_with_a_scheme(text, url):
         ("api:9000", "write http://host:port"),
         ("ftp://api", "write http://host:port"),
         ("http://", "write http://host:port"),
-        ("http://api/v1", "more than an address"),
+        ("http://api/v1/../x", "not in normal form: write '/x'"),
+        ("http://api/v1//x", "not in normal form: write '/v1/x'"),
+        ("http://api/a%2Fb", "cannot be sent: an encoded slash"),
         ("http://me:secret@api", "more than an address"),
         ("http://api?x=1", "more than an address"),
         ("http://api:port", "is not an address"),
     ],
 )
 def test_what_is_more_or_less_than_an_upstream_is_refused(text, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=said) as caught:
         parse_url(text)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("Api.Example.com", "api.example.com"),
+        ("api:8443", "api:8443"),
+        ("[::1]:1", "[::1]:1"),
+        ("upstream", "upstream"),
+    ],
+)
+def test_a_host_is_a_name_with_an_optional_port(text, host):
+    assert parse_host(text) == host
+
+
+@pytest.mark.parametrize("text", ["", "https://api", "api/v1", "a b", "me@api", "api:port"])
+def test_any_other_host_is_refused_with_what_would_be_right(text):
+    with pytest.raises(ValueError, match="`preserve`, `upstream` or a host name"):
+        parse_host(text)
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,14 @@
 import pytest
 from pydantic import ValidationError
 
-from sidecar.config.addresses import Address, Url
-from sidecar.config.sections import Http, Kafka, Keys, Pool, Redis, Security, Upstream
+from sidecar.config.addresses import Address
+from sidecar.config.sections import Http, Kafka, Keys, Redis, Security
 
 
 def test_the_http_bounds_are_those_that_a_metering_proxy_owes():
     http = Http()
     assert (http.head_bytes, http.fields, http.field_bytes, http.target_bytes) == (32_768, 100, 8_192, 8_192)
     assert (http.head_timeout_ms, http.idle_timeout_ms) == (10_000, 75_000)
-
-
-def test_an_idle_upstream_connection_goes_before_common_servers_close_it():
-    assert Pool().idle_ms < 5_000
 
 
 def test_redis_is_not_waited_for_longer_than_fifty_milliseconds():
@@ -38,11 +34,6 @@ def test_tls_settings_are_part_of_the_endpoint_where_it_speaks_tls():
     assert dict(endpoint.ssl) == names | {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
     assert Redis(url="rediss://h").endpoint.ssl == ()
     assert Redis(url="redis://h", tls=tls).endpoint.ssl == ()
-
-
-def test_one_url_may_be_written_for_a_list_of_one():
-    one = Url(tls=False, host="a", port=1)
-    assert Upstream(urls="http://a:1").urls == Upstream(urls=["http://a:1"]).urls == (one,)
 
 
 def test_brokers_may_be_a_text_or_a_list():
