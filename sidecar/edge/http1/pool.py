@@ -1,9 +1,13 @@
 """The addresses of one named upstream: pooled connections, passive ejection, one safe retry.
 
 An address is ejected for some seconds if it fails to connect, or closes without an answer, several times in a row. If
-all addresses are ejected, all are used again, since an attempt is better than a certain 502. A request is retried once
-at most, and only if the upstream cannot have acted on the first attempt, or if the method is idempotent and its body is
-still buffered (RFC 9110 §9.2.2).
+all addresses are ejected, all are used again, since an attempt is better than a certain 502.
+
+A request is retried once at most, before any byte of an answer (RFC 9110 §9.2.2):
+
+    nothing was sent: the connection failed        any method           at another address, if there is one
+    a reused connection was closed                 idempotent methods   at another address without a body, else here
+    a new connection was closed                    idempotent methods   at another address, without a body
 
 Which collection of its address (address.py) a connection is in is changed here only.
 """
@@ -100,7 +104,10 @@ class Pool(Owner):
             if task is not None:
                 task.cancel()
 
-    def _send(self, address: Address, head: UpstreamHead, caller: Caller, *, attempt: int) -> None:
+    def _send(
+        self, address: Address, head: UpstreamHead, caller: Caller, *, attempt: int, is_fresh: bool = False
+    ) -> None:
+        """Send on an idle connection or open one; `is_fresh`: open one."""
         self.attempts += 1
         most = self.limits.per_customer
         if most <= len(address.busy) + len(address.connecting) and most <= _used_by(address, customer_of(caller)):
@@ -109,7 +116,7 @@ class Pool(Owner):
             caller.on_upstream_failed(UpstreamError(UpstreamReason.SHARE, detail))
             return
         idle = address.idle
-        while idle:
+        while idle and (not is_fresh or address.used >= self.limits.connections):
             leg = idle.pop()  # the most recently used, so that the others can time out
             if not leg.closed and not leg.transport.is_closing():
                 address.busy.add(leg)
@@ -215,17 +222,23 @@ class Pool(Owner):
             address.closing.add(leg)
 
     def lost(self, leg: UpstreamLeg, caller: Caller, error: UpstreamError, *, untouched: bool) -> None:
-        stale = untouched and leg.served > 1 and error.reason.retry is Retry.IDEMPOTENT
-        if untouched and not stale:  # closing an idle connection is not a failure
-            self._blame(leg.address)
-        if stale and leg.attempt == 1 and leg.head.method in IDEMPOTENT and caller.replayable():
-            for idle in list(leg.address.idle):  # they may be closed too, and the retry needs a new connection
-                idle.cancel()
-            self.retries += 1
-            caller.on_retry()
-            self._send(leg.address, leg.head, caller, attempt=2)
-        else:
+        address, head = leg.address, leg.head
+        is_repeatable = untouched and error.reason.retry is Retry.IDEMPOTENT
+        is_stale = is_repeatable and leg.served > 1
+        if untouched and not is_stale:  # closing an idle connection is not a failure
+            self._blame(address)
+        has_other = len(self._addresses) > 1 and head.length == 0
+        if not (is_repeatable and (is_stale or has_other) and leg.attempt == 1 and head.method in IDEMPOTENT) or (
+            not caller.replayable()
+        ):
             caller.on_upstream_failed(error)
+            return
+        if is_stale:
+            for idle in list(address.idle):  # they may be closed too
+                idle.cancel()
+        self.retries += 1
+        caller.on_retry()
+        self._send(self._pick(avoid=address) if has_other else address, head, caller, attempt=2, is_fresh=True)
 
     def _again_or_fail(
         self, failed: Address, head: UpstreamHead, caller: Caller, error: UpstreamError, attempt: int

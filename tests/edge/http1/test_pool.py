@@ -5,6 +5,7 @@ import os
 import resource
 import socket
 import ssl
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,81 @@ async def test_a_request_on_its_first_connection_is_not_sent_again(play, client)
     upstream.closes()
     assert (await client.answer()).status == 502
     assert play.pool.retries == 0
+
+
+@asynccontextmanager
+async def two_addresses(**pool):
+    """A stage with a second address, in front of the first; `reads` are the requests that it has closed upon."""
+    reads = []
+
+    async def close(reader, writer):
+        reads.append(await reader.readuntil(b"\r\n\r\n"))
+        play.pool._turn = 0  # another request had its turn meanwhile
+        writer.close()
+
+    server = await asyncio.start_server(close, "127.0.0.1", 0)
+    try:
+        async with stage(pool=pool) as play:
+            [good] = play.pool._addresses
+            closing = Address(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            play.pool._addresses = [good, closing]  # the turn begins with the second
+            play.pool.renew(None, HeadSettings())
+            yield play, closing, reads
+    finally:
+        server.close()
+
+
+# bugs 15. Fails if a request on its first connection is given up, or tried at the address that has just failed.
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE"])
+async def test_a_request_without_body_that_failed_at_one_address_is_tried_at_another(method):
+    async with two_addresses() as (play, closing, reads):
+        client = await play.connects()
+        await client.asks("/a", method=method)
+        upstream = await play.upstream_accepts()
+        assert (await upstream.request()).line == f"{method} /a HTTP/1.1"
+        assert len(reads) == 1
+        await upstream.answers()
+        assert (await client.answer(method)).status == 200
+        [record] = await play.recorded()
+        assert (record["attempts"], record["usage"]["requests"], record["outcome"]) == (2, 1, "ok")
+        assert (play.pool.retries, closing.failures, play.counters.used("many")) == (1, 1, 1)
+
+
+# Fails if a method that is not idempotent, or a body, is sent a second time.
+@pytest.mark.parametrize("method", ["POST", "PATCH", "PUT"])
+async def test_a_request_with_a_body_that_failed_on_its_first_connection_is_not_tried_elsewhere(method):
+    async with two_addresses() as (play, _, reads):
+        client = await play.connects()
+        await client.asks("/a", method=method, body=b"x")
+        assert (await client.answer()).status == 502
+        assert (len(reads), play.pool.retries, play.accepted.empty()) == (1, 0, True)
+
+
+async def test_two_addresses_that_fail_are_502_and_one_record():
+    async with two_addresses() as (play, _, reads):
+        client = await play.connects()
+        await client.asks("/a")
+        upstream = await play.upstream_accepts()
+        await upstream.request()
+        upstream.closes()
+        assert (await client.answer()).status == 502
+        [record] = await play.recorded()
+        assert (record["attempts"], len(reads), record["billable"]) == (2, 1, False)
+        assert set(record["usage"].values()) == {0}
+
+
+# Fails if the retry takes an idle connection of the other address: a deploy closes those of all addresses at once.
+async def test_a_retry_elsewhere_is_on_a_fresh_connection():
+    async with two_addresses() as (play, _, _):
+        client = await play.connects()
+        for idle in range(2):
+            assert play.pool.idle_connections == idle
+            play.pool._turn = 0  # so that the next is the one that closes
+            await client.asks("/a")
+            fresh = await play.upstream_accepts()
+            await fresh.request()
+            await fresh.answers()
+            assert (await client.answer()).status == 200
 
 
 @pytest.mark.parametrize("part", ["H", "HTTP/1.1 103 X\r\n\r\n"])
