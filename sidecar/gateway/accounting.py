@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def measure(exchange: RequestExchange) -> None:
-    """Set usage, and whether it is billable and why. Nothing is used by what the upstream never saw."""
+    """Set usage, whether it is billable and why, and the upstream's id. An exchange that it never saw uses nothing."""
     terms, identity = exchange.terms, exchange.identity
     exchange.usage = terms.measure(exchange) if exchange.attempts else terms.unused
     plan, test = (identity.plan, identity.test) if identity is not None else ("", False)
@@ -29,6 +29,9 @@ def measure(exchange: RequestExchange) -> None:
     exchange.billable, exchange.billable_reason = billing(
         plan, status=exchange.status, test=test, outcome=exchange.outcome, excluded=excluded
     )
+    head = exchange.head
+    if head is not None and head.request_id and head.request_id != exchange.id.decode():  # many repeat ours
+        exchange.upstream_request_id = head.request_id
 
 
 def record(exchange: RequestExchange, source: str, sequence: int) -> bytes:

@@ -76,7 +76,7 @@ class RequestExchange(Exchange):
         "routed", "terms", "checks", "inspection", "tap", "repeated",  # by routing and inspection
         "upstream", "leg", "sent_us", "body", "body_ended", "request_trailers", "rewritten",  # up
         "head", "last", "refusal", "trailers",  # down: `last` and `refusal` wait for the record
-        "gone", "broken", "tunnelled", "excluded",  # the end
+        "gone", "broken", "tunnelled", "excluded", "upstream_request_id", "client_request_id",  # the end
     )  # fmt: skip
 
     routed: RoutedRequest
@@ -93,7 +93,7 @@ class RequestExchange(Exchange):
         self.started_us = context.clock.mono_us()
         self.id = context.mint(now_us // 1000)
         self.state = ARRIVED
-        self.route = self.plan = self.traceparent = ""
+        self.route = self.plan = self.traceparent = self.upstream_request_id = self.client_request_id = ""
         self.identity = None
         self.checks: Checks | None = None
         self.decision = None
@@ -121,10 +121,11 @@ class RequestExchange(Exchange):
         try:
             routed: RoutedRequest | None = self.request.prepared
             if routed is None or routed.policy is not self.context.policies.policy:
-                routed = self.request.prepared = RoutedRequest(self.context, self.request)
+                routed = self.request.prepared = RoutedRequest(self.context, self.request, self.client.peer)
             self.routed = routed
             self.route = routed.route.id
             self.traceparent = routed.traceparent
+            self.client_request_id = routed.client_request_id
             if routed.is_inspected:
                 self.inspection = Inspection()
             admission.identify(self, routed)

@@ -71,7 +71,12 @@ class HeadFields:
             dropped = dropped | {b"traceparent", b"tracestate"}
         if exchange.rewritten:  # the part that is taken out of the answer again has to be readable
             dropped = dropped | {b"accept-encoding"}
+        hops = forward.max_forwards(request) if b"max-forwards" in request.fields else forward.UNLIMITED
+        if hops > 0:
+            dropped = dropped | {b"max-forwards"}
         fields = forward.request_fields(request, dropped)
+        if hops > 0:
+            fields.append((b"Max-Forwards", b"%d" % (hops - 1)))
         fields += stripped.fields
         fields.append(forward.via(request, self._pseudonym))
         fields += self._forwarded(request, exchange.client)
@@ -103,8 +108,12 @@ class HeadFields:
             dropped = self._dropped[names] = forward.dropped_with(names)
         return dropped
 
+    def trusts(self, peer: str) -> bool:
+        """Whether the peer is a proxy that the settings name."""
+        return self._trusts is not None and self._trusts(peer)
+
     def _forwarded(self, request: Request, client: Client) -> Sequence[Field]:
-        if self._trusts is not None and self._trusts(client.peer):
+        if self.trusts(client.peer):
             return forward.forwarded_on(request, client.peer, tls=client.tls)
         return forward.forwarded(client.peer, request.host, tls=client.tls)
 

@@ -7,9 +7,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sidecar.core.http.forward import UpstreamHead, trace
-from sidecar.core.http.problem import BAD_KEY, LOOP, NO_KEY, NO_ROUTE, Problem, too_large
+from sidecar.core.http.forward import MALFORMED, UpstreamHead, max_forwards, trace
+from sidecar.core.http.problem import (
+    BAD_KEY,
+    BAD_MAX_FORWARDS,
+    LOOP,
+    NO_KEY,
+    NO_ROUTE,
+    OPTIONS_ANSWER,
+    Problem,
+    too_large,
+)
 from sidecar.core.http.request import Request
+from sidecar.core.http.response import id_text
 from sidecar.core.identity import Identity, Source, digest, has_valid_checksum
 from sidecar.core.limits import Checks
 from sidecar.core.policy import NOWHERE, Route, Terms
@@ -26,15 +36,16 @@ class RoutedRequest:
     `refusal` is the answer where it goes no further. `digest` is b"" for a caller without credential, who may pass.
     `identity`, `terms`, `checks` and `templates` are those of the last exchange with this head, `upstream_head` the one
     that goes up. `is_inspected`: bodies are read, or it may be a retry (inspection.py). `retry_key` is the part of a
-    head that a retry repeats, b"" where there are no retries; the body has to be the same as well.
+    head that a retry repeats, b"" where there are no retries; the body has to be the same as well. `client_request_id`
+    is that of a trusted proxy.
     """
 
     __slots__ = (
-        "checks", "digest", "identity", "is_inspected", "policy", "refusal", "retry_key", "route", "source", "terms",
-        "templates", "traceparent", "upstream_head",
+        "checks", "client_request_id", "digest", "identity", "is_inspected", "policy", "refusal", "retry_key", "route",
+        "source", "terms", "templates", "traceparent", "upstream_head",
     )  # fmt: skip
 
-    def __init__(self, context: WorkerContext, request: Request) -> None:
+    def __init__(self, context: WorkerContext, request: Request, peer: str) -> None:
         self.policy = context.policies.policy
         self.identity: Identity | None = None
         self.terms: Terms | None = None
@@ -44,6 +55,8 @@ class RoutedRequest:
         self.digest = b""
         self.upstream_head: UpstreamHead | None = None
         self.traceparent = ""
+        passed_on = request.fields.get(b"x-request-id")
+        self.client_request_id = id_text(passed_on) if passed_on and context.heads.trusts(peer) else ""
         route = self.policy.match(request.method, request.path)
         self.route: Route = route if route is not None else NOWHERE
         self.refusal = NO_ROUTE if route is None else self._refusal(context, request)
@@ -64,6 +77,10 @@ class RoutedRequest:
 
     def _refusal(self, context: WorkerContext, request: Request) -> Problem | None:
         route = self.route
+        if b"max-forwards" in request.fields:
+            hops = max_forwards(request)
+            if hops in {0, MALFORMED}:
+                return OPTIONS_ANSWER if hops == 0 else BAD_MAX_FORWARDS
         if b"via" in request.fields and context.heads.is_loop(request):
             return LOOP
         if route.max_body_bytes and request.length > route.max_body_bytes:

@@ -1,13 +1,15 @@
 """The life of a request, over the shipped doubles: who may, what goes up, what comes down, what is told."""
 
 import gc
+from ipaddress import ip_network
 
 import orjson
 import pytest
 
-from sidecar.gateway import REPLAY_BYTES
+from sidecar.gateway import REPLAY_BYTES, GatewayOptions
 from sidecar.gateway.routing import RoutedRequest
 from tests.gateway.scene import Scene
+from tests.stage import quota
 
 # The order of things.
 
@@ -154,3 +156,55 @@ def test_a_trace_that_is_none_goes_no_further():
     scene = Scene()
     scene.ask("traceparent: x", "tracestate: a=b")
     assert not {b"traceparent", b"tracestate"} & dict(scene.call.head.fields).keys()
+
+
+# Vendors name a request in one of several fields. Fails if the client gets two X-Request-Id, or the record neither.
+@pytest.mark.parametrize(
+    ("fields", "recorded", "shown"),
+    [
+        ([(b"X-Request-Id", b"req_1")], "req_1", []),
+        ([(b"Request-Id", b"req_2")], "req_2", [(b"Request-Id", b"req_2")]),
+        ([(b"x-amzn-RequestId", b"a-b")], "a-b", [(b"x-amzn-RequestId", b"a-b")]),
+        ([(b"Request-Id", b"req_2"), (b"x-request-id", b"req_1")], "req_1", [(b"Request-Id", b"req_2")]),
+        ([(b"X-Request-Id", b"two words")], None, []),
+        ([(b"X-Request-Id", b"x" * 129)], None, []),
+        ([(b"X-Request-Id", b"")], None, []),
+        ([], None, []),
+    ],
+)
+def test_the_upstream_s_id_is_recorded_and_the_client_gets_ours_alone(fields, recorded, shown):
+    scene = Scene()
+    scene.ask()
+    scene.call.connect().respond(200, b"", *fields)
+    assert scene.record.get("upstream_request_id") == recorded
+    assert [field for field in scene.client.fields if b"request" in field[0].lower()] == shown
+
+
+def test_an_upstream_that_repeats_our_id_has_none_of_its_own():
+    scene = Scene()
+    exchange = scene.ask()
+    scene.call.connect().respond(200, b"", (b"X-Request-Id", exchange.id))
+    assert "upstream_request_id" not in scene.record
+
+
+# bugs 20. Fails if the id of any client is recorded: it could name another's request.
+@pytest.mark.parametrize(
+    ("peers", "fields", "recorded"),
+    [
+        ("192.0.2.0/24", ["X-Request-Id: edge-4711"], "edge-4711"),
+        ("192.0.2.0/24", ["X-Request-Id: edge\u00e9"], None),
+        ("192.0.2.0/24", [], None),
+        ("198.51.100.0/24", ["X-Request-Id: edge-4711"], None),
+    ],
+)
+def test_the_id_of_a_trusted_proxy_is_recorded_beside_ours(peers, fields, recorded):
+    scene = Scene(quota(2), options=GatewayOptions("here", trusted=(ip_network(peers),)))
+    for _ in range(2):
+        scene.ask(*fields)
+        assert b"edge-4711" not in dict(scene.call.head.fields).values()
+        scene.call.connect().respond()
+    records = [orjson.loads(entry.body)["data"] for entry in scene.journal.of("records")]
+    assert [record.get("client_request_id") for record in records] == [recorded] * 2
+    scene.ask(*fields)
+    [denial] = scene.journal.of("denials")
+    assert orjson.loads(denial.body)["data"].get("client_request_id") == recorded

@@ -14,12 +14,12 @@ from tests.stage import ANN, Setting, quota
 
 
 class Scene(Setting):
-    def ask(self, *fields, key="ann", peer="192.0.2.7", tls=False, target=b"/a"):
+    def ask(self, *fields, key="ann", peer="192.0.2.7", tls=False, target=b"/a", method="GET"):
         pairs = [(b"Host", b"h"), *(tuple(field.encode().split(b": ", 1)) for field in fields)]
         if key:
             pairs.append((b"X-Api-Key", key.encode()))
         self.client = PaperClient(peer, tls=tls)
-        return serve(self.context, read_request(("GET", target, 1), pairs, HeadLimits()), self.client)
+        return serve(self.context, read_request((method, target, 1), pairs, HeadLimits()), self.client)
 
     def up(self):
         """The fields of the last head that went up."""
@@ -64,6 +64,43 @@ def test_the_credential_stays_here_unless_the_route_keeps_it(source, fields, tar
     head = text(scene.upstream.calls[0])
     assert (b"ann" in head) is kept
     assert b"b=1" in head or not target.endswith(b"b=1")
+
+
+def test_a_client_that_names_no_host_has_none_passed_on():
+    # HTTP/1.0. Fails if an empty X-Forwarded-Host goes up.
+    scene = Scene()
+    serve(scene.context, read_request(("GET", b"/a", 0), [(b"X-Api-Key", b"ann")], HeadLimits()), PaperClient())
+    assert "X-Forwarded-Host" not in scene.up()
+
+
+# RFC 9110 §7.6.2. Fails if it goes up as it came, or is read of a GET.
+@pytest.mark.parametrize(
+    ("method", "value", "passed_on"),
+    [("OPTIONS", "7", "6"), ("OPTIONS", "1", "0"), ("GET", "0", "0"), ("GET", "x", "x")],
+)
+def test_an_options_request_may_be_forwarded_once_less(method, value, passed_on):
+    scene = Scene()
+    for _ in range(2):
+        scene.ask(f"Max-Forwards: {value}", method=method)
+        assert scene.up()["Max-Forwards"] == passed_on
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        (["Max-Forwards: 0"], 204),
+        (["Max-Forwards: -1"], 400),
+        (["Max-Forwards: 1, 2"], 400),
+        (["Max-Forwards: 1", "Max-Forwards: 2"], 400),
+        (["Max-Forwards: 1" + 20 * "0"], 400),
+    ],
+)
+def test_an_options_request_that_may_not_be_forwarded_is_answered_here(fields, status):
+    scene = Scene()
+    scene.ask(*fields, method="OPTIONS")
+    assert (scene.client.status, scene.upstream.calls, scene.journal.entries) == (status, [], [])
+    if status == 204:
+        assert scene.client.fields == [(b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")]
 
 
 class Remembers(Keys):

@@ -26,7 +26,7 @@ _OURS_UP: Final = HOP_BY_HOP | {
     b"x-forwarded-host", b"x-forwarded-port", b"x-real-ip", b"x-request-id",
     b"x-sidecar-customer", b"x-sidecar-subject", b"x-sidecar-key-id", b"x-sidecar-plan",
 }  # fmt: skip
-_OURS_DOWN: Final = HOP_BY_HOP | {b"content-length", b"via"}
+_OURS_DOWN: Final = HOP_BY_HOP | {b"content-length", b"via", b"x-request-id"}
 # The gateway's own fields are not accepted late from others either: a server that merges trailers would believe them.
 _NOT_IN_TRAILERS: Final = _OURS_UP | {
     b"content-encoding", b"content-type", b"content-range", b"authorization", b"set-cookie",
@@ -75,11 +75,11 @@ def request_fields(request: Request, dropped: frozenset[bytes]) -> list[Field]:
 
 @lru_cache(maxsize=4096)
 def forwarded(peer: str, host: bytes, *, tls: bool) -> tuple[Field, ...]:
-    """The client's address, scheme and host, where no proxy in front may be believed."""
+    """The client's address, scheme and host, if it named one, where no proxy in front may be believed."""
     return (
         (b"X-Forwarded-For", peer.encode() or b"unknown"),
         (b"X-Forwarded-Proto", b"https" if tls else b"http"),
-        (b"X-Forwarded-Host", host),
+        *(((b"X-Forwarded-Host", host),) if host else ()),
     )
 
 
@@ -112,6 +112,20 @@ def via(request: Request, pseudonym: bytes) -> Field:
     return (b"Via", b", ".join([*[value for value, name in _values(request) if name == b"via"], own]))
 
 
+MALFORMED: Final = -2
+UNLIMITED: Final = -1
+
+
+def max_forwards(request: Request) -> int:
+    """How many more times an OPTIONS request may be forwarded (RFC 9110 §7.6.2), or UNLIMITED, or MALFORMED."""
+    value = request.fields.get(b"max-forwards")
+    if value is None or request.method != "OPTIONS":
+        return UNLIMITED
+    if b"max-forwards" in request.repeated or not value.isdigit() or len(value) > 15:
+        return MALFORMED
+    return int(value)
+
+
 _TRACE: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
 
@@ -134,7 +148,9 @@ def identity_fields(customer: str, subject: str, key_id: str, plan: str) -> tupl
 
 
 def response_fields(head: ResponseHead) -> list[Field]:
-    """The upstream's fields that go down: all but framing, Via, hop-by-hop ones and what Connection nominates."""
+    """The upstream's fields that go down: all but framing, Via, its request id in the field of ours, hop-by-hop ones
+    and those that Connection nominates.
+    """  # noqa: D205
     dropped = _OURS_DOWN
     nominated = head.fields.get(b"connection")
     if nominated is not None and nominated.lower() not in {b"keep-alive", b"close"}:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from sidecar.core.http.path import NoNormalForm, read_target
-from sidecar.core.http.problem import Problem
+from sidecar.core.http.problem import OPTIONS_ANSWER, Problem
 
 CHUNKED: Final = -1
 
@@ -154,7 +154,7 @@ def read_request(
             405,
             "method-refused",
             f"{method} is not served here",
-            headers=((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),),
+            headers=OPTIONS_ANSWER.headers,
         )
     if len(headers) > limits.fields:
         return _too_many(f"more than {limits.fields} header fields")

@@ -10,6 +10,9 @@ from sidecar.core.http.request import CHUNKED, LISTS
 UNTIL_CLOSE: Final = -2
 MAX_HEAD_BYTES: Final = 64 * 1024
 
+# Fields by which APIs name a request in their own logs and to their support; the first that is there counts.
+_IDS: Final = (b"x-request-id", b"request-id", b"x-amzn-requestid", b"x-amz-request-id", b"apim-request-id")
+_ID_TEXT: Final = re.compile(rb"[!-~]{1,128}")
 _LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
 
 
@@ -21,8 +24,9 @@ class ResponseHead:
     """The head of an upstream's answer. `fields` are as in a `Request`.
 
     `length` is the body's length in bytes, or CHUNKED, or UNTIL_CLOSE; 0 for HEAD, 1xx, 204 and 304 with any fields
-    (RFC 9110 §6.4.1). `keep_alive`: the upstream's connection may be reused. Heads are cached by their bytes, so an
-    object may be shared by many answers; in `prepared` the listener caches rendered heads.
+    (RFC 9110 §6.4.1). `keep_alive`: the upstream's connection may be reused. `request_id` is the upstream's, or "".
+    Heads are cached by their bytes, so an object may be shared by many answers; in `prepared` the listener caches
+    rendered heads.
     """
 
     __slots__ = (
@@ -35,6 +39,7 @@ class ResponseHead:
         "names",
         "prepared",
         "reason",
+        "request_id",
         "status",
     )
 
@@ -48,6 +53,7 @@ class ResponseHead:
         self.length = UNTIL_CLOSE
         self.bodyless = False
         self.keep_alive = minor == 1
+        self.request_id = ""
         self.prepared: dict[tuple[int, bool], tuple[bytes, bool]] = {}
 
 
@@ -73,6 +79,10 @@ def read_response(line: tuple[int, bytes, int], headers: list[tuple[bytes, bytes
                 raise BadAnswer(f"two fields {key.decode('latin-1')} in one answer")
             if key in LISTS:
                 fields[key] += b", " + value
+    for name in _IDS:
+        if name in fields:
+            head.request_id = id_text(fields[name])
+            break
     head.bodyless = method == "HEAD" or status in {204, 304} or status < 200
     head.length = _framed(fields, minor)
     if head.bodyless:
@@ -82,6 +92,11 @@ def read_response(line: tuple[int, bytes, int], headers: list[tuple[bytes, bytes
         tokens = connection.lower()
         head.keep_alive = b"close" not in tokens and (minor == 1 or b"keep-alive" in tokens)
     return head
+
+
+def id_text(value: bytes) -> str:
+    """A request id of another as it is recorded: printable ASCII without spaces, at most 128 characters; else ""."""
+    return value.decode("ascii") if _ID_TEXT.fullmatch(value) else ""
 
 
 def _contradicts(key: bytes, first: bytes, second: bytes) -> bool:

@@ -71,7 +71,9 @@ class Facts:
     billable_reason: str
     client_disconnected: bool
     templates: RecordTemplates  # of this caller
-    parent: str = ""  # a class that sets it has a slot for it
+    parent: str = ""  # a class that sets one of these has a slot for it
+    upstream_request_id: str = ""
+    client_request_id: str = ""
 
     @property
     def period_us(self) -> int:
@@ -235,6 +237,11 @@ FIELDS: Final = (
     Field("usage_lines", {"type": "array", "items": _LINE}, "of an AI answer: what each billed model used. The "
           "units are in usage too, as far as meters count them", "answer", _EXCHANGE, True,
           lambda facts: facts.usage_lines or None, slot="details"),
+    Field("upstream_request_id", NAME, "the id that the upstream gave this request, in X-Request-Id, Request-Id or a "
+          "similar field of its answer; its support asks for it", "answer", _EXCHANGE, True,
+          lambda facts: facts.upstream_request_id or None, slot="details"),
+    Field("client_request_id", NAME, "the X-Request-Id of a proxy in front that trusted_proxies names", "request",
+          _REQUEST, True, lambda facts: facts.client_request_id or None, slot="details"),
     Field("attempts", _COUNT, "times the upstream was asked", "exchange", _EXCHANGE, read=lambda facts: facts.attempts,
           crashed=lambda _: 0, slot="attempts"),
     Field("client_disconnected", _FLAG, "the client went before the end", "exchange", _EXCHANGE,

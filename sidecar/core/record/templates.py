@@ -156,7 +156,9 @@ class RecordTemplate:
         if facts.traceparent != self._traceparent:
             self._traceparent, changed = facts.traceparent, True
             parts[_TRACE] = _trace(facts.traceparent)
-        is_detailed = bool(facts.dims or facts.usage_lines or facts.parent)
+        is_detailed = bool(
+            facts.dims or facts.usage_lines or facts.parent or facts.upstream_request_id or facts.client_request_id
+        )
         if is_detailed or self._is_detailed:
             self._is_detailed, changed = is_detailed, True
             parts[_DETAILS] = _details(facts) if is_detailed else _NO_DETAILS
@@ -328,7 +330,10 @@ def _verdict(quality: str, billable: bool, reason: str, outcome: str) -> bytes:
 
 def _details(facts: Facts) -> bytes:
     lines = b',"usage_lines":' + json(facts.usage_lines) if facts.usage_lines else b""
-    return _parent(facts) + b'"dims":' + json(facts.dims) + lines
+    ids = b',"upstream_request_id":' + json(facts.upstream_request_id) if facts.upstream_request_id else b""
+    if facts.client_request_id:
+        ids += b',"client_request_id":' + json(facts.client_request_id)
+    return b"".join((_parent(facts), b'"dims":', json(facts.dims), lines, ids))
 
 
 def _others(facts: Facts) -> bytes:

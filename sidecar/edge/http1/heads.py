@@ -166,10 +166,11 @@ def problem_answer(
     problem: Problem, request_id: bytes = b"", fields: Sequence[Field] = (), *, close: bool, bodyless: bool = False
 ) -> bytes:
     """A whole answer of our own. `bodyless` for HEAD: the length stays, the body is left out."""
-    body = problem_body(problem, request_id.decode())
+    body = problem_body(problem, request_id.decode()) if problem.status != 204 else b""
     lines = [
-        b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nCache-Control: no-store\r\n"
-        % (problem.status, phrase(problem.status), PROBLEM_JSON, len(body)),
+        b"HTTP/1.1 %d %b\r\n" % (problem.status, phrase(problem.status)),
+        b"Content-Type: %b\r\nContent-Length: %d\r\n" % (PROBLEM_JSON, len(body)) if body else b"",
+        b"Cache-Control: no-store\r\n",
         *_lines(problem.headers),
         _ID + request_id + b"\r\n" if request_id else b"",
         *_lines(fields),

@@ -31,6 +31,8 @@ MEMBERS = {
     "dims": [{}, {"model": "m"}],
     "usage_lines": [[], LINES],
     "parent": ["", "01JD3QWERT0000000000000007"],
+    "upstream_request_id": ["", 'req_"1', "req_2"],
+    "client_request_id": ["", "edge-4711"],
     "client_disconnected": [False, True],
     "checks": [*CHECKS, None],
     "mode": ["exact", "leased"],
