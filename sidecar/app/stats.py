@@ -30,6 +30,7 @@ def worker_stats(worker: Worker) -> WorkerStats:
         "upstream_retries": worker.upstreams.retries,
         "upstream_share_refusals": worker.upstreams.share_refusals,
         "late_us": worker.late_us,
+        "upstream_failed_look_ups": worker.upstreams.failed_look_ups,
     }
     return {
         "requests": {f"{route}|{kind}xx": count for (route, kind), count in figures.requests.items()},

@@ -72,6 +72,11 @@ class Upstreams:
     def retries(self) -> int:
         return sum(pool.retries for pool in self._pools.values())
 
+    @property
+    def failed_look_ups(self) -> int:
+        """How often the name of an upstream could not be resolved."""
+        return sum(pool.failed_look_ups for pool in self._pools.values())
+
     def gauges(self) -> dict[str, int]:
         """Open and idle connections by upstream, summed over its pools."""
         totals: dict[str, int] = {}

@@ -20,14 +20,20 @@ class Address(NamedTuple):
 
 
 class Url(NamedTuple):
-    """An upstream's address. `base` is the path before every path of a client, without a last slash; "" for none."""
+    """An upstream's address. `base` is the path before every path of a client, without a last slash; "" for none.
+
+    `socket` is the path of a Unix socket; then there is no host.
+    """
 
     tls: bool
     host: str
     port: int
     base: str = ""
+    socket: str = ""
 
     def __str__(self) -> str:
+        if self.socket:
+            return f"unix:{self.socket}"
         return f"{'https' if self.tls else 'http'}://{Address(self.host, self.port)}{self.base}"
 
 
@@ -47,6 +53,7 @@ class RedisEndpoint(NamedTuple):
     ssl: tuple[tuple[str, Any], ...] = ()
 
 
+SOCKET_BYTES = 107  # of `sun_path`, with the byte that ends it (unix(7))
 _REDIS_EXAMPLES = "redis://host:6379/0, rediss:// with TLS, redis+sentinel://a:26379,b:26379/service/0 or redis+cluster://a:6379,b:6379"
 
 
@@ -61,17 +68,28 @@ def parse_address(value: Any) -> Any:
 
 
 def parse_url(value: Any) -> Any:
-    """`http://host[:port][/base]` or `https://…`: no query, and no user, since a credential is written as a header."""
+    """`http://host[:port][/base]`, `https://…` or `unix:/path`: no query, and no user, which `headers` are for."""
     if not isinstance(value, str):
         return value
+    if value.startswith("unix:"):
+        return _unix_url(value.removeprefix("unix:"))
     parts = _split(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"'{value}' is not an upstream's address: write http://host:port or https://host:port")
+        raise ValueError(
+            f"'{value}' is not an upstream's address: write http://host:port, https://host:port or unix:/path"
+        )
     if parts.query or parts.fragment or parts.username is not None:
         right = f"{parts.scheme}://{parts.hostname}:port/base"
         raise ValueError(f"has more than an address and a base path: write {right}, no user, query or fragment")
     default = 443 if parts.scheme == "https" else 80
     return Url(parts.scheme == "https", parts.hostname, parts.port or default, _base(parts.path))
+
+
+def _unix_url(path: str) -> Url:
+    path = path.removeprefix("//")  # as in unix:///run/api.sock
+    if not path.startswith("/") or len(path.encode()) > SOCKET_BYTES:
+        raise ValueError(f"should be the whole path of a socket, of at most {SOCKET_BYTES} bytes: unix:/run/api.sock")
+    return Url(tls=False, host="", port=0, socket=path)
 
 
 def _base(path: str) -> str:

@@ -64,6 +64,9 @@ COUNTS = {
     "answers_in_turns": Row(
         "sidecar_answers_read_in_turns", "Times that an answer took long to read: many events, elements."
     ),
+    "upstream_failed_look_ups": Row(
+        "sidecar_upstream_failed_look_ups", "Times that the name of an upstream could not be resolved."
+    ),
     "debts_paid": Row("sidecar_store_debts_paid", "Exchanges of an outage that were added to the counters after it."),
     "store_losses": Row("sidecar_store_losses", "Times that a Redis was found to have come back empty."),
     "debts_lost": Row("sidecar_store_debts_lost", "Exchanges of an outage that no counter will ever include."),

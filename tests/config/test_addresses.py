@@ -35,6 +35,8 @@ def test_an_address_is_written_as_it_was_read():
         ("https://api", Url(tls=True, host="api", port=443)),
         ("http://[::1]/", Url(tls=False, host="::1", port=80)),
         ("https://api/v1/", Url(tls=True, host="api", port=443, base="/v1")),
+        ("unix:/run/api.sock", Url(tls=False, host="", port=0, socket="/run/api.sock")),
+        ("unix:///run/api.sock", Url(tls=False, host="", port=0, socket="/run/api.sock")),
     ],
 )
 def test_an_upstream_is_an_address_with_a_scheme(text, url):
@@ -54,6 +56,8 @@ def test_an_upstream_is_an_address_with_a_scheme(text, url):
         ("http://me:secret@api", "more than an address"),
         ("http://api?x=1", "more than an address"),
         ("http://api:port", "is not an address"),
+        ("unix:api.sock", "the whole path of a socket"),
+        ("unix:/" + 107 * "a", "of at most 107 bytes"),
     ],
 )
 def test_what_is_more_or_less_than_an_upstream_is_refused(text, said):

@@ -9,6 +9,7 @@ iteration of the loop, or is a tunnel whose last bytes are being sent.
 from __future__ import annotations
 
 import asyncio
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from sidecar.ports import Caller
 if TYPE_CHECKING:
     from sidecar.edge.http1.upstream import UpstreamLeg
 
+UNIX: Final = "unix:"
 PRESERVE: Final = "preserve"
 UPSTREAM: Final = "upstream"
 _NOTHING: Final[frozenset[bytes]] = frozenset()
@@ -38,27 +40,33 @@ class HeadSettings(NamedTuple):
 
 
 class Address:
-    """One server of the upstream: its address, connections and recent failures. ValueError: the URL is invalid."""
+    """One server of the upstream: its address, connections and recent failures. ValueError: the URL is invalid.
+
+    `origin` is the address in `urls` that this one is of: itself, or a name that was resolved to the address `ip`. It
+    has the settings of both, `options` and `server_name`. `is_name`: it is to be resolved. `socket` is the path of a
+    Unix socket, else "".
+    """
 
     __slots__ = (
         "authority", "base", "busy", "closing", "connecting", "ejected_until", "ejections", "failures", "host", "idle",
-        "options", "port", "server_name", "tls", "url",
+        "ip", "is_name", "options", "origin", "port", "server_name", "socket", "tls", "url",
     )  # fmt: skip
 
     options: HeadOptions
+    origin: Address
 
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError(f"{url!r} is not http://host:port or https://host:port")
+    def __init__(self, url: str, ip: str = "", origin: Address | None = None) -> None:
         self.url = url
-        self.tls = parts.scheme == "https"
-        self.host = self.server_name = parts.hostname
-        default = 443 if self.tls else 80
-        self.port = parts.port or default
-        name = f"[{self.host}]" if ":" in self.host else self.host
-        self.authority = (name if self.port == default else f"{name}:{self.port}").encode()
-        self.base = parts.path.rstrip("/")
+        self.ip = ip
+        self.origin = origin or self
+        self.host = self.base = self.socket = self.server_name = ""
+        self.port = 0
+        self.tls = self.is_name = False
+        self.authority = b"localhost"
+        if url.startswith(UNIX):
+            self.socket = url.removeprefix(UNIX)
+        else:
+            self._parse(url)
         self.connecting: dict[Caller, asyncio.Task[None]] = {}
         self.busy: set[UpstreamLeg] = set()
         self.idle: list[UpstreamLeg] = []  # the most recently used last
@@ -66,6 +74,19 @@ class Address:
         self.failures = 0
         self.ejections = 0
         self.ejected_until = 0.0
+
+    def _parse(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError(f"{url!r} is not http://host:port, https://host:port or unix:/path")
+        self.tls = parts.scheme == "https"
+        self.host = self.server_name = parts.hostname
+        default = 443 if self.tls else 80
+        self.port = parts.port or default
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        self.authority = (name if self.port == default else f"{name}:{self.port}").encode()
+        self.base = parts.path.rstrip("/")
+        self.is_name = not self.ip and not _is_ip(self.host)
 
     @property
     def used(self) -> int:
@@ -85,6 +106,14 @@ class Address:
         if settings.host in {PRESERVE, UPSTREAM}:
             return self.host
         return urlsplit(f"//{settings.host}").hostname or self.host
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def apply_settings(addresses: list[Address], settings: HeadSettings) -> None:

@@ -15,16 +15,16 @@ Which collection of its address (address.py) a connection is in is changed here 
 from __future__ import annotations
 
 import asyncio
-import errno
-import socket
 import ssl
 from collections.abc import Callable
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 from sidecar.core.errors import Retry, UpstreamError, UpstreamReason
 from sidecar.core.http.forward import UpstreamHead
 from sidecar.core.http.response import ResponseHead
 from sidecar.edge.http1.address import Address, HeadSettings, apply_settings
+from sidecar.edge.http1.connecting import connect, connect_error
+from sidecar.edge.http1.names import Names
 from sidecar.edge.http1.upstream import CLOSED, Owner, UpstreamLeg, customer_of
 from sidecar.ports import Caller
 
@@ -34,8 +34,6 @@ EJECTED_S: Final = 5.0
 EJECTED_MAX_S: Final = 60.0
 CLOSING_S: Final = 30.0  # for the last bytes of a tunnel whose upstream does not read
 _AS_SENT: Final = HeadSettings()
-# This node lacks descriptors or memory: not a failure of the address, and other addresses would fail too.
-_OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class PoolLimits(NamedTuple):
@@ -72,6 +70,8 @@ class Pool(Owner):
         self.heads: dict[bytes, ResponseHead] = {}
         self.attempts = self.retries = self.ejections = self.share_refusals = 0
         self._addresses = [Address(url) for url in urls]
+        self._retired: list[Address] = []  # no longer of their name, with connections that still end
+        self._names = Names(name, self._addresses, self.take_resolved)
         self._make_leg = make_leg
         self.renew(tls, heads)
         self._turn = 0
@@ -79,17 +79,37 @@ class Pool(Owner):
     def renew(self, tls: ssl.SSLContext | None, heads: HeadSettings) -> None:
         """Use these from now on: certificates for new connections, head settings for the next requests."""
         self.tls = tls
-        apply_settings(self._addresses, heads)
+        apply_settings(list({address.origin: None for address in self._all()}), heads)
+
+    def take_resolved(self, origin: Address, ips: list[str]) -> None:
+        """Use these addresses of a name from now on; others are retired: their open exchanges go on to their end."""
+        current = {address.ip: address for address in self._addresses if address.origin is origin}
+        addresses: list[Address] = []
+        for address in self._addresses:
+            if address.origin is not origin:
+                addresses.append(address)
+            elif address.ip == next(iter(current)):  # in the place of the first
+                addresses += [current.get(ip) or Address(origin.url, ip, origin) for ip in ips]
+        self._retired += [address for ip, address in current.items() if ip not in ips]
+        self._addresses = addresses
+
+    def _all(self) -> list[Address]:
+        return [*self._addresses, *self._retired] if self._retired else self._addresses
+
+    @property
+    def failed_look_ups(self) -> int:
+        """How often a name could not be resolved."""
+        return self._names.failures
 
     @property
     def connections(self) -> int:
         """The number of connections to all addresses: opening, busy, idle or closing."""
-        return sum(address.used + len(address.closing) for address in self._addresses)
+        return sum(address.used + len(address.closing) for address in self._all())
 
     @property
     def idle_connections(self) -> int:
         """The number of idle connections."""
-        return sum(len(address.idle) for address in self._addresses)
+        return sum(len(address.idle) for address in self._all())
 
     # Called by the gateway.
 
@@ -99,15 +119,13 @@ class Pool(Owner):
 
     def forget(self, caller: Caller) -> None:
         """The caller has ended before it got a connection."""
-        for address in self._addresses:
+        for address in self._all():
             task = address.connecting.pop(caller, None)
             if task is not None:
                 task.cancel()
 
-    def _send(
-        self, address: Address, head: UpstreamHead, caller: Caller, *, attempt: int, is_fresh: bool = False
-    ) -> None:
-        """Send on an idle connection or open one; `is_fresh`: open one."""
+    def _send(self, address: Address, head: UpstreamHead, caller: Caller, *, attempt: int) -> None:
+        """Send on an idle connection or open one; a second attempt opens one, since idle ones may be closed too."""
         self.attempts += 1
         most = self.limits.per_customer
         if most <= len(address.busy) + len(address.connecting) and most <= _used_by(address, customer_of(caller)):
@@ -116,7 +134,7 @@ class Pool(Owner):
             caller.on_upstream_failed(UpstreamError(UpstreamReason.SHARE, detail))
             return
         idle = address.idle
-        while idle and (not is_fresh or address.used >= self.limits.connections):
+        while idle and (attempt == 1 or address.used >= self.limits.connections):
             leg = idle.pop()  # the most recently used, so that the others can time out
             if not leg.closed and not leg.transport.is_closing():
                 address.busy.add(leg)
@@ -145,19 +163,12 @@ class Pool(Owner):
         """Open a connection for `caller`. The task is in `connecting`; `forget` and `aclose` cancel it."""
         try:
             async with asyncio.timeout(self.limits.connect_s):
-                _, made = await asyncio.get_running_loop().create_connection(
-                    lambda: cast("asyncio.BaseProtocol", self._make_leg(self, address)),
-                    address.host,
-                    address.port,
-                    ssl=self.tls if address.tls else None,
-                    server_hostname=address.server_name if address.tls else None,
-                )
+                leg = await connect(address, lambda: self._make_leg(self, address), self.tls)
         except Exception as error:  # noqa: BLE001 - also a host name that IDNA refuses; the caller needs an answer
             address.connecting.pop(caller, None)
             self._not_connected(address, head, caller, error, attempt)
             return
         address.connecting.pop(caller, None)
-        leg = cast("UpstreamLeg", made)
         if leg.closed or leg.transport.is_closing():  # accepted and closed already, which is not reported again
             self._close(address, leg)
             self._blame(address)
@@ -170,29 +181,11 @@ class Pool(Owner):
     def _not_connected(
         self, address: Address, head: UpstreamHead, caller: Caller, error: Exception, attempt: int
     ) -> None:
-        failure = self._unreachable(error)
+        failure = connect_error(self.name, error)
         if failure.reason is not UpstreamReason.SATURATED:
             self._blame(address)
+            self._names.resolve_soon()
         self._again_or_fail(address, head, caller, failure, attempt)
-
-    def _unreachable(self, error: Exception) -> UpstreamError:
-        if isinstance(error, OSError) and error.errno in _OURS:
-            detail = f"this node cannot open a connection to upstream {self.name!r} ({error.strerror})"
-            return UpstreamError(UpstreamReason.SATURATED, detail)
-        if isinstance(error, TimeoutError):
-            detail = f"upstream {self.name!r} did not accept a connection in `timeouts.connect`"
-            return UpstreamError(UpstreamReason.CONNECT_TIMEOUT, detail)
-        if isinstance(error, ssl.SSLCertVerificationError):
-            detail = f"the certificate of upstream {self.name!r} is not trusted ({error.verify_message}); see `tls.ca`"
-        elif isinstance(error, ssl.SSLError):
-            detail = f"upstream {self.name!r} could not agree with us on TLS ({error.reason})"
-        elif isinstance(error, socket.gaierror):
-            detail = f"the host of upstream {self.name!r} is unknown ({error.strerror})"
-        elif isinstance(error, OSError):
-            detail = f"upstream {self.name!r} refused the connection"
-        else:
-            detail = f"upstream {self.name!r} cannot be connected to ({error})"
-        return UpstreamError(UpstreamReason.REFUSED, detail)
 
     # Called by connections.
 
@@ -238,7 +231,7 @@ class Pool(Owner):
                 idle.cancel()
         self.retries += 1
         caller.on_retry()
-        self._send(self._pick(avoid=address) if has_other else address, head, caller, attempt=2, is_fresh=True)
+        self._send(self._pick(avoid=address) if has_other else address, head, caller, attempt=2)
 
     def _again_or_fail(
         self, failed: Address, head: UpstreamHead, caller: Caller, error: UpstreamError, attempt: int
@@ -265,7 +258,12 @@ class Pool(Owner):
         `late_s`: how late this call is. For so long nothing was read, so busy connections have as much longer.
         """
         self.now = now
-        for address in self._addresses:
+        self._names.check(now)
+        for address in self._retired:
+            for leg in list(address.idle):
+                leg.cancel()
+        self._retired = [address for address in self._retired if address.used or address.closing]
+        for address in self._all():
             for leg in list(address.busy):
                 leg.check_deadline(now - late_s)
             while address.idle and now - address.idle[0].idle_since > self.limits.idle_s:
@@ -276,7 +274,8 @@ class Pool(Owner):
 
     async def aclose(self) -> None:
         """Close every connection. Call it when no exchange is open, since callers are not notified."""
-        for address in self._addresses:
+        await self._names.aclose()
+        for address in self._all():
             tasks = list(address.connecting.values())
             address.connecting.clear()
             for task in tasks:

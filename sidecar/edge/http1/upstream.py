@@ -100,7 +100,7 @@ class UpstreamLeg(Leg):
         self.deadline = now + self.owner.first_byte_s if self._ended else _FOREVER  # from the request's end
         self._total_deadline = now + self.owner.total_s  # _FOREVER marks a tunnel
         self.served += 1
-        self.transport.write(request_head(head, self.address.options, caller.id))
+        self.transport.write(request_head(head, self.address.origin.options, caller.id))
         caller.on_leg(self)
 
     def write(self, data: bytes) -> None:
@@ -111,7 +111,8 @@ class UpstreamLeg(Leg):
     def end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """The request's body is complete."""
         if self._chunked and not self.closed:
-            self.transport.write(last_chunk(allowed_fields(trailers, self.address.options) if trailers else trailers))
+            options = self.address.origin.options
+            self.transport.write(last_chunk(allowed_fields(trailers, options) if trailers else trailers))
         self._ended = True
         if not self._answered:
             self._expect_upstream()

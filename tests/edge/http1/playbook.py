@@ -182,7 +182,7 @@ class Stage(Setting):
 
     def check_pool(self):
         """Each open connection is in one collection of its address, and nothing else is in any."""
-        addresses = self.pool._addresses
+        addresses = self.pool._all()
         busy = [leg for address in addresses for leg in address.busy]
         idle = [leg for address in addresses for leg in address.idle]
         kept = [*busy, *idle, *(leg for address in addresses for leg in address.closing)]

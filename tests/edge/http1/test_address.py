@@ -39,6 +39,21 @@ def test_each_address_gets_the_host_that_the_settings_say(settings, hosts):
     assert {address.options.authority for address in addresses} == {b"a"}
 
 
+def test_a_unix_socket_has_a_path_and_is_asked_as_localhost():
+    address = Address("unix:/run/api.sock")
+    assert (address.socket, address.host, address.tls, address.is_name) == ("/run/api.sock", "", False, False)
+    assert address.host_field(HeadSettings("upstream")) == b"localhost"
+
+
+def test_an_address_of_a_name_has_the_settings_of_the_name():
+    # Fails if it keeps settings of its own: those that are renewed would not reach it.
+    name = Address("https://api.example/v1")
+    resolved = Address(name.url, "10.0.0.1", name)
+    assert (name.is_name, resolved.is_name, resolved.ip, resolved.port) == (True, False, "10.0.0.1", 443)
+    apply_settings([name], HeadSettings("upstream"))
+    assert resolved.origin.options.host == b"api.example"
+
+
 # Fails if each address has options of its own: a head would be rendered anew for each that it goes to in turn.
 def test_addresses_of_which_it_is_the_same_share_their_prepared_heads():
     addresses = [Address(url) for url in ("http://a", "http://b", "http://c/v1")]
