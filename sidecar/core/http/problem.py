@@ -73,7 +73,9 @@ def no_feature(plans: Sequence[str]) -> Problem:
 _AUTHENTICATE: Final = ((b"WWW-Authenticate", b'Bearer realm="api"'),)
 NO_ROUTE: Final = Problem(404, "no-route", "no route of the policy matches this method and path")
 # The answer to OPTIONS that must not be forwarded (RFC 9110 §7.6.2, §9.3.7): it has no body, and so no problem.
-OPTIONS_ANSWER: Final = Problem(204, "max-forwards", "", headers=((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),))
+OPTIONS_ANSWER: Final = Problem(
+    204, "max-forwards", "", headers=((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
+)
 BAD_MAX_FORWARDS: Final = Problem(400, "malformed-request", "Max-Forwards is not one plain number")
 NO_KEY: Final = Problem(401, "key-missing", "this API needs a key", headers=_AUTHENTICATE)
 BAD_KEY: Final = Problem(401, "key-unknown", "this key is not known, or was revoked", headers=_AUTHENTICATE)
