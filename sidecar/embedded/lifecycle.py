@@ -23,7 +23,6 @@ from sidecar.edge.clock import SystemClock
 from sidecar.edge.files import OwnedError, lock_file
 from sidecar.edge.journal import Here, Journal
 from sidecar.edge.journal.folder import Folder, is_owned
-from sidecar.edge.journal.replay import end_of
 from sidecar.edge.memory.state_file import Followed, forget_states, holds_state, keep_nothing
 from sidecar.embedded.folders import check_states, newest
 from sidecar.embedded.replay import Replay, Report
@@ -282,7 +281,7 @@ def _ask_files(folder: Path, policy: Policy) -> Callable[[Json], Awaitable[Json]
     state = EmbeddedState(clock, lambda _body, then: then(True))
     replay = Replay(state, policy)
     if replay.run(folder, clock.now_us()).is_new:
-        replay.end = end_of(folder)
+        replay.end = Folder(folder).end() or replay.end
     saver = Saver(state, _Stopped(folder, replay), clock, 0)
 
     async def ask(request: Json) -> Json:

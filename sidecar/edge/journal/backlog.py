@@ -7,12 +7,10 @@ is opened again; it is never too small.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,9 +25,8 @@ from sidecar.core.record.frame import (
     NewerVersionError,
     Position,
     scan,
-    segment_name,
 )
-from sidecar.edge.journal.folder import Folder
+from sidecar.edge.journal.folder import Folder, mapped
 
 COMMITTED = "committed"
 _SEARCH_BYTES = 16 << 20  # read to find the first record; the entries before it belong to open exchanges
@@ -77,50 +74,41 @@ def measure(directory: Path, now_us: int) -> Backlog:
 def bytes_after(folder: Folder, position: Position) -> int:
     """The bytes after `position` in a worker's folder; never below 0, also if the position's segment is shorter."""
     total = 0
-    for segment in folder.segments():
-        if segment >= position[:2]:
-            with suppress(FileNotFoundError):  # deleted since it was listed
-                size = (folder.path / segment_name(*segment)).stat().st_size
-                total += max(0, size - position.offset) if segment == position[:2] else size
+    for start, path in folder.segments_from(position):
+        with suppress(FileNotFoundError):  # deleted since it was listed
+            total += max(0, path.stat().st_size - start.offset)
     return total
 
 
 def _oldest(folder: Folder, position: Position) -> tuple[int | None, int]:
     """When the first record after `position` was written, or None; and the bytes of notes before it."""
     notes_bytes = 0
-    for segment in folder.segments():
-        if segment >= position[:2]:
-            start = position.offset if segment == position[:2] else 0
-            with suppress(FileNotFoundError):
-                path = folder.path / segment_name(*segment)
-                try:
-                    body, passed = _first_record(path, start)
-                except NewerVersionError:
-                    return path.stat().st_mtime_ns // 1000, notes_bytes
-                notes_bytes += passed
-                if body is not None:
-                    match = _TIME.search(body)
-                    written = int(datetime.fromisoformat(match[1].decode()).timestamp() * 1_000_000) if match else 0
-                    return written, notes_bytes
+    for start, path in folder.segments_from(position):
+        with suppress(FileNotFoundError):
+            try:
+                body, passed = _first_record(path, start.offset)
+            except NewerVersionError:
+                return path.stat().st_mtime_ns // 1000, notes_bytes
+            notes_bytes += passed
+            if body is not None:
+                match = _TIME.search(body)
+                written = int(datetime.fromisoformat(match[1].decode()).timestamp() * 1_000_000) if match else 0
+                return written, notes_bytes
     return None, notes_bytes
 
 
 def _first_record(path: Path, start: int) -> tuple[bytes | None, int]:
-    notes_bytes = 0
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size <= start:
-            return None, 0
-        with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-            before = start
-            for end, item in scan(data, start):
-                if isinstance(item, Frame):
-                    if item.type in {CLOSE, RECORD}:
-                        return item.body, notes_bytes
-                    if item.type == NOTE:
-                        notes_bytes += end - before
-                if end > start + _SEARCH_BYTES:
-                    break
-                before = end
+    notes_bytes, before = 0, start
+    with mapped(path) as data:
+        for end, item in scan(data, start):
+            if isinstance(item, Frame):
+                if item.type in {CLOSE, RECORD}:
+                    return item.body, notes_bytes
+                if item.type == NOTE:
+                    notes_bytes += end - before
+            if end > start + _SEARCH_BYTES:
+                break
+            before = end
     return None, notes_bytes
 
 

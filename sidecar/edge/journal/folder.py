@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from sidecar.core.errors import SinkError
-from sidecar.core.record.frame import Position, segment_of
+from sidecar.core.record.frame import Position, segment_name, segment_of
 from sidecar.edge.files import OwnedError, is_locked, lock_file, sync_folder, write_atomic
 
 _EPOCH, _LOCK, _MARK = "epoch", "lock", "closed"
@@ -56,6 +58,25 @@ def is_named(fd: int, path: Path) -> bool:
         return False
     except OSError:
         return True
+
+
+def position_in(path: Path) -> Position | None:
+    """The position that a file holds as text; None: it is missing, or holds something else."""
+    try:
+        return Position.parse(path.read_text(encoding="ascii", errors="replace").strip())
+    except (OSError, SinkError):
+        return None
+
+
+@contextmanager
+def mapped(path: Path) -> Iterator[bytes | mmap]:
+    """The file's bytes, mapped and not read, since a segment may have gigabytes."""
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            yield b""
+            return
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            yield data
 
 
 class Folder:
@@ -126,10 +147,7 @@ class Folder:
 
     def closed_until(self) -> Position | None:
         """The position before which every opened exchange is closed, or repeated after it; None: unknown."""
-        try:
-            return Position.parse((self.path / _MARK).read_text(encoding="ascii", errors="replace").strip())
-        except (OSError, SinkError):
-            return None
+        return position_in(self.path / _MARK)
 
     def mark_closed(self, until: Position) -> None:
         """Let the next start read from `until` on. Without it that start only takes longer."""
@@ -141,6 +159,20 @@ class Folder:
         with suppress(FileNotFoundError):
             return sorted(name for path in self.path.iterdir() if (name := segment_of(path.name)) is not None)
         return []
+
+    def segments_from(self, position: Position) -> list[tuple[Position, Path]]:
+        """The segments from `position` on, in order: where to begin in each, and its file."""
+        return [
+            (max(position, Position(*segment, 0)), self.path / segment_name(*segment))
+            for segment in self.segments()
+            if segment >= position[:2]
+        ]
+
+    def end(self) -> Position | None:
+        """The position after the last byte that was written; None without a segment."""
+        if not (segments := self.segments()):
+            return None
+        return Position(*segments[-1], (self.path / segment_name(*segments[-1])).stat().st_size)
 
     def retained_bytes(self) -> int:
         """The size of all segments, including shipped ones that are not deleted yet."""

@@ -10,7 +10,6 @@ import logging
 import secrets
 from collections.abc import Collection
 from functools import partial
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +17,10 @@ import orjson
 
 from sidecar.core.errors import SinkError
 from sidecar.core.record import Checkpoint, Ids, checkpoint_record
-from sidecar.core.record.frame import HEAD, RECORD, Position, encode_frame, frame_at, segment_name
+from sidecar.core.record.frame import HEAD, RECORD, encode_frame, frame_at, segment_name
 from sidecar.core.words import counted
 from sidecar.edge.files import OwnedError
-from sidecar.edge.journal.folder import Disk, Folder
+from sidecar.edge.journal.folder import Disk, Folder, mapped
 from sidecar.edge.journal.recovery import Closings, close_open, look_back
 from sidecar.edge.journal.segments import Figures, Segments
 from sidecar.edge.journal.settled import Ended, SettledMark
@@ -54,7 +53,7 @@ def recover(orphan: Orphan, clock: Clock, disk: Disk | None = None) -> int | Non
         history = look_back(folder, SettledMark(folder).until())
         if history.open:
             _close(folder, orphan.source, history.open, clock, disk or Disk())
-        elif not history.ended and (end := _end(folder)) is not None:
+        elif not history.ended and (end := folder.end()) is not None:
             folder.mark_closed(end)
     finally:
         folder.release()
@@ -73,7 +72,7 @@ def take_unsettled(directory: Path, living: Collection[str]) -> list[Ended]:
     for path in directory.iterdir():
         folder = Folder(path)
         mark = SettledMark(folder)
-        if path.name in living or (settled := mark.until()) is None or settled == _end(folder):
+        if path.name in living or (settled := mark.until()) is None or settled == folder.end():
             continue
         try:
             folder.own()
@@ -81,7 +80,7 @@ def take_unsettled(directory: Path, living: Collection[str]) -> list[Ended]:
             continue
         try:
             history = look_back(folder, settled)
-            end = _end(folder)
+            end = folder.end()
             if not history.open and end is not None:
                 taken += history.ended
                 mark.finish(end, settled=True)
@@ -90,14 +89,6 @@ def take_unsettled(directory: Path, living: Collection[str]) -> list[Ended]:
         finally:
             folder.release()
     return taken
-
-
-def _end(folder: Folder) -> Position | None:
-    """The position after the last byte; None without a segment."""
-    if not (segments := folder.segments()):
-        return None
-    last = segments[-1]
-    return Position(*last, (folder.path / segment_name(*last)).stat().st_size)
 
 
 def _close(folder: Folder, source: str, opened: dict[bytes, bytes], clock: Clock, disk: Disk) -> None:
@@ -142,10 +133,7 @@ def _checkpoint(closings: Closings, source: str, backlog_bytes: int, now_us: int
 def _source_of(folder: Folder) -> str:
     """The worker's name in records, without the epoch, from its last readable segment; "" if none is readable."""
     for segment in reversed(folder.segments()):
-        path = folder.path / segment_name(*segment)
-        if path.stat().st_size == 0:
-            continue
-        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        with mapped(folder.path / segment_name(*segment)) as data:
             first = frame_at(data, 0)
             if first is not None and first[1].type == HEAD:
                 source: str = orjson.loads(first[1].body).get("source", "")

@@ -33,12 +33,11 @@ from sidecar.core.record.frame import (
     frame_at,
     next_frame,
     segment_name,
-    segment_of,
 )
+from sidecar.edge.journal.folder import Folder
 
 _FRAME_BYTES = HEADER_BYTES + PAYLOAD_MAX  # so that any frame fits
 _BLOCK_BYTES = 256 << 10  # per read: it fits into the processor's cache while it is parsed
-_MARK = "closed"  # written by the worker: see `journal.folder`
 _log = logging.getLogger(__name__)
 Segment = tuple[int, int]
 NeededFrom = Callable[[Path], Position | None]
@@ -82,7 +81,7 @@ class JournalReader:
     ) -> None:
         self.figures = Figures()
         self._needed_from = needed_from or _nothing_needed
-        self._folder = directory / worker
+        self._folder = Folder(directory / worker)
         self._from = position
         self._fd = -1
         self._segment: Segment = (0, 0)
@@ -121,11 +120,11 @@ class JournalReader:
         needed = min(self._open.values(), default=committed[:2])
         if needed < committed[:2] and self._forget_closed():
             needed = min(self._open.values(), default=committed[:2])
-        gone = [segment for segment in segments(self._folder) if segment < min(needed, committed[:2])]
-        if gone and (position := self._needed_from(self._folder)) is not None:
+        gone = [segment for segment in self._folder.segments() if segment < min(needed, committed[:2])]
+        if gone and (position := self._needed_from(self._folder.path)) is not None:
             gone = [segment for segment in gone if segment < position[:2]]
         for segment in gone:
-            (self._folder / segment_name(*segment)).unlink(missing_ok=True)
+            (self._folder.path / segment_name(*segment)).unlink(missing_ok=True)
         return len(gone)
 
     def close(self) -> None:
@@ -142,18 +141,14 @@ class JournalReader:
 
     def _forget_closed(self) -> bool:
         """Forget exchanges that the worker has closed, although their CLOSE is damaged; True if there were any."""
-        try:
-            text = (self._folder / _MARK).read_text(encoding="ascii", errors="replace")
-            closed = Position.parse(text.strip())[:2]
-        except (OSError, SinkError):
-            return False
-        known = [id_ for id_, segment in self._open.items() if segment < closed]
+        closed = self._folder.closed_until() or Position(0, 0, 0)
+        known = [id_ for id_, segment in self._open.items() if segment < closed[:2]]
         for id_ in known:
             del self._open[id_]
         return bool(known)
 
     def _begin(self) -> bool:
-        present = segments(self._folder)
+        present = self._folder.segments()
         if not present or not self._enter(present[0]):
             return False
         if self._from is not None:
@@ -204,15 +199,15 @@ class JournalReader:
         else:  # within an entry, so the position is of another journal: rather repeat a record than lose it
             lost = 0
         raise LostStretchError(
-            f"{self._folder}: the journal lacks {lost} bytes before position {position}, which were shipped: the disk"
-            f" lost them (a power failure with durability: os) or files were replaced. Records after them that were not"
-            f" shipped yet are lost. Shipping continues with the next record",
+            f"{self._folder.path}: the journal lacks {lost} bytes before position {position}, which were shipped: the"
+            f" disk lost them (a power failure with durability: os) or files were replaced. Records after them that"
+            f" were not shipped yet are lost. Shipping continues with the next record",
             lost,
         )
 
     def _enter(self, segment: Segment) -> bool:
         try:
-            fd = os.open(self._folder / segment_name(*segment), os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self._folder.path / segment_name(*segment), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:  # deleted, or abandoned by its writer, since it was listed
             return False
         if self._fd >= 0:
@@ -225,7 +220,7 @@ class JournalReader:
 
     def _advance(self) -> bool:
         """Go to the next segment, but read this one once more first: it may have grown before the next one existed."""
-        later = next((segment for segment in segments(self._folder) if segment > self._segment), None)
+        later = next((segment for segment in self._folder.segments() if segment > self._segment), None)
         if later is None:
             return False
         if not self._final:
@@ -239,7 +234,7 @@ class JournalReader:
 
     @property
     def _path(self) -> Path:
-        return self._folder / segment_name(*self._segment)
+        return self._folder.path / segment_name(*self._segment)
 
     def _move(self, entries: list[Entry], wanted: int, most: int = _FRAME_BYTES) -> int | None:
         """Read a block of at most `most` bytes. Returns the bytes of bodies that it added; None: there is nothing more.
@@ -354,15 +349,6 @@ def workers(directory: Path) -> list[str]:
 
 def _has_segments(folder: Path) -> bool:
     try:
-        return bool(segments(folder))
+        return bool(Folder(folder).segments())
     except OSError:  # its reader reports the error
         return True
-
-
-def segments(folder: Path) -> list[Segment]:
-    """Epoch and number of all segments, in order."""
-    try:
-        names = [path.name for path in folder.iterdir()]
-    except FileNotFoundError:
-        return []
-    return sorted(segment for segment in map(segment_of, names) if segment is not None)

@@ -21,10 +21,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,9 +39,8 @@ from sidecar.core.record.frame import (
     Position,
     encode_frame,
     scan,
-    segment_name,
 )
-from sidecar.edge.journal.folder import Folder
+from sidecar.edge.journal.folder import Folder, mapped
 from sidecar.edge.journal.settled import ENDED_MAX, Ended
 
 _UNREADABLE = {"plan": "", "route": "unknown", "method": "unknown", "path": "", "reserved": {}}
@@ -106,14 +102,9 @@ def look_back(folder: Folder, settled: Position | None = None) -> Findings:
     `settled`: the position before which the store has acknowledged all settles; None: do not collect `ended`.
     """
     findings = Findings()
-    closed = folder.closed_until()
-    for segment in folder.segments():
-        if closed is not None and segment < closed[:2]:
-            continue
-        path = folder.path / segment_name(*segment)
-        start = closed.offset if closed is not None and segment == closed[:2] else 0
+    for start, path in folder.segments_from(folder.closed_until() or Position(0, 0, 0)):
         try:
-            _read(path, start, findings, _unsettled_from(segment, settled))
+            _read(path, start, findings, settled)
         except NewerVersionError as error:
             raise SinkError(f"{path}: {error}") from None
         except OSError as error:
@@ -121,20 +112,13 @@ def look_back(folder: Folder, settled: Position | None = None) -> Findings:
     return findings
 
 
-def _unsettled_from(segment: tuple[int, int], settled: Position | None) -> int:
-    """The offset in a segment after which settles are not acknowledged; -1: all in it are."""
-    if settled is None or segment < settled[:2]:
-        return -1
-    return settled.offset if segment == settled[:2] else 0
-
-
-def _read(path: Path, start: int, findings: Findings, unsettled_from: int) -> None:
+def _read(path: Path, start: Position, findings: Findings, settled: Position | None) -> None:
     torn = None
     findings.segments += 1
     with mapped(path) as data:
-        for end, item in scan(data, start):
+        for end, item in scan(data, start.offset):
             if isinstance(item, Frame):
-                _pair(item, findings, unsettled=0 <= unsettled_from < end)
+                _pair(item, findings, unsettled=settled is not None and settled < (*start[:2], end))
             elif item.torn:
                 torn = item
             else:
@@ -162,14 +146,3 @@ def _set_aside(path: Path, bad: Bad, data: bytes) -> None:
     aside = path.with_name(f"{path.name}.{bad.start}.bad")
     if not aside.exists():
         aside.write_bytes(data)
-
-
-@contextmanager
-def mapped(path: Path) -> Iterator[bytes | mmap]:
-    """The file's bytes, mapped and not read, since a segment may have gigabytes."""
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            yield b""
-            return
-        with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-            yield data

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from sidecar.core.errors import SinkError
 from sidecar.core.record.frame import Frame, NewerVersionError, Position, scan, segment_name
-from sidecar.edge.journal.folder import Folder
-from sidecar.edge.journal.recovery import mapped
+from sidecar.edge.journal.folder import Folder, mapped
 
 
 def frames_after(folder: Path, position: Position) -> Iterator[tuple[Position, Frame]]:
@@ -16,15 +15,12 @@ def frames_after(folder: Path, position: Position) -> Iterator[tuple[Position, F
 
     SinkError: a segment cannot be read, or a newer version wrote it.
     """
-    for segment in Folder(folder).segments():
-        if segment < position[:2]:
-            continue
-        path = folder / segment_name(*segment)
+    for start, path in Folder(folder).segments_from(position):
         try:
             with mapped(path) as data:
-                for end, item in scan(data, position.offset if segment == position[:2] else 0):
+                for end, item in scan(data, start.offset):
                     if isinstance(item, Frame):
-                        yield Position(*segment, end), item
+                        yield start._replace(offset=end), item
         except FileNotFoundError:  # freed since it was listed
             continue
         except NewerVersionError as error:
@@ -36,11 +32,3 @@ def frames_after(folder: Path, position: Position) -> Iterator[tuple[Position, F
 def has_gap(folder: Path, position: Position) -> bool:
     """Whether the segment that `position` lies in is not there, so that entries behind it may have gone."""
     return position.segment > 0 and not (folder / segment_name(position.epoch, position.segment)).exists()
-
-
-def end_of(folder: Path) -> Position:
-    """Behind the last byte that was written."""
-    segments = Folder(folder).segments()
-    if not segments:
-        return Position(0, 0, 0)
-    return Position(*segments[-1], (folder / segment_name(*segments[-1])).stat().st_size)

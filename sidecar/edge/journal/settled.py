@@ -11,9 +11,8 @@ import os
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from sidecar.core.errors import SinkError
 from sidecar.core.record.frame import Position
-from sidecar.edge.journal.folder import Folder
+from sidecar.edge.journal.folder import Folder, position_in
 
 ENDED_MAX: Final = 50_000  # settles that a start repeats, the newest: those of a busy worker's last seconds
 _NAME: Final = "settled"
@@ -40,10 +39,7 @@ class SettledMark:
 
     def until(self) -> Position | None:
         """The position before which all is settled; None: unknown, and nothing is repeated."""
-        try:
-            return Position.parse((self._folder.path / _NAME).read_text(encoding="ascii", errors="replace").strip())
-        except (OSError, SinkError):
-            return None
+        return position_in(self._folder.path / _NAME)
 
     def begin(self, closed: Position | None, *, settled: bool) -> None:
         """Begin after a start. `closed`: the position before which all is closed, None if that could not be written.

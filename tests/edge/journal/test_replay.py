@@ -6,7 +6,8 @@ import pytest
 
 from sidecar.core.errors import SinkError
 from sidecar.core.record.frame import CLOSE, HEAD, MAGIC, NOTE, OPEN, Position, segment_name
-from sidecar.edge.journal.replay import end_of, frames_after, has_gap
+from sidecar.edge.journal.folder import Folder
+from sidecar.edge.journal.replay import frames_after, has_gap
 from tests.edge.journal.logs import exchange, journal, told
 
 
@@ -29,7 +30,7 @@ async def test_every_kind_of_entry_behind_a_position_is_read_in_order(tmp_path):
     assert all(one < other for (one, _), (other, _) in pairwise(found))
     behind = [frame.type for _, frame in frames_after(tmp_path / "0", here)]
     assert [kind for kind in behind if kind != HEAD] == [OPEN, CLOSE]
-    assert end_of(tmp_path / "0") == found[-1][0]
+    assert Folder(tmp_path / "0").end() == found[-1][0]
 
 
 async def test_a_newer_version_is_refused(tmp_path):
@@ -52,4 +53,4 @@ async def test_a_segment_that_was_freed_is_a_gap(tmp_path):
     assert not has_gap(tmp_path / "0", Position(7, 0, 0))  # nothing had been written yet
     (tmp_path / "0" / segment_name(*here[:2])).unlink()
     assert has_gap(tmp_path / "0", here)
-    assert end_of(tmp_path / "0") == Position(0, 0, 0)
+    assert Folder(tmp_path / "0").end() is None
