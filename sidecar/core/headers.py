@@ -8,16 +8,13 @@ that holds for a window is rendered once per Checks.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from sidecar.core.decision import Decision
 from sidecar.core.digits import decimal
 from sidecar.core.http.problem import Problem
-from sidecar.core.limits import Derived
+from sidecar.core.limits import Checks, Derived, Limit
 from sidecar.core.limits.base import HeaderItem
-
-if TYPE_CHECKING:
-    from sidecar.core.decision import Decision
-    from sidecar.core.limits import Checks, Limit
 
 Field = tuple[bytes, bytes]
 _SECOND_US: Final = 1_000_000

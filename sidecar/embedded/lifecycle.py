@@ -14,9 +14,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sidecar.core.errors import SinkError
+from sidecar.core.policy import Policy
 from sidecar.core.record.frame import Position
 from sidecar.core.words import counted
 from sidecar.edge.clock import SystemClock
@@ -29,12 +30,9 @@ from sidecar.embedded.replay import Replay, Report
 from sidecar.embedded.saver import Saver
 from sidecar.embedded.state import EmbeddedState
 from sidecar.embedded.wallets import WalletListener, answer_of, ask_worker, book_answer, is_answering
+from sidecar.ports import Clock
 
-if TYPE_CHECKING:
-    from sidecar.core.policy import Policy
-    from sidecar.ports import Clock
-
-    Json = dict[str, Any]
+Json = dict[str, Any]
 
 SECOND_US = 1_000_000
 PATIENCE_US = 10 * SECOND_US  # with a worker that owns its folder and does not answer yet, or any more

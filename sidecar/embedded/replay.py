@@ -15,21 +15,18 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from sidecar.core.errors import StateError
-from sidecar.core.limits import marks_stem_beside
+from sidecar.core.limits import Checks, marks_stem_beside
+from sidecar.core.policy import Policy
 from sidecar.core.record.frame import CLOSE, NOTE, OPEN, Frame, Position
 from sidecar.core.record.settlement import Settlements
 from sidecar.edge.journal.replay import frames_after, has_gap
 from sidecar.edge.memory.state_file import Followed, Slice, read_slices
-
-if TYPE_CHECKING:
-    from sidecar.core.limits import Checks
-    from sidecar.core.policy import Policy
-    from sidecar.embedded.state import EmbeddedState
+from sidecar.embedded.state import EmbeddedState
 
 log = logging.getLogger("sidecar.state")
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)

@@ -11,17 +11,15 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from sidecar.core.decision.saved import Row, rows_of
 from sidecar.core.decision.state import PARTS
 from sidecar.core.errors import SinkError
 from sidecar.edge.journal import Here
 from sidecar.edge.memory.state_file import Followed, Slice, StateFile
-
-if TYPE_CHECKING:
-    from sidecar.embedded.state import EmbeddedState
-    from sidecar.ports import Clock
+from sidecar.embedded.state import EmbeddedState
+from sidecar.ports import Clock
 
 STEP_US: Final = 500  # of work between two pauses
 REST: Final = 9  # times as long a pause

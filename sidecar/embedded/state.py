@@ -7,7 +7,7 @@ A row is an entry of a store at an instant; a note is a change without a record 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
@@ -19,13 +19,11 @@ from sidecar.edge.memory.alerts import MemoryAlerts
 from sidecar.edge.memory.counters import MemoryCounters
 from sidecar.edge.memory.retries import MemoryRetries
 from sidecar.edge.memory.wallet import MemoryWallet
+from sidecar.ports import Clock
 
-if TYPE_CHECKING:
-    from sidecar.ports import Clock
-
-    Then = Callable[[bool], None]
-    Note = Callable[[bytes, Then], None]
-    Json = dict[str, Any]
+Then = Callable[[bool], None]
+Note = Callable[[bytes, Then], None]
+Json = dict[str, Any]
 
 _NOTHING = Wallet()
 

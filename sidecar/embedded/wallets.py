@@ -16,7 +16,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 
@@ -25,8 +25,7 @@ from sidecar.core.price.book import Change, Posted, WalletSnapshot
 from sidecar.core.price.wallet import Grant, Wallet
 from sidecar.embedded.state import EmbeddedState, wallet_of
 
-if TYPE_CHECKING:
-    Json = dict[str, Any]
+Json = dict[str, Any]
 
 SOCKET: Final = "wallets.sock"
 LINE_BYTES: Final = 64 << 20  # a ledger of ten thousand postings has two megabytes

@@ -7,16 +7,14 @@ outlives the policy that it was made from.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sidecar.core.http.request import Request
 from sidecar.core.identity import Identity
 from sidecar.core.limits import Checks, checks_for
 from sidecar.core.policy import Policy, Route, Tap, Terms
+from sidecar.gateway.routing import RoutedRequest
 from sidecar.ports import Upstream
-
-if TYPE_CHECKING:
-    from sidecar.gateway.routing import RoutedRequest
 
 CHECKS_CACHED: Final = 50_000
 VARIED_CACHED: Final = 512  # where a body or header decides the costs: calls repeat, estimates of tokens hardly

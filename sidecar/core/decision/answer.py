@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from sidecar.core.limits import LIMITS_MAX
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sidecar.core.limits import Checks
+from sidecar.core.limits import LIMITS_MAX, Checks
 
 
 class Decision:

@@ -7,18 +7,15 @@ made of these alone, so two workers that record the same alert use the same id, 
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from sidecar.core.decision import Decision
 from sidecar.core.digits import BASE32
-from sidecar.core.limits import KINDS, account_stem, escaped
+from sidecar.core.identity import Identity
+from sidecar.core.limits import KINDS, Checks, Limit, account_stem, escaped
 from sidecar.core.limits.base import WALLET
 from sidecar.core.price.decimals import DIGITS
 from sidecar.core.record.text import whole_record
-
-if TYPE_CHECKING:
-    from sidecar.core.decision import Decision
-    from sidecar.core.identity import Identity
-    from sidecar.core.limits import Checks, Limit
 
 REPEAT_AFTER_US: Final = 2 * 366 * 86_400_000_000  # after its grant; the period of a balance has no end
 

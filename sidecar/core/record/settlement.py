@@ -10,16 +10,14 @@ reserved and settled. So its settle can be sent again, and its counters can be r
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from sidecar.core.identity import Identity
 from sidecar.core.limits import KINDS, Checks, checks_for
+from sidecar.core.policy import Policy, Route, Terms
 from sidecar.core.record.events import WITHHELD
-
-if TYPE_CHECKING:
-    from sidecar.core.policy import Policy, Route, Terms
 
 _CACHED = 4_096  # identities and checks of one reader
 

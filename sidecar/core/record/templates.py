@@ -33,18 +33,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import sub
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from sidecar.core.decision import Decision
 from sidecar.core.digits import decimal, eighteen, six
+from sidecar.core.identity import Identity
+from sidecar.core.limits import Checks
 from sidecar.core.record.decisions import SLOT, allowed_template, decision_text, reserved_text
-from sidecar.core.record.fields import fields_of, read_data
+from sidecar.core.record.fields import Facts, fields_of, read_data
 from sidecar.core.record.text import SCHEMA_STEM, json, second
-
-if TYPE_CHECKING:
-    from sidecar.core.decision import Decision
-    from sidecar.core.identity import Identity
-    from sidecar.core.limits import Checks
-    from sidecar.core.record.fields import Facts
 
 # Places of the slots in a record.
 _ID: Final = 1

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
-from sidecar.ports import Counters
-
-if TYPE_CHECKING:
-    from sidecar.core.decision import Decision
-    from sidecar.core.limits import Checks
-    from sidecar.ports import Clock
+from sidecar.core.limits import Checks
+from sidecar.ports import Clock, Counters
 
 _Done = Callable[["Decision | StoreError"], None]
 

@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import lt
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sidecar.core.decision import Decision
+from sidecar.core.errors import StoreError
+from sidecar.core.limits import Checks
 from sidecar.core.limits.base import WALLET
-from sidecar.ports import Counters
-
-if TYPE_CHECKING:
-    from sidecar.core.errors import StoreError
-    from sidecar.core.limits import Checks
-    from sidecar.ports import Clock
+from sidecar.ports import Clock, Counters
 
 HOLD_US: Final = 1_000_000
 CAP: Final = 65_536

@@ -7,13 +7,11 @@ its customer, up to LINES_A_SECOND; the metric has only the limit, so that its s
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import Final
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sidecar.core.limits import Checks
-    from sidecar.ports import Clock
+from sidecar.core.limits import Checks
+from sidecar.ports import Clock
 
 LINES_A_SECOND: Final = 10
 LIMITS: Final = 1_000  # counted by name; more are counted together under OTHERS

@@ -9,16 +9,11 @@ passed, a rate's burst has leaked, a slot has expired.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from sidecar.core.decision import Decision
-from sidecar.core.limits import KINDS
-from sidecar.ports import Counters
-
-if TYPE_CHECKING:
-    from sidecar.core.errors import StoreError
-    from sidecar.core.limits import Checks, Limit
-    from sidecar.ports import Clock
+from sidecar.core.errors import StoreError
+from sidecar.core.limits import KINDS, Checks, Limit
+from sidecar.ports import Clock, Counters
 
 _Done = Callable[["Decision | StoreError"], None]
 

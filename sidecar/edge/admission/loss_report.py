@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
+from sidecar.core.policy import Limit, Policy
 from sidecar.edge.admission.loss_guard import denies_until_us, guards
-
-if TYPE_CHECKING:
-    from sidecar.core.policy import Limit, Policy
-    from sidecar.ports import Clock
+from sidecar.ports import Clock
 
 
 class LossReport:

@@ -19,21 +19,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
-from sidecar.core.limits import NEVER_US
+from sidecar.core.limits import NEVER_US, Checks
 from sidecar.core.limits.base import SLOTS, WALLET
 from sidecar.core.price.wallet import Wallet
 from sidecar.edge.degraded.debts import Debts, Drifted, nobody_counts
 from sidecar.edge.degraded.ledger import Ledger
 from sidecar.edge.degraded.share import first_unknown, refuses
-from sidecar.ports import Counters, Local
-
-if TYPE_CHECKING:
-    from sidecar.core.limits import Checks
-    from sidecar.ports import Clock
+from sidecar.ports import Clock, Counters, Local
 
 RETRY_US = 1_000_000  # reset time of a degraded denial: the outage may end soon, even if the limit's period is a month
 PLANS = 4_096  # cached shares, one per Checks in use

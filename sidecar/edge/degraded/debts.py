@@ -13,17 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
+from sidecar.core.limits import Check, Checks, Limit
+from sidecar.core.limits.pace import OutageTime
 from sidecar.edge.degraded.ledger import Ledger
 from sidecar.edge.degraded.outage import Debt
-
-if TYPE_CHECKING:
-    from sidecar.core.decision import Decision
-    from sidecar.core.limits import Check, Checks, Limit
-    from sidecar.core.limits.pace import OutageTime
-    from sidecar.ports import Clock, Counters
+from sidecar.ports import Clock, Counters
 
 CAP: Final = 100_000  # debts of single exchanges; beyond it they are added up by counter
 BATCH: Final = 32  # debts sent in one iteration of the loop

@@ -13,13 +13,8 @@ its first and last NOTICE_US (core/limits/pace.py).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from sidecar.core.limits import KINDS
-
-if TYPE_CHECKING:
-    from sidecar.core.limits import Checks, Limit
-    from sidecar.edge.degraded.outage import Outage
+from sidecar.core.limits import KINDS, Checks, Limit
+from sidecar.edge.degraded.outage import Outage
 
 
 def share_of(limit: Limit, workers: int) -> Limit:

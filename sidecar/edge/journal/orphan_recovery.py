@@ -9,15 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from sidecar.core.errors import SinkError
 from sidecar.edge.clock import SystemClock
 from sidecar.edge.journal.orphans import Orphan, recover
 from sidecar.edge.journal.reader import workers
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 RETRY_SECONDS = 5
 log = logging.getLogger("sidecar.orphans")

@@ -9,23 +9,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jwt
 
 from sidecar.core.errors import Fault, PolicyError, StoreError
 from sidecar.core.identity import Identity
-from sidecar.ports import Keys
+from sidecar.ports import Clock, Keys
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
-
-    from sidecar.ports import Clock
-
-    Done = Callable[[Identity | StoreError | None], None]
-    Fetch = Callable[[str], Awaitable[bytes]]
+Done = Callable[[Identity | StoreError | None], None]
+Fetch = Callable[[str], Awaitable[bytes]]
 
 # The algorithms of a key type (JWK `kty`, `crv`).
 _FITS = {

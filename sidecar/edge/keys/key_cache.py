@@ -7,18 +7,14 @@ While the store answers, no entry is used past its time to live. While it does n
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 from sidecar.core.errors import StoreError
-from sidecar.ports import Keys
+from sidecar.core.identity import Identity
+from sidecar.ports import Clock, Keys, Probe
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sidecar.core.identity import Identity
-    from sidecar.ports import Clock, Probe
-
-    Done = Callable[[Identity | StoreError | None], None]
+Done = Callable[[Identity | StoreError | None], None]
 
 
 class CacheBounds(NamedTuple):

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from sidecar.core.decision import Decision
 from sidecar.core.decision.lease import HORIZON_US, LEAST, life_us, spent, stamp
+from sidecar.core.errors import StoreError
 from sidecar.core.limits import Checks
-
-if TYPE_CHECKING:
-    from sidecar.core.decision import Decision
-    from sidecar.core.errors import StoreError
-    from sidecar.core.limits import Checks
 
 SIZES: Final = 16  # sizes of a lease whose commands are cached
 

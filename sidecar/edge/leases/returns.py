@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from operator import add
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
-
-if TYPE_CHECKING:
-    from sidecar.core.decision import Decision
-    from sidecar.core.limits import Checks
-    from sidecar.edge.leases.lease import Lease
-    from sidecar.ports import Clock, Counters
+from sidecar.core.limits import Checks
+from sidecar.edge.leases.lease import Lease
+from sidecar.ports import Clock, Counters
 
 CAP: Final = 10_000
 GIVE_UP_US: Final = 150_000_000  # a store's mark lives for 180 s: after it, once or twice is not known

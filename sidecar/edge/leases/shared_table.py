@@ -11,7 +11,8 @@ is killed; its successor claims the orphaned lease, settles it with 15 units, an
 from __future__ import annotations
 
 import mmap
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -20,9 +21,6 @@ from sidecar.core.decision.lease import spent
 from sidecar.core.identity import Identity
 from sidecar.core.limits import KINDS, Check, Checks, Limit, checks_of
 from sidecar.core.window import Window
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 PLACES: Final = 511  # leases at once: each has 40 requests a second or more, so a worker cannot serve that many
 ENTRY: Final = 2_048  # bytes of a place: the description of its lease

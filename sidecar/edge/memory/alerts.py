@@ -7,18 +7,14 @@ remembered, up to a cap. A forgotten counter's alert may be returned a second ti
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
 
+from sidecar.core.decision import Decision
 from sidecar.core.limits import left_at
 from sidecar.core.limits.base import WALLET
+from sidecar.core.record import Alert
 from sidecar.core.record.alert import TopUp, balance_alert, balance_counter, window_alert
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from sidecar.core.decision import Decision
-    from sidecar.core.record import Alert
-    from sidecar.ports import Clock
+from sidecar.ports import Clock
 
 AGAIN_US = 60_000_000
 CAP = 16_384

@@ -5,23 +5,17 @@ Expired entries are ignored, and removed while others are written, so the memory
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush, heapreplace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sidecar.core.decision import MARK_LIFE_US, Decision, Write, changes_nothing, extend, reserve, settle
 from sidecar.core.decision.state import State
 from sidecar.core.errors import StoreError
-from sidecar.core.limits import NEVER_US, id_us
-from sidecar.ports import Local
+from sidecar.core.limits import NEVER_US, Checks, id_us
+from sidecar.ports import Clock, Local
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from sidecar.core.limits import Checks
-    from sidecar.ports import Clock
-
-    Done = Callable[[Decision | StoreError], None]
-
+Done = Callable[[Decision | StoreError], None]
 
 DROPPED_MAX = 64  # expired keys by one call
 

@@ -6,15 +6,12 @@ counts as a first attempt again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import sha256
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sidecar.core.errors import StoreError
-    from sidecar.core.identity import Identity
-    from sidecar.ports import Clock
+from sidecar.core.errors import StoreError
+from sidecar.core.identity import Identity
+from sidecar.ports import Clock
 
 CAP = 65_536
 

@@ -12,19 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from hiredis import pack_command
 
+from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
 from sidecar.core.limits import left_at
 from sidecar.core.limits.base import WALLET
+from sidecar.core.record import Alert
 from sidecar.core.record.alert import TopUp, balance_alert, balance_counter
-
-if TYPE_CHECKING:
-    from sidecar.core.decision import Decision
-    from sidecar.core.record import Alert
-    from sidecar.ports import Clock, Commands
+from sidecar.ports import Clock, Commands
 
 CLAIM_MS = 50_000
 GRACE_US = 3_600_000_000  # how long a mark outlives the period, for a clock that is behind

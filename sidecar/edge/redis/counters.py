@@ -7,24 +7,19 @@ that decides.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sidecar.core.decision import MARK_LIFE_US, Decision, changes_nothing, shadowed_of
 from sidecar.core.errors import StoreError, StoreReason
-from sidecar.core.limits import Derived, id_us
+from sidecar.core.limits import Checks, Derived, id_us
 from sidecar.core.limits.base import COUNT, RATE, SLOTS, WALLET, Check
 from sidecar.edge.redis.scripts import EXTEND, PLAIN, WITH_WALLETS, Script
 from sidecar.edge.redis.wire import bulks
-from sidecar.ports import Counters
+from sidecar.ports import Clock, Commands, Counters
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from sidecar.core.limits import Checks
-    from sidecar.ports import Clock, Commands
-
-    Done = Callable[[Decision | StoreError], None]
+Done = Callable[[Decision | StoreError], None]
 
 _STALE = -1
 EXTENDED_MAX = 500  # exchanges per command

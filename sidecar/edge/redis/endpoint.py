@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
 
 from redis import exceptions
 from redis.asyncio import Redis, RedisCluster, Sentinel
@@ -11,9 +12,6 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 Client = Redis | RedisCluster
 

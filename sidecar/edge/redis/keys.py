@@ -9,19 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hiredis import pack_command
 
 from sidecar.core.errors import StoreError, StoreReason
+from sidecar.core.identity import Identity
 from sidecar.edge.redis.key_registry import KEY, record_of
-from sidecar.ports import Keys
+from sidecar.ports import Clock, Commands, Keys
 
-if TYPE_CHECKING:
-    from sidecar.core.identity import Identity
-    from sidecar.ports import Clock, Commands
-
-    Done = Callable[[Identity | StoreError | None], None]
+Done = Callable[[Identity | StoreError | None], None]
 
 Reply = Callable[[Any], None]
 Guard = Callable[[Callable[[Reply], None], Reply], None]

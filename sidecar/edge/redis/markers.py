@@ -17,16 +17,14 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 import orjson
 from hiredis import pack_command
 from redis.crc import key_slot
 
 from sidecar.core.errors import StoreError
-
-if TYPE_CHECKING:
-    from sidecar.ports import Clock
+from sidecar.ports import Clock
 
 FORMAT: Final = 2  # of the keys beside the marker: core/limits/keys.py
 GROUPS: Final = 128  # of a cluster's slots: each master that owns 255 consecutive slots has a marker

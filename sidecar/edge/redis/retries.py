@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hiredis import pack_command
 
 from sidecar.core.errors import StoreError
+from sidecar.core.identity import Identity
 from sidecar.core.limits import account_stem, escaped
-
-if TYPE_CHECKING:
-    from sidecar.core.identity import Identity
-    from sidecar.ports import Commands
+from sidecar.ports import Commands
 
 Done = Callable[[bool | StoreError], None]
 

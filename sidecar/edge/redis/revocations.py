@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
+from sidecar.edge.redis.endpoint import Client
 from sidecar.edge.redis.key_registry import CHANGED, text_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sidecar.edge.redis.endpoint import Client
 
 _PAUSE_S = 0.25  # between subscriptions
 _SILENCE_S = 2.0  # without a message, a ping is sent; without a reply to it for as long, the subscription is made anew

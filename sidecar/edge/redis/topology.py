@@ -10,20 +10,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from redis.asyncio.connection import Connection, SSLConnection
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
 from redis.asyncio.sentinel import Sentinel
 from redis.crc import key_slot
 
 from sidecar.core.errors import StoreError, StoreReason
-from sidecar.edge.redis.endpoint import bounded, login
+from sidecar.edge.redis.endpoint import Endpoint, bounded, login
 from sidecar.edge.redis.wire import end_task
-
-if TYPE_CHECKING:
-    from redis.asyncio.connection import AbstractConnection
-
-    from sidecar.edge.redis.endpoint import Endpoint
 
 Done = Callable[[Any], None]
 Connect = Callable[[], Awaitable["AbstractConnection"]]

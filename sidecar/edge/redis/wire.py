@@ -14,16 +14,13 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 import hiredis
+from redis.asyncio.connection import AbstractConnection
 
 from sidecar.core.errors import StoreError, StoreReason
-
-if TYPE_CHECKING:
-    from redis.asyncio.connection import AbstractConnection
-
-    from sidecar.ports import Clock
+from sidecar.ports import Clock
 
 Done = Callable[[Any], None]
 Connect = Callable[[], Awaitable["AbstractConnection"]]
