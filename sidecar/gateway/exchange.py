@@ -485,14 +485,6 @@ class RequestExchange(Exchange):
     def half_close(self) -> bool:
         return self.routed.route.half_close == "allow"
 
-    @property
-    def request_bytes(self) -> int:
-        return self.bytes_in
-
-    @property
-    def response_bytes(self) -> int:
-        return self.bytes_out
-
     def request_header(self, name: bytes) -> bytes | None:
         return self.request.fields.get(name)
 

@@ -33,7 +33,7 @@ plans:
 
 
 def facts(**given):
-    base = {"status": 200, "method": "POST", "request_bytes": 1, "response_bytes": 2, "duration_us": 3}
+    base = {"status": 200, "method": "POST", "bytes_in": 1, "bytes_out": 2, "duration_us": 3}
     return SimpleNamespace(**base | given)
 
 

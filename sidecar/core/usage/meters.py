@@ -32,8 +32,8 @@ from sidecar.core.usage.conditions import (
 from sidecar.core.usage.rules import MAX_UNITS, Count, Json, Lookup, Measured, MeterRule, Usage, Value
 
 QUANTITIES: Final[dict[str, Callable[[Facts], int]]] = {
-    "request.bytes": lambda facts: facts.request_bytes,
-    "response.bytes": lambda facts: facts.response_bytes,
+    "request.bytes": lambda facts: facts.bytes_in,
+    "response.bytes": lambda facts: facts.bytes_out,
     "duration_ms": lambda facts: -(-facts.duration_us // 1_000),
     "duration_s": lambda facts: -(-facts.duration_us // 1_000_000),
 }

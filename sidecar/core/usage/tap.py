@@ -7,7 +7,7 @@ unknown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from sidecar.core.http.problem import Problem, too_long_to_read
@@ -38,17 +38,17 @@ AMBIGUOUS: Final = Problem(
 TOO_MANY_CALLS: Final = Problem(413, "too-many-calls", f"a batch has at most {MAX_CALLS} calls")
 
 
-class Tap:
+class Tap(Bodies):
     """`core.policy.Tap` of one exchange. The gateway feeds it the request, then the answer."""
 
     __slots__ = (
-        "_ai_request", "_bodies", "_copy", "_estimates", "_over", "_reader", "_reading", "_tunnel", "_unread", "_route",
+        "_ai_request", "_copy", "_estimates", "_over", "_reader", "_reading", "_tunnel", "_unread", "_route",
         "is_behind",
     )  # fmt: skip
 
     def __init__(self, route: Route) -> None:
+        super().__init__()
         self._route = route
-        self._bodies = Bodies()
         self._ai_request: AiRequest | None = None
         self._estimates: Mapping[str, int] | None = None
         self._reader: Reader | None = None
@@ -71,7 +71,7 @@ class Tap:
         coding = fields.get(b"content-encoding", b"")
         encoded = bool(body and coding) and layers_of(coding) != []
         self._unread = too_long_to_read(self._route.body_bytes) if body is None else ENCODED if encoded else None
-        text = self._bodies.take("request", None if encoded else body)
+        text = self.take("request", None if encoded else body)
         if not self._route.usage:
             return body
         ai_request, sent = parse_request(self._route.usage, path, text, upload=_is_upload(fields, body))
@@ -84,16 +84,16 @@ class Tap:
         """The refusal of a request of which a meter could not read what it needs."""
         if self._unread is not None:
             return self._unread
-        if not self._bodies.known("request"):
+        if not self.known("request"):
             return NOT_JSON
-        return TOO_MANY_CALLS if self._bodies.calls is None else AMBIGUOUS
+        return TOO_MANY_CALLS if self.calls is None else AMBIGUOUS
 
     def rest(self) -> None:
         """Drop the parsed values: the answer may take long, and the buffered body is enough."""
         if "request" in self._route.holds:
-            self._bodies.rest()
+            super().rest()
         else:
-            self._bodies.take("request", None)
+            self.take("request", None)
 
     def answer(self, head: ResponseHead) -> None:
         """The answer begins. Nothing is removed from one with a Content-Length."""
@@ -131,50 +131,30 @@ class Tap:
         if self._reader is not None:
             held, self._reading = self._reader.end(complete=complete)
         if self._copy is not None:
-            self._bodies.take("response", self._copy.whole() if complete else None)
+            self.take("response", self._copy.whole() if complete else None)
         self._reader = self._copy = None
         return held
 
     # Queries of meters.
 
     @property
-    def calls(self) -> Sequence[str] | None:
-        return self._bodies.calls
-
-    @property
     def model(self) -> str:
         """The requested model; where that is unknown, the one that answered."""
         if self._ai_request is None:
-            return self._bodies.text("request", "/model") or ""
+            return self.text("request", "/model") or ""
         return self._ai_request.model or self.dims.get("model", "")
-
-    @property
-    def lacks_calls(self) -> bool:
-        return self._bodies.lacks_calls
 
     @property
     def lacks_model(self) -> bool:
         ai_request = self._ai_request
         if ai_request is None:
-            return not self._bodies.known("request", "/model")
-        return not ai_request.model and (ai_request.differs or not self._bodies.known("request"))
+            return not self.known("request", "/model")
+        return not ai_request.model and (ai_request.differs or not self.known("request"))
 
     @property
     def lacks_usage(self) -> bool:
         """An over-long body does not count as unreadable: its size is the estimate."""
         return self._unread is ENCODED or (self._ai_request is not None and self._ai_request.differs)
-
-    def known(self, side: str, pointer: str = "") -> bool:
-        return self._bodies.known(side, pointer)
-
-    def lacks_number(self, side: str, pointer: str, length: bool) -> bool:
-        return self._bodies.lacks_number(side, pointer, length)
-
-    def number(self, side: str, pointer: str, length: bool) -> int | None:
-        return self._bodies.number(side, pointer, length)
-
-    def text(self, side: str, pointer: str) -> str | None:
-        return self._bodies.text(side, pointer)
 
     def tokens(self, kind: str, adapter: str) -> int | None:
         if self._over:

@@ -42,8 +42,8 @@ def request(method="GET", **fields):
 class Facts(SimpleNamespace):
     status = 200
     method = "GET"
-    request_bytes = 10
-    response_bytes = 2_000
+    bytes_in = 10
+    bytes_out = 2_000
     duration_us = 1_500
     tap = None
 
@@ -128,7 +128,7 @@ def test_usage_of_bytes_is_measured_for_each_exchange():
         Limit("a", "quota", 9, meter="egress"), rules=[REQUESTS, MeterRule("egress", Measured("response.bytes"))]
     )
     for size in (0, 5, 7):
-        usage = here.measure(Facts(response_bytes=size))
+        usage = here.measure(Facts(bytes_out=size))
         assert usage == {"requests": 1, "egress": size}  # litellm #37992: an explicit 0 is stated
         assert here.actual_units(usage) == (size,)
 

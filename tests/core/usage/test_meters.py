@@ -31,8 +31,8 @@ class Facts(SimpleNamespace):
 
     status = 200
     method = "GET"
-    request_bytes = 11
-    response_bytes = 22
+    bytes_in = 11
+    bytes_out = 22
     duration_us = 1_000_001
     sent = MappingProxyType({})
     answered = MappingProxyType({})

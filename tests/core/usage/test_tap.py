@@ -182,7 +182,7 @@ def test_nothing_is_held_where_only_tokens_are_read():
     ask(found, CHAT)
     found.answer(head(CHUNKED))
     found.rest()
-    assert (found._bodies._sides["request"].body, found._copy) == (None, None)
+    assert (found._sides["request"].body, found._copy) == (None, None)
 
 
 def test_an_answer_without_a_body_is_known_to_say_nothing():
