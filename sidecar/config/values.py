@@ -6,7 +6,7 @@ Nothing is rounded or guessed: a value that is ambiguous, or would lose a digit,
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
@@ -83,40 +83,18 @@ Scalar = Annotated[
 Side = Literal["request", "response"]
 Calendar = Literal["hour", "day", "week", "month", "year"]
 
-# One may be written for a list of one.
-Names = Annotated[
-    tuple[Name, ...], Field(min_length=1), BeforeValidator(_listed, json_schema_input_type=Name | tuple[Name, ...])
-]
-Methods = Annotated[
-    tuple[Method, ...],
-    Field(min_length=1),
-    BeforeValidator(_listed, json_schema_input_type=Method | tuple[Method, ...]),
-]
-HeaderValues = Annotated[
-    tuple[HeaderValue, ...],
-    Field(min_length=1),
-    BeforeValidator(_listed, json_schema_input_type=HeaderValue | tuple[HeaderValue, ...]),
-]
-Statuses = Annotated[
-    tuple[Status, ...],
-    Field(min_length=1),
-    BeforeValidator(_listed, json_schema_input_type=Status | tuple[Status, ...]),
-]
-Globs = Annotated[
-    tuple[Glob, ...], Field(min_length=1), BeforeValidator(_listed, json_schema_input_type=Glob | tuple[Glob, ...])
-]
-Scalars = Annotated[
-    tuple[Scalar, ...],
-    Field(min_length=1),
-    BeforeValidator(_listed, json_schema_input_type=Scalar | tuple[Scalar, ...]),
-]
-Customers = Annotated[
-    tuple[Customer, ...],
-    Field(min_length=1),
-    BeforeValidator(_listed, json_schema_input_type=Customer | tuple[Customer, ...]),
-]
-Percents = Annotated[
-    tuple[Percent, ...],
-    Field(min_length=1, max_length=8),
-    BeforeValidator(_listed, json_schema_input_type=Percent | tuple[Percent, ...]),
-]
+
+def _or_one(kind: Any) -> BeforeValidator:
+    """One may be written for a list of one."""
+    return BeforeValidator(_listed, json_schema_input_type=kind | tuple[kind, ...])
+
+
+_NOT_EMPTY: Final = Field(min_length=1)
+Names = Annotated[tuple[Name, ...], _NOT_EMPTY, _or_one(Name)]
+Methods = Annotated[tuple[Method, ...], _NOT_EMPTY, _or_one(Method)]
+HeaderValues = Annotated[tuple[HeaderValue, ...], _NOT_EMPTY, _or_one(HeaderValue)]
+Statuses = Annotated[tuple[Status, ...], _NOT_EMPTY, _or_one(Status)]
+Globs = Annotated[tuple[Glob, ...], _NOT_EMPTY, _or_one(Glob)]
+Scalars = Annotated[tuple[Scalar, ...], _NOT_EMPTY, _or_one(Scalar)]
+Customers = Annotated[tuple[Customer, ...], _NOT_EMPTY, _or_one(Customer)]
+Percents = Annotated[tuple[Percent, ...], Field(min_length=1, max_length=8), _or_one(Percent)]
