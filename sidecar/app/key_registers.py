@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from sidecar.core.errors import SidecarError
 from sidecar.core.identity import PREFIX, RANDOM_BYTES, TEST, KeyRecord, digest, has_valid_checksum, make_key, stored
 from sidecar.edge.keys.file_keys import KeyFile
-from sidecar.edge.redis.endpoint import connect, disconnect
+from sidecar.edge.redis.endpoint import connected
 from sidecar.edge.redis.key_registry import KeyRegistry
 
 if TYPE_CHECKING:
@@ -95,11 +95,8 @@ class RedisRegister:
 
     @asynccontextmanager
     async def _keys(self) -> AsyncIterator[KeyRegistry]:
-        client = connect(self._redis.endpoint, _TIMEOUT_S)
-        try:
+        async with connected(self._redis.endpoint, _TIMEOUT_S) as client:
             yield KeyRegistry(client)
-        finally:
-            await disconnect(client)
 
 
 class HashedKeys(NamedTuple):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
 from redis import exceptions
@@ -75,6 +76,16 @@ def describe_error(error: Exception) -> str:
     if isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError | OSError | TimeoutError):
         return f"did not answer: {str(error) or type(error).__name__}"
     return f"did not answer: {type(error).__name__}"
+
+
+@asynccontextmanager
+async def connected(endpoint: Endpoint, timeout_s: float) -> AsyncIterator[Any]:
+    """A client as `connect` makes it, closed afterwards."""
+    client = connect(endpoint, timeout_s)
+    try:
+        yield client
+    finally:
+        await disconnect(client)
 
 
 async def disconnect(client: Client) -> None:
