@@ -93,6 +93,25 @@ class Counters:
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
+class CountersWrapper(Counters):
+    """The base of what stands before other counters: it passes on what it does not decide itself."""
+
+    def __init__(self, inner: Counters) -> None:
+        self._inner = inner
+
+    def charge_unconditionally(self, id: bytes, checks: Checks, done: Callable[[Decision | StoreError], None]) -> None:
+        self._inner.charge_unconditionally(id, checks, done)
+
+    def settle(
+        self, id: bytes, checks: Checks, actual: Sequence[int], failed: Callable[[StoreError], None] | None = None
+    ) -> None:
+        self._inner.settle(id, checks, actual, failed)
+
+    def extend(self, exchanges: Sequence[tuple[bytes, Checks]]) -> None:
+        self._inner.extend(exchanges)
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Local(Counters):
     """Counters in memory, whose single values can be read, stored and deleted."""
 

@@ -29,7 +29,6 @@ from sidecar.app.stores import CounterStore
 from sidecar.app.ticks import ticks
 from sidecar.app.upstreams import Secrets, Upstreams
 from sidecar.control.probe import Figures
-from sidecar.control.stats import WorkerStats
 from sidecar.core.http.forward import HOP_BY_HOP
 from sidecar.core.http.problem import Problem
 from sidecar.core.http.request import HeadLimits
@@ -167,7 +166,7 @@ class Worker:
         gc.collect()
         gc.freeze()  # what was built until here lives as long as the process
         gc.set_threshold(GC_OBJECTS, 20, 100)
-        self.link.on_stats = self.stats
+        self.link.on_stats = partial(worker_stats, self)
         self.link.reloads = self
         if self.link.missed_commit:  # what was read before may be older
             await self.commit()
@@ -345,10 +344,6 @@ class Worker:
         if staged:
             policies, keys = staged_path(policies), keys and staged_path(keys)
         return policy_of(policies), self.keys.read(keys)
-
-    def stats(self) -> WorkerStats:
-        """The figures of this moment."""
-        return worker_stats(self)
 
 
 async def run_worker(settings: Settings, index: int, link: Link, fds: Descriptors) -> None:

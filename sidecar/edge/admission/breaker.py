@@ -14,12 +14,12 @@ from typing import Any
 from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
 from sidecar.core.limits import Checks
-from sidecar.ports import Clock, Counters
+from sidecar.ports import Clock, Counters, CountersWrapper
 
 _Done = Callable[["Decision | StoreError"], None]
 
 
-class Breaker(Counters):
+class Breaker(CountersWrapper):
     """Opens after `failures` StoreErrors in a row, probes every `pause_us`. `opened` counts how often it opened.
 
     The degraded decision says what an error means for the request. The outcome of settles is not counted here; while
@@ -27,7 +27,7 @@ class Breaker(Counters):
     """
 
     def __init__(self, inner: Counters, clock: Clock, *, failures: int = 5, pause_us: int = 1_000_000) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._clock = clock
         self._limit = failures
         self._pause_us = pause_us
@@ -51,10 +51,7 @@ class Breaker(Counters):
             self._inner.reserve(id, checks, partial(self._seen, done))
 
     def charge_unconditionally(self, id: bytes, checks: Checks, done: _Done) -> None:
-        if self.is_open and not self._may_probe():
-            done(self._error)
-        else:
-            self._inner.charge_unconditionally(id, checks, partial(self._seen, done))
+        self.ask(partial(self._inner.charge_unconditionally, id, checks), done)
 
     def ask(self, send: Callable[[Callable[[Any], None]], None], done: Callable[[Any], None]) -> None:
         """Send another kind of request to the same store, under this breaker: `send(reply)`, which may be the probe."""

@@ -6,7 +6,7 @@ than the refused cost; it never allows a request. A top-up or a new plan takes e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from operator import lt
 from typing import Final
@@ -15,7 +15,7 @@ from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
 from sidecar.core.limits import Checks
 from sidecar.core.limits.base import WALLET
-from sidecar.ports import Clock, Counters
+from sidecar.ports import Clock, Counters, CountersWrapper
 
 HOLD_US: Final = 1_000_000
 CAP: Final = 65_536
@@ -24,7 +24,7 @@ _Done = Callable[["Decision | StoreError"], None]
 _Keys = tuple[tuple[str, ...], ...]
 
 
-class Denials(Counters):
+class Denials(CountersWrapper):
     """Caches up to CAP denials by the set of counters, and removes the oldest first. `hits` counts repetitions.
 
     An exhausted counter together with other counters is another entry, since an answer contains the figures of all of
@@ -33,7 +33,7 @@ class Denials(Counters):
     """
 
     def __init__(self, inner: Counters, clock: Clock) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._mono_us = clock.mono_us
         self._denied: dict[_Keys, tuple[int, int, Decision]] = {}  # until, since (both monotonic), the denial
         self.hits = 0
@@ -50,17 +50,6 @@ class Denials(Counters):
             done(denial)
         else:
             self._inner.reserve(id, checks, partial(self._decided, done))
-
-    def charge_unconditionally(self, id: bytes, checks: Checks, done: _Done) -> None:
-        self._inner.charge_unconditionally(id, checks, done)
-
-    def settle(
-        self, id: bytes, checks: Checks, actual: Sequence[int], failed: Callable[[StoreError], None] | None = None
-    ) -> None:
-        self._inner.settle(id, checks, actual, failed)
-
-    def extend(self, exchanges: Sequence[tuple[bytes, Checks]]) -> None:
-        self._inner.extend(exchanges)
 
     def _denial(self, checks: Checks) -> Decision | None:
         entry = self._denied.get(checks.keys)

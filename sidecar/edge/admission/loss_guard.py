@@ -8,21 +8,21 @@ passed, a rate's burst has leaked, a slot has expired.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
 from sidecar.core.limits import KINDS, Checks, Limit
-from sidecar.ports import Clock, Counters
+from sidecar.ports import Clock, Counters, CountersWrapper
 
 _Done = Callable[["Decision | StoreError"], None]
 
 
-class LossGuard(Counters):
+class LossGuard(CountersWrapper):
     """`lost_us(slot_key)`: when the Redis node of a key lost its data, µs since 1970; 0: never. `denied`: a count."""
 
     def __init__(self, inner: Counters, clock: Clock, lost_us: Callable[[str], int]) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._clock = clock
         self._lost_us = lost_us
         self.denied = 0
@@ -36,17 +36,6 @@ class LossGuard(Counters):
             done(denial)
         else:
             self._inner.reserve(id, checks, done)
-
-    def charge_unconditionally(self, id: bytes, checks: Checks, done: _Done) -> None:
-        self._inner.charge_unconditionally(id, checks, done)
-
-    def settle(
-        self, id: bytes, checks: Checks, actual: Sequence[int], failed: Callable[[StoreError], None] | None = None
-    ) -> None:
-        self._inner.settle(id, checks, actual, failed)
-
-    def extend(self, exchanges: Sequence[tuple[bytes, Checks]]) -> None:
-        self._inner.extend(exchanges)
 
     def _denial(self, checks: Checks) -> Decision | None:
         lost_us = self._lost_us(checks.marks)

@@ -28,7 +28,7 @@ from sidecar.core.price.wallet import Wallet
 from sidecar.edge.degraded.debts import Debts, Drifted, nobody_counts
 from sidecar.edge.degraded.ledger import Ledger
 from sidecar.edge.degraded.share import first_unknown, refuses
-from sidecar.ports import Clock, Counters, Local
+from sidecar.ports import Clock, Counters, CountersWrapper, Local
 
 RETRY_US = 1_000_000  # reset time of a degraded denial: the outage may end soon, even if the limit's period is a month
 PLANS = 4_096  # cached shares, one per Checks in use
@@ -36,7 +36,7 @@ PLANS = 4_096  # cached shares, one per Checks in use
 _Done = Callable[["Decision | StoreError"], None]
 
 
-class Degraded(Counters):
+class Degraded(CountersWrapper):
     """Wraps the shared counters; `local` counters in memory hold this worker's share.
 
     Plain integers: `allowed` and `denied` (local decisions), `owed` (open debts: exchanges and sums), `paid`, `lost`
@@ -56,7 +56,7 @@ class Degraded(Counters):
         ledger: Ledger | None = None,
         drifted: Drifted = nobody_counts,
     ) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._local = local
         self._clock = clock
         self._ledger = ledger or Ledger()
@@ -112,9 +112,6 @@ class Degraded(Counters):
         """Ask the store; if it does not answer, decide locally. `done` always gets a Decision."""
         self._inner.reserve(id, checks, partial(self._decided, id, checks, done))
 
-    def charge_unconditionally(self, id: bytes, checks: Checks, done: _Done) -> None:
-        self._inner.charge_unconditionally(id, checks, done)
-
     def settle(
         self,
         id: bytes,
@@ -158,10 +155,6 @@ class Degraded(Counters):
         """Pay the next batch of debts, also without traffic. Call it about once a second."""
         self._debts.tend()
         self._debts.pay()
-
-    def close(self) -> None:
-        """Close the file; open debts stay in it."""
-        self._ledger.close()
 
     # Local decisions.
 

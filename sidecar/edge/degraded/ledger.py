@@ -173,7 +173,7 @@ class Ledger:
     def rewrite(self, debts: dict[bytes, Debt], sums: dict[tuple[str, ...], Debt]) -> None:
         """The same, durably. Raises OSError; the file is then the old one or the new one, complete."""
         assert self._path is not None  # noqa: S101 - without a path nothing is rewritten
-        self._close()
+        self.close()
         self._numbers.clear()
         lines: list[Any] = [self._head]
         if self.outage.unknown_us:
@@ -253,17 +253,14 @@ class Ledger:
                 self._path,
                 reason,
             )
-        self._close()
+        self.close()
         self._broken = True
-
-    def _close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
 
     def close(self) -> None:
         """Close the file; its content stays."""
-        self._close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 def _debt_line(id_: bytes, debt: Debt) -> list[Any]:

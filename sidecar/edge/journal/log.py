@@ -387,7 +387,7 @@ class Journal(ports.Journal):
                 " unless the shipper reads them from its open file before it or this worker ends",
                 self._folder.path,
             )
-            self._segments.leave()
+            self._segments.retire()
         try:
             self._folder.own_again()
         except SinkError:  # repeated in a second; a write logs the reason

@@ -96,10 +96,6 @@ class Segments:
         """Whether the current file was removed or replaced: a successor of a killed worker could not read it."""
         return self.ready and not is_named(self._fd, self._folder.path / segment_name(self._epoch, self._number))
 
-    def leave(self) -> None:
-        """Continue in a new file."""
-        self._retire()
-
     def append(self, frames: list[bytes]) -> int:
         """Write `frames`; returns how many are completely in a file. Fewer than all: the disk cannot be written."""
         if self._offset >= self._rotate_at or self._fd < 0:
@@ -167,7 +163,7 @@ class Segments:
         self._figures.bytes += whole_bytes
         self._figures.entries += whole
         self._note("written", error)
-        self._retire()
+        self.retire()
         return whole
 
     def _rotate(self) -> bool:
@@ -189,13 +185,14 @@ class Segments:
                 path.unlink(missing_ok=True)
             self._rotate_at = self._offset + self._segment_bytes // 8
             return False
-        self._retire()
+        self.retire()
         self._rotate_at = self._segment_bytes
         self._fd, self._offset, self._unnamed = fd, len(frame), True
         self._figures.rotations += 1
         return True
 
-    def _retire(self) -> None:
+    def retire(self) -> None:
+        """Continue in a new file."""
         if self._fd >= 0:
             if self._durable:
                 self._retired.append(self._fd)

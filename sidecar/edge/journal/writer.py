@@ -76,10 +76,6 @@ class Writer:
         """Use the running loop."""
         self._loop = asyncio.get_running_loop()
 
-    def flush(self) -> None:
-        """Write the entries of this tick now, not at its end."""
-        self._flush()
-
     @property
     def acknowledged(self) -> Position:
         """The position after the last entry whose `then` was called."""
@@ -92,7 +88,7 @@ class Writer:
             self._acknowledge([then], written=self._serve)
             return
         if not self._frames:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._frames.append(frame)
         self._thens.append(then)
 
@@ -133,7 +129,7 @@ class Writer:
 
     async def drain(self) -> int:
         """Write and sync all entries; returns the number of numbered entries that could not be written."""
-        self._flush()
+        self.flush()
         self.repair()
         while self._sync is not None or (self._unsynced and not self.broken):
             self.sync()
@@ -155,7 +151,8 @@ class Writer:
         self._segments.close()
         return whole
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write the entries of this tick now, not at its end."""
         frames, thens = self._frames, self._thens
         if not frames:
             return

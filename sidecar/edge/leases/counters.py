@@ -38,7 +38,7 @@ from sidecar.core.limits import Checks
 from sidecar.edge.leases.lease import Done, Lease, LeasedChecks
 from sidecar.edge.leases.returns import Drifted, Returns, nobody_counts
 from sidecar.edge.leases.shared_table import SharedLeaseTable
-from sidecar.ports import Clock, Counters
+from sidecar.ports import Clock, Counters, CountersWrapper
 
 REST: Final = 10  # turns without a lease after one that failed, or after an exchange that used more than its costs
 
@@ -59,7 +59,7 @@ class Chain(NamedTuple):
     drifted: Drifted = nobody_counts
 
 
-class Leases(Counters):
+class Leases(CountersWrapper):
     """Wraps the exact counters of one of `workers`. Call `adjust` ten times a second.
 
     Plain integers: `requested` (leases requested from the store), `units`, `owed`, `lost`. `recall` returns all units,
@@ -67,7 +67,7 @@ class Leases(Counters):
     """
 
     def __init__(self, chain: Chain, clock: Clock, mint: Callable[[], bytes], workers: int = 1) -> None:
-        self._exact = chain.exact
+        super().__init__(chain.exact)
         self._store = chain.store
         self._decide_locally = chain.decide_locally
         self._clock = clock
@@ -131,12 +131,9 @@ class Leases(Counters):
         lease = self._leases.get(checks)
         if lease is None:
             self._seen[checks] = self._seen.get(checks, 0) + 1
-            self._exact.reserve(id, checks, done)
+            self._inner.reserve(id, checks, done)
         else:
             self._request(id, lease, done)
-
-    def charge_unconditionally(self, id: bytes, checks: Checks, done: Done) -> None:
-        self._exact.charge_unconditionally(id, checks, done)
 
     def settle(
         self, id: bytes, checks: Checks, actual: Sequence[int], failed: Callable[[StoreError], None] | None = None
@@ -146,7 +143,7 @@ class Leases(Counters):
         If more was used than reserved, the costs are estimates, and no lease is requested for REST turns.
         """
         if not isinstance(checks, LeasedChecks):
-            self._exact.settle(id, checks, actual, failed)
+            self._inner.settle(id, checks, actual, failed)
             return
         lease = checks.lease
         if lease.id and id > lease.id and not any(actual):
@@ -160,9 +157,6 @@ class Leases(Counters):
         if max(difference) > 0:
             lease.rest = REST
         self._returns.correct(id, lease, difference)
-
-    def extend(self, exchanges: Sequence[tuple[bytes, Checks]]) -> None:
-        self._exact.extend(exchanges)
 
     # Requests without a leased unit.
 
@@ -182,7 +176,7 @@ class Leases(Counters):
             self._lease(lease, units, costs, now_us)
         else:
             lease.exact += 1
-            self._exact.reserve(id, lease.checks, partial(self._learn, lease, done))
+            self._inner.reserve(id, lease.checks, partial(self._learn, lease, done))
 
     def _size(self, lease: Lease, now_us: int) -> _Size:
         """The number of requests to lease for, and their costs; 0: the store decides each request."""
