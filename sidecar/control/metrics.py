@@ -160,22 +160,22 @@ Samples = list[tuple[tuple[str, ...], int]]
 def collect(view: NodeView) -> Iterator[Metric]:
     """The metric families of a view of the node."""
     totals = view.totals
-    yield _counter(REQUESTS, [(_split(key), value) for key, value in totals.requests.items()])
-    yield _counter(DENIALS, [(_split(key), value) for key, value in totals.denials.items()])
+    yield _metric(REQUESTS, [(_split(key), value) for key, value in totals.requests.items()])
+    yield _metric(DENIALS, [(_split(key), value) for key, value in totals.denials.items()])
     yield _histogram(ADDED, totals.added_us)
     yield _histogram(STORE, totals.store_us)
     for name, row in COUNTS.items():
-        yield _counter(row, _samples(name, row, totals.counts))
+        yield _metric(row, _samples(name, row, totals.counts))
     others: Samples = [
         ((name,), value) for name, value in totals.counts.items() if name.partition("|")[0] not in COUNTS
     ]
-    yield _counter(EVENTS, others)
+    yield _metric(EVENTS, others)
     yield from _gauges(view)
     yield from _policy(view)
     yield from _children(view)
-    yield _gauge(EXPIRY, [((name,), expires_s) for name, expires_s in view.certificates.items()])
-    yield _gauge(STARTED, [((), view.started_us)])
-    yield _gauge(BUILD, [((view.version, view.form), 1)])
+    yield _metric(EXPIRY, [((name,), expires_s) for name, expires_s in view.certificates.items()])
+    yield _metric(STARTED, [((), view.started_us)])
+    yield _metric(BUILD, [((view.version, view.form), 1)])
 
 
 def _gauges(view: NodeView) -> Iterator[Metric]:
@@ -184,9 +184,9 @@ def _gauges(view: NodeView) -> Iterator[Metric]:
     for stats in all_stats:
         add_counts(sums, stats.get("gauges", {}))
     for name, row in GAUGES.items():
-        yield _gauge(row, _samples(name, row, sums))
+        yield _metric(row, _samples(name, row, sums))
     for name, row in AGES.items():
-        yield _gauge(row, [((), max((stats.get("ages_us", {}).get(name, 0) for stats in all_stats), default=0))])
+        yield _metric(row, [((), max((stats.get("ages_us", {}).get(name, 0) for stats in all_stats), default=0))])
 
 
 def _samples(name: str, row: Row, figures: Mapping[str, int]) -> Samples:
@@ -198,18 +198,18 @@ def _samples(name: str, row: Row, figures: Mapping[str, int]) -> Samples:
 
 def _policy(view: NodeView) -> Iterator[Metric]:
     policy = view.policy
-    yield _gauge(POLICY, [((policy.version,), 1)])
-    yield _gauge(RELOADED, [((), int(not policy.faults))])
-    yield _gauge(RELOAD_TIME, [((), policy.loaded_us)])
-    yield _counter(RELOAD_FAULTS, [((), policy.failed_reloads)])
+    yield _metric(POLICY, [((policy.version,), 1)])
+    yield _metric(RELOADED, [((), int(not policy.faults))])
+    yield _metric(RELOAD_TIME, [((), policy.loaded_us)])
+    yield _metric(RELOAD_FAULTS, [((), policy.failed_reloads)])
 
 
 def _children(view: NodeView) -> Iterator[Metric]:
     children = view.children
-    yield _counter(RESTARTS, [((child.name,), child.restarts) for child in children])
-    yield _gauge(READY, [((child.name,), int(child.ready)) for child in children])
-    yield _counter(CPU, [((child.name,), child.cpu_us) for child in children])
-    yield _gauge(RSS, [((child.name,), child.rss_bytes) for child in children])
+    yield _metric(RESTARTS, [((child.name,), child.restarts) for child in children])
+    yield _metric(READY, [((child.name,), int(child.ready)) for child in children])
+    yield _metric(CPU, [((child.name,), child.cpu_us) for child in children])
+    yield _metric(RSS, [((child.name,), child.rss_bytes) for child in children])
 
 
 def _split(key: str) -> tuple[str, ...]:
@@ -217,21 +217,12 @@ def _split(key: str) -> tuple[str, ...]:
     return left, right
 
 
-def _scaled(row: Row, value: int) -> float:
-    return value / row.divisor if row.divisor != 1 else value
-
-
-def _counter(row: Row, samples: Samples) -> Metric:
-    family = CounterMetricFamily(row.metric, row.help, labels=row.labels)
+def _metric(row: Row, samples: Samples) -> Metric:
+    make: type[CounterMetricFamily | GaugeMetricFamily]
+    make = CounterMetricFamily if row in TYPES["counter"] else GaugeMetricFamily
+    family = make(row.metric, row.help, labels=row.labels)
     for labels, value in samples:
-        family.add_metric(labels, _scaled(row, value))
-    return family
-
-
-def _gauge(row: Row, samples: Samples) -> Metric:
-    family = GaugeMetricFamily(row.metric, row.help, labels=row.labels)
-    for labels, value in samples:
-        family.add_metric(labels, _scaled(row, value))
+        family.add_metric(labels, value / row.divisor if row.divisor != 1 else value)
     return family
 
 

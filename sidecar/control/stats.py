@@ -6,8 +6,8 @@ more than `BOUNDS_US` has (the last is everything above). Every part is optional
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Protocol, TypedDict
 
@@ -50,12 +50,6 @@ def empty_histogram() -> Histogram:
     return {"buckets": [0] * (len(BOUNDS_US) + 1), "sum_us": 0}
 
 
-def observe(histogram: Histogram, value_us: int) -> None:
-    """Count `value_us` once."""
-    histogram["buckets"][bisect_left(BOUNDS_US, value_us)] += 1
-    histogram["sum_us"] += value_us
-
-
 def add_counts(into: dict[str, int], more: Mapping[str, int]) -> None:
     """Add `more` to `into`, name by name."""
     for name, value in more.items():
@@ -90,16 +84,7 @@ class Totals:
 
     def plus(self, several: Iterable[WorkerStats]) -> Totals:
         """Return the sum of these totals and the reports of the running children, as a new object."""
-        sums = Totals()
-        sums.add(
-            {
-                "requests": self.requests,
-                "denials": self.denials,
-                "counts": self.counts,
-                "added_us": self.added_us,
-                "store_us": self.store_us,
-            },
-        )
+        sums = deepcopy(self)
         for stats in several:
             sums.add(stats)
         return sums

@@ -31,25 +31,24 @@ class Retry(Enum):
 
 @unique
 class UpstreamReason(Enum):
-    """Why an upstream did not answer: the slug of the problem type, the status, whether it is billed, and retried.
+    """Why an upstream did not answer: the slug of the problem type, the status, and whether it is retried.
 
     Slugs are part of the API. Reasons share a slug if the difference is irrelevant to clients.
     """
 
-    SATURATED = ("upstream-saturated", 503, False, Retry.NEVER)  # no free connection, or this node cannot open one
-    SHARE = ("upstream-share-used", 429, False, Retry.NEVER)  # this customer has its share of the connections in use
-    REFUSED = ("upstream-unreachable", 502, False, Retry.ALWAYS)
-    CONNECT_TIMEOUT = ("upstream-unreachable", 504, False, Retry.ALWAYS)
-    DROPPED = ("upstream-closed", 502, False, Retry.ALWAYS)  # accepted, and closed before a byte was sent
-    CLOSED = ("upstream-closed", 502, False, Retry.IDEMPOTENT)  # closed before a byte of an answer
-    TRUNCATED = ("upstream-truncated", 502, False, Retry.NEVER)
-    TIMEOUT = ("upstream-timeout", 504, False, Retry.NEVER)
-    MALFORMED = ("bad-upstream-answer", 502, False, Retry.NEVER)
+    SATURATED = ("upstream-saturated", 503, Retry.NEVER)  # no free connection, or this node cannot open one
+    SHARE = ("upstream-share-used", 429, Retry.NEVER)  # this customer has its share of the connections in use
+    REFUSED = ("upstream-unreachable", 502, Retry.ALWAYS)
+    CONNECT_TIMEOUT = ("upstream-unreachable", 504, Retry.ALWAYS)
+    DROPPED = ("upstream-closed", 502, Retry.ALWAYS)  # accepted, and closed before a byte was sent
+    CLOSED = ("upstream-closed", 502, Retry.IDEMPOTENT)  # closed before a byte of an answer
+    TRUNCATED = ("upstream-truncated", 502, Retry.NEVER)
+    TIMEOUT = ("upstream-timeout", 504, Retry.NEVER)
+    MALFORMED = ("bad-upstream-answer", 502, Retry.NEVER)
 
-    def __init__(self, slug: str, status: int, billable: bool, retry: Retry) -> None:
+    def __init__(self, slug: str, status: int, retry: Retry) -> None:
         self.slug = slug
         self.status = status
-        self.billable = billable
         self.retry = retry
         self.outcome = slug.replace("-", "_")  # `outcome` of the record
 

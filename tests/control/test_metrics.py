@@ -6,15 +6,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.control.listener import scrape
 from sidecar.control.metrics import COUNTS, TYPES
-from sidecar.control.stats import ChildView, NodeView, PolicyView, Totals, empty_histogram, observe
+from sidecar.control.stats import ChildView, NodeView, PolicyView, Totals
+from tests.control.test_stats import observed
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
 def view():
-    histogram = empty_histogram()
-    observe(histogram, 60)
-    observe(histogram, 2_000_000)
     totals = Totals(
         requests={"chat|2xx": 7, "a|b|4xx": 1},
         denials={"burst|enforce": 2, "trial|shadow": 3},
@@ -27,7 +25,7 @@ def view():
             "drift|monthly": 6,
             "drifted": 2,
         },
-        added_us=histogram,
+        added_us=observed(60, 2_000_000),
     )
     gauges = {"connections": 3, "upstream_open|api": 5, "upstream_idle|api": 4, "upstream_open|llm": 1}
     worker = ChildView("worker-0", 1, True, [], {}, 2, {"gauges": gauges}, "", 2_500_000, 4096)

@@ -1,15 +1,21 @@
-from sidecar.control.stats import BOUNDS_US, ChildView, NodeView, PolicyView, Totals, empty_histogram, observe
+from sidecar.control.probe import Figures
+from sidecar.control.stats import BOUNDS_US, ChildView, NodeView, PolicyView, Totals
 
 
 def node(*children, draining=False):
     return NodeView("t", 1, draining, list(children), PolicyView(), Totals())
 
 
+def observed(*values_us):
+    figures = Figures()
+    for value_us in values_us:
+        figures.answered("chat", 200, value_us)
+    return figures.added_us
+
+
 def test_a_value_falls_into_the_first_bucket_whose_bound_is_not_below_it():
     # Fails if bisect_right is used: Prometheus buckets hold `value <= bound`.
-    histogram = empty_histogram()
-    for value in (0, BOUNDS_US[0], BOUNDS_US[0] + 1, BOUNDS_US[-1] + 1):
-        observe(histogram, value)
+    histogram = observed(0, BOUNDS_US[0], BOUNDS_US[0] + 1, BOUNDS_US[-1] + 1)
     assert histogram["buckets"][:2] == [2, 1]
     assert histogram["buckets"][-1] == 1
     assert histogram["sum_us"] == 2 * BOUNDS_US[0] + 1 + BOUNDS_US[-1] + 1
@@ -18,8 +24,7 @@ def test_a_value_falls_into_the_first_bucket_whose_bound_is_not_below_it():
 def test_totals_add_what_the_dead_and_the_living_told_and_stay_as_they_were():
     left = Totals()
     left.add({"requests": {"r|2xx": 2}, "counts": {"records": 5}})
-    histogram = empty_histogram()
-    observe(histogram, 30)
+    histogram = observed(30)
     sums = left.plus([{"requests": {"r|2xx": 1, "r|4xx": 1}, "denials": {"burst|enforce": 1}, "added_us": histogram}])
     assert sums.requests == {"r|2xx": 3, "r|4xx": 1}
     assert sums.denials == {"burst|enforce": 1}

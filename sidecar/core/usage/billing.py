@@ -12,8 +12,8 @@ def billing(plan: str, *, status: int, test: bool = False, outcome: str = "ok", 
     """Whether an exchange is billable, and the reason. `plan` is its id, "": unattributed; `status` the answer's.
 
     `excluded` is the id of the exclusion that applies, and then the reason. An exchange that failed at the upstream
-    (`UpstreamReason.billable`) or in the gateway, or was open at a crash, is not billed, and the outcome is the reason;
-    an answer that its client did not wait for (`client_gone`) was consumed all the same.
+    (`UpstreamReason`) or in the gateway, or was open at a crash, is not billed, and the outcome is the reason; an
+    answer that its client did not wait for (`client_gone`) was consumed all the same.
     """
     if plan and outcome == "ok" and status < 500 and not test and not excluded:
         return _billed(plan)
@@ -27,9 +27,7 @@ def billing(plan: str, *, status: int, test: bool = False, outcome: str = "ok", 
     return next(((False, reason) for applies, reason in reasons if applies), _billed(plan))
 
 
-_UNBILLED: Final = frozenset({"aborted", "crashed", "internal_error"}) | {
-    reason.outcome for reason in UpstreamReason if not reason.billable
-}
+_UNBILLED: Final = frozenset({"aborted", "crashed", "internal_error"}) | {reason.outcome for reason in UpstreamReason}
 
 
 @lru_cache(maxsize=4096)
