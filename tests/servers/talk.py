@@ -11,19 +11,10 @@ from urllib.parse import parse_qsl
 
 from redis.asyncio.connection import Connection
 
-from sidecar import ports
 from sidecar.config.addresses import RedisEndpoint, parse_redis_url
+from sidecar.edge.clock import SystemClock
 from sidecar.edge.redis.topology import Wire, wire
 from sidecar.edge.redis.wire import RedisWire, WireOptions
-
-
-class SystemClock(ports.Clock):
-    def now_us(self) -> int:
-        return time.time_ns() // 1000
-
-    def mono_us(self) -> int:
-        return time.monotonic_ns() // 1000
-
 
 FAST = WireOptions(backoff_us=5_000, backoff_cap_us=50_000)  # with the 50 ms that a command has by default
 PATIENT = FAST._replace(timeout_us=5_000_000, late_us=10_000_000)  # where time is not the subject

@@ -11,19 +11,10 @@ from sidecar.core.errors import StoreError, StoreReason
 from sidecar.core.identity import Identity
 from sidecar.core.limits import checks_for
 from sidecar.edge.admission.breaker import Breaker
+from sidecar.testing import HandClock
 
 PAUSE_US = 1_000_000
 CHECKS = checks_for((), (), Identity("k1", "app", "cust", "free"), 1_000_000)  # passed on, and not looked into
-
-
-class Clock(ports.Clock):
-    def __init__(self) -> None:
-        self.us = 0
-
-    def now_us(self) -> int:
-        return self.us
-
-    mono_us = now_us
 
 
 class Store(ports.Counters):
@@ -46,8 +37,8 @@ class Store(ports.Counters):
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> HandClock:
+    return HandClock()
 
 
 @pytest.fixture
@@ -98,10 +89,10 @@ def test_an_answer_in_between_starts_the_count_again(breaker, store):
 @pytest.mark.parametrize("how", ["reserve", "charge_unconditionally"])
 def test_after_a_pause_one_probe_goes_through_and_only_one(breaker, store, clock, how):
     fail(breaker, store, 3)
-    clock.us = PAUSE_US - 1
+    clock.turn(PAUSE_US - 1)
     breaker.reserve(b"id", CHECKS, lambda _: None)
     assert not store.asked
-    clock.us = PAUSE_US
+    clock.turn(1)
     seen: list[Any] = []
     getattr(breaker, how)(b"id", CHECKS, seen.append)
     breaker.reserve(b"id", CHECKS, seen.append)
@@ -114,9 +105,9 @@ def test_after_a_pause_one_probe_goes_through_and_only_one(breaker, store, clock
 
 def test_a_failed_probe_opens_it_for_another_pause(breaker, store, clock):
     fail(breaker, store, 3)
-    clock.us = PAUSE_US
+    clock.turn(PAUSE_US)
     fail(breaker, store, 1)
-    clock.us += PAUSE_US - 1
+    clock.turn(PAUSE_US - 1)
     breaker.reserve(b"id", CHECKS, lambda _: None)
     assert not store.asked
     assert breaker.opened == 1
@@ -124,9 +115,9 @@ def test_a_failed_probe_opens_it_for_another_pause(breaker, store, clock):
 
 def test_a_probe_that_is_never_answered_does_not_keep_it_open_for_ever(breaker, store, clock):
     fail(breaker, store, 3)
-    clock.us = PAUSE_US
+    clock.turn(PAUSE_US)
     breaker.reserve(b"lost", CHECKS, lambda _: None)
-    clock.us += PAUSE_US
+    clock.turn(PAUSE_US)
     breaker.reserve(b"id", CHECKS, lambda _: None)
     assert len(store.asked) == 2
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from sidecar import ports
 from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity
@@ -20,6 +19,7 @@ from sidecar.core.record.ids import Ids
 from sidecar.edge.admission import denials
 from sidecar.edge.admission.denials import HOLD_US, Denials
 from sidecar.edge.memory.counters import MemoryCounters
+from sidecar.testing import HandClock
 
 START_US = 1_790_000_000_000_000
 SPENT = Limit("credit.requests", "priced", 0, calendar="month", unit="usd", price=Price("per_unit", 10))
@@ -28,15 +28,6 @@ QUOTA = Limit("monthly", "quota", 3, calendar="month", scope="customer")
 BURST = Limit("burst", "rate", 2, per=5, period_us=1_000_000)
 ANN = Identity("k1", "app", "cust", "free")
 BEN = Identity("k2", "app", "other", "free")
-
-
-class Clock(ports.Clock):
-    us = START_US
-
-    def now_us(self) -> int:
-        return self.us
-
-    mono_us = now_us
 
 
 class Counting(MemoryCounters):
@@ -49,7 +40,7 @@ class Counting(MemoryCounters):
 
 class House:
     def __init__(self) -> None:
-        self.clock = Clock()
+        self.clock = HandClock(START_US)
         self.store = Counting(self.clock)
         self.cache = Denials(self.store, self.clock)
         self.ids = Ids(7)
@@ -58,9 +49,9 @@ class House:
         return self.ask_for(limits, [cost] * len(limits), who)
 
     def ask_for(self, limits: Sequence[Limit], costs: Sequence[int], who: Identity = ANN) -> Decision:
-        checks = checks_for(limits, costs, who, self.clock.us)
+        checks = checks_for(limits, costs, who, self.clock.now_us())
         seen: list[Any] = []
-        self.cache.reserve(self.ids.mint(self.clock.us // 1000), checks, seen.append)
+        self.cache.reserve(self.ids.mint(self.clock.now_us() // 1000), checks, seen.append)
         assert len(seen) == 1
         assert seen[0].checks.costs == checks.costs
         return seen[0]
@@ -83,18 +74,18 @@ def test_a_denied_hit_asks_the_store_once(house):
 def test_the_repeated_denial_tells_the_same_figures_with_the_time_passed(house):
     house.ask(BURST, QUOTA, cost=2)
     first = house.ask(BURST, QUOTA, cost=2)
-    house.clock.us += 100_000
+    house.clock.turn(100_000)
     again = house.ask(BURST, QUOTA, cost=2)
     assert house.cache.hits == 1
     assert (again.violated, list(again.remaining), again.mode) == (first.violated, list(first.remaining), "exact")
     assert list(again.reset_us) == [reset - 100_000 for reset in first.reset_us]
-    assert again.now_us == house.clock.us
+    assert again.now_us == house.clock.now_us()
 
 
 def test_a_denial_ends_with_its_reset_where_that_is_sooner(house):
     house.ask(BURST, cost=2)
     assert not house.ask(BURST).allowed
-    house.clock.us += 200_000  # 5 a second: one is whole again
+    house.clock.turn(200_000)  # 5 a second: one is whole again
     assert house.ask(BURST).allowed
 
 
@@ -102,9 +93,9 @@ def test_a_denial_is_never_kept_longer_than_a_second_so_that_a_top_up_is_felt(ho
     house.ask(QUOTA, cost=3)
     assert not house.ask(QUOTA).allowed
     house.store.state.clear()  # the top-up
-    house.clock.us += HOLD_US - 1
+    house.clock.turn(HOLD_US - 1)
     assert not house.ask(QUOTA).allowed
-    house.clock.us += 1
+    house.clock.turn(1)
     assert house.ask(QUOTA).allowed  # Fails if the denial is kept until the month ends.
 
 
@@ -131,10 +122,10 @@ def test_a_question_about_other_counters_is_asked(house):
 
 def test_a_new_window_is_a_new_question(house):
     hourly = replace(QUOTA, calendar="hour")
-    house.clock.us = START_US - START_US % 3_600_000_000 + 3_599_900_000
+    house.clock.turn(3_599_900_000 - START_US % 3_600_000_000)
     house.ask(hourly, cost=3)
     assert not house.ask(hourly).allowed
-    house.clock.us += 100_000
+    house.clock.turn(100_000)
     assert house.ask(hourly).allowed
 
 
@@ -149,10 +140,10 @@ def test_a_slot_may_come_free_at_any_moment_so_it_is_asked_for(house):
 def test_an_exhausted_balance_is_told_again_for_a_second_and_no_longer(house):
     assert not house.ask(SPENT, CREDIT).allowed
     house.store.state["sc:{cust}:wallet:cust:usd"] = Wallet((Grant("g", 0, 0, 0, 100, 100),))  # the top-up
-    house.clock.us += HOLD_US - 1
+    house.clock.turn(HOLD_US - 1)
     assert not house.ask(SPENT, CREDIT).allowed
     assert house.cache.hits == 1  # Fails if a reset of 0, which nobody knows, is taken for now.
-    house.clock.us += 1
+    house.clock.turn(1)
     assert house.ask(SPENT, CREDIT).allowed
 
 
@@ -180,8 +171,8 @@ def test_what_would_only_have_been_denied_is_not_remembered(house):
 
 @pytest.mark.parametrize("mode", ["degraded", "leased", "local"])
 def test_only_exact_denials_are_remembered(house, mode):
-    checks = checks_for([QUOTA], [1], ANN, house.clock.us)
-    said = Decision(checks, house.clock.us, (0,), (5_000_000,), 0, (), mode)
+    checks = checks_for([QUOTA], [1], ANN, house.clock.now_us())
+    said = Decision(checks, house.clock.now_us(), (0,), (5_000_000,), 0, (), mode)
     house.store.reserve = lambda _id, _checks, done: done(said)
     house.ask(QUOTA)
     house.ask(QUOTA)
@@ -192,7 +183,7 @@ def test_an_error_passes_and_is_not_remembered(house):
     error = StoreError("away")
     house.store.reserve = lambda _id, _checks, done: done(error)
     seen: list[Any] = []
-    house.cache.reserve(b"", checks_for([QUOTA], [1], ANN, house.clock.us), seen.append)
+    house.cache.reserve(b"", checks_for([QUOTA], [1], ANN, house.clock.now_us()), seen.append)
     assert seen == [error]
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from sidecar import ports
 from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError, StoreReason
 from sidecar.core.identity import Identity
@@ -24,6 +23,7 @@ from sidecar.edge.degraded import Degraded, Ledger, debts, over_admission_bound
 from sidecar.edge.degraded.counters import RETRY_US
 from sidecar.edge.memory.counters import MemoryCounters
 from sidecar.edge.redis.counters import RedisCounters
+from sidecar.testing import HandClock
 from tests.servers.faulty import FaultyProxy
 from tests.servers.redis import RedisServer
 from tests.servers.talk import FAST, connected, until
@@ -38,15 +38,6 @@ SPENT = Limit("credit.requests", "priced", 0, calendar="month", scope="customer"
 CREDIT = Limit("credit", "balance", 0, scope="customer", unit="usd", period_us=600_000_000)
 LENDING = replace(CREDIT, offline=100)
 ANN = Identity("k1", "app", "cust", "free")
-
-
-class Clock(ports.Clock):
-    us = START_US
-
-    def now_us(self) -> int:
-        return self.us
-
-    mono_us = now_us
 
 
 class Flaky(MemoryCounters):
@@ -83,7 +74,7 @@ class House:
     """One worker of `workers`, with everything in memory and a clock of its own."""
 
     def __init__(self, workers: int = 1) -> None:
-        self.clock = Clock()
+        self.clock = HandClock(START_US)
         self.store = Flaky(self.clock)
         self.ids = Ids(7)
         self.local = MemoryCounters(self.clock)
@@ -92,10 +83,10 @@ class House:
         self.port = Degraded(self.store, self.local, self.clock, self.mint, Ledger(total_workers=workers), drifted)
 
     def mint(self) -> bytes:
-        return self.ids.mint(self.clock.us // 1000)
+        return self.ids.mint(self.clock.now_us() // 1000)
 
     def checks(self, *limits: Limit, cost: int = 1) -> Checks:
-        return checks_for(limits, [cost] * len(limits), ANN, self.clock.us)
+        return checks_for(limits, [cost] * len(limits), ANN, self.clock.now_us())
 
     def ask(self, checks: Checks, id_: bytes = b"") -> Decision:
         seen: list[Any] = []
@@ -129,7 +120,7 @@ def test_who_need_not_ask_a_store_that_has_not_answered_another_is_decided_alone
     assert [said.mode for said in told] == ["degraded"] * 101
     assert [said.allowed for said in told] == [True] * 100 + [False]
     assert (house.used(QUOTA), house.port.owed) == (0, 100)
-    house.clock.us += 2_000_000
+    house.clock.turn(2_000_000)
     assert house.port.degraded_seconds == 2  # Fails if only who was not answered itself notes the outage.
 
 
@@ -218,7 +209,7 @@ def test_slots_of_open_exchanges_are_extended_here_and_in_the_store(house):
     assert [house.ask(checks, id_).allowed for id_ in ids[1:]] == [True] * 3
     assert house.ask(checks).allowed
     for _ in range(6):
-        house.clock.us += SLOTS.period_us // 3
+        house.clock.turn(SLOTS.period_us // 3)
         house.port.extend([(id_, checks) for id_ in ids])
     assert [house.ask(checks).allowed for _ in range(2)] == [True, False]
     house.store.away = False
@@ -230,11 +221,11 @@ def test_seconds_without_the_store_are_counted(house):
     house.ask(checks)
     house.store.away = True
     house.ask(checks)
-    house.clock.us += 2_500_000
+    house.clock.turn(2_500_000)
     assert house.port.degraded_seconds == 2
     house.store.away = False
     house.ask(checks)
-    house.clock.us += 60_000_000
+    house.clock.turn(60_000_000)
     assert house.port.degraded_seconds == 2
 
 
@@ -362,7 +353,7 @@ async def test_a_settle_is_not_sent_again_and_again_until_its_mark_has_gone(hous
     house.port.settle(id_, checks, (2,))
     house.store.lose = False
     for _ in range(7):
-        house.clock.us += 30_000_000
+        house.clock.turn(30_000_000)
         house.port.tick()
     await _back_after(house, 1)
     assert (house.used(QUOTA), house.port.lost) == (2, 1)
@@ -380,7 +371,7 @@ async def test_what_a_predecessor_may_have_told_is_told_again_while_its_mark_liv
 
 
 async def _back_after(house, seconds):
-    house.clock.us += seconds * 1_000_000
+    house.clock.turn(seconds * 1_000_000)
     house.store.away = house.store.lose = False
     house.port.tick()
     await house.paid()
@@ -573,7 +564,7 @@ async def test_past_the_cap_a_balance_is_owed_with_all_that_it_pays_for(house, m
     house.port.tick()
     await house.paid()
     assert balance(house) == 1000 - 40 - 14
-    house.clock.us += CREDIT.period_us + 1
+    house.clock.turn(CREDIT.period_us + 1)
     assert house.ask(house.checks(other, CREDIT, cost=0)).remaining[1] == 956  # the first was never settled
 
 

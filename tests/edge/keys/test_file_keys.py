@@ -5,23 +5,13 @@ import threading
 
 import pytest
 
-from sidecar import ports
 from sidecar.core.errors import PolicyError
 from sidecar.core.identity import KeyRecord, digest, make_key, stored
 from sidecar.edge.keys.file_keys import FileKeys, KeyFile
+from sidecar.testing import HandClock
 
 CANARY = make_key(b"canary canary canary"[:20])
 CANARY_HASH = stored(digest(CANARY.encode()))
-
-
-class Clock(ports.Clock):
-    def __init__(self) -> None:
-        self.us = 1_700_000_000_000_000
-
-    def now_us(self) -> int:
-        return self.us
-
-    mono_us = now_us
 
 
 def entry(name: str, credential: str = "", more: str = "") -> str:
@@ -53,12 +43,12 @@ def faults(path) -> list[str]:
 
 def test_a_key_is_found_by_its_digest(path):
     path.write_text("keys:\n" + entry("one") + entry("two"))
-    assert found(FileKeys(path, Clock()), "two").customer == "c-two"
+    assert found(FileKeys(path, HandClock()), "two").customer == "c-two"
 
 
 def test_unknown_and_revoked_keys_are_none(path):
     path.write_text("keys:\n" + entry("gone", more=", status: revoked"))
-    keys = FileKeys(path, Clock())
+    keys = FileKeys(path, HandClock())
     assert found(keys, "gone") is None
     assert found(keys, "never") is None
 
@@ -66,10 +56,10 @@ def test_unknown_and_revoked_keys_are_none(path):
 # Fails if the end is looked at on load only.
 def test_a_key_ends_at_the_microsecond_of_its_end(path):
     path.write_text("keys:\n" + entry("one", more=", expires: 2023-11-14T22:13:20.000001Z"))
-    clock = Clock()
+    clock = HandClock(1_700_000_000_000_000)
     keys = FileKeys(path, clock)
     assert found(keys, "one").key_id == "one"
-    clock.us += 1
+    clock.turn(1)
     assert found(keys, "one") is None
 
 
@@ -78,18 +68,18 @@ def test_block_style_and_dates_are_read_as_they_are_written(path):
         f"keys:\n- id: one\n  hash: {stored(digest(b'one'))}\n  customer: c\n  subject: s\n  plan: p\n"
         "  anchor: 2026-01-31\n  test: true\n"
     )
-    assert found(FileKeys(path, Clock()), "one").test
+    assert found(FileKeys(path, HandClock()), "one").test
 
 
 @pytest.mark.parametrize("text", ["", "# nothing yet\n", "keys: []\n"])
 def test_a_file_without_keys_knows_nobody(path, text):
     path.write_text(text)
-    assert found(FileKeys(path, Clock()), "one") is None
+    assert found(FileKeys(path, HandClock()), "one") is None
 
 
 def test_a_reload_swaps_in_the_whole_file(path):
     path.write_text("keys:\n" + entry("one") + entry("two"))
-    keys = FileKeys(path, Clock())
+    keys = FileKeys(path, HandClock())
     path.write_text("keys:\n" + entry("two") + entry("three"))
     keys.reload()
     assert [found(keys, name) is not None for name in ("one", "two", "three")] == [False, True, True]
@@ -98,7 +88,7 @@ def test_a_reload_swaps_in_the_whole_file(path):
 # Fails if reload makes every Identity anew: counters are cached on the object.
 def test_a_key_that_did_not_change_keeps_its_identity_through_a_reload(path):
     path.write_text("keys:\n" + entry("one") + entry("two"))
-    keys = FileKeys(path, Clock())
+    keys = FileKeys(path, HandClock())
     one, two = found(keys, "one"), found(keys, "two")
     path.write_text("keys:\n" + entry("one") + entry("two").replace("free", "pro"))
     keys.reload()
@@ -110,7 +100,7 @@ def test_a_key_that_did_not_change_keeps_its_identity_through_a_reload(path):
 # Fails if `self._known` is filled in place.
 def test_a_wrong_file_changes_nothing(path):
     path.write_text("keys:\n" + entry("one"))
-    keys = FileKeys(path, Clock())
+    keys = FileKeys(path, HandClock())
     path.write_text("keys:\n" + entry("two") + "  - { id: three }\n")
     with pytest.raises(PolicyError):
         keys.reload()

@@ -11,12 +11,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
 
-from sidecar import ports
 from sidecar.core.errors import PolicyError, StoreError
 from sidecar.core.identity import Identity
 from sidecar.edge.keys.jwt_keys import JwtKeys, JwtRules, read_jwks
+from sidecar.testing import HandClock
 
 NOW_S = 1_800_000_000
+NOW_US = NOW_S * 1_000_000
 SECOND = 1_000_000
 URL = "https://issuer.example/jwks"
 SECRET = b"a secret of at least sixty-four bytes, for HMAC with SHA-512 too, so there!"
@@ -35,16 +36,6 @@ def jwks(*keys: dict) -> bytes:
     return json.dumps({"keys": keys}).encode()
 
 
-class Clock(ports.Clock):
-    def __init__(self) -> None:
-        self.us = NOW_S * SECOND
-
-    def now_us(self) -> int:
-        return self.us
-
-    mono_us = now_us
-
-
 def token(key=RSA, algorithm: str = "RS256", headers: dict | None = None, **claims) -> bytes:
     body = {"sub": "app-1", "customer": "cust-1", "plan": "pro", "exp": NOW_S + 60, **claims}
     body = {name: value for name, value in body.items() if value is not None}
@@ -56,9 +47,9 @@ def unsigned(header: dict, claims: dict, signature: bytes = b"") -> bytes:
     return b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
 
 
-def keys_of(rules: JwtRules | None = None, clock: Clock | None = None) -> JwtKeys:
+def keys_of(rules: JwtRules | None = None, clock: HandClock | None = None) -> JwtKeys:
     known = jwks(jwk("RS256", RSA, kid="r"), jwk("ES256", EC, kid="e"), jwk("EdDSA", ED, kid="d"))
-    return JwtKeys(rules or JwtRules(("RS256", "ES256", "EdDSA")), clock or Clock(), keys=known)
+    return JwtKeys(rules or JwtRules(("RS256", "ES256", "EdDSA")), clock or HandClock(NOW_US), keys=known)
 
 
 def found(keys: JwtKeys, one: bytes):
@@ -128,7 +119,7 @@ def test_a_token_that_is_not_signed_by_a_known_key_and_an_allowed_algorithm_is_n
 @pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")
 def test_hmac_is_never_verified_under_a_public_key_even_where_both_are_allowed():
     rules = JwtRules(("RS256", "HS256"))
-    keys = JwtKeys(rules, Clock(), keys=jwks(jwk("RS256", RSA), jwk("HS256", SECRET)))
+    keys = JwtKeys(rules, HandClock(NOW_US), keys=jwks(jwk("RS256", RSA), jwk("HS256", SECRET)))
     assert found(keys, hmac_under(PUBLIC_PEM)) is None
     assert found(keys, token(SECRET, "HS256")) is not None
 
@@ -165,13 +156,13 @@ def test_audience_and_issuer_are_required_where_they_are_set(claims, good):
 
 
 def test_a_token_yields_one_identity_until_it_ends():
-    clock = Clock()
+    clock = HandClock(NOW_US)
     keys = keys_of(clock=clock)
     one = token(exp=NOW_S + 60)
     before = found(keys, one)
-    clock.us += (60 + 30) * SECOND - 1
+    clock.turn((60 + 30) * SECOND - 1)
     assert found(keys, one) is before
-    clock.us += 1
+    clock.turn(1)
     assert found(keys, one) is None
 
 
@@ -226,12 +217,12 @@ async def waited(keys: JwtKeys, one: bytes):
     return await asyncio.wait_for(answer, 5)
 
 
-def fetched(issuer: Issuer, clock: Clock) -> JwtKeys:
+def fetched(issuer: Issuer, clock: HandClock) -> JwtKeys:
     return JwtKeys(JwtRules(("RS256",)), clock, url=URL, fetch=issuer.fetch)
 
 
 async def test_keys_are_fetched_once_for_a_herd():
-    issuer, clock = Issuer(jwk("RS256", RSA, kid="1")), Clock()
+    issuer, clock = Issuer(jwk("RS256", RSA, kid="1")), HandClock(NOW_US)
     keys = fetched(issuer, clock)
     answers = await asyncio.gather(*(waited(keys, token(jti=str(number))) for number in range(50)))
     assert all(isinstance(answer, Identity) for answer in answers)
@@ -239,18 +230,18 @@ async def test_keys_are_fetched_once_for_a_herd():
 
 
 async def test_a_new_key_of_the_issuer_is_fetched_when_a_token_names_it():
-    issuer, clock = Issuer(jwk("RS256", RSA, kid="1")), Clock()
+    issuer, clock = Issuer(jwk("RS256", RSA, kid="1")), HandClock(NOW_US)
     keys = fetched(issuer, clock)
     assert await waited(keys, token(headers={"kid": "1"})) is not None
     issuer.keys = (jwk("RS256", OTHER_RSA, kid="2"),)
-    clock.us += 11 * SECOND
+    clock.turn(11 * SECOND)
     assert await waited(keys, token(OTHER_RSA, headers={"kid": "2"})) is not None
     assert issuer.fetched == 2
 
 
 # Fails without _REFETCH_US: made-up key ids would be a flood on the issuer.
 async def test_unknown_key_ids_do_not_make_us_flood_the_issuer():
-    issuer, clock = Issuer(jwk("RS256", RSA, kid="1")), Clock()
+    issuer, clock = Issuer(jwk("RS256", RSA, kid="1")), HandClock(NOW_US)
     keys = fetched(issuer, clock)
     for number in range(100):
         assert await waited(keys, token(OTHER_RSA, headers={"kid": f"x{number}"})) is None
@@ -258,29 +249,29 @@ async def test_unknown_key_ids_do_not_make_us_flood_the_issuer():
 
 
 async def test_an_issuer_that_is_away_does_not_take_the_known_keys_with_it():
-    issuer, clock = Issuer(jwk("RS256", RSA, kid="1")), Clock()
+    issuer, clock = Issuer(jwk("RS256", RSA, kid="1")), HandClock(NOW_US)
     keys = fetched(issuer, clock)
     await waited(keys, token())
     issuer.away = True
-    clock.us += 3600 * SECOND
+    clock.turn(3600 * SECOND)
     assert isinstance(await waited(keys, token(exp=NOW_S + 7200)), Identity)
     await keys.close()
 
 
 async def test_without_any_keys_the_answer_is_an_error_and_not_a_refusal():
-    issuer, clock = Issuer(), Clock()
+    issuer, clock = Issuer(), HandClock(NOW_US)
     issuer.away = True
     assert isinstance(await waited(fetched(issuer, clock), token()), StoreError)
 
 
 # Fails if a verdict is kept until the token's own end.
 async def test_a_withdrawn_key_ends_its_tokens():
-    issuer, clock = Issuer(jwk("RS256", RSA, kid="1")), Clock()
+    issuer, clock = Issuer(jwk("RS256", RSA, kid="1")), HandClock(NOW_US)
     keys = fetched(issuer, clock)
     one = token(exp=NOW_S + 86_400, headers={"kid": "1"})
     assert await waited(keys, one) is not None
     issuer.keys = (jwk("RS256", OTHER_RSA, kid="2"),)
-    clock.us += 600 * SECOND
+    clock.turn(600 * SECOND)
     await waited(keys, token(OTHER_RSA, headers={"kid": "2"}, exp=NOW_S + 86_400))
     assert await waited(keys, one) is None
 

@@ -8,26 +8,11 @@ from sidecar import ports
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity
 from sidecar.edge.keys.key_cache import CacheBounds, KeyCache
+from sidecar.testing import HandClock
 
 SECOND = 1_000_000
 BOUNDS = CacheBounds(known=3, unknown=2)
 AWAY = StoreError("away")
-
-
-class Clock(ports.Clock):
-    def __init__(self) -> None:
-        self.mono = 5 * SECOND
-        self.wall = 1_700_000_000 * SECOND
-
-    def mono_us(self) -> int:
-        return self.mono
-
-    def now_us(self) -> int:
-        return self.wall
-
-    def step(self, us: int) -> None:
-        self.mono += us
-        self.wall += us
 
 
 class Store(ports.Keys):
@@ -66,7 +51,7 @@ class Probe(ports.Probe):
 
 class World:
     def __init__(self) -> None:
-        self.clock, self.store, self.probe = Clock(), Store(), Probe()
+        self.clock, self.store, self.probe = HandClock(), Store(), Probe()
         self.cache = KeyCache(self.store, self.clock, self.probe, BOUNDS)
 
     def register(self, digest: bytes, **more) -> None:
@@ -101,10 +86,10 @@ def test_an_entry_is_asked_for_again_when_its_time_is_over(world, known, ttl_us)
     if known:
         world.register(b"a")
     world.find(b"a")
-    world.clock.step(ttl_us - 1)
+    world.clock.turn(ttl_us - 1)
     world.find(b"a")
     assert len(world.store.asked) == 1
-    world.clock.step(1)
+    world.clock.turn(1)
     world.find(b"a")
     assert len(world.store.asked) == 2
 
@@ -113,10 +98,10 @@ def test_an_entry_is_asked_for_again_when_its_time_is_over(world, known, ttl_us)
 def test_a_refresh_that_changes_nothing_yields_the_same_identity(world):
     world.register(b"a")
     before = world.find(b"a")
-    world.clock.step(BOUNDS.ttl_us)
+    world.clock.turn(BOUNDS.ttl_us)
     assert world.find(b"a") is before
     world.register(b"a", zone="Asia/Tokyo")
-    world.clock.step(BOUNDS.ttl_us)
+    world.clock.turn(BOUNDS.ttl_us)
     assert world.find(b"a").zone == "Asia/Tokyo"
 
 
@@ -185,9 +170,9 @@ def test_the_longest_unused_goes_first_when_the_cache_is_full(world):
 
 # Fails if the entry's time to live is not cut at the key's own end.
 def test_a_key_is_not_served_past_its_own_end(world):
-    world.register(b"a", expires_us=world.clock.wall + SECOND)
+    world.register(b"a", expires_us=world.clock.now_us() + SECOND)
     world.find(b"a")
-    world.clock.step(SECOND)
+    world.clock.turn(SECOND)
     world.store.away = True
     assert world.find(b"a") is AWAY
 
@@ -196,10 +181,10 @@ def test_while_the_store_is_away_a_known_key_is_served_up_to_the_stale_bound_and
     world.register(b"a")
     before = world.find(b"a")
     world.store.away = True
-    world.clock.step(BOUNDS.ttl_us + BOUNDS.stale_us - 1)
+    world.clock.turn(BOUNDS.ttl_us + BOUNDS.stale_us - 1)
     assert world.find(b"a") is before
     assert world.probe.counts == {"keys_stale": 1}
-    world.clock.step(1)
+    world.clock.turn(1)
     assert world.find(b"a") is AWAY
 
 
@@ -207,17 +192,17 @@ def test_a_store_that_is_away_is_asked_for_one_key_once_a_second(world):
     world.register(b"a")
     world.find(b"a")
     world.store.away = True
-    world.clock.step(BOUNDS.ttl_us)
+    world.clock.turn(BOUNDS.ttl_us)
     for _ in range(10):
         assert world.find(b"a").key_id == "a"
-        world.clock.step(SECOND // 5)
+        world.clock.turn(SECOND // 5)
     assert len(world.store.asked) == 1 + 2
 
 
 def test_an_unknown_key_is_not_taken_for_known_nor_refused_while_the_store_is_away(world):
     world.find(b"x")
     world.store.away = True
-    world.clock.step(BOUNDS.unknown_ttl_us)
+    world.clock.turn(BOUNDS.unknown_ttl_us)
     assert world.find(b"x") is AWAY
 
 
@@ -242,8 +227,8 @@ def test_a_key_revoked_in_the_store_is_not_served_stale_afterwards(world):
     world.register(b"a")
     world.find(b"a")
     del world.store.keys[b"a"]
-    world.clock.step(BOUNDS.ttl_us)
+    world.clock.turn(BOUNDS.ttl_us)
     assert world.find(b"a") is None
     world.store.away = True
-    world.clock.step(BOUNDS.unknown_ttl_us)
+    world.clock.turn(BOUNDS.unknown_ttl_us)
     assert world.find(b"a") is AWAY

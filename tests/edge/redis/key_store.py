@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sidecar import ports
+from sidecar.config.addresses import RedisEndpoint, parse_redis_url
 from sidecar.core.identity import KeyRecord, digest, stored
 from sidecar.edge.admission.breaker import Breaker
+from sidecar.edge.clock import SystemClock
 from sidecar.edge.keys.key_cache import KeyCache
 from sidecar.edge.memory.counters import MemoryCounters
 from sidecar.edge.redis.endpoint import connect, disconnect
@@ -20,25 +22,6 @@ from sidecar.edge.redis.wire import RedisWire, WireOptions
 from tests.servers import talk
 
 PREFIX = "sc:"
-
-
-class Endpoint(NamedTuple):
-    mode: str
-    hosts: tuple[tuple[str, int], ...]
-    tls: bool = False
-    db: int = 0
-    username: str | None = None
-    password: str | None = None
-    service: str = ""
-    ssl: tuple = ()
-
-
-class Clock(ports.Clock):
-    def now_us(self) -> int:
-        return time.time_ns() // 1000
-
-    def mono_us(self) -> int:
-        return time.monotonic_ns() // 1000
 
 
 class Probe(ports.Probe):
@@ -86,25 +69,27 @@ class Worker(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def opened(endpoint: Endpoint, timeout_s: float = 2.0):
+async def opened(endpoint: RedisEndpoint, timeout_s: float = 2.0):
     client = connect(endpoint, 2.0)
     options = WireOptions(timeout_us=int(timeout_s * 1e6), backoff_cap_us=50_000)
-    store = wire(endpoint, lambda dial: RedisWire(dial, Clock(), options))
-    breaker = Breaker(MemoryCounters(Clock()), Clock(), failures=3, pause_us=100_000)
+    store = wire(endpoint, lambda dial: RedisWire(dial, SystemClock(), options))
+    breaker = Breaker(MemoryCounters(SystemClock()), SystemClock(), failures=3, pause_us=100_000)
     store.start()
     await talk.until(lambda: store.ready, "the connection")
     try:
-        yield Worker(RedisKeys(store, breaker.ask, Clock()), KeyRegistry(client), Revocations(client), store, breaker)
+        yield Worker(
+            RedisKeys(store, breaker.ask, SystemClock()), KeyRegistry(client), Revocations(client), store, breaker
+        )
     finally:
         await store.aclose()
         await disconnect(client)
 
 
 @contextlib.asynccontextmanager
-async def watched(endpoint: Endpoint):
+async def watched(endpoint: RedisEndpoint):
     """A worker's view: a cache over connections of its own that hears of changes. `ready` is set with each clear."""
     async with opened(endpoint) as worker:
-        cache = KeyCache(worker.keys, Clock(), Probe())
+        cache = KeyCache(worker.keys, SystemClock(), Probe())
         ready = asyncio.Event()
 
         def changed(one: bytes | None) -> None:
@@ -124,5 +109,5 @@ async def watched(endpoint: Endpoint):
             await asyncio.gather(watching, return_exceptions=True)
 
 
-def single(server) -> Endpoint:
-    return Endpoint("single", (("127.0.0.1", server.port),))
+def single(server) -> RedisEndpoint:
+    return parse_redis_url(f"redis://127.0.0.1:{server.port}")

@@ -10,12 +10,12 @@ import redis.cluster
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sidecar import ports
 from sidecar.core.decision import changes_nothing, extend, reserve, settle
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity
 from sidecar.core.limits import checks_for, id_us
 from sidecar.core.policy import Limit
+from sidecar.edge.clock import SystemClock
 from sidecar.edge.redis.counters import RedisCounters
 from sidecar.edge.redis.wire import RedisWire, WireOptions
 from tests.edge.counters_suite import (
@@ -38,14 +38,6 @@ from tests.edge.redis.scripts import Blocking, OnSetClock, Oracle, outcome, pres
 pytestmark = pytest.mark.redis
 
 
-class RealClock(ports.Clock):
-    def now_us(self):
-        return time.time_ns() // 1000
-
-    def mono_us(self):
-        return time.monotonic_ns() // 1000
-
-
 @pytest.fixture
 def store(redis_clean):
     clock = SetClock()
@@ -59,7 +51,7 @@ def store(redis_clean):
 @pytest.fixture
 def real(redis_clean):
     """The scripts as they are, on Redis's own clock; ids and windows by a clock that a test may set apart."""
-    clock = SetClock(RealClock().now_us())
+    clock = SetClock(SystemClock().now_us())
     commands = Blocking(redis_clean.port)
     made = Store(RedisCounters(commands, clock), clock)
     made.commands, made.redis = commands, redis_clean.cli
@@ -280,7 +272,7 @@ def test_whoever_waits_is_told_of_a_reply_that_no_script_of_ours_gives(reply):
     checks = checks_for(
         (Limit("monthly", "quota", 9, calendar="month"),), (1,), Identity("k", "s", "c", "p"), 1_795_239_000_123_456
     )
-    counters, told = RedisCounters(Odd(), RealClock()), []
+    counters, told = RedisCounters(Odd(), SystemClock()), []
     counters.reserve(b"0" * 26, checks, told.append)
     counters._replied_again(checks, told.append, reply)
     assert [type(each) for each in told] == [StoreError, StoreError]
@@ -327,7 +319,7 @@ def test_it_is_known_when_all_that_was_settled_before_has_its_answer(real):
     ids=lambda limit: limit.kind,
 )
 async def test_of_a_thousand_at_once_over_eight_connections_a_hundred_pass(redis_clean, limit):
-    clock = RealClock()
+    clock = SystemClock()
     workers = [
         RedisWire(partial(connected, redis_clean.port), clock, WireOptions(timeout_us=10_000_000)) for _ in range(8)
     ]

@@ -6,9 +6,10 @@ import time
 
 import pytest
 
+from sidecar.config.addresses import parse_redis_url
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity, KeyRecord, digest, make_key
-from tests.edge.redis.key_store import PREFIX, Endpoint, found, opened, record, single, until
+from tests.edge.redis.key_store import PREFIX, found, opened, record, single, until
 
 pytestmark = pytest.mark.redis
 
@@ -151,7 +152,7 @@ async def test_look_ups_open_and_close_the_breaker_that_they_share_with_the_coun
 
 async def test_keys_are_kept_over_tls_by_a_named_user(redis_tls):
     ssl = (("ssl_ca_certs", redis_tls.url.partition("ssl_ca_certs=")[2]),)
-    endpoint = Endpoint("single", (("127.0.0.1", redis_tls.port),), True, 3, "gateway", "s3cr%t", ssl=ssl)
+    endpoint = parse_redis_url(f"rediss://gateway:s3cr%25t@127.0.0.1:{redis_tls.port}/3")._replace(ssl=ssl)
     async with opened(endpoint) as keys:
         await keys.registry.put(record("key"))
         assert (await found(keys, "key")).key_id == "key"

@@ -6,11 +6,12 @@ import logging
 
 import pytest
 
+from sidecar.config.addresses import parse_redis_url
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity, digest
 from sidecar.edge.redis.endpoint import connect, disconnect
 from sidecar.edge.redis.revocations import Revocations
-from tests.edge.redis.key_store import PREFIX, Endpoint, found, opened, record, single, until, watched
+from tests.edge.redis.key_store import PREFIX, found, opened, record, single, until, watched
 
 pytestmark = pytest.mark.redis
 
@@ -152,7 +153,8 @@ async def test_a_cut_channel_counts_as_not_subscribed_until_it_stands_again(make
 
 
 async def test_a_cluster_holds_keys_and_tells_of_changes(redis_cluster):
-    endpoint = Endpoint("cluster", tuple(("127.0.0.1", node.port) for node in redis_cluster.nodes))
+    nodes = ",".join(f"127.0.0.1:{node.port}" for node in redis_cluster.nodes)
+    endpoint = parse_redis_url(f"redis+cluster://{nodes}")
     async with watched(endpoint) as one, watched(endpoint) as other, opened(endpoint) as admin:
         await admin.registry.put(*(record(f"k{number}") for number in range(30)))
         assert {one.id for one in [one async for one in admin.registry.records()]} == {
@@ -170,7 +172,7 @@ async def test_a_cluster_holds_keys_and_tells_of_changes(redis_cluster):
 
 async def test_the_master_of_a_sentinel_holds_keys_and_tells_of_changes(make_sentinels):
     sentinels = make_sentinels(1)
-    endpoint = Endpoint("sentinel", (("127.0.0.1", sentinels.sentinels[0].port),), service=sentinels.service)
+    endpoint = parse_redis_url(f"redis+sentinel://127.0.0.1:{sentinels.sentinels[0].port}/{sentinels.service}")
     async with watched(endpoint) as cache, opened(endpoint) as admin:
         await admin.registry.put(record("key"))
         assert isinstance(await found(cache, "key"), Identity)
