@@ -78,8 +78,7 @@ def test_every_ending_gives_back_what_was_not_used(ending):
 
 # Fails if the last bytes are written with the record under way. Held in every ending that answers.
 @pytest.mark.parametrize("ending", ["whole", "refused", "chunked"])
-def test_the_last_bytes_wait_for_the_record(ending):
-    scene = Scene()
+def test_the_last_bytes_wait_for_the_record(ending, scene):
     scene.ask()
     call = scene.call.connect()
     scene.journal.holding = True
@@ -140,8 +139,7 @@ def test_an_answer_that_cannot_be_sent_leaves_the_others_of_its_batch_alone():
     assert clients[1].ended == "complete"
 
 
-def test_a_record_that_cannot_be_written_cuts_the_client():
-    scene = Scene()
+def test_a_record_that_cannot_be_written_cuts_the_client(scene):
     scene.ask()
     call = scene.call.connect()
     scene.journal.broken = True
@@ -178,8 +176,7 @@ def test_a_record_that_stands_although_its_answer_was_cut_is_settled():
 
 # sub2api #4408. Fails if a second ending is recorded.
 @pytest.mark.parametrize("second", ["on_client_gone", "on_body_broken", "on_upstream_failed"])
-def test_one_exchange_ends_once(second):
-    scene = Scene()
+def test_one_exchange_ends_once(second, scene):
     scene.ask()
     scene.journal.holding = True
     scene.call.connect().respond(200, b"x")
@@ -205,8 +202,7 @@ def test_a_client_that_leaves_while_a_port_is_asked_never_reaches_the_upstream(w
     assert len(scene.journal.of("records")) == len(scene.journal.of("open")) == (waits_for == "journal")
 
 
-def test_a_client_that_leaves_before_a_connection_is_there_is_forgotten_upstream():
-    scene = Scene()
+def test_a_client_that_leaves_before_a_connection_is_there_is_forgotten_upstream(scene):
     exchange = scene.ask()
     exchange.on_client_gone()
     assert scene.upstream.forgotten == [exchange]
@@ -231,8 +227,7 @@ def test_a_crashed_record_has_every_meter():
     assert crashed["data"]["usage"] == {"requests": 1, "egress_bytes": 0, "ingress_bytes": 0}
 
 
-def test_a_client_that_leaves_later_has_its_connection_cancelled():
-    scene = Scene()
+def test_a_client_that_leaves_later_has_its_connection_cancelled(scene):
     scene.ask()
     call = scene.call.connect()
     scene.exchange.on_client_gone()

@@ -33,8 +33,7 @@ def test_an_exchange_is_opened_answered_recorded_and_counted():
         (("Via: 1.1 sidecar-here",), "ann", 508, "loop"),
     ],
 )
-def test_who_cannot_be_known_reaches_nobody_and_leaves_no_record(fields, key, status, slug):
-    scene = Scene()
+def test_who_cannot_be_known_reaches_nobody_and_leaves_no_record(fields, key, status, slug, scene):
     scene.ask(*fields, key=key)
     assert (scene.client.status, scene.problem) == (status, slug)
     assert (scene.upstream.calls, scene.journal.entries) == ([], [])
@@ -42,15 +41,13 @@ def test_who_cannot_be_known_reaches_nobody_and_leaves_no_record(fields, key, st
 
 
 # Fails if a mistyped key is looked up: a store would be asked about every typo.
-def test_a_mistyped_key_is_refused_without_a_look_up():
-    scene = Scene()
+def test_a_mistyped_key_is_refused_without_a_look_up(scene):
     key = make_key(bytes(20))
     scene.ask(key=key[:-1] + ("a" if key[-1] != "a" else "b"))
     assert (scene.client.status, scene.keys.requested) == (401, [])
 
 
-def test_keys_that_cannot_be_looked_up_are_503():
-    scene = Scene()
+def test_keys_that_cannot_be_looked_up_are_503(scene):
     scene.keys.fails = StoreError("away")
     scene.ask()
     assert (scene.client.status, scene.problem) == (503, "keys-unavailable")
@@ -129,8 +126,7 @@ def test_a_shadow_limit_is_told_to_the_probe_alone():
 
 
 # Fails if a store that does not answer is let past as an answer.
-def test_counters_that_do_not_answer_are_no_permission():
-    scene = Scene()
+def test_counters_that_do_not_answer_are_no_permission(scene):
     scene.counters.fails = StoreError("away")
     scene.ask()
     assert (scene.client.status, scene.upstream.calls) == (503, [])

@@ -15,8 +15,7 @@ from tests.stage import quota
 
 
 # Fails if the upstream is asked before the journal has called back.
-def test_nothing_goes_up_before_the_open_entry_is_safe():
-    scene = Scene()
+def test_nothing_goes_up_before_the_open_entry_is_safe(scene):
     scene.journal.holding = True
     scene.ask()
     assert scene.upstream.calls == []
@@ -24,16 +23,14 @@ def test_nothing_goes_up_before_the_open_entry_is_safe():
     assert len(scene.upstream.calls) == 1
 
 
-def test_an_open_entry_that_cannot_be_written_is_503():
-    scene = Scene()
+def test_an_open_entry_that_cannot_be_written_is_503(scene):
     scene.journal.broken = True
     scene.ask()
     assert (scene.client.status, scene.problem, scene.upstream.calls) == (503, "journal-failed", [])
 
 
 # Fails if what is kept with a head refers back to it: then each new head stays until a collection, which costs 3 %.
-def test_heads_that_differ_leave_nothing_to_the_garbage_collector():
-    scene = Scene()
+def test_heads_that_differ_leave_nothing_to_the_garbage_collector(scene):
     gc.collect()
     gc.disable()
     try:
@@ -50,8 +47,7 @@ def test_heads_that_differ_leave_nothing_to_the_garbage_collector():
 # Bodies.
 
 
-def test_a_body_is_held_until_there_is_a_connection_and_sent_again_on_the_next():
-    scene = Scene()
+def test_a_body_is_held_until_there_is_a_connection_and_sent_again_on_the_next(scene):
     scene.ask("Content-Length: 6", method="PUT")
     scene.exchange.on_body(b"abc")
     first = scene.call.connect()
@@ -67,8 +63,7 @@ def test_a_body_is_held_until_there_is_a_connection_and_sent_again_on_the_next()
 
 
 # Fails if the body is taken in without bound while nobody drinks it.
-def test_a_body_without_a_connection_pauses_its_client():
-    scene = Scene()
+def test_a_body_without_a_connection_pauses_its_client(scene):
     scene.ask("Content-Length: 1000000", method="POST")
     scene.exchange.on_body(b"x" * REPLAY_BYTES)
     assert not scene.client.reading_paused
@@ -80,8 +75,7 @@ def test_a_body_without_a_connection_pauses_its_client():
 
 
 # Fails if reading is resumed after the held body was written: the pause that it asked for would be lost.
-def test_a_connection_that_is_full_at_once_keeps_its_client_paused():
-    scene = Scene()
+def test_a_connection_that_is_full_at_once_keeps_its_client_paused(scene):
     exchange = scene.ask("Content-Length: 1000000", method="POST")
     exchange.on_body(b"x" * (REPLAY_BYTES + 1))
     scene.call.write = lambda _data: exchange.on_upstream_paused()
@@ -91,8 +85,7 @@ def test_a_connection_that_is_full_at_once_keeps_its_client_paused():
     assert not scene.client.reading_paused
 
 
-def test_a_slow_client_pauses_its_upstream():
-    scene = Scene()
+def test_a_slow_client_pauses_its_upstream(scene):
     exchange = scene.ask()
     call = scene.call.connect()
     exchange.on_client_paused()
@@ -101,8 +94,7 @@ def test_a_slow_client_pauses_its_upstream():
     assert not call.reading_paused
 
 
-def test_an_answer_before_the_end_of_the_body_cannot_be_sent_again():
-    scene = Scene()
+def test_an_answer_before_the_end_of_the_body_cannot_be_sent_again(scene):
     scene.ask("Content-Length: 6", method="PUT")
     call = scene.call.connect()
     scene.exchange.on_body(b"abc")
@@ -119,8 +111,7 @@ def test_a_body_longer_than_its_route_allows_is_413():
 # What is told.
 
 
-def test_the_go_ahead_comes_after_the_decision_and_an_upstreams_own_is_swallowed():
-    scene = Scene()
+def test_the_go_ahead_comes_after_the_decision_and_an_upstreams_own_is_swallowed(scene):
     scene.counters.holding = True
     scene.ask("Expect: 100-continue", "Content-Length: 1", method="POST")
     assert scene.client.interims == []
@@ -133,8 +124,7 @@ def test_the_go_ahead_comes_after_the_decision_and_an_upstreams_own_is_swallowed
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_trailers_go_down_where_they_are_wanted_and_allowed(wanted):
-    scene = Scene()
+def test_trailers_go_down_where_they_are_wanted_and_allowed(wanted, scene):
     scene.ask(*(["TE: trailers", "Connection: TE"] if wanted else []))
     call = scene.call.connect()
     call.begin(200, (b"Transfer-Encoding", b"chunked"))
@@ -143,8 +133,7 @@ def test_trailers_go_down_where_they_are_wanted_and_allowed(wanted):
     assert scene.client.trailers == ([(b"X-Sum", b"1")] if wanted else [])
 
 
-def test_a_trace_is_carried_on_and_recorded():
-    scene = Scene()
+def test_a_trace_is_carried_on_and_recorded(scene):
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     scene.ask(f"traceparent: {trace}", "tracestate: a=b")
     scene.call.connect().respond()
@@ -152,8 +141,7 @@ def test_a_trace_is_carried_on_and_recorded():
     assert orjson.loads(scene.journal.of("records")[0].body)["traceparent"] == trace
 
 
-def test_a_trace_that_is_none_goes_no_further():
-    scene = Scene()
+def test_a_trace_that_is_none_goes_no_further(scene):
     scene.ask("traceparent: x", "tracestate: a=b")
     assert not {b"traceparent", b"tracestate"} & dict(scene.call.head.fields).keys()
 

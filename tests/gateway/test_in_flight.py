@@ -1,10 +1,7 @@
 """Which exchanges are open, and what is reported of those that have ended."""
 
-from tests.gateway.scene import Scene
 
-
-def test_the_worker_is_idle_when_the_last_exchange_has_ended():
-    scene = Scene()
+def test_the_worker_is_idle_when_the_last_exchange_has_ended(scene):
     assert scene.context.open.idle.is_set()
     scene.ask()
     scene.ask()
@@ -14,8 +11,7 @@ def test_the_worker_is_idle_when_the_last_exchange_has_ended():
         assert (scene.context.open.number, scene.context.open.idle.is_set()) == (left, not left)
 
 
-def test_the_time_that_we_added_is_told_without_the_upstreams():
-    scene = Scene()
+def test_the_time_that_we_added_is_told_without_the_upstreams(scene):
     scene.journal.holding = True
     scene.ask()
     scene.clock.turn(30)

@@ -77,6 +77,11 @@ class Reading(Scene):
 
 
 # Fails if the decision does not wait for the body.
+@pytest.fixture
+def scene():
+    return Reading()
+
+
 def test_a_request_is_decided_about_when_its_body_is_there():
     scene = Reading(TOKENS)
     scene.post(end=False)
@@ -87,8 +92,7 @@ def test_a_request_is_decided_about_when_its_body_is_there():
 
 
 # HTTP.md: the decision comes before the 100; here it needs the body first. Fails if the client waits for ever.
-def test_whoever_waits_for_a_go_ahead_gets_it_first_and_once():
-    scene = Reading()
+def test_whoever_waits_for_a_go_ahead_gets_it_first_and_once(scene):
     scene.ask("Content-Length: 2", "Expect: 100-continue", method="POST")
     assert [head.status for head in scene.client.interims] == [100]
     scene.exchange.on_body(b"{}")
@@ -154,8 +158,7 @@ def test_a_body_that_its_route_refuses_is_413_and_reserves_nothing():
 
 
 # Fails if the head up keeps the length of the client's own body, or lets the answer be compressed.
-def test_usage_is_asked_for_on_the_clients_behalf_and_taken_out_again():
-    scene = Reading()
+def test_usage_is_asked_for_on_the_clients_behalf_and_taken_out_again(scene):
     scene.post(STREAMED, "Accept-Encoding: gzip")
     call = scene.call.connect()
     assert orjson.loads(call.body)["stream_options"] == {"include_usage": True}
@@ -171,8 +174,7 @@ def test_usage_is_asked_for_on_the_clients_behalf_and_taken_out_again():
 
 
 # Fails if the rebuilt head is remembered for the connection's next request, or the remembered one is sent with it.
-def test_requests_of_one_head_have_each_the_head_of_their_body():
-    scene = Reading()
+def test_requests_of_one_head_have_each_the_head_of_their_body(scene):
     request = scene.post().request
     plain = STREAMED.replace(b"true", b"null")
     seen = [len(scene.call.connect().body)]
@@ -185,23 +187,20 @@ def test_requests_of_one_head_have_each_the_head_of_their_body():
     assert seen[0] == seen[2] > seen[1] == seen[3] == len(plain)
 
 
-def test_a_chunked_body_stays_chunked_when_it_is_rewritten():
-    scene = Reading()
+def test_a_chunked_body_stays_chunked_when_it_is_rewritten(scene):
     scene.ask("Transfer-Encoding: chunked", method="POST", target=b"/v1/chat/completions")
     scene.exchange.on_body(STREAMED)
     scene.exchange.on_body_end([])
     assert scene.call.head.length == CHUNKED
 
 
-def test_a_body_that_is_vouched_for_is_not_rewritten():
-    scene = Reading()
+def test_a_body_that_is_vouched_for_is_not_rewritten(scene):
     scene.post(STREAMED, "Content-Digest: sha-256=:x:")
     assert scene.call.connect().body == STREAMED
 
 
 # Fails if a part of an answer with a length is taken out: the client would wait for it.
-def test_nothing_is_taken_out_of_an_answer_with_a_length():
-    scene = Reading()
+def test_nothing_is_taken_out_of_an_answer_with_a_length(scene):
     scene.post()
     body = b"".join([*EVENTS, USAGE, DONE])
     scene.call.connect().respond(200, body, SSE[0])
@@ -210,8 +209,7 @@ def test_nothing_is_taken_out_of_an_answer_with_a_length():
 
 
 # Fails if a second attempt sends what the client sent.
-def test_a_retry_sends_the_rewritten_body_again():
-    scene = Reading()
+def test_a_retry_sends_the_rewritten_body_again(scene):
     scene.post()
     first = scene.call.connect()
     assert scene.exchange.replayable()
@@ -249,8 +247,7 @@ def test_a_whole_answer_is_passed_on_as_it_is_and_read():
 
 
 # Fails if an event waits for the next one, where nothing is to be taken out.
-def test_an_answer_is_not_delayed():
-    scene = Reading()
+def test_an_answer_is_not_delayed(scene):
     scene.post(STREAMED.replace(b'"messages"', b'"stream_options":{"include_usage":true},"messages"'))
     call = scene.call.connect()
     call.begin(200, *SSE)
@@ -438,8 +435,7 @@ def test_what_ends_before_the_upstream_saw_it_holds_nothing(ending):
 
 
 # Fails if what is held of an event is lost with the connection: without us the client would have had it.
-def test_what_is_held_back_is_passed_on_when_the_answer_is_cut():
-    scene = Reading()
+def test_what_is_held_back_is_passed_on_when_the_answer_is_cut(scene):
     scene.post()
     call = scene.stream()
     call.send_body(EVENTS[1][:10])
@@ -451,8 +447,7 @@ def test_what_is_held_back_is_passed_on_when_the_answer_is_cut():
 
 
 # Fails if what comes after the client has left is sent, counted as sent, or waits for a reader.
-def test_an_answer_is_read_on_when_its_client_has_left():
-    scene = Reading()
+def test_an_answer_is_read_on_when_its_client_has_left(scene):
     scene.post()
     call = scene.stream()
     scene.exchange.on_client_paused()
@@ -478,8 +473,7 @@ def test_reading_on_ends_when_its_time_is_over():
     assert (call.cancelled, scene.at_rest()) == (True, True)
 
 
-def test_reading_on_ends_when_the_answer_is_too_long():
-    scene = Reading()
+def test_reading_on_ends_when_the_answer_is_too_long(scene):
     scene.post()
     call = scene.stream()
     scene.exchange.on_client_gone()
@@ -490,8 +484,7 @@ def test_reading_on_ends_when_the_answer_is_too_long():
 
 
 # Fails if a stop forgets whom nobody listens to: their records would be those of a crash.
-def test_a_drain_waits_for_what_is_read_on_and_ends_it_at_its_deadline():
-    scene = Reading()
+def test_a_drain_waits_for_what_is_read_on_and_ends_it_at_its_deadline(scene):
     scene.post()
     call = scene.stream()
     scene.exchange.on_client_gone()

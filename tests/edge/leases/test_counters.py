@@ -60,6 +60,11 @@ class Desk:
         done(Decision(checks, 0, (0,), (0,), mode="degraded"))
 
 
+@pytest.fixture
+def desk():
+    return Desk(QUOTA)
+
+
 class Counted(CounterBook):
     calls = 0
     lose = False  # what is asked is done, and the answer is AWAY
@@ -92,8 +97,7 @@ def test_the_quiet_are_asked_for_one_by_one():
     assert desk.used() == desk.store.calls == 15
 
 
-def test_steady_demand_is_answered_from_a_lease():
-    desk = Desk(QUOTA)
+def test_steady_demand_is_answered_from_a_lease(desk):
     before = desk.store.calls
     assert modes(desk.asks(20)) == ["leased"] * 20
     assert desk.store.calls == before + 1
@@ -113,15 +117,13 @@ def test_a_leased_answer_tells_what_is_left_as_far_as_it_is_known_here():
     assert said.allowed
 
 
-def test_what_is_kept_in_hand_is_in_the_counter_already():
-    desk = Desk(QUOTA)
+def test_what_is_kept_in_hand_is_in_the_counter_already(desk):
     desk.asks(5)
     assert (desk.used(), desk.leases.units) == (41, 15)
 
 
 # Mutation: `idle` looks at nothing but the time.
-def test_idle_units_go_back_within_two_turns():
-    desk = Desk(QUOTA)
+def test_idle_units_go_back_within_two_turns(desk):
     desk.asks(5)
     desk.turn()
     assert desk.leases.units == 15
@@ -139,16 +141,14 @@ def test_more_than_a_fallen_demand_will_need_goes_back_at_once():
     assert desk.used() == 400 + 1 + 7 + desk.leases.units
 
 
-def test_all_goes_back_when_it_is_recalled():
-    desk = Desk(QUOTA)
+def test_all_goes_back_when_it_is_recalled(desk):
     desk.asks(5)
     desk.leases.recall()
     assert (desk.used(), desk.leases.units, desk.leases.owed) == (26, 0, 0)
     assert modes(desk.asks(1)) == ["exact"]
 
 
-def test_what_is_on_its_way_when_it_is_recalled_goes_back_with_the_next_recall():
-    desk = Desk(QUOTA)
+def test_what_is_on_its_way_when_it_is_recalled_goes_back_with_the_next_recall(desk):
     desk.store.holding = True
     told = desk.ask()
     desk.leases.recall()
@@ -177,8 +177,7 @@ def test_at_a_windows_end_no_more_is_leased_than_can_be_used_before_it():
     assert desk.leases.units + 2 == 96
 
 
-def test_no_two_leases_are_asked_for_at_once_and_who_waits_is_answered_in_order():
-    desk = Desk(QUOTA)
+def test_no_two_leases_are_asked_for_at_once_and_who_waits_is_answered_in_order(desk):
     before, answered = desk.store.calls, []
     desk.store.holding = True
     for number in range(30):
@@ -190,8 +189,7 @@ def test_no_two_leases_are_asked_for_at_once_and_who_waits_is_answered_in_order(
     assert desk.store.calls == before + 2
 
 
-def test_who_comes_while_others_are_answered_waits_behind_them():
-    desk = Desk(QUOTA)
+def test_who_comes_while_others_are_answered_waits_behind_them(desk):
     answered = []
 
     def first(_):
@@ -207,8 +205,7 @@ def test_who_comes_while_others_are_answered_waits_behind_them():
 
 
 # Fails if the units that are left after serving are added to what was in hand before it (`lease.units += serve()`).
-def test_a_unit_that_comes_back_while_waiting_requests_are_answered_is_not_lost():
-    desk = Desk(QUOTA)
+def test_a_unit_that_comes_back_while_waiting_requests_are_answered_is_not_lost(desk):
     used = desk.used()
     desk.store.holding = True
     for _ in range(20):
@@ -221,8 +218,7 @@ def test_a_unit_that_comes_back_while_waiting_requests_are_answered_is_not_lost(
     assert desk.used() == used
 
 
-def test_a_lease_that_the_store_does_not_answer_is_decided_alone_and_given_back_later():
-    desk = Desk(QUOTA)
+def test_a_lease_that_the_store_does_not_answer_is_decided_alone_and_given_back_later(desk):
     used = desk.used()
     desk.store.lose = True
     desk.store.holding = True
@@ -241,16 +237,14 @@ def test_a_lease_that_the_store_does_not_answer_is_decided_alone_and_given_back_
     assert (desk.used(), desk.leases.owed) == (used, 0)
 
 
-def test_a_lease_in_hand_goes_on_while_the_store_is_away():
-    desk = Desk(QUOTA)
+def test_a_lease_in_hand_goes_on_while_the_store_is_away(desk):
     desk.asks(1)
     desk.store.fails = AWAY
     assert modes(desk.asks(19)) == ["leased"] * 19
 
 
 # Mutation: GIVE_UP_US is an hour: after the mark has gone, what was never taken would be given back.
-def test_what_the_store_has_not_taken_for_too_long_is_lost_to_the_window():
-    desk = Desk(QUOTA)
+def test_what_the_store_has_not_taken_for_too_long_is_lost_to_the_window(desk):
     desk.asks(5)
     desk.store.fails = AWAY
     desk.leases.recall()
@@ -334,8 +328,7 @@ def test_a_unit_that_came_to_something_for_one_limit_is_not_there_for_the_next()
 
 
 # Mutation: `id > lease.id` is left out: a unit of an older lease is in no counter that gives it back.
-def test_a_unit_of_a_lease_that_has_ended_goes_back_to_the_store():
-    desk = Desk(QUOTA)
+def test_a_unit_of_a_lease_that_has_ended_goes_back_to_the_store(desk):
     id_ = desk.mint()
     [said] = desk.ask(id_)
     desk.asks(19)
@@ -345,8 +338,7 @@ def test_a_unit_of_a_lease_that_has_ended_goes_back_to_the_store():
     assert desk.used() == 21 + 40 - 1
 
 
-def test_what_was_used_beyond_the_costs_is_charged_at_once_and_leases_rest():
-    desk = Desk(QUOTA)
+def test_what_was_used_beyond_the_costs_is_charged_at_once_and_leases_rest(desk):
     id_ = desk.mint()
     [said] = desk.ask(id_)
     desk.leases.settle(id_, said.checks, (500,))
@@ -370,8 +362,7 @@ def test_what_was_used_less_than_the_costs_goes_back_with_the_next_turn():
     assert (desk.used(), desk.store.calls) == (used - 12, calls + 1)
 
 
-def test_a_correction_that_finds_the_store_away_is_told_later():
-    desk = Desk(QUOTA)
+def test_a_correction_that_finds_the_store_away_is_told_later(desk):
     id_ = desk.mint()
     [said] = desk.ask(id_)
     desk.store.fails = AWAY

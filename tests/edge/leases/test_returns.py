@@ -1,5 +1,7 @@
 """What the store has yet to hear: told until it has taken it, and once."""
 
+import pytest
+
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity
 from sidecar.core.limits import checks_for
@@ -33,14 +35,17 @@ class Desk:
         return self.store.used("quota")
 
 
-def test_what_comes_back_is_told_at_once():
-    desk = Desk()
+@pytest.fixture
+def desk():
+    return Desk()
+
+
+def test_what_comes_back_is_told_at_once(desk):
     desk.returns.settle(desk.reserved(), desk.checks, (30,))
     assert (desk.used, len(desk.returns)) == (30, 0)
 
 
-def test_what_the_store_refuses_is_told_again_until_it_is_taken():
-    desk = Desk()
+def test_what_the_store_refuses_is_told_again_until_it_is_taken(desk):
     id_ = desk.reserved()
     desk.store.fails = AWAY
     desk.returns.settle(id_, desk.checks, (30,))
@@ -52,8 +57,7 @@ def test_what_the_store_refuses_is_told_again_until_it_is_taken():
     assert (desk.used, len(desk.returns)) == (30, 0)
 
 
-def test_what_a_predecessor_left_is_told_once_and_only_while_the_store_remembers_it():
-    desk = Desk()
+def test_what_a_predecessor_left_is_told_once_and_only_while_the_store_remembers_it(desk):
     desk.returns.late(desk.reserved(), desk.checks, (30,), 100_000_000)
     assert (desk.used, len(desk.returns)) == (30, 0)
     id_ = desk.reserved()
@@ -68,8 +72,7 @@ def test_what_a_predecessor_left_is_told_once_and_only_while_the_store_remembers
 
 
 # Mutation: its age is counted from the last attempt.
-def test_what_is_refused_for_too_long_is_given_up():
-    desk = Desk()
+def test_what_is_refused_for_too_long_is_given_up(desk):
     id_ = desk.reserved()
     desk.store.fails = AWAY
     desk.returns.settle(id_, desk.checks, (30,))
@@ -79,8 +82,7 @@ def test_what_is_refused_for_too_long_is_given_up():
     assert (len(desk.returns), desk.returns.lost) == (0, 1)
 
 
-def test_what_the_store_has_not_answered_is_owed():
-    desk = Desk()
+def test_what_the_store_has_not_answered_is_owed(desk):
     desk.store.holding = True
     desk.returns.confirm(Lease(desk.checks, 10))
     assert len(desk.returns) == 1
@@ -89,8 +91,7 @@ def test_what_the_store_has_not_answered_is_owed():
 
 
 # Fails if more is told with the mint's id: a start after a kill could not send it again without counting it twice.
-def test_more_than_the_costs_is_settled_at_once_in_one_command_under_the_exchange_s_own_id():
-    desk = Desk()
+def test_more_than_the_costs_is_settled_at_once_in_one_command_under_the_exchange_s_own_id(desk):
     lease = Lease(desk.checks, 10)
     desk.reserved()
     id_ = desk.mint()
@@ -100,8 +101,7 @@ def test_more_than_the_costs_is_settled_at_once_in_one_command_under_the_exchang
     assert [told for told, _ in desk.store.settled] == [id_, id_]
 
 
-def test_less_than_the_costs_waits_so_that_many_are_one_call():
-    desk = Desk()
+def test_less_than_the_costs_waits_so_that_many_are_one_call(desk):
     lease = Lease(desk.checks, 10)
     desk.reserved()
     desk.returns.correct(desk.mint(), lease, (-40,))
@@ -112,8 +112,7 @@ def test_less_than_the_costs_waits_so_that_many_are_one_call():
     assert (desk.used, len(desk.returns), len(desk.store.settled)) == (63, 0, 2)
 
 
-def test_a_correction_waits_while_the_store_is_away():
-    desk = Desk()
+def test_a_correction_waits_while_the_store_is_away(desk):
     lease = Lease(desk.checks, 10)
     desk.store.fails = AWAY
     desk.returns.correct(desk.mint(), lease, (5,))

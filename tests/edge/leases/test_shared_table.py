@@ -38,8 +38,12 @@ def counted(shift):
 
 
 # Mutations: `reserve` or `_serve` does not take off there what it spends (15 come back, or none); `_end` leaves it.
-def test_what_a_killed_worker_had_in_hand_comes_back_and_nothing_more():
-    shift = Shift(QUOTA)
+@pytest.fixture
+def shift():
+    return Shift(QUOTA)
+
+
+def test_what_a_killed_worker_had_in_hand_comes_back_and_nothing_more(shift):
     shift.asks(5)
     assert shift.used() == 41
     shift.next()
@@ -48,8 +52,7 @@ def test_what_a_killed_worker_had_in_hand_comes_back_and_nothing_more():
     assert (shift.used(), shift.leases.owed) == (26, 0)
 
 
-def test_a_unit_that_came_to_nothing_comes_back_too():
-    shift = Shift(QUOTA)
+def test_a_unit_that_came_to_nothing_comes_back_too(shift):
     shift.asks(1)
     id_ = shift.mint()
     [said] = shift.ask(id_)
@@ -58,8 +61,7 @@ def test_a_unit_that_came_to_nothing_comes_back_too():
     assert shift.used() == 22
 
 
-def test_what_was_given_back_before_the_kill_does_not_come_back_again():
-    shift = Shift(QUOTA)
+def test_what_was_given_back_before_the_kill_does_not_come_back_again(shift):
     shift.asks(5)
     shift.leases.recall()
     shift.next()
@@ -67,8 +69,7 @@ def test_what_was_given_back_before_the_kill_does_not_come_back_again():
 
 
 # Mutation: a lease is written down only when it is answered.
-def test_a_lease_on_its_way_comes_back_and_charges_nothing_if_it_arrives_later():
-    shift = Shift(QUOTA)
+def test_a_lease_on_its_way_comes_back_and_charges_nothing_if_it_arrives_later(shift):
     shift.store.holding = True
     shift.ask()
     shift.next()
@@ -77,8 +78,7 @@ def test_a_lease_on_its_way_comes_back_and_charges_nothing_if_it_arrives_later()
     assert shift.used() == 21
 
 
-def test_who_is_killed_while_he_answers_those_who_waited_gives_back_what_he_had_not_answered():
-    shift = Shift(QUOTA)
+def test_who_is_killed_while_he_answers_those_who_waited_gives_back_what_he_had_not_answered(shift):
     shift.store.holding = True
     for _ in range(3):
         shift.leases.reserve(shift.mint(), shift.checks, lambda _: found.append(bytes(shift.memory)))
@@ -103,23 +103,20 @@ def test_of_every_kind_as_much_comes_back_as_the_worker_would_have_given_back_it
     assert all(less < more for less, more in zip(counted(shifts[1]), before, strict=True))
 
 
-def test_after_a_while_it_is_not_known_whether_the_store_still_remembers():
-    shift = Shift(QUOTA)
+def test_after_a_while_it_is_not_known_whether_the_store_still_remembers(shift):
     shift.asks(1)
     shift.next(151 * SECOND_US)
     assert (shift.used(), shift.leases.lost) == (41, 1)
 
 
-def test_a_clock_that_was_set_back_gives_nothing_back():
-    shift = Shift(QUOTA)
+def test_a_clock_that_was_set_back_gives_nothing_back(shift):
     shift.asks(1)
     shift.clock.step(-SECOND_US)
     shift.next()
     assert (shift.used(), shift.leases.lost) == (41, 1)
 
 
-def test_it_is_told_until_the_store_has_taken_it():
-    shift = Shift(QUOTA)
+def test_it_is_told_until_the_store_has_taken_it(shift):
     shift.asks(5)
     shift.store.fails = AWAY
     shift.next()
