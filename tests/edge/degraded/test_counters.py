@@ -252,9 +252,7 @@ async def test_what_the_store_took_after_all_counts_once(house):
     for _ in range(10):
         house.ask(checks)
     assert house.used(QUOTA) == 10
-    house.store.away = False
-    house.port.tick()
-    await house.paid()
+    await _back_after(house)
     assert house.used(QUOTA) == 10  # Fails if the debt is told under a fresh id.
 
 
@@ -263,9 +261,7 @@ async def test_a_refusal_gives_back_what_the_store_may_have_taken(house):
     checks = house.checks(STRICT, cost=5)
     assert not house.ask(checks).allowed
     assert house.used(STRICT) == 5
-    house.store.away = False
-    house.port.tick()
-    await house.paid()
+    await _back_after(house)
     assert house.used(STRICT) == 0
 
 
@@ -275,9 +271,7 @@ async def test_the_truth_of_an_outage_is_told_after_its_reservation(house):
     id_ = house.mint()
     house.ask(checks, id_)
     house.port.settle(id_, checks, (3,))
-    house.store.away = False
-    house.port.tick()
-    await house.paid()
+    await _back_after(house)
     assert house.used(QUOTA) == 3  # Fails if only the reservation, or only the truth, is told.
 
 
@@ -286,9 +280,7 @@ async def test_a_reservation_that_was_told_is_settled_as_ever(house):
     house.store.away = True
     id_ = house.mint()
     house.ask(checks, id_)
-    house.store.away = False
-    house.port.tick()
-    await house.paid()
+    await _back_after(house)
     house.port.settle(id_, checks, (4,))
     assert house.used(QUOTA) == 4
 
@@ -300,9 +292,7 @@ async def test_a_settle_that_failed_is_told_again_and_only_the_settle(house):
     house.store.away = True
     house.port.settle(id_, checks, (2,))
     assert house.port.owed == 1
-    house.store.away = False
-    house.port.tick()
-    await house.paid()
+    await _back_after(house)
     assert house.used(QUOTA) == 2
     assert house.store.forced == 0
 
@@ -370,7 +360,7 @@ async def test_what_a_predecessor_may_have_told_is_told_again_while_its_mark_liv
     assert (house.used(QUOTA), house.port.lost) == (used, drifted)
 
 
-async def _back_after(house, seconds):
+async def _back_after(house, seconds=0):
     house.clock.turn(seconds * 1_000_000)
     house.store.away = house.store.lose = False
     house.port.tick()
@@ -387,9 +377,7 @@ async def test_payment_stops_at_the_first_error_and_loses_nothing(house):
         await asyncio.sleep(0)
     assert house.port.owed == 50
     assert house.store.forced == 3 * debts.BATCH  # Fails if it goes on by itself: a hot loop against a dead store.
-    house.store.away = False
-    house.port.tick()
-    await house.paid()
+    await _back_after(house)
     assert house.used(QUOTA) == 50
 
 
@@ -416,9 +404,7 @@ async def test_past_the_cap_debts_are_summed_by_counter_and_nothing_is_lost(hous
         assert house.ask(other).allowed
     assert house.port.owed == 11
     assert house.port.lost == 0
-    house.store.away = False
-    house.port.tick()
-    await house.paid()
+    await _back_after(house)
     assert house.used(QUOTA) == 44
 
 
@@ -443,9 +429,7 @@ async def test_a_sum_is_counted_once_though_its_answer_is_lost(house, monkeypatc
     for _ in range(3):
         house.port.tick()
     del house.store.charge_unconditionally
-    house.store.away = False
-    house.port.tick()
-    await house.paid()
+    await _back_after(house)
     assert house.used(QUOTA) == 6  # Fails if a sum gets a new id each time it is told.
 
 
@@ -521,9 +505,7 @@ async def test_each_outage_has_its_allowance_and_two_that_are_owed_share_one(hou
             house.store.charge_unconditionally(*asked)
         assert house.port.owed == 10
         assert sum(house.ask(checks).allowed for _ in range(30)) == 0
-        house.store.away = False
-        house.port.tick()
-        await house.paid()
+        await _back_after(house)
     assert balance(house) == -200
 
 
@@ -541,9 +523,7 @@ async def test_an_exchange_that_outlasts_the_outage_is_settled_with_the_store_al
     checks, id_ = house.checks(replace(SPENT, price=Price("per_unit", 10)), LENDING), house.mint()
     house.store.away = True
     house.ask(checks, id_)
-    house.store.away = False
-    house.port.tick()
-    await house.paid()
+    await _back_after(house)
     assert [key for key in house.local.state if ":wallet:" in key] == []
     house.port.settle(id_, checks, (3, 0))
     assert balance(house) == -30
@@ -560,9 +540,7 @@ async def test_past_the_cap_a_balance_is_owed_with_all_that_it_pays_for(house, m
     for _ in range(4):
         assert house.ask(checks).allowed
     assert (house.port.owed, house.port.lost) == (2, 0)
-    house.store.away = False
-    house.port.tick()
-    await house.paid()
+    await _back_after(house)
     assert balance(house) == 1000 - 40 - 14
     house.clock.turn(CREDIT.period_us + 1)
     assert house.ask(house.checks(other, CREDIT, cost=0)).remaining[1] == 956  # the first was never settled
