@@ -61,7 +61,7 @@ class UpstreamLeg(Leg):
     """
 
     __slots__ = (
-        "address", "closed", "deadline", "idle_since", "lost", "owner", "paused", "served", "transport",
+        "address", "closed", "deadline", "idle_since", "lost", "owner", "served", "transport",
         "attempt", "head",  # the exchange
         "_answered", "_body", "_buffer", "_caller", "_chunked", "_ended", "_held", "_interim", "_reusable",
         "_total_deadline",
@@ -75,7 +75,6 @@ class UpstreamLeg(Leg):
         self.address = address
         self.transport = cast("asyncio.Transport", None)
         self.closed = self.lost = False
-        self.paused = False
         self.served = 0
         self.idle_since = 0.0
         self.deadline = _FOREVER
@@ -147,14 +146,12 @@ class UpstreamLeg(Leg):
         self.transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
 
     def pause_writing(self) -> None:
-        self.paused = True
         if self._caller is not None:
             if not self._answered:
                 self._expect_upstream()  # to read
             self._caller.on_upstream_paused()
 
     def resume_writing(self) -> None:
-        self.paused = False
         if self._caller is not None:
             if not self._ended and not self._answered:
                 self.deadline = _FOREVER  # now the client has to write

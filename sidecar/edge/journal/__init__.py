@@ -7,20 +7,10 @@ from sidecar.edge.journal.denial_budget import DenialOptions
 from sidecar.edge.journal.folder import Disk
 from sidecar.edge.journal.log import Here, Journal, JournalOptions, Report
 from sidecar.edge.journal.orphans import Orphan, recover, take_unsettled
-from sidecar.edge.journal.segments import SYNC_BOUNDS_US, Figures
+from sidecar.edge.journal.segments import Figures
 from sidecar.edge.journal.settled import Ended
 
 __all__ = [
-    "SYNC_BOUNDS_US",
-    "DenialOptions",
-    "Disk",
-    "Ended",
-    "Figures",
-    "Here",
-    "Journal",
-    "JournalOptions",
-    "Orphan",
-    "Report",
-    "recover",
+    "DenialOptions", "Disk", "Ended", "Figures", "Here", "Journal", "JournalOptions", "Orphan", "Report", "recover",
     "take_unsettled",
-]
+]  # fmt: skip

@@ -130,7 +130,7 @@ class Journal(ports.Journal):
         self._closing: dict[bytes, bytes] = {}  # as `_opened`, while a record waits for its sync
         self._waits = options.durability == "always"
         self._unopened: set[bytes] = set()  # admitted without a record, by `on_full: serve`
-        self._writer = Writer(self._segments, clock, durability, self._check_space, self._drop)
+        self._writer = Writer(self._segments, durability, self._check_space, self._drop)
         self._ids = Ids(secrets.randbits(60))
         self._sources: dict[str, str] = {}
         self._next = {"records": 1, "denials": 1}

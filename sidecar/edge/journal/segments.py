@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from bisect import bisect_left
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -21,12 +20,11 @@ import orjson
 from sidecar.core.record.frame import HEAD, NO_ID, Position, encode_frame, segment_name
 from sidecar.edge.journal.folder import Disk, Folder, is_named
 
-SYNC_BOUNDS_US = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000)
 _log = logging.getLogger(__name__)
 
 
 class Figures:
-    """Plain integers for the collector, of this process; `sync_buckets[i]` counts syncs within SYNC_BOUNDS_US[i].
+    """Plain integers for the collector, of this process.
 
     `records` are numbered; `entries` are all written frames: the records, and the OPEN before most of them.
     `retained_bytes`, `alarm`, `full` and `broken` (0 or 1) are present values; `crashed`, `torn_bytes` and `corrupt`
@@ -35,23 +33,14 @@ class Figures:
 
     __slots__ = (
         "alarm", "broken", "bytes", "corrupt", "corrupt_bytes", "crashed", "entries", "full", "lost", "records",
-        "retained_bytes", "rotations", "sync_buckets", "sync_errors", "sync_sum_us", "syncs", "torn_bytes",
-        "unrecorded", "write_errors", "writes",
+        "retained_bytes", "rotations", "sync_errors", "syncs", "torn_bytes", "unrecorded", "write_errors", "writes",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.records = self.entries = self.bytes = self.writes = self.write_errors = 0
-        self.rotations = self.retained_bytes = 0
-        self.syncs = self.sync_errors = self.sync_sum_us = 0
-        self.sync_buckets = [0] * (len(SYNC_BOUNDS_US) + 1)
+        self.rotations = self.retained_bytes = self.syncs = self.sync_errors = 0
         self.unrecorded = self.lost = self.alarm = self.full = self.broken = 0
         self.crashed = self.torn_bytes = self.corrupt = self.corrupt_bytes = 0
-
-    def synced(self, took_us: int) -> None:
-        """Count a sync."""
-        self.syncs += 1
-        self.sync_sum_us += took_us
-        self.sync_buckets[bisect_left(SYNC_BOUNDS_US, took_us)] += 1
 
 
 class Segments:

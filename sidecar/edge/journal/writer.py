@@ -20,7 +20,6 @@ from typing import NamedTuple
 from sidecar.core.record import withheld_record
 from sidecar.core.record.frame import CLOSE, OPEN, Position, encode_frame, frame_at
 from sidecar.edge.journal.segments import Figures, Segments
-from sidecar.ports import Clock
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +44,6 @@ class Writer:
     def __init__(
         self,
         segments: Segments,
-        clock: Clock,
         durability: DurabilityOptions,
         changed: Callable[[], None],
         dropped: Callable[[bytes], None],
@@ -56,7 +54,6 @@ class Writer:
         self.watch_bytes = 0  # `changed` is called after each write while at least so many bytes are retained
         self._segments = segments
         self._figures: Figures = segments.figures
-        self._clock = clock
         self._durable, self._group_commit, self._serve = durability
         self._changed = changed
         self._dropped = dropped
@@ -67,7 +64,6 @@ class Writer:
         self._waiting: list[Then] = []
         self._group: tuple[list[bytes], list[Then]] = ([], [])  # being synced
         self._sync: asyncio.Future[None] | None = None
-        self._sync_began_us = 0
         self._syncing_to = self._acknowledged = Position(0, 0, 0)
         self._distrusted = False  # the last sync failed
         self._unwritten: list[bytes] = []  # numbered entries, while broken
@@ -178,7 +174,6 @@ class Writer:
     def _begin_sync(self) -> None:
         self._group = self._unsynced, self._waiting
         self._unsynced, self._waiting = [], []
-        self._sync_began_us = self._clock.mono_us()
         self._syncing_to = self._segments.position
         self._sync = self._loop.run_in_executor(self._pool, self._segments.begin_sync())
         self._sync.add_done_callback(self._synced)
@@ -195,7 +190,7 @@ class Writer:
         self._segments.end_sync()
         self._acknowledged = self._syncing_to
         self._distrusted = False
-        self._figures.synced(self._clock.mono_us() - self._sync_began_us)
+        self._figures.syncs += 1
         self._acknowledge(thens, written=True)
         if self._group_commit:
             self.sync()

@@ -79,12 +79,12 @@ class WireStats:
     """
 
     __slots__ = (
-        "commands", "connected", "connects", "errors", "forbidden", "forbidden_last", "latency_buckets",
-        "latency_sum_us", "losses", "refused", "timeouts",
+        "connected", "errors", "forbidden", "forbidden_last", "latency_buckets", "latency_sum_us", "losses", "refused",
+        "timeouts",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.commands = self.connected = self.connects = self.errors = self.latency_sum_us = 0
+        self.connected = self.errors = self.latency_sum_us = 0
         self.losses = self.refused = self.timeouts = self.forbidden = 0
         self.forbidden_last = ""  # the last reply that the user may not run a command
         self.latency_buckets = [0] * (len(LATENCY_BOUNDS_US) + 1)
@@ -201,7 +201,6 @@ class RedisWire:
         line = _Line(writer, self._clock, self._options, self.stats, self._on_lost)
         writer.transport.set_protocol(cast("asyncio.Protocol", line))
         self._line = line
-        self.stats.connects += 1
         self.stats.connected += 1
         _log.info("redis: connected")
         self.connected()
@@ -280,7 +279,6 @@ class _Line:
             self.end("redis: connection closed")
             return
         self._out = []
-        self._stats.commands += len(out)
         self._batches.append([self._mono_us(), len(out)])
         self._transport.write(b"".join(out))
         if self._timer is None:

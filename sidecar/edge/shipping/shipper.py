@@ -71,16 +71,13 @@ class Figures:
     """Counts of the shipper, as plain integers that a collector reads at scrape."""
 
     __slots__ = (
-        "batches", "failures", "faults", "freed", "last_error", "losses", "lost_bytes", "quarantined",
-        "shipped", "state",
+        "failures", "faults", "last_error", "losses", "lost_bytes", "quarantined", "shipped", "state",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.shipped = 0  # entries committed
-        self.batches = 0  # commits
         self.quarantined = 0  # entries put aside
         self.failures = 0  # commits and openings that failed and were tried again
-        self.freed = 0  # journal segments deleted
         self.lost_bytes = 0  # of the journals: shipped before, and gone since, with what was behind them
         self.losses: dict[str, str] = {}  # the last such loss, by worker
         self.faults: dict[str, str] = {}  # why a worker's journal cannot be read, by worker
@@ -269,7 +266,7 @@ class Shipper:
         for source in sources:
             source.entries = []
             try:
-                self.figures.freed += source.reader.free(source.position)
+                source.reader.free(source.position)
             except OSError as error:
                 self._note_unfreed(source.worker, str(error))
 
@@ -294,7 +291,6 @@ class Shipper:
 
     def _count(self, entries: int) -> None:
         self.figures.shipped += entries
-        self.figures.batches += 1
         self.figures.last_error = ""
         self._retry_us = self._pace.retry_min_us
         self._turn("shipping", logging.INFO, self._resumed("records are being shipped"))
