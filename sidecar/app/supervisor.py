@@ -108,21 +108,17 @@ class Supervisor:
         """Validate policies and keys, and swap them in on every child or on none. One at a time. Never raises."""
         async with self._reloading:
             self.policy.tried_us = self.setup.now_us()
-            version, faults = await self._staged()
-            more = self.setup.staged()
-            faults = faults or await self._ask_all("prepare", more)
+            try:
+                version = await asyncio.to_thread(self.setup.load)
+                more = self.setup.staged()
+                faults = await self._ask_all("prepare", more)
+                if not faults:
+                    self._commit()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the task group, and so the node
+                faults = _faults_of(error)
             if faults:
                 self._discard()
                 return self._refused(faults)
-            try:
-                self._commit()
-            except OSError as error:
-                self._discard()
-                return self._refused([str(error)])
-            except Exception as error:  # it would end the task group, and so the node
-                log.exception("the staged documents cannot be committed")
-                self._discard()
-                return self._refused([f"{type(error).__name__}: {error}"])
             # A child that fails now drains, and its successor starts with what is committed.
             for fault in await self._ask_all("commit", more):
                 log.error("reloaded, but a child failed to apply it and is restarted: %s", fault)
@@ -131,18 +127,6 @@ class Supervisor:
             self.policy.version, self.policy.loaded_us, self.policy.faults = version, self.policy.tried_us, []
             log.info("reloaded", extra={"fields": changed})
             return self.policy
-
-    async def _staged(self) -> tuple[str, list[str]]:
-        """The version of the staged documents, or the faults that prevented staging."""
-        try:
-            return await asyncio.to_thread(self.setup.load), []
-        except PolicyError as error:
-            return "", [str(fault) for fault in error.faults]
-        except OSError as error:  # the copies could not be written
-            return "", [str(error)]
-        except Exception as error:  # an error of ours in the validation must not end the node
-            log.exception("policies cannot be validated")
-            return "", [f"{type(error).__name__}: {error}"]
 
     async def _ask_all(self, phase: str, more: Json) -> list[str]:
         """The faults of all children. A child that is too slow still processes the commit afterwards, in order."""
@@ -309,3 +293,13 @@ class Supervisor:
 
     def _living(self) -> list[Child]:
         return [slot.child for slot in self.slots if slot.child]
+
+
+def _faults_of(error: Exception) -> list[str]:
+    """Why documents were not taken: their faults, a file that could not be read or written, or an error of ours."""
+    if isinstance(error, PolicyError):
+        return [str(fault) for fault in error.faults]
+    if isinstance(error, OSError):
+        return [str(error)]
+    log.error("an internal error: the documents cannot be validated or committed", exc_info=error)
+    return [f"{type(error).__name__}: {error}"]

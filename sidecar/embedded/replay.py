@@ -66,16 +66,11 @@ class Replay:
             return Report(True, 0, 0, 0, tuple(faults))
         rows = sum(self._restore(index, each, now_us) for index, each in enumerate(self._slices))
         first = self._slices[0]
-        start = self.end = min(first.written, first.settled)
+        start = min(first.written, first.settled)
         if has_gap(folder, start):
             faults.append(f"{folder}: entries behind {start} are gone: counters may be too low")
             log.error("%s", faults[-1])
-        for self.end, frame in frames_after(folder, start):
-            try:
-                self._replay(self.end, frame)
-            except _UNREADABLE as error:
-                self._unreadable += 1
-                log.error("%s: entry before %s cannot be read: %r", folder, self.end, error)  # noqa: TRY400
+        self.end = self._replay_from(folder, start)
         for id_ in self._unproven:  # it was refused, or did not come so far as to be billed
             self._state.retries.drop(self._attempts[id_], id_)
         return Report(False, rows, self._replayed, self._unreadable, tuple(faults))
@@ -88,6 +83,9 @@ class Replay:
     def follow(self, folder: Path, position: Position) -> Position:
         """Count what a worker that still finishes has written behind `position`; where that ends."""
         self._is_following = True
+        return self._replay_from(folder, position)
+
+    def _replay_from(self, folder: Path, position: Position) -> Position:
         for end, frame in frames_after(folder, position):
             position = end
             try:

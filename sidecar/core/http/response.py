@@ -30,18 +30,9 @@ class ResponseHead:
     """
 
     __slots__ = (
-        "bodyless",
-        "fields",
-        "headers",
-        "keep_alive",
-        "length",
-        "minor",
-        "names",
-        "prepared",
-        "reason",
-        "request_id",
+        "bodyless", "fields", "headers", "keep_alive", "length", "minor", "names", "prepared", "reason", "request_id",
         "status",
-    )
+    )  # fmt: skip
 
     def __init__(self, status: int, reason: bytes, minor: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.status = status

@@ -39,7 +39,6 @@ class Counted(Metered):
         return window.end_us + min(window.end_us - window.start_us, DAY_US) + MINUTE_US
 
     def evaluator(self, check: Check, *, forced: bool) -> Evaluator:
-        del forced
         return evaluate_count(check)
 
     def correction(self, state: State, check: Check, id_: bytes, actual: int, age_us: int, now_us: int) -> Write | None:

@@ -26,22 +26,18 @@ class Leasing:
 
     def requests(self, limit: Limit, cost: int, room: int, backlog_us: int, demand: int) -> int:
         """For how many requests of `cost` (> 0) a lease can be, where `demand` are expected within HORIZON_US."""
-        del limit, backlog_us, demand
         return room // cost
 
     def padding(self, limit: Limit, room: int, backlog_us: int) -> int:
         """Units to lease besides and never to spend, of `room` that is left."""
-        del limit, room, backlog_us
         return 0
 
     def life_us(self, limit: Limit, units: int, reset_us: int, window_us: int) -> int:
         """For how long after the decision the last of `units` may be spent, where the window lasts `window_us`."""
-        del limit, units, reset_us
         return window_us
 
     def returns(self, limit: Limit, units: int, reset_us: int, age_us: int) -> int:
         """How many of `units` left over go back to the counter, `age_us` after they were asked for."""
-        del limit, reset_us, age_us
         return units
 
 

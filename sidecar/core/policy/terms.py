@@ -30,33 +30,11 @@ class Terms:
     """
 
     __slots__ = (
-        "_asks",
-        "_by_method",
-        "_counted",
-        "_each",
-        "_gates",
-        "_measured",
-        "_missing",
-        "_per_method",
-        "_protected",
-        "_reads_body",
-        "_units",
-        "_unpriced",
-        "_unread",
-        "_zeros",
-        "entitled",
-        "exclusions",
-        "fixed_costs",
-        "limits",
-        "meters",
-        "plan",
-        "reads",
-        "refuses_unread",
-        "retries_us",
-        "route",
-        "unused",
+        "_asks", "_by_method", "_counted", "_each", "_gates", "_measured", "_missing", "_per_method",
+        "_protected", "_reads_body", "_units", "_unpriced", "_unread", "_zeros", "entitled", "exclusions",
+        "fixed_costs", "limits", "meters", "plan", "reads", "refuses_unread", "retries_us", "route", "unused",
         "varies",
-    )
+    )  # fmt: skip
 
     def __init__(self, plan: Plan, route: Route, meters: Sequence[Meter], exclusions: Sequence[Excluded] = ()) -> None:
         by_id = {meter.id: meter for meter in meters}

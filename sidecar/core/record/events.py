@@ -48,11 +48,11 @@ class Checkpoint(NamedTuple):
 
     highest: Mapping[str, int]
     totals: Mapping[str, int]
-    open_exchanges: int
-    backlog_bytes: int
-    unrecorded: int
-    degraded_s: int
-    policy: str
+    open_exchanges: int = 0
+    backlog_bytes: int = 0
+    unrecorded: int = 0
+    degraded_s: int = 0
+    policy: str = ""
     denials: int = 0
     oldest_open_us: int = 0
     final: bool = False

@@ -48,13 +48,10 @@ class Settlements:
 
     def reserved(self, before: dict[str, Any]) -> Checks | None:
         """The checks that an exchange reserved, by the JSON of its OPEN entry; None and errors as for `read`."""
-        route = self._routes.get(before["route"])
-        if "customer" not in before or route is None:
+        caller = self._caller(before)
+        if caller is None or not caller[1].limits:
             return None
-        identity = self._identity(before)
-        terms = self._policy.terms(identity.plan, route, identity.customer)
-        if terms is None or not terms.limits:
-            return None
+        identity, terms = caller
         which = tuple(range(len(terms.limits)))
         return self._checks_at(identity, terms, which, tuple(_costs(terms, before)), _instant(before))
 
@@ -65,13 +62,9 @@ class Settlements:
         ValueError, KeyError, TypeError: they are not entries of ours.
         """
         before, data = orjson.loads(opened), orjson.loads(closed)["data"]
-        route = self._routes.get(before["route"])
-        if "customer" not in before or route is None:
+        if (caller := self._caller(before)) is None:
             return None
-        identity = self._identity(before)
-        terms = self._policy.terms(identity.plan, route, identity.customer)
-        if terms is None:
-            return None
+        identity, terms = caller
         decision = data.get("decision")
         recorded = {each["id"] for each in decision["limits"]} if decision is not None else set()
         which = [
@@ -90,6 +83,14 @@ class Settlements:
             units = tuple(used - cost for used, cost in zip(units, checks.costs, strict=True))
             checks = self._checks_at(identity, terms, tuple(which), (0,) * len(which), at_us)
         return Settlement(id_, checks, units, mode, closed_us)
+
+    def _caller(self, before: dict[str, Any]) -> tuple[Identity, Terms] | None:
+        route = self._routes.get(before["route"])
+        if "customer" not in before or route is None:
+            return None
+        identity = self._identity(before)
+        terms = self._policy.terms(identity.plan, route, identity.customer)
+        return (identity, terms) if terms is not None else None
 
     def _identity(self, before: dict[str, Any]) -> Identity:
         plan = str(before["plan"]).partition("@")[0]

@@ -116,15 +116,7 @@ def _close(folder: Folder, source: str, opened: dict[bytes, bytes], clock: Clock
 def _checkpoint(closings: Closings, source: str, backlog_bytes: int, now_us: int) -> bytes:
     """The last entry of the epoch, with its last sequence, so that a missing end can be detected."""
     number = len(closings.frames)
-    checkpoint = Checkpoint(
-        highest={"records": number, "denials": 0},
-        totals=closings.usage,
-        open_exchanges=0,
-        backlog_bytes=backlog_bytes,
-        unrecorded=0,
-        degraded_s=0,
-        policy="",
-    )
+    checkpoint = Checkpoint({"records": number, "denials": 0}, closings.usage, backlog_bytes=backlog_bytes)
     id_ = Ids(secrets.randbits(60)).mint(now_us // 1000)
     write = partial(checkpoint_record, checkpoint, id_, now_us)
     return encode_frame(RECORD, "records", number + 1, id_, source.encode(), write(source, number + 1))

@@ -152,17 +152,20 @@ class RedisCounters(Counters):
 
     def _replied(self, packed: bytes, checks: Checks, sent: Checks, done: Done, reply: Any) -> None:
         if type(reply) is StoreError:
-            if reply.reason is StoreReason.NO_SCRIPT:
+            if packed and reply.reason is StoreReason.NO_SCRIPT:
                 again = _WIRES.of(sent).scripts.reserve.in_full(packed)
                 self._send(checks.marks, again, partial(self._replied, again, checks, sent, done))
             else:
                 done(reply)
             return
         try:
-            if reply[0] == _STALE:
+            if reply[0] != _STALE:
+                outcome: Decision | StoreError = _decision(sent, reply)
+            elif packed:
                 self._in_its_window(packed, checks, reply[1], done)
                 return
-            outcome: Decision | StoreError = _decision(sent, reply)
+            else:  # of the repetition
+                outcome = StoreError("redis: its clock left two windows within one decision")
         except Exception as error:  # noqa: BLE001 - not a reply of our scripts; the caller needs an answer anyway
             outcome = _unreadable(error)
         done(outcome)
@@ -173,20 +176,7 @@ class RedisCounters(Counters):
         wire = _WIRES.of(current)
         id_ = packed[-28:-2]
         again = b"".join((wire.head, id_[:7], wire.tail, id_, b"\r\n"))
-        self._send(wire.slot_key, again, partial(self._replied_again, current, done))
-
-    @staticmethod
-    def _replied_again(checks: Checks, done: Done, reply: Any) -> None:
-        if type(reply) is StoreError:
-            done(reply)
-            return
-        try:
-            stale = reply[0] == _STALE
-            two = StoreError("redis: its clock left two windows within one decision")
-            outcome: Decision | StoreError = two if stale else _decision(checks, reply)
-        except Exception as error:  # noqa: BLE001 - as above
-            outcome = _unreadable(error)
-        done(outcome)
+        self._send(wire.slot_key, again, partial(self._replied, b"", current, current, done))
 
     def _settled(
         self, packed: bytes, wire: _Wire, failed: Callable[[StoreError], None] | None, sent_in: int, reply: Any
