@@ -6,17 +6,18 @@ there, its commit is awaited for a short time, since a commit is acknowledged a 
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from itertools import chain
 from time import monotonic
 from typing import Any, NamedTuple
 
-from aiokafka import AIOKafkaConsumer, TopicPartition, errors
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from sidecar.core.errors import SinkError
+from sidecar.edge.kafka.connection import consumer, failing
 
 _POLL_MS = 200
 _PATIENCE_SECONDS = 2
@@ -41,27 +42,26 @@ async def read_topic(
     caller that stops early must close the iterator (contextlib.aclosing). SinkError: Kafka does not answer, or the
     topic does not exist.
     """
-    consumer = _consumer(connection, "read_committed")
-    try:
+    with failing(topic, connection):
         partitions = await _partitions(connection, topic)
-        await consumer.start()
-        ends = await _begin(consumer, partitions, await _ends(connection, partitions), begin)
-        patient_until = monotonic() + _PATIENCE_SECONDS
-        while follow or ends:
-            fetched = (await consumer.getmany(timeout_ms=_POLL_MS)).values()
-            for messages in fetched:
-                for message in messages:
+        starts, ends = await _bounds(connection, partitions)
+        async with consumer(connection, "read_committed", max_partition_fetch_bytes=_FETCH_BYTES) as reader:
+            reader.assign(partitions)
+            for tp in partitions:
+                starts[tp] = max(starts[tp], (begin or {}).get(tp.partition, 0))
+                reader.seek(tp, starts[tp])
+            ends = {tp: end for tp, end in ends.items() if end > starts[tp]}
+            patient_until = monotonic() + _PATIENCE_SECONDS
+            while follow or ends:
+                fetched = (await reader.getmany(timeout_ms=_POLL_MS)).values()
+                for message in chain.from_iterable(fetched):
                     if follow or message.offset < ends.get(TopicPartition(topic, message.partition), 0):
                         yield TopicRecord(message.key or b"", message.value or b"", message.partition, message.offset)
-            ends = {tp: end for tp, end in ends.items() if await consumer.position(tp) < end}
-            if fetched:
-                patient_until = monotonic() + _PATIENCE_SECONDS
-            elif monotonic() > patient_until and not follow:
-                ends = await _readable(consumer, ends)
-    except (errors.KafkaError, TimeoutError, OSError) as error:
-        raise SinkError(f"{topic} at {connection['bootstrap_servers']}: {type(error).__name__}: {error}") from error
-    finally:
-        await _stop(consumer)
+                ends = {tp: end for tp, end in ends.items() if await reader.position(tp) < end}
+                if fetched:
+                    patient_until = monotonic() + _PATIENCE_SECONDS
+                elif monotonic() > patient_until and not follow:
+                    ends = await _readable(reader, ends)
 
 
 async def read_last(connection: Mapping[str, Any], topic: str, number: int) -> tuple[list[TopicRecord], dict[int, int]]:
@@ -70,7 +70,9 @@ async def read_last(connection: Mapping[str, Any], topic: str, number: int) -> t
     The ends of transactions take offsets too, so more than `number` offsets are read, and eight times as many again if
     there were too few records.
     """
-    starts, ends = await _bounds(connection, topic)
+    with failing(topic, connection):
+        bounds = await _bounds(connection, await _partitions(connection, topic))
+    starts, ends = ({tp.partition: offset for tp, offset in each.items()} for each in bounds)
     last: dict[int, deque[TopicRecord]] = {partition: deque(maxlen=number) for partition in ends}
     short, width = set(ends if number else ()), 4 * number
     while short:
@@ -86,49 +88,13 @@ async def read_last(connection: Mapping[str, Any], topic: str, number: int) -> t
     return [record for records in last.values() for record in records], ends
 
 
-async def _bounds(connection: Mapping[str, Any], topic: str) -> tuple[dict[int, int], dict[int, int]]:
-    """The first offset and the end of each partition."""
-    consumer = _consumer(connection, "read_uncommitted")
-    try:
-        partitions = await _partitions(connection, topic)
-        await consumer.start()
-        consumer.assign(partitions)
-        starts, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
-        return {tp.partition: starts[tp] for tp in partitions}, {tp.partition: ends[tp] for tp in partitions}
-    except (errors.KafkaError, TimeoutError, OSError) as error:
-        raise SinkError(f"{topic} at {connection['bootstrap_servers']}: {type(error).__name__}: {error}") from error
-    finally:
-        await _stop(consumer)
-
-
-def _consumer(connection: Mapping[str, Any], isolation: str) -> Any:
-    return AIOKafkaConsumer(
-        isolation_level=isolation,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_partition_fetch_bytes=_FETCH_BYTES,
-        **connection,
-    )
-
-
-async def _ends(connection: Mapping[str, Any], partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-    """The high watermarks. A consumer of committed records only would get the last stable offsets instead."""
-    consumer = _consumer(connection, "read_uncommitted")
-    try:
-        await consumer.start()
-        consumer.assign(partitions)
-        offsets: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
-        return offsets
-    finally:
-        await _stop(consumer)
-
-
-async def _stop(consumer: Any) -> None:
-    """Stop in a separate task: without a broker, `stop` can hang or be cancelled, which would look like our own."""
-    stopping = asyncio.get_running_loop().create_task(consumer.stop())
-    await asyncio.wait([stopping], timeout=_PATIENCE_SECONDS)
-    if not stopping.cancel() and not stopping.cancelled():
-        stopping.exception()
+async def _bounds(
+    connection: Mapping[str, Any], partitions: list[TopicPartition]
+) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+    """The first offsets and the high watermarks. A consumer of committed records would get the last stable offsets."""
+    async with consumer(connection, "read_uncommitted") as reader:
+        reader.assign(partitions)
+        return await reader.beginning_offsets(partitions), await reader.end_offsets(partitions)
 
 
 async def _partitions(connection: Mapping[str, Any], topic: str) -> list[TopicPartition]:
@@ -145,19 +111,7 @@ async def _partitions(connection: Mapping[str, Any], topic: str) -> list[TopicPa
     raise SinkError(f"Kafka has no topic {topic}: `sidecar kafka init` creates it")
 
 
-async def _readable(consumer: Any, ends: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+async def _readable(reader: Any, ends: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
     """Those of `ends` before which records are left that are not in an open transaction. KafkaError: no answer."""
-    stable = await consumer.end_offsets(list(ends))
-    return {tp: end for tp, end in ends.items() if await consumer.position(tp) < stable[tp]}
-
-
-async def _begin(
-    consumer: Any, partitions: list[TopicPartition], ends: Mapping[TopicPartition, int], begin: Mapping[int, int] | None
-) -> dict[TopicPartition, int]:
-    """Assign the partitions and seek to the first offset to read. Returns the ends of those with records to read."""
-    consumer.assign(partitions)
-    starts = await consumer.beginning_offsets(partitions)
-    for tp in partitions:
-        starts[tp] = max(starts[tp], (begin or {}).get(tp.partition, 0))
-        consumer.seek(tp, starts[tp])
-    return {tp: ends[tp] for tp in partitions if ends[tp] > starts[tp]}
+    stable = await reader.end_offsets(list(ends))
+    return {tp: end for tp, end in ends.items() if await reader.position(tp) < stable[tp]}

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
+from aiokafka import AIOKafkaProducer, TopicPartition, errors
 from aiokafka.partitioner import murmur2
 
 from sidecar.core.errors import RefusedError, SinkError
+from sidecar.edge.kafka.connection import consumer, in_time
 from sidecar.ports import Entry
 
 RECORD_OVERHEAD_BYTES = 32  # an upper bound of a record's head in a batch (lengths and deltas of at most 5 bytes each)
@@ -319,13 +320,16 @@ class KafkaSink:
         transaction of any node, and our own positions may be after that. Such a transaction ends by its timeout.
         """
         tp = TopicPartition(self._options.positions_topic, POSITIONS_PARTITION)
-        async with self._consumer("read_uncommitted", tp) as consumer:
-            end = (await consumer.end_offsets([tp]))[tp]
+        connection = {**self._options.connection, "request_timeout_ms": self._options.request_timeout_us // 1000}
+        async with consumer(connection, "read_uncommitted") as reader:
+            reader.assign([tp])
+            end = (await reader.end_offsets([tp]))[tp]
         latest: dict[bytes | None, bytes | None] = {}
-        async with self._consumer("read_committed", tp) as consumer:
-            await consumer.seek_to_beginning(tp)
-            while await consumer.position(tp) < end:
-                for message in (await consumer.getmany(tp, timeout_ms=100)).get(tp, ()):
+        async with consumer(connection, "read_committed") as reader:
+            reader.assign([tp])
+            await reader.seek_to_beginning(tp)
+            while await reader.position(tp) < end:
+                for message in (await reader.getmany(tp, timeout_ms=100)).get(tp, ()):
                     latest[message.key] = message.value
         return self._ours(latest)
 
@@ -352,22 +356,6 @@ class KafkaSink:
                 *(self._options.positions_topic, self._options.node),
             )
         return ours
-
-    @asynccontextmanager
-    async def _consumer(self, isolation: str, tp: TopicPartition) -> AsyncIterator[Any]:
-        consumer = AIOKafkaConsumer(
-            isolation_level=isolation,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            request_timeout_ms=self._options.request_timeout_us // 1000,
-            **self._options.connection,
-        )
-        try:
-            await consumer.start()
-            consumer.assign([tp])
-            yield consumer
-        finally:
-            await _in_time(consumer.stop())
 
 
 def _turn(batch: _Batch) -> int:
@@ -405,16 +393,8 @@ async def _drop(producer: Any) -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks, timeout=_CLOSE_SECONDS)
-    await _in_time(producer.client.close())
+    await in_time(producer.client.close(), _CLOSE_SECONDS)
     _hush(producer)
-
-
-async def _in_time(closing: Coroutine[Any, Any, None]) -> None:
-    """Close with a timeout, and ignore the outcome: without a broker aiokafka may hang, fail, or be cancelled."""
-    task = asyncio.get_running_loop().create_task(closing)
-    await asyncio.wait([task], timeout=_CLOSE_SECONDS)
-    if not task.cancel() and not task.cancelled():
-        task.exception()  # retrieved, so that asyncio does not report it
 
 
 def _hush(producer: Any) -> None:

@@ -19,6 +19,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.protocol.metadata import MetadataRequest
 
 from sidecar.core.errors import SinkError
+from sidecar.edge.kafka.connection import failing
 
 DAY_MS: Final = 86_400_000
 RECORD_RETENTION_MS: Final = 400 * DAY_MS  # a year of invoices, and the month in which the last one is disputed
@@ -196,10 +197,9 @@ def _faults(plan: TopicPlan, settings: Mapping[str, str], replicas: Sequence[Seq
 @asynccontextmanager
 async def _admin(connection: Mapping[str, Any]) -> AsyncIterator[Any]:
     admin = AIOKafkaAdminClient(request_timeout_ms=10_000, **connection)
-    try:
-        await admin.start()
-        yield admin
-    except (errors.KafkaError, TimeoutError, OSError) as error:
-        raise SinkError(f"Kafka at {connection['bootstrap_servers']}: {type(error).__name__}: {error}") from error
-    finally:
-        await admin.close()
+    with failing("Kafka", connection):
+        try:
+            await admin.start()
+            yield admin
+        finally:
+            await admin.close()
