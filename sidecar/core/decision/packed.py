@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from sidecar.core.decision.saved import pack_price, unpack_price
 from sidecar.core.identity import Identity
 from sidecar.core.limits import KINDS, Check, Checks, Limit, checks_of
-from sidecar.core.price import Price, Tier
 from sidecar.core.window import Window
 
 _NOBODY: Final = Identity("", "", "", "")
@@ -16,7 +16,7 @@ _FIELDS: Final = ("id", "kind", "amount", "per", "period_us", "fixed", "over", "
 def pack(checks: Checks) -> list[Any]:
     """All that a store needs of `checks`: the charges, the windows and the names."""
     limits = [
-        [[getattr(check.limit, name) for name in _FIELDS], _pack_price(check.limit.price)] for check in checks.entries
+        [[getattr(limit, name) for name in _FIELDS], limit.price and pack_price(limit.price)] for limit in checks.limits
     ]
     windows = [check.window for check in checks.entries]
     return [limits, checks.costs, checks.marks, checks.keys, [window.id for window in windows],
@@ -30,19 +30,6 @@ def unpack(packed: list[Any]) -> Checks:
     windows = [Window(*each) for each in zip(ids, starts_us, ends_us, strict=True)]
     entries = []
     for (fields, price), cost, names, window in zip(packed_limits, costs, keys, windows, strict=True):
-        limit = Limit(**dict(zip(_FIELDS, fields, strict=True)), price=_unpack_price(price))
+        limit = Limit(**dict(zip(_FIELDS, fields, strict=True)), price=price and unpack_price(price))
         entries.append(Check(limit, KINDS[limit.kind], cost, tuple(names), window))
     return checks_of(entries, _NOBODY, marks)
-
-
-def _pack_price(price: Price | None) -> list[Any] | None:
-    if price is None:
-        return None
-    return [price.kind, price.amount, price.per, [[tier.up_to, tier.amount] for tier in price.tiers], price.included]
-
-
-def _unpack_price(packed: list[Any] | None) -> Price | None:
-    if packed is None:
-        return None
-    kind, amount, per, tiers, included = packed
-    return Price(kind, amount, per, tuple(Tier(*tier) for tier in tiers), included)

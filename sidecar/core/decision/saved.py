@@ -44,7 +44,7 @@ def _members(key: str, members: dict[Any, Any]) -> Iterator[Row]:
     first = next(iter(members.values()), None)
     if type(first) is Hold:
         for id_, hold in members.items():
-            parts = [[part.key, part.units, part.charge, _price(part.price)] for part in hold.parts]
+            parts = [[part.key, part.units, part.charge, pack_price(part.price)] for part in hold.parts]
             yield ["hold", key, NEVER_US, id_.decode(), hold.expires_us, hold.charge, parts]
     elif type(first) is Grant:
         yield ["granted", key, NEVER_US, [tuple(each) for each in members.values()]]
@@ -54,7 +54,8 @@ def _members(key: str, members: dict[Any, Any]) -> Iterator[Row]:
             yield ["ledger", key, NEVER_US, postings[start : start + ROW_POSTINGS]]
 
 
-def _price(price: Price) -> list[Any]:
+def pack_price(price: Price) -> list[Any]:
+    """A price as JSON values, from which `unpack_price` makes it again."""
     return [price.kind, price.amount, price.per, [[tier.up_to, tier.amount] for tier in price.tiers], price.included]
 
 
@@ -67,12 +68,13 @@ def _read_wallet(key: str, expire_us: int, values: list[Any]) -> list[Write]:
 
 def _read_hold(key: str, expire_us: int, values: list[Any]) -> list[Write]:
     id_, expires_us, charge, parts = values
-    held = tuple(Part(current_key(name), units, cost, _read_price(price)) for name, units, cost, price in parts)
+    held = tuple(Part(current_key(name), units, cost, unpack_price(price)) for name, units, cost, price in parts)
     return [(key, id_.encode(), Hold(expires_us, charge, held), expire_us)]
 
 
-def _read_price(price: list[Any]) -> Price:
-    kind, amount, per, tiers, included = price
+def unpack_price(packed: list[Any]) -> Price:
+    """The price of these values. ValueError, TypeError: they are not of a price."""
+    kind, amount, per, tiers, included = packed
     return Price(kind, amount, per, tuple(Tier(*tier) for tier in tiers), included)
 
 

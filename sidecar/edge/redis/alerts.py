@@ -14,14 +14,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from hiredis import pack_command
-
 from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
 from sidecar.core.limits import left_at
 from sidecar.core.limits.base import WALLET
 from sidecar.core.record import Alert
 from sidecar.core.record.alert import TopUp, balance_alert, balance_counter
+from sidecar.edge.redis.wire import command
 from sidecar.ports import Clock, Commands
 
 CLAIM_MS = 50_000
@@ -100,7 +99,7 @@ class RedisAlerts:
             if len(self._topped) >= TOPPED_MAX:
                 self._topped.clear()
             self._topped[wallet] = _NOTHING  # until the reply, or until the cache is cleared
-            packed = _packed("HGET", wallet[0], "topped")
+            packed = command("HGET", wallet[0], "topped")
             self._send(wallet[0], packed, partial(self._read, wallet, decision, index, done))
 
     def _read(
@@ -121,7 +120,7 @@ class RedisAlerts:
 
     def _claim(self, done: Callable[[Alert], None], alert: Alert) -> None:
         if not self._is_away():
-            packed = _packed("EVAL", _CLAIM, 1, alert.key, CLAIM_MS)
+            packed = command("EVAL", _CLAIM, 1, alert.key, CLAIM_MS)
             self._send(alert.key, packed, partial(self._answered, done, alert))
 
     def _answered(self, done: Callable[[Alert], None], alert: Alert, reply: Any) -> None:
@@ -133,14 +132,9 @@ class RedisAlerts:
 
     def _mark(self, alert: Alert) -> None:
         if not self._is_away():
-            packed = _packed("EVAL", _MARK, 1, alert.key, (alert.until_us + GRACE_US) // 1000)
+            packed = command("EVAL", _MARK, 1, alert.key, (alert.until_us + GRACE_US) // 1000)
             self._send(alert.key, packed, partial(self._marked, alert.key))
 
     def _marked(self, key: str, reply: Any) -> None:
         if type(reply) is not StoreError:
             self._unmarked.pop(key, None)
-
-
-def _packed(*words: str | bytes | int) -> bytes:
-    packed: bytes = pack_command(words)  # type: ignore[arg-type] # its stub knows commands of one word only
-    return packed

@@ -16,7 +16,7 @@ from sidecar.core.errors import StoreError, StoreReason
 from sidecar.core.limits import Checks, Derived, id_us
 from sidecar.core.limits.base import COUNT, RATE, SLOTS, WALLET, Check
 from sidecar.edge.redis.scripts import EXTEND, PLAIN, WITH_WALLETS, Script
-from sidecar.edge.redis.wire import bulks
+from sidecar.edge.redis.wire import bulks, ignore
 from sidecar.ports import Clock, Commands, Counters
 
 Done = Callable[[Decision | StoreError], None]
@@ -125,7 +125,10 @@ class RedisCounters(Counters):
         self._send(wire.slot_key, packed, partial(self._settled, packed, wire, failed, self._round))
 
     def extend(self, exchanges: Sequence[tuple[bytes, Checks]]) -> None:
-        """Send one command per bucket of marks, and one per set of slots or holds with all of its exchanges."""
+        """Send one command per bucket of marks, and one per set of slots or holds with all of its exchanges.
+
+        The next extension is sent before the marks and slots expire, so a failure needs no reaction.
+        """
         now_us = self._now_us()
         buckets: dict[str, None] = {}
         sets: dict[tuple[str, str, int], list[tuple[bytes, str, int]]] = {}
@@ -137,7 +140,7 @@ class RedisCounters(Counters):
                 if (hold := check.kind.hold_set(check)) is not None:
                     sets.setdefault((*hold, check.limit.period_us), []).append((id_, bucket, gone))
         for bucket in buckets:
-            self._send(bucket, b"*3\r\n" + bulks("PEXPIRE", bucket, MARK_LIFE_US // 1000), _ignore)
+            self._send(bucket, b"*3\r\n" + bulks("PEXPIRE", bucket, MARK_LIFE_US // 1000), ignore)
         for (kind, key, period_us), held in sets.items():
             for start in range(0, len(held), EXTENDED_MAX):
                 some = held[start : start + EXTENDED_MAX]
@@ -148,7 +151,7 @@ class RedisCounters(Counters):
 
     def _extended(self, key: str, packed: bytes, reply: Any) -> None:
         if type(reply) is StoreError and reply.reason is StoreReason.NO_SCRIPT:
-            self._send(key, EXTEND.in_full(packed), _ignore)
+            self._send(key, EXTEND.in_full(packed), ignore)
 
     def _replied(self, packed: bytes, checks: Checks, sent: Checks, done: Done, reply: Any) -> None:
         if type(reply) is StoreError:
@@ -230,7 +233,3 @@ def _head(script: Script, checks: Checks, keys: int, words: int) -> bytes:
     """A command up to the end of the first key's name, which the bucket of the id completes."""
     name = checks.marks.encode("ascii")
     return b"*%d\r\n%b%b$%d\r\n%b" % (3 + keys + words, script.words, bulks(keys), len(name) + 7, name)
-
-
-def _ignore(reply: Any) -> None:
-    """The next extension is sent before the marks and slots expire, so a failure needs no reaction."""

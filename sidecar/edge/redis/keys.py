@@ -11,11 +11,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from hiredis import pack_command
-
 from sidecar.core.errors import StoreError, StoreReason
 from sidecar.core.identity import Identity
 from sidecar.edge.redis.key_registry import KEY, record_of
+from sidecar.edge.redis.wire import command
 from sidecar.ports import Clock, Commands, Keys
 
 Done = Callable[[Identity | StoreError | None], None]
@@ -42,8 +41,7 @@ class RedisKeys(Keys):
             return
         self._waiting[digest] = [done]
         name = KEY + digest.hex()
-        packed: bytes = pack_command(("GET", name))  # type: ignore[arg-type] # its stub knows commands of one word only
-        self._guard(partial(self._commands.send, name, packed), partial(self._answer, digest))
+        self._guard(partial(self._commands.send, name, command("GET", name)), partial(self._answer, digest))
 
     def _answer(self, digest: bytes, reply: Any) -> None:
         """Each caller is called by the loop: one that raises does not leave the others waiting."""

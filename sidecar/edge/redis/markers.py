@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import orjson
-from hiredis import pack_command
 from redis.crc import key_slot
 
 from sidecar.core.errors import StoreError
+from sidecar.edge.redis.wire import command
 from sidecar.ports import Clock
 
 FORMAT: Final = 2  # of the keys beside the marker: core/limits/keys.py
@@ -103,7 +103,7 @@ class RedisMarkers:
                     self._ask(None, key)
 
     def _ask(self, node: Any, key: str) -> None:
-        self._nodes.send(key, _packed("GET", key), partial(self._on_reply, node, key))
+        self._nodes.send(key, command("GET", key), partial(self._on_reply, node, key))
 
     def _on_reply(self, node: Any, key: str, reply: Any) -> None:
         if isinstance(reply, StoreError):
@@ -131,7 +131,7 @@ class RedisMarkers:
 
     def _make(self, node: Any, key: str, lost_us: int, how: str) -> None:
         id_ = self._mint().decode()
-        packed = _packed("SET", key, f"{id_} {lost_us} 0 {FORMAT}", how)
+        packed = command("SET", key, f"{id_} {lost_us} 0 {FORMAT}", how)
         self._nodes.send(key, packed, partial(self._made, node, key, id_, lost_us))
 
     def _made(self, node: Any, key: str, id_: str, lost_us: int, reply: Any) -> None:
@@ -178,11 +178,6 @@ class RedisMarkers:
         self._lost_us[node] = lost_us
         self.last_us = max(self.last_us, lost_us)
         self.changed()
-
-
-def _packed(*words: str) -> bytes:
-    packed: bytes = pack_command(words)  # type: ignore[arg-type] # its stub knows commands of one word only
-    return packed
 
 
 def _read(reply: bytes) -> tuple[str, int, int, int]:

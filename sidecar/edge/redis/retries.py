@@ -11,11 +11,10 @@ from functools import partial
 from hashlib import sha256
 from typing import Any
 
-from hiredis import pack_command
-
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity
 from sidecar.core.limits import account_stem, escaped
+from sidecar.edge.redis.wire import command, ignore
 from sidecar.ports import Commands
 
 Done = Callable[[bool | StoreError], None]
@@ -42,13 +41,14 @@ class RedisRetries:
         if self._is_away():
             return done(_AWAY)
         name = retry_key(identity, key)
-        packed = _packed("EVAL", _FIRST, 1, name, id, -(-window_us // 1000))
+        packed = command("EVAL", _FIRST, 1, name, id, -(-window_us // 1000))
         return self._send(name, packed, partial(_on_reply, done))
 
     def forget(self, identity: Identity, key: bytes, id: bytes) -> None:
+        """A key that is not deleted expires with its window; until then a further attempt counts as a retry."""
         if not self._is_away():
             name = retry_key(identity, key)
-            self._send(name, _packed("EVAL", _FORGET, 1, name, id), _ignore)
+            self._send(name, command("EVAL", _FORGET, 1, name, id), ignore)
 
 
 def retry_key(identity: Identity, key: bytes) -> str:
@@ -59,12 +59,3 @@ def retry_key(identity: Identity, key: bytes) -> str:
 
 def _on_reply(done: Done, reply: Any) -> None:
     done(reply if type(reply) is StoreError else reply == 1)
-
-
-def _ignore(_reply: Any) -> None:
-    """A key that is not deleted expires with its window; until then a further attempt counts as a retry."""
-
-
-def _packed(*words: str | bytes | int) -> bytes:
-    packed: bytes = pack_command(words)  # type: ignore[arg-type] # its stub knows commands of one word only
-    return packed

@@ -18,7 +18,7 @@ from redis.crc import key_slot
 
 from sidecar.core.errors import StoreError, StoreReason
 from sidecar.edge.redis.endpoint import Endpoint, bounded, login
-from sidecar.edge.redis.wire import end_task
+from sidecar.edge.redis.wire import end_task, ignore
 
 Done = Callable[[Any], None]
 Connect = Callable[[], Awaitable["AbstractConnection"]]
@@ -175,7 +175,7 @@ class ClusterWire:
         if error.reason is StoreReason.MOVED:
             self._slots[int(slot)] = target
         else:
-            node.send("", _ASKING, _ignore)  # of the same tick, so it is sent right before the command
+            node.send("", _ASKING, ignore)  # of the same tick, so it is sent right before the command
         node.send("", packed, done)
 
     def _node(self, host: Host) -> Wire:
@@ -237,10 +237,6 @@ class ClusterWire:
         if reason != self._away.detail:
             _log.warning("%s", reason)
             self._away = StoreError(reason)
-
-
-def _ignore(reply: Any) -> None:
-    """The +OK to ASKING; if it was refused, so is the command behind it."""
 
 
 def wire(endpoint: Endpoint, make_wire: Callable[[Connect], Wire], *, connect_us: int = 1_000_000) -> Wire:

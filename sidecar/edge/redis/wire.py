@@ -57,6 +57,16 @@ def bulks(*words: str | int) -> bytes:
     return b"\r\n".join([*[b"$%d\r\n%b" % (len(word), word) for word in packed], b""])
 
 
+def command(*words: str | bytes | int) -> bytes:
+    """A command in the Redis protocol."""
+    packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type] # its stub knows commands of one word only
+    return packed
+
+
+def ignore(_reply: Any) -> None:
+    """For a command whose reply changes nothing."""
+
+
 class WireOptions(NamedTuple):
     """Bounds of one connection.
 
