@@ -22,7 +22,9 @@ inflight = Limit("inflight", "concurrency", 4, period_us=60_000_000)
 def decision(*limits, remaining=(), reset_us=(), violated=-1, costs=None, shadowed=()):
     checks = checks_for(limits, costs or (1,) * len(limits), WHO, NOW_US)
     zeros = (0,) * len(limits)
-    return Decision(checks, NOW_US, remaining or zeros, reset_us or zeros, violated, shadowed)
+    return Decision(
+        checks, NOW_US, remaining or zeros, reset_us or zeros, 1 + violated + 64 * sum(1 << index for index in shadowed)
+    )
 
 
 def lines(fields):

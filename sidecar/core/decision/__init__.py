@@ -4,7 +4,7 @@
 and `answer` is the decision; `settled` is what is left after it; `extension` keeps what open exchanges hold.
 """
 
-from sidecar.core.decision.answer import Decision, shadowed_of
+from sidecar.core.decision.answer import Decision
 from sidecar.core.decision.extension import extend
 from sidecar.core.decision.rule import MARK_LIFE_US, Write, changes_nothing, reserve, settle
 from sidecar.core.decision.settled import settled
@@ -13,5 +13,5 @@ from sidecar.core.limits.concurrency import RETRY_US
 
 __all__ = [
     "MARK_LIFE_US", "RETRY_US", "Decision", "Hold", "Write", "changes_nothing", "extend", "reserve", "settle",
-    "settled", "shadowed_of",
+    "settled",
 ]  # fmt: skip

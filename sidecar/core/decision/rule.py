@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sidecar.core.decision import wallet_charges
-from sidecar.core.decision.answer import Decision, shadowed_of
+from sidecar.core.decision.answer import Decision
 from sidecar.core.decision.evaluate import STEPS, Steps, verdict_of
 from sidecar.core.decision.wallet_charges import Hold, WalletState
 from sidecar.core.limits import COUNT_MAX, Checks
@@ -56,11 +56,11 @@ def reserve(
     )
     if mark is not None and not (force and _is_denied(mark)):
         verdict = int(mark.lstrip("s"))
-        return Decision(checks, now_us, remaining, reset_us, verdict % 64 - 1, shadowed_of(verdict // 64)), []
+        return Decision(checks, now_us, remaining, reset_us, verdict), []
     verdict = verdict_of(steps.roles, denies) if True in denies and not force else 0
     if verdict % 64:
         writes = _expired(state, wallets) if checks.has_wallet else []
-        decision = Decision(checks, now_us, remaining, reset_us, verdict % 64 - 1, shadowed_of(verdict // 64))
+        decision = Decision(checks, now_us, remaining, reset_us, verdict)
     else:
         writes = _paid(state, checks, evaluations, charged, id_, now_us) if checks.has_wallet else []
         for index, key, is_slot in steps.charges:
@@ -68,7 +68,7 @@ def reserve(
                 writes.append((key, None, values[index], expiries[index]))
             elif not force:
                 writes.append((key, id_, values[index], expiries[index]))
-        decision = Decision(checks, now_us, left, left_us, -1, shadowed_of(verdict // 64) if verdict else ())
+        decision = Decision(checks, now_us, left, left_us, verdict)
     writes.append((bucket, id_, str(verdict) if verdict else "0", now_us + MARK_LIFE_US))
     return decision, writes
 

@@ -19,6 +19,4 @@ def settled(decision: Decision, actual: tuple[int, ...]) -> Decision | None:
         remaining[index] -= max(0, entries[index].kind.excess(entries, index, actual, before))
     if remaining == list(before):
         return None
-    return Decision(
-        decision.checks, decision.now_us, remaining, decision.reset_us, shadowed=decision.shadowed, mode=decision.mode
-    )
+    return Decision(decision.checks, decision.now_us, remaining, decision.reset_us, decision.verdict, decision.mode)

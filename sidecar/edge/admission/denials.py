@@ -67,9 +67,7 @@ class Denials(CountersWrapper):
             return None  # a balance pays the price of all costs, so none of them may be smaller
         passed_us = now_us - since_us
         resets = [max(reset_us - passed_us, 0) for reset_us in denial.reset_us]
-        return Decision(
-            checks, denial.now_us + passed_us, denial.remaining, resets, violated, denial.shadowed, denial.mode
-        )
+        return Decision(checks, denial.now_us + passed_us, denial.remaining, resets, denial.verdict, denial.mode)
 
     def _decided(self, done: _Done, outcome: Decision | StoreError) -> None:
         if type(outcome) is Decision and not outcome.allowed and outcome.mode == "exact":

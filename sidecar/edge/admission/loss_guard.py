@@ -49,7 +49,7 @@ class LossGuard(CountersWrapper):
                     self.denied += 1
                     count = len(checks.entries)
                     resets = [left_us if each == index else 0 for each in range(count)]
-                    denial = Decision(checks, now_us, (0,) * count, resets, index, (), "degraded")
+                    denial = Decision(checks, now_us, (0,) * count, resets, 1 + index, "degraded")
                     denial.unknown = "lost"
                     return denial
         return None

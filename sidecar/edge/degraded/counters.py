@@ -202,7 +202,7 @@ class Degraded(CountersWrapper):
 
     def _refusal(self, checks: Checks, violated: int) -> Decision:
         zeros = (0,) * len(checks.entries)
-        decision = Decision(checks, self._clock.now_us(), zeros, zeros, violated)
+        decision = Decision(checks, self._clock.now_us(), zeros, zeros, 1 + violated)
         decision.unknown = "away"
         return decision
 
@@ -279,4 +279,4 @@ def _wallets(checks: Checks) -> list[tuple[str, ...]]:
 
 def _for_checks(local: Decision, checks: Checks) -> Decision:
     """The decision about this worker's share as a decision about `checks`."""
-    return Decision(checks, local.now_us, local.remaining, local.reset_us, local.violated, local.shadowed, "degraded")
+    return Decision(checks, local.now_us, local.remaining, local.reset_us, local.verdict, "degraded")

@@ -121,7 +121,7 @@ class Leases(CountersWrapper):
         lease.units -= 1
         self._units[lease.place] = lease.units
         left = lease.left = [lease.left[i] - cost for i, cost in enumerate(lease.costs)]
-        return Decision(lease.leased, lease.now_us, left, lease.reset_us, -1, (), "leased")
+        return Decision(lease.leased, lease.now_us, left, lease.reset_us, 0, "leased")
 
     def reserve(self, id: bytes, checks: Checks, done: Done) -> None:
         decision = self.try_local(id, checks)
@@ -256,7 +256,7 @@ class Leases(CountersWrapper):
             units -= 1
             self._units[lease.place] = units + lease.units
             left = lease.left = [*map(sub, lease.left, lease.costs)]
-            done(Decision(lease.leased, lease.now_us, left, lease.reset_us, -1, (), "leased"))
+            done(Decision(lease.leased, lease.now_us, left, lease.reset_us, 0, "leased"))
         lease.units += units
         self._units[lease.place] = lease.units
         lease.date(lease.units)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-from sidecar.core.decision import MARK_LIFE_US, Decision, changes_nothing, shadowed_of
+from sidecar.core.decision import MARK_LIFE_US, Decision, changes_nothing
 from sidecar.core.errors import StoreError, StoreReason
 from sidecar.core.limits import Checks, Derived, id_us
 from sidecar.core.limits.base import COUNT, RATE, SLOTS, WALLET, Check
@@ -197,8 +197,7 @@ class RedisCounters(Counters):
 
 
 def _decision(checks: Checks, reply: list[int]) -> Decision:
-    mask = reply[2]
-    return Decision(checks, reply[1], reply[3::2], reply[4::2], reply[0] - 1, shadowed_of(mask) if mask else ())
+    return Decision(checks, reply[1], reply[3::2], reply[4::2], reply[0] + 64 * reply[2])
 
 
 def _unreadable(error: Exception) -> StoreError:

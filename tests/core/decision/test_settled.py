@@ -49,7 +49,7 @@ def test_more_of_a_limit_without_alerts_tells_nothing_new():
 
 def test_the_rest_of_the_decision_stays_as_it_was():
     said = World().ask(monthly, quiet, costs=(10, 10))
-    said.mode, said.shadowed = "leased", (1,)
+    said.mode, said.verdict = "leased", 64 << 1
     found = settled(said, (510, 510))
     assert (found.remaining, found.allowed, found.mode, found.shadowed) == ([490, 990], True, "leased", (1,))
     assert (found.checks, found.now_us, said.remaining[0]) == (said.checks, said.now_us, 990)

@@ -127,7 +127,7 @@ def test_who_is_nobody_makes_a_record_of_its_own_kind():
 
 
 def test_a_denial_names_the_limit_and_no_usage():
-    event = read(denial_record(Exchange(status=429, decision=decided(violated=1)), NOW_US, f"{SOURCE}/denials", 7))
+    event = read(denial_record(Exchange(status=429, decision=decided(verdict=2)), NOW_US, f"{SOURCE}/denials", 7))
     assert event["type"] == "sidecar.denial.v1"
     assert event["data"]["decision"]["violated"] == "burst"
     assert "usage" not in event["data"]
@@ -150,13 +150,13 @@ def test_a_summary_says_how_many_denials_of_a_kind_have_no_record_and_when(custo
 
 @pytest.mark.parametrize(("mode", "said"), [("exact", "shadow"), ("degraded", "degraded"), ("leased", "leased")])
 def test_what_only_would_have_been_denied_is_named(mode, said):
-    event = read(usage_record(Exchange(decision=decided(shadowed=(1,), mode=mode)), NOW_US, SOURCE, 1))
+    event = read(usage_record(Exchange(decision=decided(verdict=128, mode=mode)), NOW_US, SOURCE, 1))
     assert event["data"]["decision"]["mode"] == said
     assert event["data"]["decision"]["shadowed"] == ["burst"]
 
 
 def test_a_denial_whose_usage_is_unknown_names_the_limit_and_no_figures():
-    denied = decided(violated=0, mode="degraded")
+    denied = decided(verdict=1, mode="degraded")
     denied.unknown = "lost"
     event = read(denial_record(Exchange(decision=denied, status=429), NOW_US, SOURCE, 1))
     assert event["data"]["decision"] == {"mode": "degraded", "violated": "monthly", "limits": []}
@@ -189,7 +189,7 @@ def test_a_balance_says_in_which_scale_it_is_unless_that_is_nine_digits(digits):
 
 
 def test_a_plan_that_was_changed_says_since_when():
-    facts = Exchange(identity=replace(WHO, plan_since="2026-11-20T08:00:00Z"), decision=decided(violated=0))
+    facts = Exchange(identity=replace(WHO, plan_since="2026-11-20T08:00:00Z"), decision=decided(verdict=1))
     crashed = crashed_record(open_entry(facts, NOW_US), ID, NOW_US, SOURCE, 1)
     for record in (usage_record(facts, NOW_US, SOURCE, 1), denial_record(facts, NOW_US, SOURCE, 1), crashed):
         assert read(record)["data"]["plan_since"] == "2026-11-20T08:00:00Z"
@@ -240,7 +240,7 @@ def test_no_value_can_spell_another_field():
     assert data["decision"]["limits"] == [{"id": HOSTILE, "period": "2026-11-21", "used": 1, "limit": 5}]
     crashed = read(crashed_record(open_entry(facts, NOW_US), ID, NOW_US, SOURCE, 1))
     assert crashed["data"]["path"] == HOSTILE
-    assert read(denial_record(Exchange(decision=decided(violated=0), path=HOSTILE), NOW_US, SOURCE, 1))
+    assert read(denial_record(Exchange(decision=decided(verdict=1), path=HOSTILE), NOW_US, SOURCE, 1))
 
 
 def test_a_lone_surrogate_costs_no_record():

@@ -97,7 +97,7 @@ def new_records():
     return {
         "usage": usage_record(exchange, NOW_US, SOURCE, 1),
         "unattributed": usage_record(Exchange(identity=None), NOW_US, SOURCE, 1),
-        "denial": denial_record(Exchange(decision=decided(violated=0)), NOW_US, SOURCE, 1),
+        "denial": denial_record(Exchange(decision=decided(verdict=1)), NOW_US, SOURCE, 1),
         "crashed": crashed_record(open_entry(exchange, NOW_US), ID, NOW_US, SOURCE, 1),
         "short": short_record(exchange, NOW_US, SOURCE, 1),
         "checkpoint": checkpoint_record(

@@ -125,9 +125,7 @@ def test_an_exchange_that_was_open_at_a_crash_keeps_its_reservation_and_gives_ba
 # Fails if a leased exchange's costs are taken for reserved: they are the lease's.
 def test_a_leased_exchange_is_settled_by_the_difference():
     made = scene(quota(10), EGRESS)
-    made.counters.try_local = lambda _id, checks: Decision(
-        checks, made.clock.now_us(), [9, 9], [0, 0], -1, (), "leased"
-    )
+    made.counters.try_local = lambda _id, checks: Decision(checks, made.clock.now_us(), [9, 9], [0, 0], 0, "leased")
     made.ask()
     ended(made, "ok")
     found = read(made)

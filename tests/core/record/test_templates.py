@@ -36,8 +36,7 @@ MEMBERS = {
     "client_disconnected": [False, True],
     "checks": [*CHECKS, None],
     "mode": ["exact", "leased"],
-    "violated": [-1, 1],
-    "shadowed": [(), (0,)],
+    "verdict": [0, 2, 64, 66],  # allowed, violated, shadowed
     "decided_us": [NOW_US, NOW_US + 1_000_000, NOW_US - 10_000_000],
     "source": ["//here/1", "//here/%d\xff"],
 }
@@ -48,10 +47,10 @@ class Exchange(Facts):
 
     def __init__(self, templates, picked, number, identity=WHO):
         values = {name: each[picked.get(name, 0)] for name, each in MEMBERS.items()}
-        checks, mode, violated, shadowed, decided_us, self.source = (
-            values.pop(name) for name in ("checks", "mode", "violated", "shadowed", "decided_us", "source")
+        checks, mode, verdict, decided_us, self.source = (
+            values.pop(name) for name in ("checks", "mode", "verdict", "decided_us", "source")
         )
-        self.decision = checks and Decision(checks, decided_us, [number, number + 1], [5, 6], violated, shadowed, mode)
+        self.decision = checks and Decision(checks, decided_us, [number, number + 1], [5, 6], verdict, mode)
         for name, value in values.items():
             setattr(self, name, value)
         self.id = b"%026d" % number

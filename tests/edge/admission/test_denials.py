@@ -172,7 +172,7 @@ def test_what_would_only_have_been_denied_is_not_remembered(house):
 @pytest.mark.parametrize("mode", ["degraded", "leased", "local"])
 def test_only_exact_denials_are_remembered(house, mode):
     checks = checks_for([QUOTA], [1], ANN, house.clock.now_us())
-    said = Decision(checks, house.clock.now_us(), (0,), (5_000_000,), 0, (), mode)
+    said = Decision(checks, house.clock.now_us(), (0,), (5_000_000,), 1, mode)
     house.store.reserve = lambda _id, _checks, done: done(said)
     house.ask(QUOTA)
     house.ask(QUOTA)

@@ -12,7 +12,7 @@ EGRESS = Limit("egress", "quota", 1_000_000, meter="egress_bytes", calendar="mon
 
 def ended(scene, size, mode="exact"):
     if mode != "exact":
-        scene.counters.try_local = lambda _id, checks: Decision(checks, 0, [9] * len(checks.costs), [0], -1, (), mode)
+        scene.counters.try_local = lambda _id, checks: Decision(checks, 0, [9] * len(checks.costs), [0], 0, mode)
     scene.ask()
     scene.call.connect().respond(200, b"x" * size)
     opened, closed = scene.journal.of("open")[-1], scene.journal.of("records")[-1]
