@@ -94,7 +94,7 @@ class Counters:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class CountersWrapper(Counters):
-    """The base of what stands before other counters: it passes on what it does not decide itself."""
+    """The base of counters that wrap others: it passes on what it does not decide itself."""
 
     def __init__(self, inner: Counters) -> None:
         self._inner = inner
