@@ -23,6 +23,7 @@ from sidecar.core.record.frame import (
     segment_name,
 )
 from sidecar.edge.journal import reader as journal_reader
+from sidecar.edge.journal.folder import Folder
 from sidecar.edge.journal.reader import JournalFolder, JournalReader, workers
 
 START = encode_frame(HEAD, "", 0, NO_ID, b"", b"{}")
@@ -132,14 +133,14 @@ def test_what_was_written_between_the_last_read_and_a_rotation_is_read(log, monk
     log.write(1, 1, closed(1))
     reader = log.reader()
     drain(reader)
-    listed, rest = journal_reader.segments, [(1, 1, closed(2)), (1, 2, closed(3))]
+    listed, rest = Folder.segments, [(1, 1, closed(2)), (1, 2, closed(3))]
 
     def written_before_they_are_listed(folder):
         while rest:
             log.write(*rest.pop(0))
         return listed(folder)
 
-    monkeypatch.setattr(journal_reader, "segments", written_before_they_are_listed)
+    monkeypatch.setattr(Folder, "segments", written_before_they_are_listed)
     assert numbers(drain(reader)) == records(2, 3)
 
 

@@ -274,7 +274,7 @@ def test_whoever_waits_is_told_of_a_reply_that_no_script_of_ours_gives(reply):
     )
     counters, told = RedisCounters(Odd(), SystemClock()), []
     counters.reserve(b"0" * 26, checks, told.append)
-    counters._replied_again(checks, told.append, reply)
+    counters._replied(b"", checks, checks, told.append, reply)  # of the repetition
     assert [type(each) for each in told] == [StoreError, StoreError]
 
 
