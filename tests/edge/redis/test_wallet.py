@@ -60,12 +60,13 @@ def soon(redis, ms: int) -> int:
     return seconds * 1_000_000 + us + ms * 1000
 
 
-async def past(redis, moment_us: int) -> None:
-    """Until Redis's clock is past a moment."""
-    deadline = time.monotonic() + 5
-    while soon(redis, 0) <= moment_us:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.002)
+def expire(redis, *names: str) -> None:
+    """Let grants end in the past: where a command has to come before the end, a slow machine may miss it."""
+    for name in names:
+        figures = redis.cli.hget(WALLET, f"g:{name}").split()
+        redis.cli.hset(WALLET, f"g:{name}", b" ".join([*figures[:2], b"1", *figures[3:]]))
+        figures = redis.cli.hget(GRANTED, name).split()
+        redis.cli.hset(GRANTED, name, b" ".join([*figures[:3], b"1", *figures[4:]]))
 
 
 def spend(redis, grants: dict[str, int], debt: int = 0) -> None:
@@ -161,13 +162,12 @@ async def test_a_wallet_and_its_holds_are_read_at_one_instant(wallet, redis_clea
 
 # A payment's web hook comes again weeks later. Mutation: known ids are looked for in the wallet alone.
 async def test_a_grant_that_is_gone_is_not_made_again(wallet, redis_clean):
-    ends = soon(redis_clean, 30)
     await wallet.grant(grant("void"))
-    await wallet.grant(grant("ended", expires_us=ends))
+    await wallet.grant(grant("ended"))
     await wallet.void("void")
-    await past(redis_clean, ends)
+    expire(redis_clean, "ended")
     assert (await wallet.grant(grant("void"))).done == "there"
-    assert (await wallet.grant(grant("ended", expires_us=ends))).done == "there"
+    assert (await wallet.grant(grant("ended", expires_us=1))).done == "there"
     assert balance((await wallet.read()).wallet) == 0
 
 
@@ -239,11 +239,10 @@ async def test_a_void_takes_what_is_left_and_leaves_what_was_used(wallet, redis_
 
 
 async def test_what_expired_goes_with_the_next_change_and_says_so(wallet, redis_clean):
-    ends = soon(redis_clean, 40)
-    await wallet.grant(grant("short", expires_us=ends))
-    await wallet.grant(grant("rolls", expires_us=ends, rollover_max=UNIT, rollover_until_us=2**52))
+    await wallet.grant(grant("short"))
+    await wallet.grant(grant("rolls", expires_us=2**51, rollover_max=UNIT, rollover_until_us=2**52))
     await wallet.grant(grant("stays"))
-    await past(redis_clean, ends)
+    expire(redis_clean, "short", "rolls")
     change = await wallet.expire_grants()
     left = {each.id: (each.amount, each.remaining, each.expires_us) for each in change.wallet.grants}
     assert left == {"rolls": (UNIT, UNIT, 2**52), "stays": (10 * UNIT, 10 * UNIT, 0)}
