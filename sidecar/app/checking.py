@@ -77,6 +77,8 @@ def _route(route: Route, policy: Policy) -> dict[str, Any]:
         "id": route.id,
         "methods": sorted(route.methods) or ["any"],
         "path": route.pattern,
+        "host": route.host,
+        "headers": [_header(name, values) for name, values in route.headers],
         "upstream": route.upstream,
         "unattributed": route.unattributed,
         "reads": [f"{side} body" for side in sorted(route.reads)],
@@ -84,6 +86,10 @@ def _route(route: Route, policy: Policy) -> dict[str, Any]:
         "usage": route.usage,
         "models": dict(route.models),
     }
+
+
+def _header(name: bytes, values: frozenset[bytes]) -> str:
+    return f"{name.decode()}: {' or '.join(sorted(value.decode() for value in values)) or 'any'}"
 
 
 def _exclusion(exclusion: Exclusion) -> dict[str, Any]:

@@ -55,7 +55,8 @@ def _print(report: dict[str, Any]) -> None:
     click.echo("\nupstreams")
     _table(report["upstreams"], ("id", "urls", "host", "sets", "removes"))
     click.echo("\nroutes, most specific first")
-    _table(report["routes"], ("id", "methods", "path", "upstream", "reads", "unread", "usage"))
+    matched = [name for name in ("host", "headers") if any(route[name] for route in report["routes"])]
+    _table(report["routes"], ("id", "methods", "path", *matched, "upstream", "reads", "unread", "usage"))
     click.echo("\nlimits")
     columns = ("plan", "customer", "id", "says", "meter", "scope", "over", "stage")
     if report["counters"] == "redis":

@@ -26,6 +26,7 @@ from sidecar.config.values import (
     Side,
     Statuses,
     Units,
+    header_values,
 )
 from sidecar.config.values import Names as ListOfNames
 from sidecar.core.errors import Fault
@@ -172,10 +173,7 @@ def when_of(when: WhenDoc) -> When:
         statuses=None if when.status is None else frozenset(code for text in when.status for code in _codes(str(text))),
         routes=None if when.route is None else frozenset(when.route),
         methods=None if when.method is None else frozenset(when.method),
-        headers=tuple(
-            (name.lower().encode(), frozenset() if _ANY in values else frozenset(value.encode() for value in values))
-            for name, values in (when.header or {}).items()
-        ),
+        headers=header_values(when.header or {}),
         json_rpc=when.json_rpc_method or (),
         models=when.model or (),
         json=tuple(

@@ -17,6 +17,7 @@ POINTER: Final = r"^(/([^~/]|~[01])*)*$"
 GLOB: Final = r"^[!->@-Z\\^-~]{1,128}$"
 LINK: Final = r"^https?://[!#-;=?-\[\]_a-z~]{1,1024}$"
 HOST_NAME: Final = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$"
+ROUTE_HOST: Final = r"^([*]\.)?[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$"
 SERVERS: Final = r"^[^\s,]+:\d+(,\s*[^\s,]+:\d+)*$"
 
 RIGHT: Final = {
@@ -31,6 +32,7 @@ RIGHT: Final = {
     GLOB: "a name, in which * is any run of characters, as in trace_* or gpt-4*; after ! it is an exception",
     LINK: "a link that begins with https:// or http://, without spaces or double quotes",
     HOST_NAME: "the name of a host, as in api.example.com",
+    ROUTE_HOST: "the name of a host without its port, as in api.example.com, or *.example.com for all names below it",
     SERVERS: "host:port, several with commas",
 }
 

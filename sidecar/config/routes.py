@@ -12,8 +12,9 @@ from sidecar.config.document import did_you_mean
 from sidecar.config.models import Model
 from sidecar.config.names import At, Names, unknown
 from sidecar.config.patterns import HeaderName, Name
-from sidecar.config.values import Amount, Glob, Methods, Units
+from sidecar.config.values import Amount, Glob, HeaderValues, Methods, RouteHost, Units, header_values
 from sidecar.core.errors import Fault
+from sidecar.core.http.forward import OURS_UP
 from sidecar.core.http.path import NoNormalForm, normal_path
 from sidecar.core.identity import Source
 from sidecar.core.policy import ANY, REST, Route, Timeouts, segments, ties
@@ -44,10 +45,16 @@ class CredentialDoc(Model):
 
 
 class MatchDoc(Model):
-    """`path` is a glob: `*` one segment, `**` any number. No `methods`: all of them."""
+    """`path` is a glob: `*` one segment, `**` any number. No `methods`: all of them.
+
+    `host` is a name, or `*.example.com` for all names below it. `headers` must all be there, with one of their values;
+    `"*"` is any.
+    """
 
     path: str
     methods: Methods | None = None
+    host: RouteHost | None = None
+    headers: Annotated[dict[HeaderName, HeaderValues], Field(min_length=1)] | None = None
 
 
 class TimeoutsDoc(Model):
@@ -106,6 +113,7 @@ def faults_of(at: At, route: RouteDoc, names: Names) -> Iterator[Fault]:
     what = _pattern_fault(route.match.path)
     if what:
         yield at.fault(f"'{route.match.path}' {what}", "match", "path")
+    yield from _header_faults(at.at("match", "headers"), route.match.headers or {})
     for index, credential in enumerate(route.credentials):
         if sum(map(bool, (credential.header, credential.query, credential.bearer, credential.basic))) != 1:
             yield at.fault("names one place: header, query, bearer or basic", "credentials", index)
@@ -118,6 +126,19 @@ def faults_of(at: At, route: RouteDoc, names: Names) -> Iterator[Fault]:
             )
         yield from unknown(at, feature, names.features, "models", models)
     yield from _usage_faults(at, route)
+
+
+def _header_faults(at: At, headers: Iterable[str]) -> Iterator[Fault]:
+    seen: set[str] = set()
+    for name in headers:
+        lower = name.lower()
+        if lower == "host":
+            yield at.fault("is matched by `host: a` beside `path`", name)
+        elif lower.encode() in OURS_UP - {b"upgrade"}:
+            yield at.fault("is set or removed by the sidecar, so the API would not see it", name)
+        elif lower in seen:
+            yield at.fault("is there twice: give all values in one list", name)
+        seen.add(lower)
 
 
 def _usage_faults(at: At, route: RouteDoc) -> Iterator[Fault]:
@@ -134,11 +155,9 @@ def _usage_faults(at: At, route: RouteDoc) -> Iterator[Fault]:
 def tie_faults(routes: Iterable[tuple[At, RouteDoc]]) -> Iterator[Fault]:
     """Faults of pairs of routes of which neither wins."""
     valid = {doc.id: (at, doc) for at, doc in routes if not _pattern_fault(doc.match.path)}
-    for one, other in ties(
-        Route(name, doc.match.path, frozenset(doc.match.methods or ())) for name, (_, doc) in valid.items()
-    ):
+    for one, other in ties(Route(name, **_match(doc.match)) for name, (_, doc) in valid.items()):
         what = f"is as specific as '{one.id}' at {valid[one.id][0]}, and some requests match both"
-        yield valid[other.id][0].fault(f"{what}: make one path or its methods more specific", "match")
+        yield valid[other.id][0].fault(f"{what}: make one path, its methods, host or headers more specific", "match")
 
 
 def _pattern_fault(pattern: str) -> str:
@@ -164,8 +183,7 @@ def route_of(doc: RouteDoc) -> Route:
     estimate = doc.estimate or EstimateDoc()
     return Route(
         id=doc.id,
-        pattern=doc.match.path,
-        methods=frozenset(doc.match.methods or ()),
+        **_match(doc.match),
         upstream=doc.upstream,
         sources=tuple(map(_source, doc.credentials)),
         keep_credential=doc.keep_credential,
@@ -183,6 +201,16 @@ def route_of(doc: RouteDoc) -> Route:
         models=tuple((doc.models or {}).items()),
         drain_ms=DEFAULT_ROUTE.drain_ms if doc.drain_ms is None else doc.drain_ms,
     )
+
+
+def _match(doc: MatchDoc) -> dict[str, Any]:
+    """The fields of a route that say which requests it is for."""
+    return {
+        "pattern": doc.path,
+        "methods": frozenset(doc.methods or ()),
+        "host": (doc.host or "").lower(),
+        "headers": header_values(doc.headers or {}),
+    }
 
 
 def _source(credential: CredentialDoc) -> Source:

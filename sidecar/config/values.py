@@ -5,6 +5,7 @@ Nothing is rounded or guessed: a value that is ambiguous, or would lose a digit,
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
 
@@ -17,6 +18,7 @@ from sidecar.config.patterns import (
     GLOB,
     LINK,
     POINTER,
+    ROUTE_HOST,
     UNIT,
     HeaderValue,
     Method,
@@ -76,6 +78,7 @@ Unit = Annotated[str, StringConstraints(pattern=UNIT)]
 Link = Annotated[str, StringConstraints(pattern=LINK)]
 Customer = Annotated[str, StringConstraints(pattern=CUSTOMER)]
 Pointer = Annotated[str, StringConstraints(pattern=POINTER)]
+RouteHost = Annotated[str, StringConstraints(pattern=ROUTE_HOST)]
 Glob = Annotated[str, StringConstraints(pattern=GLOB)]
 Scalar = Annotated[
     str, StringConstraints(max_length=256), BeforeValidator(_scalar, json_schema_input_type=str | int | bool)
@@ -98,3 +101,11 @@ Globs = Annotated[tuple[Glob, ...], _NOT_EMPTY, _or_one(Glob)]
 Scalars = Annotated[tuple[Scalar, ...], _NOT_EMPTY, _or_one(Scalar)]
 Customers = Annotated[tuple[Customer, ...], _NOT_EMPTY, _or_one(Customer)]
 Percents = Annotated[tuple[Percent, ...], Field(min_length=1, max_length=8), _or_one(Percent)]
+
+
+def header_values(headers: Mapping[str, Iterable[str]]) -> tuple[tuple[bytes, frozenset[bytes]], ...]:
+    """Header conditions as the core compares them: names in lower case, no value for any of them."""
+    return tuple(
+        (name.lower().encode(), frozenset() if "*" in values else frozenset(value.encode() for value in values))
+        for name, values in headers.items()
+    )

@@ -57,7 +57,7 @@ class RoutedRequest:
         self.traceparent = ""
         passed_on = request.fields.get(b"x-request-id")
         self.client_request_id = id_text(passed_on) if passed_on and context.heads.trusts(peer) else ""
-        route = self.policy.match(request.method, request.path)
+        route = self.policy.match(request.method, request.path, request.host, request.fields)
         self.route: Route = route if route is not None else NOWHERE
         self.refusal = NO_ROUTE if route is None else self._refusal(context, request)
         self.retry_key = self._retry_key(request) if self.policy.exclusions and route is not None else b""

@@ -70,6 +70,7 @@ meters:
   rows: { value: request.header.X-Rows }
   chats: { count: 1, when: { header: { Upgrade: websocket } } }
 exclude: [{ id: retry, idempotency_key: 1h }]
+routes: [{ id: all, match: { path: /**, headers: { X-Beta: "*" } } }]
 plans: { free: { limits: [{ id: a, rate: 5/s }] } }
 """
 
@@ -84,8 +85,8 @@ async def test_headers_that_the_policy_reads_are_bound_to_one_meaning(folder):
     folder.snapshot.stage()
     await folder.reload()
     limits = folder.worker.listener.limits
-    assert limits.protected == before.protected | {b"x-rows", b"idempotency-key"}
-    assert limits.once == {b"x-rows", b"upgrade", b"idempotency-key"}
+    assert limits.protected == before.protected | {b"x-rows", b"idempotency-key", b"x-beta"}
+    assert limits.once == {b"x-rows", b"upgrade", b"idempotency-key", b"x-beta"}
 
 
 @pytest.fixture

@@ -141,3 +141,14 @@ def test_a_balance_needs_no_redis(sidecar, folder):
     assert (status, found["counters"]) == (0, "memory")
     assert {limit["over_after_restart"] for limit in found["limits"]} == {0}
     assert found["balances"]
+
+
+def test_hosts_and_headers_of_routes_are_columns_where_a_route_has_them(sidecar, folder):
+    assert not re.search(" host +headers ", sidecar("check", "-c", "sidecar.yaml")[1])
+    policy = (folder / "p.yaml").read_text()
+    (folder / "p.yaml").write_text(
+        policy
+        + 'routes: [{ id: a, match: { path: "/**", host: a.example, headers: { X-Tier: [b, a], X-On: "*" } } }]\n'
+    )
+    _, out, _ = sidecar("check", "-c", "sidecar.yaml")
+    assert re.search(r"  a +any +/\*\* +a.example +x-tier: a or b, x-on: any +default", out)

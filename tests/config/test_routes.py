@@ -118,3 +118,46 @@ def test_a_key_is_looked_for_in_its_header_and_then_as_a_bearer_unless_a_route_s
             ("header", b"X-Api-Key"),
             ("bearer", b"Authorization"),
         ]
+
+
+def test_a_host_and_headers_of_a_route_are_compiled(load):
+    policy = load(
+        "routes:\n- {id: a, match: {path: /**, host: '*.Example.com', "
+        "headers: {X-Tier: [gold, silver], X-Beta: '*'}}}\n- {id: b, match: {path: /**, host: API.example.com}}\n"
+    )
+    b, a = policy.routes
+    assert (a.host, b.host) == ("*.example.com", "api.example.com")
+    assert a.headers == ((b"x-tier", frozenset({b"gold", b"silver"})), (b"x-beta", frozenset()))
+    assert policy.headers == {b"x-tier", b"x-beta"}
+    assert policy.match("GET", "/", b"eu.example.com", {b"x-tier": b"gold", b"x-beta": b""}) is a
+
+
+@pytest.mark.parametrize(
+    ("match", "said"),
+    [
+        ("host: 'api.example.com:80'", "'api.example.com:80' is not right: write the name of a host without its port"),
+        ("host: 'api.*.com'", "'api.*.com' is not right"),
+        ("host: '*'", "'*' is not right"),
+        ("host: api.example.com.", "'api.example.com.' is not right"),
+        ("headers: {}", "is empty: give at least one"),
+        ("headers: {Host: a}", "routes[0].match.headers.Host: is matched by `host: a` beside `path`"),
+        (
+            "headers: {TE: trailers}",
+            "match.headers.TE: is set or removed by the sidecar, so the API would not see it",
+        ),
+        ("headers: {X-A: b, x-a: c}", "routes[0].match.headers.x-a: is there twice: give all values in one list"),
+    ],
+)
+def test_a_host_or_header_that_no_request_could_match_is_a_fault(faults, match, said):
+    (fault,) = faults(f"routes: [{{id: r, match: {{path: /, {match}}}}}]")
+    assert said in fault
+
+
+def test_two_routes_of_one_path_may_differ_in_their_host(load, faults):
+    one = "routes:\n- {id: a, match: {path: /x, host: a.example.com}}\n"
+    load(one + "- {id: b, match: {path: /x, host: b.example.com}}\n")
+    assert "is as specific as 'a'" in faults(one + "- {id: b, match: {path: /x, host: A.example.com}}\n")[0]
+
+
+def test_a_route_may_match_an_offer_of_an_upgrade(load):
+    assert load("routes: [{id: r, match: {path: /, headers: {Upgrade: websocket}}}]").headers == {b"upgrade"}

@@ -1,8 +1,10 @@
 """What is kept with a head that is sent again."""
 
 import orjson
+import pytest
 
 from sidecar.core.http.request import HeadLimits, read_request
+from sidecar.core.policy import Route
 from sidecar.gateway import serve
 from sidecar.testing import PaperClient
 from tests.gateway.scene import Scene
@@ -37,3 +39,31 @@ def test_a_head_that_comes_again_is_asked_about_again():
     periods = [record["decision"]["limits"][0]["period"] for record in found]
     assert periods[0] != periods[-1]
     assert found[-1]["decision"]["limits"][0]["used"] == 1
+
+
+BETA = Route("beta", headers=((b"x-beta", frozenset({b"1"})),), upstream="beta")
+
+
+@pytest.mark.parametrize(
+    ("fields", "route"),
+    [(["X-Beta: 1"], "beta"), (["X-Beta: 2"], "rest"), ([], "rest")],
+)
+def test_a_request_takes_the_route_of_its_headers(fields, route):
+    scene = Scene(routes=[BETA, Route("rest")])
+    scene.ask(*fields)
+    scene.call.connect().respond()
+    assert (scene.client.status, scene.record["route"]) == (200, route)
+
+
+def test_a_request_takes_the_route_of_its_host_and_others_are_not_found():
+    # Fails if the host is not handed to the policy.
+    found = {}
+    for host in ("h", "H:80", "other"):
+        scene = Scene(routes=[Route("here", host="h")])
+        request = read_request(("GET", b"/a", 1), [(b"Host", host.encode()), (b"X-Api-Key", b"ann")], HeadLimits())
+        scene.client = PaperClient()
+        serve(scene.context, request, scene.client)
+        if scene.upstream.calls:
+            scene.call.connect().respond()
+        found[host] = scene.client.status
+    assert found == {"h": 200, "H:80": 200, "other": 404}

@@ -21,14 +21,14 @@ HOP_BY_HOP: Final = frozenset({
     b"transfer-encoding", b"upgrade", b"http2-settings",
 })  # fmt: skip
 # What we set ourselves on the way up: a client's own value is kept only where it is a named proxy.
-_OURS_UP: Final = HOP_BY_HOP | {
+OURS_UP: Final = HOP_BY_HOP | {
     b"host", b"content-length", b"expect", b"via", b"forwarded", b"x-forwarded-for", b"x-forwarded-proto",
     b"x-forwarded-host", b"x-forwarded-port", b"x-real-ip", b"x-request-id",
     b"x-sidecar-customer", b"x-sidecar-subject", b"x-sidecar-key-id", b"x-sidecar-plan",
 }  # fmt: skip
 _OURS_DOWN: Final = HOP_BY_HOP | {b"content-length", b"via", b"x-request-id"}
 # The gateway's own fields are not accepted late from others either: a server that merges trailers would believe them.
-_NOT_IN_TRAILERS: Final = _OURS_UP | {
+_NOT_IN_TRAILERS: Final = OURS_UP | {
     b"content-encoding", b"content-type", b"content-range", b"authorization", b"set-cookie",
     b"cache-control", b"max-forwards", b"range", b"age", b"date", b"location", b"retry-after", b"vary",
 }  # fmt: skip
@@ -63,7 +63,7 @@ class UpstreamHead:
 
 def dropped_with(credentials: frozenset[bytes]) -> frozenset[bytes]:
     """The names that do not go up, where the headers `credentials` carry credentials."""
-    return _OURS_UP | credentials
+    return OURS_UP | credentials
 
 
 def request_fields(request: Request, dropped: frozenset[bytes]) -> list[Field]:

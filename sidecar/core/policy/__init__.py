@@ -3,12 +3,23 @@
 from sidecar.core.limits import Limit
 from sidecar.core.policy.meter import Arriving, Excluded, Exclusion, Facts, Meter, Tap
 from sidecar.core.policy.model import DEFAULT_SOURCES, INHERITED, NOWHERE, Plan, Route, Timeouts
-from sidecar.core.policy.patterns import ANY, REST, glob, model_key, regex, segments, specificity, ties
+from sidecar.core.policy.patterns import (
+    ANY,
+    REST,
+    glob,
+    head_test,
+    host_name,
+    model_key,
+    regex,
+    segments,
+    specificity,
+    ties,
+)
 from sidecar.core.policy.policy import CACHED_PATHS, Policy
 from sidecar.core.policy.terms import Terms
 
 __all__ = [
     "ANY", "CACHED_PATHS", "DEFAULT_SOURCES", "INHERITED", "NOWHERE", "REST", "Arriving", "Excluded", "Exclusion",
-    "Facts", "Limit", "Meter", "Plan", "Policy", "Route", "Tap", "Terms", "Timeouts", "glob", "model_key", "regex",
-    "segments", "specificity", "ties",
+    "Facts", "Limit", "Meter", "Plan", "Policy", "Route", "Tap", "Terms", "Timeouts", "glob", "head_test", "host_name",
+    "model_key", "regex", "segments", "specificity", "ties",
 ]  # fmt: skip

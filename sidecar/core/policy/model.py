@@ -26,7 +26,9 @@ DEFAULT_SOURCES: Final = (Source("header", "X-Api-Key"), Source("bearer"))
 class Route:
     """Which requests, to which upstream, and how their caller is identified.
 
-    `pattern` is a glob over the path's normal form; no `methods` means all. `unattributed` requests are denied (401),
+    `pattern` is a glob over the path's normal form; no `methods` means all. `host` is a name in lower case, or
+    `*.example.com` for all names below it, "" for any; `headers` pairs names in lower case with the values of which the
+    request has one, none for any value. `unattributed` requests are denied (401),
     or allowed and recorded as such. `feature` is the feature that a caller's plan must have, "" for none.
     `max_body_bytes` 0: the listener's bound. A request is refused where a meter cannot read what it needs of the body;
     with `unread` allow it passes, and its meters count 0 or their default. With `half_close` deny a client that closes
@@ -43,6 +45,8 @@ class Route:
     id: str
     pattern: str = "/**"
     methods: frozenset[str] = frozenset()
+    host: str = ""
+    headers: tuple[tuple[bytes, frozenset[bytes]], ...] = ()
     upstream: str = "default"
     sources: tuple[Source, ...] = DEFAULT_SOURCES
     keep_credential: bool = False

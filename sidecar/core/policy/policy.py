@@ -9,22 +9,23 @@ from typing import Final
 
 from sidecar.core.policy.meter import Excluded, Exclusion, Meter
 from sidecar.core.policy.model import Plan, Route
-from sidecar.core.policy.patterns import regex, specificity
+from sidecar.core.policy.patterns import HeadTest, head_test, regex, specificity
 from sidecar.core.policy.terms import Terms, buffered_sides, inspected_sides
 
 CACHED_PATHS: Final = 16_384  # per policy; a scan of random paths clears the cache and never grows it
 NO_CUSTOMERS: Final[Mapping[str, Plan]] = MappingProxyType({})
+NO_FIELDS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 
 class Policy:
     """Routes, plans and meters of one load. `version` is a short hash of the content.
 
-    Names of request header fields, in lower case: meters and exclusions read `headers`, `carriers` may hold a
+    Names of request header fields, in lower case: meters, exclusions and routes read `headers`, `carriers` may hold a
     credential. `late` are both; as trailers they come too late to be read, so they must not reach the upstream.
     """
 
     __slots__ = (
-        "_only", "_own", "_parts", "_paths", "_room", "_terms", "_tries",
+        "_choices", "_only", "_own", "_parts", "_paths", "_room", "_terms", "_tries",
         "carriers", "customers", "exclusions", "headers", "late", "plans", "routes", "version",
     )  # fmt: skip
 
@@ -53,14 +54,17 @@ class Policy:
         compiled = [self._compiled(route, meters(route)) for route in routes]
         self.routes = tuple(sorted(compiled, key=specificity, reverse=True))
         parts = [part for meters_and_more in self._parts.values() for both in meters_and_more for part in both]
-        self.headers = frozenset[bytes]().union(*(part.headers for part in parts))
+        matched = frozenset(name for route in self.routes for name, _ in route.headers)
+        self.headers = matched.union(*(part.headers for part in parts))
         self.carriers = frozenset(source.field for route in self.routes for source in route.sources if source.field)
         self.late = self.headers | self.carriers
-        self._tries = tuple((regex(route.pattern), route) for route in self.routes)
+        self._tries = tuple((regex(route.pattern), head_test(route), route) for route in self.routes)
         first = self.routes[0] if self.routes else None
         # The least specific of all patterns is first only where it is the only one.
-        self._only = first if first and first.pattern == "/**" and not first.methods else None
-        self._paths: dict[str, dict[str, Route | None]] = {}
+        plain = first is not None and not (first.methods or first.host or first.headers)
+        self._only = first if first and plain and first.pattern == "/**" else None
+        self._paths: dict[str, dict[str, Route | None]] = {}  # only where the path and the method decide alone
+        self._choices: dict[tuple[str, str], list[tuple[HeadTest | None, Route]]] = {}
         self._room = CACHED_PATHS
 
     def _compiled(self, route: Route, meters: Sequence[Meter]) -> Route:
@@ -75,14 +79,20 @@ class Policy:
         self._parts[route.id] = meters, exclusions
         return route
 
-    def match(self, method: str, path: str) -> Route | None:
-        """The most specific route for a path in its normal form, or None (404)."""
+    def match(
+        self, method: str, path: str, host: bytes = b"", fields: Mapping[bytes, bytes] = NO_FIELDS
+    ) -> Route | None:
+        """The most specific route for a path in its normal form, or None (404).
+
+        `host` is the Host field, `fields` are all fields by lower-case name.
+        """
         if self._only is not None:
             return self._only
         try:
             return self._paths[method][path]
         except KeyError:
-            return self._match(method, path)
+            choices = self._choices.get((method, path)) or self._match(method, path)
+        return next((route for fits, route in choices if fits is None or fits(host, fields)), None)
 
     def terms(self, plan_id: str, route: Route, customer: str = "") -> Terms | None:
         """The terms of a plan on a route. Plan "" is that of unattributed requests; None: no such plan, so deny.
@@ -102,14 +112,21 @@ class Policy:
         """The plans that have a feature, in the order of the policy."""
         return tuple(plan.id for plan in self.plans.values() if feature in plan.features)
 
-    def _match(self, method: str, path: str) -> Route | None:
-        match = next(
-            (route for fits, route in self._tries if (not route.methods or method in route.methods) and fits(path)),
-            None,
-        )
+    def _match(self, method: str, path: str) -> list[tuple[HeadTest | None, Route]]:
+        """The routes for a path, most specific first, up to the first without a test of the head; cached."""
+        choices: list[tuple[HeadTest | None, Route]] = []
+        for fits, test, route in self._tries:
+            if (not route.methods or method in route.methods) and fits(path):
+                choices.append((test, route))
+                if test is None:
+                    break
         if self._room == 0:
             self._paths.clear()
+            self._choices.clear()
             self._room = CACHED_PATHS
         self._room -= 1
-        self._paths.setdefault(method, {})[path] = match
-        return match
+        if choices and choices[0][0] is not None:
+            self._choices[method, path] = choices
+        else:
+            self._paths.setdefault(method, {})[path] = choices[0][1] if choices else None
+        return choices

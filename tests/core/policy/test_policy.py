@@ -43,6 +43,47 @@ def test_a_route_with_methods_beats_the_same_path_without():
     assert here.match("GET", "/a").id == "any"
 
 
+def test_a_route_is_chosen_by_host_then_path_then_headers():
+    # Mutation: the chosen route is cached by method and path alone: the second request gets the route of the first.
+    beta = ((b"x-beta", frozenset({b"1"})),)
+    here = policy(
+        [
+            Route("all"),
+            Route("chat", "/chat"),
+            Route("beta", "/chat", headers=beta),
+            Route("eu", host="eu.example.com"),
+            Route("any", "/chat", host="*.example.com"),
+        ]
+    )
+    asked = [
+        ("/chat", b"h", {}, "chat"),
+        ("/chat", b"h", {b"x-beta": b"1"}, "beta"),
+        ("/chat", b"h", {b"x-beta": b"2"}, "chat"),
+        ("/chat", b"eu.example.com", {b"x-beta": b"1"}, "eu"),
+        ("/chat", b"us.example.com", {}, "any"),
+        ("/x", b"us.example.com", {}, "all"),
+        ("/x", b"EU.example.com:80", {}, "eu"),
+    ]
+    for _ in range(2):  # the second time from the cache
+        found = [here.match("GET", path, host, fields).id for path, host, fields, _ in asked]
+        assert found == [name for *_, name in asked]
+
+
+def test_a_single_route_with_a_host_is_not_for_other_hosts():
+    here = policy([Route("eu", host="eu.example.com")])
+    assert here.match("GET", "/", b"eu.example.com", {}).id == "eu"
+    assert here.match("GET", "/", b"us.example.com", {}) is None
+
+
+def test_paths_that_no_host_or_header_decides_are_looked_up_without_them():
+    # Routes without them cost nothing more. Fails if all paths of a policy with such a route go the longer way.
+    here = policy([Route("a", "/a"), Route("b", "/b", host="b.example"), Route("b2", "/b")])
+    assert here.match("GET", "/a").id == "a"
+    here._tries = ()
+    here._choices = None
+    assert here.match("GET", "/a").id == "a"
+
+
 def test_the_order_of_the_routes_does_not_matter():
     routes = [Route("all"), Route("chat", "/v1/chat"), Route("v1", "/v1/**")]
     for order in (routes, routes[::-1]):
@@ -55,10 +96,11 @@ def test_no_route_matches_what_no_pattern_names():
 
 def test_a_scan_of_made_up_paths_does_not_grow_the_cache():
     # litellm #12685. Fails if `_match` never clears.
-    here = policy([Route("a", "/a/*"), Route("all")])
+    here = policy([Route("a", "/a/*"), Route("h", "/h/*", host="h"), Route("all")])
     for number in range(CACHED_PATHS * 2 + 10):
         assert here.match("GET", f"/x/{number}").id == "all"
-    assert sum(map(len, here._paths.values())) <= CACHED_PATHS
+        assert here.match("GET", f"/h/{number}", b"h").id == "h"
+    assert sum(map(len, here._paths.values())) + len(here._choices) <= CACHED_PATHS
     assert here.match("GET", "/a/1").id == "a"
 
 
@@ -122,14 +164,18 @@ def test_a_feature_is_offered_by_the_plans_that_have_it():
     assert [here.offering(feature) for feature in ("big", "x", "none")] == [("pro", "max"), ("max",), ()]
 
 
-# Fails if the headers of one of meters, exclusions and credentials are left out, or those of one route alone are taken.
+# Fails if the headers of one of meters, exclusions, routes and credentials are left out, or those of one route alone
+# are taken.
 def test_a_policy_tells_the_headers_that_it_reads():
     rows = MeterRule("rows", Measured("request.header.x-rows"), When(routes=frozenset({"a"})))
     here = policy(
-        [Route("a", "/a"), Route("b", "/b", sources=(Source("header", "X-Token"), Source("query", "key")))],
+        [
+            Route("a", "/a", headers=((b"x-beta", frozenset()),)),
+            Route("b", "/b", sources=(Source("header", "X-Token"), Source("query", "key"))),
+        ],
         rules=(REQUESTS, rows),
         exclusions=(Exclusion("retry", When(routes=frozenset({"b"})), retries_us=1),),
     )
-    assert here.headers == {b"x-rows", b"idempotency-key"}
+    assert here.headers == {b"x-rows", b"idempotency-key", b"x-beta"}
     assert here.carriers == {b"x-api-key", b"authorization", b"x-token"}
     assert here.late == here.headers | here.carriers
