@@ -18,7 +18,7 @@ from sidecar.config.plans import compiled
 from sidecar.config.settings import Settings
 from sidecar.core.decision.lease import bound
 from sidecar.core.limits import KINDS
-from sidecar.core.policy import Limit, Policy, Route
+from sidecar.core.policy import Escape, Limit, Policy, Route, escapes
 from sidecar.core.usage import Exclusion, Json, Lookup, MeterRule, When
 from sidecar.core.window import describe_length
 from sidecar.edge.clock import SystemClock
@@ -45,7 +45,8 @@ async def findings(settings: Settings, *, offline: bool = False) -> dict[str, An
     ]
     expires = expiries(settings, pem)
     warnings += _expiry_warnings(expires)
-    warnings += [*upstream_report.warnings(settings), *_unread_warnings(loaded, settings), *_folder_warnings(settings)]
+    warnings += [*upstream_report.warnings(settings), *_unread_warnings(loaded, settings)]
+    warnings += [*_spelling_warnings(loaded), *_folder_warnings(settings)]
     wallets = balances(loaded, settings)
     stored = _stored_in_redis(settings, has_wallets=bool(wallets))
     contacts = Contacts({}, [], []) if offline else await contact(settings, loaded.source.scales(), stored=stored)
@@ -175,6 +176,22 @@ def _reads_body(rule: MeterRule) -> bool:
     by_name = isinstance(value, Lookup) and value.dim in {"model", "json_rpc_method"}
     in_body = isinstance(value, Json) and value.side == "request"
     return bool(by_name or in_body or when.models or when.json_rpc or any(test.side == "request" for test in when.json))
+
+
+def _spelling_warnings(loaded: Loaded) -> list[str]:
+    """Spellings of a route's path that a broader route takes, without what the route demands."""
+    return [str(loaded.places[each.route.id].fault(_escape(each), "match", "path")) for each in escapes(loaded.policy)]
+
+
+def _escape(escape: Escape) -> str:
+    route, other = escape.route, escape.other
+    paths = ", ".join(f"{path} ({spelling})" for spelling, path in escape.paths)
+    slash = f"write {route.pattern.rstrip('/')}/** for the slash at the end; " if "slash" in paths else ""
+    return (
+        f"servers that take these spellings for the same path serve them by route {other.id}, without "
+        f"{', '.join(escape.missing)}: {paths}: {slash}demand the same on route {other.id}, or narrow its methods or "
+        f"its path {other.pattern} to those of the API"
+    )
 
 
 def _expiry_warnings(expires: dict[str, int]) -> list[str]:

@@ -29,12 +29,14 @@ class Loaded(NamedTuple):
     """A compiled policy, its source, and its offers, for commands that explain them.
 
     `offers` are by (customer, plan); those of plans themselves have the customer "". `units` have a scale of their own.
+    `places` are those of the routes, by id.
     """
 
     policy: Policy
     source: PolicySource
     offers: Mapping[tuple[str, str], Offer]
     units: Units
+    places: Mapping[str, At]
 
     @property
     def rules(self) -> Mapping[str, MeterRule]:
@@ -159,7 +161,8 @@ def _compiled(parts: Parts, names: Names) -> Loaded:
             if customer
         },
     )
-    return Loaded(source.policy(), source, offers, parts.units)
+    places = {name: at for name, (at, _) in parts.routes.items()}
+    return Loaded(source.policy(), source, offers, parts.units, places)
 
 
 def _plan(offer: Offer, meters: Mapping[str, tuple[At, MeterDoc]]) -> Plan:

@@ -166,3 +166,49 @@ async def test_the_report_says_where_records_go(tmp_path, line, records):
     (tmp_path / "keys.yaml").write_text("keys: []\n")
     (tmp_path / "sidecar.yaml").write_text(f"policies: {EXAMPLES / 'data-api.yaml'}\n{line}\n")
     assert (await findings(load_settings(tmp_path / "sidecar.yaml", {})))["records"] == records
+
+
+GATED = """
+routes:
+  - { id: chat, match: { methods: [POST], path: /v1/chat/completions }, feature: chat }
+  - { id: everything-else, match: { path: "/**" } }
+plans:
+  pro: { features: [chat], limits: [ { id: m, quota: 100000/month } ] }
+"""
+
+
+async def warnings_of(tmp_path, policy):
+    (tmp_path / "p.yaml").write_text(policy)
+    (tmp_path / "keys.yaml").write_text("keys: []\n")
+    (tmp_path / "sidecar.yaml").write_text("policies: p.yaml\n")
+    told = await findings(load_settings(tmp_path / "sidecar.yaml", {}), offline=True)
+    return [warning.replace(f"{tmp_path}/", "") for warning in told["warnings"]]
+
+
+# Express, ASP.NET and Spring serve these: parse-community/parse-server #10501, jkaninda/goma-gateway #595,
+# getodk/central #1263.
+async def test_spellings_that_avoid_a_gated_route_are_a_warning_with_file_line_and_remedy(tmp_path):
+    [warning] = await warnings_of(tmp_path, GATED)
+    assert warning == (
+        "p.yaml:3: routes[0].match.path: servers that take these spellings for the same path serve them by route "
+        "everything-else, without feature chat: /v1/chat/completions/ (a slash at the end), /v1/chat/completions. "
+        "(a dot at the end), /v1/chat/completions%20 (a blank at the end), /V1/CHAT/COMPLETIONS (other upper and "
+        "lower case), /v1/chat/completions;x=1 (a parameter): write /v1/chat/completions/** for the slash at the end; "
+        "demand the same on route everything-else, or narrow its methods or its path /** to those of the API"
+    )
+
+
+# Fails if a remedy that the warning names does not end it.
+@pytest.mark.parametrize(
+    ("before", "after", "gone"),
+    [
+        ("/v1/chat/completions }", "/v1/chat/completions/** }", "(a slash at the end)"),
+        ('path: "/**" }', 'path: "/**" }, feature: chat', "warning"),
+        ('path: "/**"', "path: /v1/models", "warning"),
+        ('path: "/**"', 'methods: [GET, HEAD], path: "/**"', "warning"),
+    ],
+)
+async def test_the_remedy_of_a_spelling_is_the_end_of_its_warning(tmp_path, before, after, gone):
+    assert before in GATED
+    told = await warnings_of(tmp_path, GATED.replace(before, after))
+    assert told == [] if gone == "warning" else gone not in told[0]

@@ -16,10 +16,11 @@ from sidecar.core.policy.patterns import (
     ties,
 )
 from sidecar.core.policy.policy import CACHED_PATHS, Policy
+from sidecar.core.policy.spellings import Escape, escapes
 from sidecar.core.policy.terms import Terms
 
 __all__ = [
-    "ANY", "CACHED_PATHS", "DEFAULT_SOURCES", "INHERITED", "NOWHERE", "REST", "Arriving", "Excluded", "Exclusion",
-    "Facts", "Limit", "Meter", "Plan", "Policy", "Route", "Tap", "Terms", "Timeouts", "glob", "head_test", "host_name",
-    "model_key", "regex", "segments", "specificity", "ties",
+    "ANY", "CACHED_PATHS", "DEFAULT_SOURCES", "INHERITED", "NOWHERE", "REST", "Arriving", "Escape", "Excluded",
+    "Exclusion", "Facts", "Limit", "Meter", "Plan", "Policy", "Route", "Tap", "Terms", "Timeouts", "escapes", "glob",
+    "head_test", "host_name", "model_key", "regex", "segments", "specificity", "ties",
 ]  # fmt: skip
