@@ -97,6 +97,7 @@ LEFT_OUT = {
     "sidecar/core/decision/saved.py": "as evaluate.py; saves the state, beside requests",
     "sidecar/core/decision/settled.py": "as evaluate.py",
     "sidecar/core/decision/state.py": "as evaluate.py",
+    "sidecar/core/http/cors.py": "only for routes with `cors`, and called once a head there",
     "sidecar/core/http/path.py": "one call a path; the result is cached",
     "sidecar/core/identity.py": "dataclasses with slots",
     "sidecar/core/limits/limit.py": "a dataclass with slots; read as attributes",

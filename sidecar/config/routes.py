@@ -8,6 +8,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
+from sidecar.config.cors import CorsDoc, cors_of
+from sidecar.config.cors import faults_of as cors_faults
 from sidecar.config.document import did_you_mean
 from sidecar.config.models import Model
 from sidecar.config.names import At, Names, unknown
@@ -100,6 +102,7 @@ class RouteDoc(Model):
     max_body_bytes: Units = 0
     unread: Literal["deny", "allow"] = "deny"
     half_close: Literal["deny", "allow"] = "deny"
+    cors: CorsDoc | None = None
     usage: str | None = None
     estimate: EstimateDoc | None = None
     models: Annotated[dict[Glob, Name], Field(min_length=1)] | None = None
@@ -125,6 +128,8 @@ def faults_of(at: At, route: RouteDoc, names: Names) -> Iterator[Fault]:
                 "makes no exception here: write the globs of the models that need a feature", "models", models
             )
         yield from unknown(at, feature, names.features, "models", models)
+    if route.cors is not None:
+        yield from cors_faults(at, route.cors)
     yield from _usage_faults(at, route)
 
 
@@ -181,11 +186,12 @@ def _pattern_fault(pattern: str) -> str:
 def route_of(doc: RouteDoc) -> Route:
     """The route, of a document without faults."""
     estimate = doc.estimate or EstimateDoc()
+    sources = tuple(map(_source, doc.credentials))
     return Route(
         id=doc.id,
         **_match(doc.match),
         upstream=doc.upstream,
-        sources=tuple(map(_source, doc.credentials)),
+        sources=sources,
         keep_credential=doc.keep_credential,
         unattributed=doc.unattributed,
         identity_headers=doc.identity_headers,
@@ -194,6 +200,7 @@ def route_of(doc: RouteDoc) -> Route:
         max_body_bytes=doc.max_body_bytes,
         unread=doc.unread,
         half_close=doc.half_close,
+        cors=None if doc.cors is None else cors_of(doc.cors, sources),
         usage=doc.usage or "",
         default_output=estimate.output,
         ceiling=estimate.ceiling,

@@ -20,6 +20,7 @@ from sidecar.config.patterns import (
     POINTER,
     ROUTE_HOST,
     UNIT,
+    HeaderName,
     HeaderValue,
     Method,
     Name,
@@ -95,6 +96,8 @@ def _or_one(kind: Any) -> BeforeValidator:
 _NOT_EMPTY: Final = Field(min_length=1)
 Names = Annotated[tuple[Name, ...], _NOT_EMPTY, _or_one(Name)]
 Methods = Annotated[tuple[Method, ...], _NOT_EMPTY, _or_one(Method)]
+HeaderNames = Annotated[tuple[HeaderName, ...], _NOT_EMPTY, _or_one(HeaderName)]
+Origins = Annotated[tuple[str, ...], _NOT_EMPTY, _or_one(str)]
 HeaderValues = Annotated[tuple[HeaderValue, ...], _NOT_EMPTY, _or_one(HeaderValue)]
 Statuses = Annotated[tuple[Status, ...], _NOT_EMPTY, _or_one(Status)]
 Globs = Annotated[tuple[Glob, ...], _NOT_EMPTY, _or_one(Glob)]

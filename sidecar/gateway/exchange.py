@@ -33,6 +33,7 @@ from typing import Any, Final
 
 from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError, UpstreamError
+from sidecar.core.http.cors import with_cors
 from sidecar.core.http.forward import Field, trailers_allowed
 from sidecar.core.http.problem import Problem, too_large
 from sidecar.core.http.request import Request
@@ -45,6 +46,7 @@ from sidecar.gateway import accounting, admission
 from sidecar.gateway.context import WorkerContext
 from sidecar.gateway.guard import end_faulty
 from sidecar.gateway.inspection import Inspection
+from sidecar.gateway.refusals import presented
 from sidecar.gateway.routing import RoutedRequest
 from sidecar.gateway.states import ARRIVED, CLIENT_GONE, DISMISSED, ENDED, FINISHED, OPENED, RECORDED
 from sidecar.ports import Client, Exchange, Leg, Upstream
@@ -215,6 +217,8 @@ class RequestExchange(Exchange):
             self.tunnelled = head.status == 101
             decision = self.decision
             fields = self.context.heads.answer_fields(decision, head) if decision is not None else ()
+            if self.routed.cors:
+                fields = with_cors(fields, self.routed.cors, head)
             self.client.respond(head, self.id, fields)
         except Exception as error:  # noqa: BLE001
             end_faulty(self, error)
@@ -376,7 +380,7 @@ class RequestExchange(Exchange):
         self.state = DISMISSED
         self.status = problem.status
         self.context.refusals.exchange(problem, self)
-        self.client.refuse(problem, self.id, self.limit_fields())
+        self.client.refuse(presented(problem, self), self.id, self.limit_fields())
         self.finish()
         self.unclaim()
 
@@ -438,7 +442,7 @@ class RequestExchange(Exchange):
             if self.broken:
                 client.cut()
             elif self.refusal is not None:
-                client.refuse(self.refusal, self.id, self.limit_fields())
+                client.refuse(presented(self.refusal, self), self.id, self.limit_fields())
             else:
                 client.end(self.last, self.trailers)
         except Exception as error:  # noqa: BLE001 - its record says otherwise, and nothing more can be done for it

@@ -19,6 +19,14 @@ LINE_EVERY_US: Final = 10_000_000  # for each reason
 log = logging.getLogger("sidecar.refusals")
 
 
+def presented(problem: Problem, exchange: RequestExchange) -> Problem:
+    """A problem with what the callers of its route need to read it: CORS for browsers."""
+    if not exchange.route:  # no route matched, or routing itself failed
+        return problem
+    cors = exchange.routed.cors
+    return problem._replace(headers=(*problem.headers, *cors)) if cors else problem
+
+
 class Refusals:
     """`head`: a request that was refused before there was an exchange; `exchange`: one whose exchange ends with it."""
 
@@ -35,10 +43,13 @@ class Refusals:
             self._write(problem, "", {})
 
     def exchange(self, problem: Problem, exchange: RequestExchange) -> None:
-        """A request was answered before the upstream saw it. A denial by a limit has its record, and no line."""
+        """A request was answered before the upstream saw it. A denial by a limit has its record, and no line.
+
+        Nor has an answer to OPTIONS, which refuses nothing.
+        """
         self._probe.count("refused|" + problem.slug)
         decision = exchange.decision
-        if (decision is not None and not decision.allowed) or not self._has_line(problem.slug):
+        if problem.status == 204 or (decision is not None and not decision.allowed) or not self._has_line(problem.slug):
             return
         caller: dict[str, Any] = {"method": exchange.method, "route": exchange.route}
         identity = exchange.identity

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sidecar.core.http.cors import NO_FIELDS, Field, preflighted_method
 from sidecar.core.http.forward import MALFORMED, UpstreamHead, max_forwards, trace
 from sidecar.core.http.problem import (
     BAD_KEY,
@@ -27,6 +28,8 @@ from sidecar.core.record import RecordTemplates
 from sidecar.core.stripping import strip_keys
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sidecar.gateway.context import WorkerContext
 
 
@@ -37,12 +40,12 @@ class RoutedRequest:
     `identity`, `terms`, `checks` and `templates` are those of the last exchange with this head, `upstream_head` the one
     that goes up. `is_inspected`: bodies are read, or it may be a retry (inspection.py). `retry_key` is the part of a
     head that a retry repeats, b"" where there are no retries; the body has to be the same as well. `client_request_id`
-    is that of a trusted proxy.
+    is that of a trusted proxy. `cors`: the fields that the answer gets for browsers.
     """
 
     __slots__ = (
-        "checks", "client_request_id", "digest", "identity", "is_inspected", "policy", "refusal", "retry_key", "route",
-        "source", "terms", "templates", "traceparent", "upstream_head",
+        "checks", "client_request_id", "cors", "digest", "identity", "is_inspected", "policy", "refusal", "retry_key",
+        "route", "source", "terms", "templates", "traceparent", "upstream_head",
     )  # fmt: skip
 
     def __init__(self, context: WorkerContext, request: Request, peer: str) -> None:
@@ -57,11 +60,27 @@ class RoutedRequest:
         self.traceparent = ""
         passed_on = request.fields.get(b"x-request-id")
         self.client_request_id = id_text(passed_on) if passed_on and context.heads.trusts(peer) else ""
+        self.cors: Sequence[Field] = NO_FIELDS
+        self.refusal: Problem | None = None
         route = self.policy.match(request.method, request.path, request.host, request.fields)
+        if request.method == "OPTIONS":
+            route = self._take_preflight(request) or route
         self.route: Route = route if route is not None else NOWHERE
-        self.refusal = NO_ROUTE if route is None else self._refusal(context, request)
+        if self.refusal is None:
+            if self.route.cors is not None:
+                self.cors = self.route.cors.answer_fields(request)
+            self.refusal = NO_ROUTE if route is None else self._refusal(context, request)
         self.retry_key = self._retry_key(request) if self.policy.exclusions and route is not None else b""
         self.is_inspected = bool(self.route.reads or self.retry_key)
+
+    def _take_preflight(self, request: Request) -> Route | None:
+        """Answer a preflight for the route of the request that it announces; None where that is not ours to answer."""
+        method = preflighted_method(request)
+        route = self.policy.match(method, request.path, request.host, request.fields) if method else None
+        if route is None or route.cors is None:
+            return None
+        self.refusal = route.cors.preflight(request)
+        return route
 
     def _retry_key(self, request: Request) -> bytes:
         """A key says "the same again" of one method and target (draft-ietf-httpapi-idempotency-key-header-07 §2.2).

@@ -212,3 +212,12 @@ async def test_the_remedy_of_a_spelling_is_the_end_of_its_warning(tmp_path, befo
     assert before in GATED
     told = await warnings_of(tmp_path, GATED.replace(before, after))
     assert told == [] if gone == "warning" else gone not in told[0]
+
+
+async def test_the_origins_of_a_route_are_listed(tmp_path):
+    route = "routes: [{ id: r, match: { path: /** }, cors: { origins: [https://b.example, https://a.example] } }]\n"
+    (tmp_path / "p.yaml").write_text(route)
+    (tmp_path / "keys.yaml").write_text("keys: []\n")
+    (tmp_path / "sidecar.yaml").write_text("policies: p.yaml\n")
+    [listed] = (await findings(load_settings(tmp_path / "sidecar.yaml", {})))["routes"]
+    assert listed["cors"] == ["https://a.example", "https://b.example"]

@@ -4,10 +4,14 @@ import logging
 
 import pytest
 
+from sidecar.core.errors import UpstreamError, UpstreamReason
+from sidecar.core.http.cors import Cors
 from sidecar.core.http.problem import Problem, too_large
 from sidecar.gateway.refusals import LINE_EVERY_US
 from tests.gateway.scene import Scene
 from tests.stage import quota
+
+PAGE = "https://app.example"
 
 
 @pytest.fixture
@@ -64,4 +68,53 @@ def test_a_denial_by_a_limit_is_counted_and_has_its_record_in_place_of_a_line(li
     assert scene.exchange.status == 429
     assert scene.tally.counts["refused|quota-exceeded"] == 1
     assert len(scene.journal.of("denials")) == 1
+    assert lines() == []
+
+
+# emissary-ingress #2030, openlibrary #11140. Fails if a refusal leaves out what the browser needs to show it.
+@pytest.mark.parametrize(("key", "status"), [("", 401), ("nobody-knows-this", 401), ("ann", 429)])
+def test_a_page_of_an_allowed_origin_can_read_a_refusal(key, status):
+    scene = Scene(quota(1), cors=Cors(frozenset({PAGE})))
+    scene.ask()
+    scene.ask(f"Origin: {PAGE}", key=key)
+    fields = dict(scene.client.fields)
+    assert scene.client.status == status
+    assert (fields[b"Access-Control-Allow-Origin"], fields[b"Vary"]) == (PAGE.encode(), b"Origin")
+    assert b"Retry-After" in fields[b"Access-Control-Expose-Headers"]
+    assert (b"Retry-After" in fields) == (b"RateLimit" in fields) == (status == 429)
+
+
+def test_a_page_of_another_origin_cannot():
+    scene = Scene(cors=Cors(frozenset({PAGE})))
+    scene.ask("Origin: https://evil.example", key="")
+    assert b"Access-Control-Allow-Origin" not in dict(scene.client.fields)
+    scene = Scene()
+    scene.ask(f"Origin: {PAGE}", key="")
+    assert b"Access-Control-Allow-Origin" not in dict(scene.client.fields)
+
+
+def test_a_page_can_read_that_the_upstream_failed():
+    scene = Scene(cors=Cors(frozenset({PAGE})))
+    scene.ask(f"Origin: {PAGE}")
+    scene.call.fail(UpstreamError(UpstreamReason.REFUSED, "x"))
+    assert scene.client.status >= 500
+    assert dict(scene.client.fields)[b"Access-Control-Allow-Origin"] == PAGE.encode()
+
+
+def test_a_page_can_read_an_answer_of_an_upstream_without_cors_of_its_own():
+    scene = Scene(quota(9), cors=Cors(frozenset({PAGE})))
+    scene.ask(f"Origin: {PAGE}")
+    scene.call.connect().respond()
+    fields = dict(scene.client.fields)
+    assert fields[b"Access-Control-Allow-Origin"] == PAGE.encode()
+    assert b"RateLimit" in fields
+    scene.ask(f"Origin: {PAGE}")
+    scene.call.connect().respond(200, b"", (b"Access-Control-Allow-Origin", b"*"))
+    assert [value for name, value in scene.client.fields if name == b"Access-Control-Allow-Origin"] == [b"*"]
+
+
+def test_a_preflight_is_counted_and_has_no_line(lines):
+    scene = Scene(cors=Cors(frozenset({PAGE})))
+    scene.ask(f"Origin: {PAGE}", "Access-Control-Request-Method: GET", key="", method="OPTIONS")
+    assert scene.tally.counts["refused|preflight"] == 1
     assert lines() == []

@@ -3,7 +3,9 @@
 import orjson
 import pytest
 
+from sidecar.core.http.cors import Cors
 from sidecar.core.http.request import HeadLimits, read_request
+from sidecar.core.identity import Source
 from sidecar.core.policy import Route
 from sidecar.gateway import serve
 from sidecar.testing import PaperClient
@@ -67,3 +69,50 @@ def test_a_request_takes_the_route_of_its_host_and_others_are_not_found():
             scene.call.connect().respond()
         found[host] = scene.client.status
     assert found == {"h": 200, "H:80": 200, "other": 404}
+
+
+# CORS.
+
+PAGE = "https://app.example"
+CORS = Cors(frozenset({PAGE}))
+PREFLIGHT = (f"Origin: {PAGE}", "Access-Control-Request-Method: POST")
+
+
+# emissary-ingress #2030, Kong #1292. Fails if a preflight needs a key.
+@pytest.mark.parametrize("unattributed", ["deny", "allow"])
+@pytest.mark.parametrize("target", [b"/a", b"/a?key=ann"])
+def test_a_preflight_is_answered_without_key_limit_record_or_upstream(unattributed, target):
+    sources = (Source("header", "X-Api-Key"), Source("query", "key"))
+    scene = Scene(quota(1), cors=CORS, unattributed=unattributed, sources=sources)
+    for _ in range(3):
+        scene.ask(*PREFLIGHT, key="", method="OPTIONS", target=target)
+        assert scene.client.status == 204
+        assert dict(scene.client.fields)[b"Access-Control-Allow-Origin"] == PAGE.encode()
+        assert [name for name, _ in scene.client.fields].count(b"Vary") == 1
+    assert scene.upstream.calls == []
+    assert scene.journal.of("records") == scene.journal.of("denials") == []
+    assert scene.counters.used("monthly") == 0
+    assert scene.tally.counts["refused|preflight"] == 3
+    assert scene.at_rest()
+
+
+def test_a_preflight_belongs_to_the_route_of_the_request_that_it_announces():
+    ways = [Route("write", "/a", frozenset({"POST"}), cors=CORS), Route("rest", "/**")]
+    scene = Scene(routes=ways)
+    scene.ask(*PREFLIGHT, key="", method="OPTIONS")
+    assert (scene.client.status, scene.exchange.route) == (204, "write")
+    scene.ask(f"Origin: {PAGE}", "Access-Control-Request-Method: GET", key="", method="OPTIONS")
+    assert (scene.client.status, scene.exchange.route) == (401, "rest")
+
+
+@pytest.mark.parametrize("fields", [(), (f"Origin: {PAGE}",), ("Access-Control-Request-Method: POST",)])
+def test_other_options_go_up_as_before(fields):
+    scene = Scene(cors=CORS)
+    scene.ask(*fields, method="OPTIONS")
+    assert scene.call.head.method == "OPTIONS"
+
+
+def test_a_preflight_on_a_route_without_cors_is_a_request_as_any_other():
+    scene = Scene()
+    scene.ask(*PREFLIGHT, key="", method="OPTIONS")
+    assert scene.problem == "key-missing"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from sidecar.core.http.cors import Cors
 from sidecar.core.identity import Source
 from sidecar.core.limits import Limit
 
@@ -32,7 +33,7 @@ class Route:
     or allowed and recorded as such. `feature` is the feature that a caller's plan must have, "" for none.
     `max_body_bytes` 0: the listener's bound. A request is refused where a meter cannot read what it needs of the body;
     with `unread` allow it passes, and its meters count 0 or their default. With `half_close` deny a client that closes
-    its side of the connection before its answer is complete has left.
+    its side of the connection before its answer is complete has left. `cors`: which pages may call it from a browser.
 
     `reads` are the bodies that are inspected (request, response), at most `body_bytes` of each, and `holds` those that
     are buffered whole, as JSON; the policy computes both.
@@ -57,6 +58,7 @@ class Route:
     max_body_bytes: int = 0
     unread: str = "deny"  # deny | allow
     half_close: str = "deny"  # deny | allow
+    cors: Cors | None = None
     usage: str = ""
     default_output: int = 1024
     ceiling: int = 65_536

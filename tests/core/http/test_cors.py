@@ -1,0 +1,97 @@
+"""Mirrors sidecar/core/http/cors.py."""
+
+import pytest
+
+from sidecar.core.http.cors import Cors, preflighted_method, with_cors
+from sidecar.core.http.request import HeadLimits, read_request
+from sidecar.core.http.response import ResponseHead
+
+PAGE = "https://app.example"
+ONE = Cors(frozenset({PAGE}))
+ALL = Cors(frozenset({"*"}))
+
+
+def request(*fields, method="OPTIONS"):
+    pairs = [(b"Host", b"h"), *(tuple(field.encode("latin-1").split(b": ", 1)) for field in fields)]
+    return read_request((method, b"/a", 1), pairs, HeadLimits())
+
+
+def preflight(cors, *more, origin=PAGE):
+    return dict(cors.preflight(request(f"Origin: {origin}", "Access-Control-Request-Method: POST", *more)).headers)
+
+
+# Fails if the origin of the request is repeated without a look at the list.
+def test_only_an_origin_of_the_list_is_named_and_caches_learn_that_it_matters():
+    fields = dict(ONE.answer_fields(request(f"Origin: {PAGE}")))
+    assert fields[b"Access-Control-Allow-Origin"] == PAGE.encode()
+    assert fields[b"Vary"] == b"Origin"
+    assert b"Access-Control-Allow-Credentials" not in fields
+    exposed = fields[b"Access-Control-Expose-Headers"].split(b", ")
+    assert {b"Retry-After", b"RateLimit", b"RateLimit-Policy", b"X-Request-Id"} <= set(exposed)
+    for other in ("https://evil.example", PAGE + ".evil.example", PAGE.upper(), "null", "é"):
+        assert ONE.answer_fields(request(f"Origin: {other}")) == ((b"Vary", b"Origin"),)
+    assert ONE.answer_fields(request()) == ((b"Vary", b"Origin"),)
+
+
+def test_a_request_with_two_origins_has_no_valid_one():
+    assert ONE.answer_fields(request(f"Origin: {PAGE}", f"Origin: {PAGE}")) == ((b"Vary", b"Origin"),)
+
+
+def test_every_origin_is_a_star_that_caches_may_keep():
+    assert dict(ALL.answer_fields(request("Origin: null")))[b"Access-Control-Allow-Origin"] == b"*"
+    assert b"Vary" not in dict(ALL.answer_fields(request("Origin: null")))
+    assert ALL.answer_fields(request()) == ()
+
+
+def test_cookies_are_allowed_only_where_the_route_says_so():
+    cookies = ONE._replace(credentials=True)
+    assert dict(cookies.answer_fields(request(f"Origin: {PAGE}")))[b"Access-Control-Allow-Credentials"] == b"true"
+    assert preflight(cookies)[b"Access-Control-Allow-Credentials"] == b"true"
+    assert b"Access-Control-Allow-Credentials" not in preflight(ONE)
+
+
+def test_a_preflight_is_allowed_the_method_and_the_fields_that_it_asks_for():
+    fields = preflight(ONE, "Access-Control-Request-Headers: authorization,content-type")
+    assert fields == {
+        b"Vary": b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
+        b"Access-Control-Allow-Origin": PAGE.encode(),
+        b"Access-Control-Allow-Methods": b"POST",
+        b"Access-Control-Max-Age": b"600",
+        b"Access-Control-Allow-Headers": b"authorization,content-type",
+    }
+    assert b"Access-Control-Allow-Headers" not in preflight(ONE)
+    assert b"Access-Control-Allow-Headers" not in preflight(ONE, 'Access-Control-Request-Headers: a"b')
+
+
+def test_a_list_of_fields_is_what_a_preflight_is_allowed():
+    named = ONE._replace(headers=("Content-Type", "X-Api-Key"))
+    assert preflight(named, "Access-Control-Request-Headers: x-other")[b"Access-Control-Allow-Headers"] == (
+        b"Content-Type, X-Api-Key"
+    )
+
+
+def test_a_preflight_of_another_origin_is_allowed_nothing():
+    assert list(preflight(ONE, origin="https://evil.example")) == [b"Vary"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "method"),
+    [
+        (["Origin: https://a", "Access-Control-Request-Method: PUT"], "PUT"),
+        (["Access-Control-Request-Method: PUT"], ""),
+        (["Origin: https://a"], ""),
+        (["Origin: https://a", "Access-Control-Request-Method: a b"], ""),
+        (["Origin: https://a", "Access-Control-Request-Method: é"], ""),
+    ],
+)
+def test_a_preflight_has_an_origin_and_a_method(fields, method):
+    assert preflighted_method(request(*fields)) == method
+
+
+# Fails if an upstream's own field gets a second one beside it: browsers refuse two.
+def test_an_upstream_that_speaks_for_itself_is_passed_on_as_it_is():
+    head = ResponseHead(200, b"OK", 1, [])
+    ours = ONE.answer_fields(request(f"Origin: {PAGE}"))
+    assert with_cors([(b"A", b"b")], ours, head) == ((b"A", b"b"), *ours)
+    head.fields[b"access-control-allow-origin"] = b"*"
+    assert with_cors([(b"A", b"b")], ours, head) == [(b"A", b"b")]
