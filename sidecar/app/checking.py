@@ -17,6 +17,7 @@ from sidecar.config.compile import Loaded
 from sidecar.config.plans import compiled
 from sidecar.config.settings import Settings
 from sidecar.core.decision.lease import bound
+from sidecar.core.identity import Source
 from sidecar.core.limits import KINDS
 from sidecar.core.policy import Escape, Limit, Policy, Route, escapes
 from sidecar.core.usage import Exclusion, Json, Lookup, MeterRule, When
@@ -81,6 +82,7 @@ def _route(route: Route, policy: Policy) -> dict[str, Any]:
         "host": route.host,
         "headers": [_header(name, values) for name, values in route.headers],
         "upstream": route.upstream,
+        "credentials": [_place(source) for source in route.sources],
         "unattributed": route.unattributed,
         "reads": [f"{side} body" for side in sorted(route.reads)],
         "unread": "" if "request" not in route.reads else "deny" if refuses else "allow",
@@ -92,6 +94,12 @@ def _route(route: Route, policy: Policy) -> dict[str, Any]:
 
 def _header(name: bytes, values: frozenset[bytes]) -> str:
     return f"{name.decode()}: {' or '.join(sorted(value.decode() for value in values)) or 'any'}"
+
+
+def _place(source: Source) -> str:
+    """Where a key is looked for: `bearer`, `basic`, the name of a header, or `?` and that of a parameter."""
+    name = source.name.decode()
+    return {"header": name, "query": f"?{name}"}.get(source.kind, source.kind)
 
 
 def _exclusion(exclusion: Exclusion) -> dict[str, Any]:

@@ -56,7 +56,10 @@ def _print(report: dict[str, Any]) -> None:
     _table(report["upstreams"], ("id", "urls", "host", "sets", "removes"))
     click.echo("\nroutes, most specific first")
     matched = [name for name in ("host", "headers") if any(route[name] for route in report["routes"])]
-    _table(report["routes"], ("id", "methods", "path", *matched, "upstream", "reads", "unread", "cors", "usage"))
+    _table(
+        report["routes"],
+        ("id", "methods", "path", *matched, "upstream", "credentials", "reads", "unread", "cors", "usage"),
+    )
     click.echo("\nlimits")
     columns = ("plan", "customer", "id", "says", "meter", "scope", "over", "stage")
     if report["counters"] == "redis":

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from sidecar.config.cors import CorsDoc, cors_of
 from sidecar.config.cors import faults_of as cors_faults
+from sidecar.config.credentials import DEFAULT, Credentials, source_of
+from sidecar.config.credentials import faults_of as credential_faults
 from sidecar.config.document import did_you_mean
 from sidecar.config.models import Model
 from sidecar.config.names import At, Names, unknown
@@ -18,7 +20,6 @@ from sidecar.config.values import Amount, Glob, HeaderValues, Methods, RouteHost
 from sidecar.core.errors import Fault
 from sidecar.core.http.forward import OURS_UP
 from sidecar.core.http.path import NoNormalForm, normal_path
-from sidecar.core.identity import Source
 from sidecar.core.policy import ANY, REST, Route, Timeouts, segments, ties
 from sidecar.core.usage.ai import ADAPTERS
 from sidecar.core.usage.conditions import EXCEPT
@@ -26,24 +27,6 @@ from sidecar.core.usage.conditions import EXCEPT
 DEFAULT_ROUTE: Final = Route("default")
 BODY_MAX_BYTES: Final = 64 << 20
 DRAIN_MAX_MS: Final = 600_000
-_SCHEMES: Final = ("bearer", "basic")
-
-
-def _credential(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    if value not in _SCHEMES:
-        raise ValueError(f"unknown place of a key '{value}'; {did_you_mean(value, _SCHEMES)}, or {{header: X-Api-Key}}")
-    return {value: True}
-
-
-class CredentialDoc(Model):
-    """Where the API key is: `bearer`, `basic`, `{header: X-Api-Key}` or `{query: api_key}`."""
-
-    header: HeaderName | None = None
-    query: Name | None = None
-    bearer: bool = False
-    basic: bool = False
 
 
 class MatchDoc(Model):
@@ -90,10 +73,7 @@ class RouteDoc(Model):
     id: Name
     match: MatchDoc
     upstream: Name = "default"
-    credentials: Annotated[
-        tuple[Annotated[CredentialDoc, BeforeValidator(_credential, json_schema_input_type=str | CredentialDoc)], ...],
-        Field(min_length=1),
-    ] = (CredentialDoc(header="X-Api-Key"), CredentialDoc(bearer=True))
+    credentials: Credentials = DEFAULT
     keep_credential: bool = False
     unattributed: Literal["deny", "allow"] = "deny"
     identity_headers: bool = False
@@ -117,9 +97,7 @@ def faults_of(at: At, route: RouteDoc, names: Names) -> Iterator[Fault]:
     if what:
         yield at.fault(f"'{route.match.path}' {what}", "match", "path")
     yield from _header_faults(at.at("match", "headers"), route.match.headers or {})
-    for index, credential in enumerate(route.credentials):
-        if sum(map(bool, (credential.header, credential.query, credential.bearer, credential.basic))) != 1:
-            yield at.fault("names one place: header, query, bearer or basic", "credentials", index)
+    yield from credential_faults(at, route.credentials)
     if route.feature is not None:
         yield from unknown(at, route.feature, names.features, "feature")
     for models, feature in (route.models or {}).items():
@@ -186,7 +164,7 @@ def _pattern_fault(pattern: str) -> str:
 def route_of(doc: RouteDoc) -> Route:
     """The route, of a document without faults."""
     estimate = doc.estimate or EstimateDoc()
-    sources = tuple(map(_source, doc.credentials))
+    sources = tuple(map(source_of, doc.credentials))
     return Route(
         id=doc.id,
         **_match(doc.match),
@@ -218,11 +196,3 @@ def _match(doc: MatchDoc) -> dict[str, Any]:
         "host": (doc.host or "").lower(),
         "headers": header_values(doc.headers or {}),
     }
-
-
-def _source(credential: CredentialDoc) -> Source:
-    if credential.header is not None:
-        return Source("header", credential.header)
-    if credential.query is not None:
-        return Source("query", credential.query)
-    return Source("bearer" if credential.bearer else "basic")

@@ -118,7 +118,8 @@ def test_balances_and_prices_are_told_as_people_read_them(sidecar, folder):
     assert status == 0
     assert re.search(r"prepaid +- +large_output +8\.00 usd per 1000000 +month +credit\n", out)
     assert re.search(r"prepaid +- +credit +usd +9 +deny +enforce +0\.6887394 +5\.5099152 +0\.10\n", out)
-    assert re.search(r"chat +POST +/v1/chat/completions +default +request body, response body +deny +- +openai\n", out)
+    where = r"chat +POST +/v1/chat/completions +default +X-Api-Key, bearer"
+    assert re.search(where + r" +request body, response body +deny +- +openai\n", out)
     assert re.search(r"retry +retries within 1 d\n", out)
     status, out, _ = sidecar("check", "-c", "sidecar.yaml", "--json", **told)
     assert json.loads(out)["balances"][0]["below_zero_in_total"] == "5.5099152"
