@@ -98,6 +98,7 @@ LEFT_OUT = {
     "sidecar/core/decision/settled.py": "as evaluate.py",
     "sidecar/core/decision/state.py": "as evaluate.py",
     "sidecar/core/http/cors.py": "only for routes with `cors`, and called once a head there",
+    "sidecar/core/http/vendor_errors.py": "only for refusals on AI routes",
     "sidecar/core/http/path.py": "one call a path; the result is cached",
     "sidecar/core/identity.py": "dataclasses with slots",
     "sidecar/core/limits/limit.py": "a dataclass with slots; read as attributes",

@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.core.http.problem import Problem
+from sidecar.core.http.vendor_errors import with_vendor_error
 from sidecar.ports import Clock, Probe
 
 if TYPE_CHECKING:
@@ -20,10 +21,13 @@ log = logging.getLogger("sidecar.refusals")
 
 
 def presented(problem: Problem, exchange: RequestExchange) -> Problem:
-    """A problem with what the callers of its route need to read it: CORS for browsers."""
+    """A problem with what the callers of its route need to read it: an error of the AI vendor, CORS for browsers."""
     if not exchange.route:  # no route matched, or routing itself failed
         return problem
-    cors = exchange.routed.cors
+    routed = exchange.routed
+    if routed.route.usage and problem.status != 204:
+        problem = with_vendor_error(problem, routed.route.usage)
+    cors = routed.cors
     return problem._replace(headers=(*problem.headers, *cors)) if cors else problem
 
 

@@ -118,3 +118,15 @@ def test_a_preflight_is_counted_and_has_no_line(lines):
     scene.ask(f"Origin: {PAGE}", "Access-Control-Request-Method: GET", key="", method="OPTIONS")
     assert scene.tally.counts["refused|preflight"] == 1
     assert lines() == []
+
+
+# Fails if a refusal on an AI route has the members of a problem alone.
+def test_a_refusal_on_an_ai_route_has_the_error_of_its_vendor():
+    scene = Scene(usage="openai")
+    scene.ask(key="")
+    assert (scene.members["error"]["code"], scene.members["status"]) == ("key-missing", 401)
+    assert (b"x-should-retry", b"false") in scene.client.fields
+    scene = Scene()
+    scene.ask(key="")
+    assert "error" not in scene.members
+    assert b"x-should-retry" not in dict(scene.client.fields)

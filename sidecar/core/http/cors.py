@@ -21,7 +21,7 @@ EXPOSED: Final = (
     b"Access-Control-Expose-Headers",
     b", ".join((
         b"Retry-After", b"RateLimit", b"RateLimit-Policy", b"X-RateLimit-Limit", b"X-RateLimit-Remaining",
-        b"X-RateLimit-Reset", b"Sidecar-Warning", b"X-Request-Id",
+        b"X-RateLimit-Reset", b"Sidecar-Warning", b"X-Request-Id", b"X-Should-Retry",
     )),
 )  # fmt: skip
 _VARY: Final = (b"Vary", b"Origin")
