@@ -13,23 +13,32 @@ from sidecar.cli.options import print_json
 SCHEMAS = {
     "record": "sidecar.core.record:record_schema",
     "policy": "sidecar.config.policies:policy_schema",
-    "config": "sidecar.config.settings:settings_schema",
+    "settings": "sidecar.config.settings:settings_schema",
+    "config": "sidecar.config.settings:settings_schema",  # its name until 0.1
+}
+TABLES = {
+    "record": "sidecar.core.record.fields:fields_table",
+    "settings": "sidecar.config.reference:settings_table",
 }
 
 
 @click.command()
 @click.argument("what", type=click.Choice(list(SCHEMAS)))
-@click.option("--table", is_flag=True, help="Of a record: the fields of all kinds as a Markdown table instead.")
+@click.option("--table", is_flag=True, help="Of record or settings: all fields as Markdown tables instead.")
 def schema(what: str, *, table: bool) -> None:
     """Print the JSON Schema of WHAT.
 
     Next: point your editor at it, or hold your own documents to it in CI.
     """
-    if table:
-        if what != "record":
-            raise click.UsageError("--table is for records: sidecar schema record --table")
-        click.echo(import_module("sidecar.core.record.fields").fields_table())
-        return
-    module, _, name = SCHEMAS[what].partition(":")
-    make: Callable[[], dict[str, Any]] = getattr(import_module(module), name)
-    print_json(make())
+    if not table:
+        print_json(_named(SCHEMAS[what])())
+    elif what in TABLES:
+        click.echo(_named(TABLES[what])())
+    else:
+        raise click.UsageError(f"--table is for {' and '.join(TABLES)}: sidecar schema settings --table")
+
+
+def _named(name: str) -> Callable[[], Any]:
+    module, _, function = name.partition(":")
+    make: Callable[[], Any] = getattr(import_module(module), function)
+    return make

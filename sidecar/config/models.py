@@ -48,6 +48,7 @@ class Model(BaseModel):
         validate_default=True,
         revalidate_instances="always",
         json_schema_extra=_short_names,
+        use_attribute_docstrings=True,
     )
 
     @model_validator(mode="before")

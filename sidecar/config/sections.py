@@ -47,59 +47,76 @@ def _written(value: Any) -> Any:
 
 
 class ServerTls(Model):
-    """The listener's certificate chain and private key, PEM. Their files are read again when they change.
-
-    `client_auth`: whether a client has to present a certificate that `client_ca` (PEM) issued; `optional` verifies one
-    that is presented.
-    """
+    """TLS of the listener. All files are read again when they change."""
 
     cert: LocalPath
+    """The certificate chain, our own certificate first (PEM). Read again when it changes. Example: `tls/tls.crt`"""
     key: LocalPath
+    """The private key of `cert`, without a passphrase (PEM). Read again when it changes. Example: `tls/tls.key`"""
     client_ca: LocalPath | None = None
+    """The authorities of clients' certificates (PEM). It goes with `client_auth`. Example: `tls/clients.pem`"""
     client_auth: Literal["none", "optional", "required"] = "none"
+    """Whether a client presents a certificate; `optional` verifies one that is presented."""
     min_version: Annotated[Literal["1.2", "1.3"], BeforeValidator(_written)] = "1.2"
+    """The oldest version of TLS that is accepted."""
 
 
 class ClientTls(Model):
-    """How we trust a server: `ca` instead of the system's (PEM); `verify: false` trusts anyone; our own certificate."""
+    """Which servers are trusted, and our own certificate."""
 
     ca: LocalPath | None = None
+    """The authorities that are trusted instead of the system's (PEM). Example: `tls/internal.pem`"""
     verify: bool = True
+    """`false` trusts anyone: for tests."""
     cert: LocalPath | None = None
+    """Our own certificate chain, for servers that ask for it (PEM). Example: `tls/client.crt`"""
     key: LocalPath | None = None
+    """The private key of `cert` (PEM). Example: `tls/client.key`"""
 
 
 class Control(Model):
-    """The second listener: health, metrics, admin."""
+    """The second listener: health, metrics, status (docs/operations.md)."""
 
     listen: Listen = Address("127.0.0.1", 8081)
+    """The address of health, metrics and status. Keep it off public networks."""
 
 
 class Keys(Model):
     """Where API keys are registered (a file, or `redis: true`), and the bounded cache before it."""
 
     file: LocalPath | None = None
+    """The file of API keys. Without it and without `redis: true`: `keys.yaml`. Example: `keys.yaml`"""
     redis: bool = False
+    """Keep API keys in Redis instead of a file. Needs `redis.url`."""
     pepper: SecretStr | None = None
+    """A secret that is mixed into the hash of each key; changing it invalidates all keys. Example:
+    `a-long-random-text`"""
     cache_size: Positive = 100_000
+    """The number of keys that each worker remembers."""
     cache_ttl_ms: Positive = 30_000
+    """How long a known key is remembered: a revocation takes effect within it."""
     unknown_ttl_ms: Positive = 5_000
+    """How long a worker remembers that a key is unknown."""
 
 
 class Redis(Model):
-    """The counters' store. `endpoint` is the parsed `url`; the breaker opens after `breaker_failures` in a row.
-
-    `leases`: a worker with steady demand reserves units in advance and decides locally (docs/leases.md). `nodes`: the
-    number of nodes on this store; limits are divided by all their workers for leases and local decisions.
-    """
+    """The store of counters, wallets and (`keys.redis`) keys. Without it they are in memory, for one worker."""
 
     url: Annotated[str, Field(repr=False)]
+    """Server, sentinels or cluster: `redis://`, `rediss://`, `redis+sentinel://` or `redis+cluster://`. Example:
+    `redis://127.0.0.1:6379/0`"""
     timeout_ms: Positive = 50
+    """How long a request waits for Redis before limits are decided as their `on_store_failure` says."""
     connect_timeout_ms: Positive = 1_000
+    """How long connecting may take."""
     breaker_failures: Positive = 5
+    """After so many failures in a row Redis is not asked for `breaker_open`."""
     breaker_open_ms: Positive = 1_000
+    """How long Redis is not asked after `breaker_failures` failures."""
     leases: bool = True
+    """Workers with steady demand reserve units in advance and decide locally (docs/leases.md)."""
     nodes: Annotated[int, Field(ge=1, le=1_024)] = 1
+    """The number of nodes on this Redis: leases and local decisions divide limits by all their workers."""
     tls: ClientTls = ClientTls()
 
     @property
@@ -114,23 +131,33 @@ class Redis(Model):
 
 
 class Topics(Model):
-    """Kafka topics: usage records, denials, and the shipper's positions."""
+    """The names of topics."""
 
     records: Name = "usage.records"
+    """The topic of usage records."""
     denials: Name = "usage.denials"
+    """The topic of denials."""
     positions: Name = "usage.positions"
+    """The topic of the shipper's positions."""
 
 
 class Security(Model):
-    """Connection to the brokers. `ca`, `cert` and `key` are PEM files."""
+    """Connection to the brokers."""
 
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """With or without TLS (`SSL`) and SASL."""
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    """How SASL authenticates."""
     username: str | None = None
+    """The user of SASL. Example: `sidecar`"""
     password: SecretStr | None = None
+    """The password of SASL; the environment keeps it out of the file. Example: `a-secret`"""
     ca: LocalPath | None = None
+    """The authorities that are trusted instead of the system's (PEM). Example: `tls/internal.pem`"""
     cert: LocalPath | None = None
+    """Our own certificate chain (PEM). Example: `tls/client.crt`"""
     key: LocalPath | None = None
+    """The private key of `cert` (PEM). Example: `tls/client.key`"""
 
 
 def _joined(value: Any) -> Any:
@@ -138,42 +165,48 @@ def _joined(value: Any) -> Any:
 
 
 class Kafka(Model):
-    """The stream of records. `bootstrap_servers` is `host:port`, several with commas or as a list."""
+    """The stream of records (docs/kafka.md). Without it they go to a file or to standard output (`sink`)."""
 
     bootstrap_servers: Annotated[
         Servers, BeforeValidator(_joined, json_schema_input_type=Servers | tuple[Servers, ...])
     ]
+    """`host:port`, several with commas or as a list. Example: `kafka-1:9092,kafka-2:9092`"""
     topics: Topics = Topics()
     security: Security = Security()
     transactional_id_prefix: Name = "sidecar"
+    """The transactional id is this, a hyphen and `node`."""
 
 
 class Denials(Model):
-    """How many denials a second get their own record: `per_second` on the node, `per_limit` by customer, limit, reason.
-
-    The others are counted in a summary record each `summary_seconds`. Records and summaries of denials take at most
-    `share_percent` of the journal's cap.
-    """
+    """How many denials get a record of their own. The others are counted in summary records."""
 
     share_percent: Annotated[int, Field(ge=1, le=50)] = 10
+    """The largest share of the journal's cap that records and summaries of denials take."""
     per_second: NotNegative = 1_000
+    """Denials a second with a record of their own, on the node; the others are counted in summaries."""
     per_limit: NotNegative = 100
+    """The same for each combination of customer, limit and reason."""
     summary_seconds: Positive = 10
+    """How often a summary of the other denials is written."""
 
 
 class Journal(Model):
-    """The durable log: its folder, durability, sizes of a segment and of the whole, and the behaviour when it is full.
-
-    `state_seconds`: how often a node without Redis saves its counters and wallets; a start replays later records.
-    """
+    """The durable log of records that have not been shipped."""
 
     dir: LocalPath = Path("data/journal")
+    """The folder of the journal, on a durable volume."""
     durability: Literal["os", "interval", "always"] = "os"
+    """When records are synced: by the system, each `interval`, or before each answer ends (`always`)."""
     interval_ms: Positive = 100
+    """Time between syncs with `durability: interval`."""
     state_seconds: Positive = 10
+    """How often a node without Redis saves its counters and wallets; a start replays later records."""
     segment_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 32)] = 64 << 20
+    """The size of a segment file, from 64KiB to 4GiB."""
     cap_bytes: Positive = 4 << 30
+    """The size of the whole journal on this node: at least two segments a worker."""
     on_full: Literal["reject", "serve"] = "reject"
+    """When the journal is full: answer 503, or serve without a record."""
     denials: Denials = Denials()
 
 
@@ -181,26 +214,40 @@ class Sink(Model):
     """The destination of records without Kafka: a JSON-lines file, or standard output."""
 
     file: LocalPath | None = Path("data/records.jsonl")
+    """The file of JSON lines that records go to without Kafka."""
     stdout: bool = False
+    """Write records to standard output instead of the file."""
 
 
 class Http(Model):
-    """Bounds on requests. After the grace period, a body below `body_bytes_per_second` is refused."""
+    """Bounds on requests and connections of clients (docs/connections.md)."""
 
     head_bytes: Positive = 32 << 10
+    """The size of a request's head."""
     fields: Positive = 100
+    """The number of fields in a head."""
     field_bytes: Positive = 8 << 10
+    """The size of one field."""
     target_bytes: Positive = 8 << 10
-    underscores: bool = False  # in field names, except those that define framing
-    body_max_bytes: NotNegative = 0  # 0: unbounded; a route may set a bound
+    """The size of a request's target."""
+    underscores: bool = False
+    """Accept field names with underscores, except those that define framing."""
+    body_max_bytes: NotNegative = 0
+    """The size of a request's body; 0: unbounded. A route may set its own. Example: `10MiB`"""
     head_timeout_ms: Positive = 10_000
-    idle_timeout_ms: Positive = 75_000  # above the 60 s of common load balancers: they are to close first
+    """Time for a TLS handshake, and for a head."""
+    idle_timeout_ms: Positive = 75_000
+    """Pause between two requests. Above the 60 s of common load balancers: they are to close first."""
     body_grace_ms: Positive = 10_000
+    """Time before `body_bytes_per_second` is required."""
     body_bytes_per_second: NotNegative = 256
+    """A body that arrives more slowly is refused after `body_grace`; 0: any speed."""
 
 
 class Log(Model):
     """Logging of the processes themselves; never of exchanges."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe lines that are written."""
     format: Literal["text", "json"] = "text"
+    """Plain lines, or one JSON object each."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, IPvAnyNetwork, PrivateAttr
+from pydantic.json_schema import GenerateJsonSchema
 
 from sidecar.config.addresses import Address, Url
 from sidecar.config.document import Document, Loc, Position, did_you_mean, read
@@ -56,11 +57,14 @@ class Settings(Model):
     """Everything an operator can set."""
 
     listen: Listen = Address("127.0.0.1", 8080)
+    """The address of the API for clients; port 0 lets the system choose."""
     tls: ServerTls | None = None
     control: Control = Control()
     workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """Worker processes; more than one needs `redis.url`."""
     upstreams: Annotated[dict[Name, Upstream], Field(min_length=1)] = Field(default_factory=_default_upstreams)
     policies: LocalPath = Path("policies")
+    """The folder of policies, or one file."""
     keys: Keys = Keys()
     redis: Redis | None = None
     kafka: Kafka | None = None
@@ -70,12 +74,19 @@ class Settings(Model):
     node: Name = Field(
         default_factory=lambda: re.sub(r"[^A-Za-z0-9._-]", "-", platform.node())[:63].lstrip("._-") or "node"
     )
+    """The name of this node in records, unique among all nodes. The default is the name of the host. Example: `gw-1`"""
     region: Name = "local"
+    """The name of the region in records, and of policies' look-up tables."""
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], BeforeValidator(listed)] = ()
+    """Networks of proxies in front whose X-Forwarded-For and X-Request-Id are believed. Example: `[10.0.0.0/8]`"""
     ratelimit_headers: bool = True
+    """Send `RateLimit` and `RateLimit-Policy` with answers."""
     x_ratelimit_headers: bool = False
+    """Send `X-RateLimit-…` with answers as well."""
     drain_seconds: NotNegative = 30
+    """How long requests under way may take after SIGTERM."""
     checkpoint_seconds: Positive = 5
+    """How often a worker writes a checkpoint record."""
     log: Log = Log()
     _document: Document = PrivateAttr(Document("settings", {}, {}))
 
@@ -123,7 +134,18 @@ def load_settings(path: Path | None, env: Mapping[str, str]) -> Settings:
 
 def settings_schema() -> dict[str, Any]:
     """The JSON Schema of the settings file."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Settings.model_json_schema()}
+    schema = Settings.model_json_schema(schema_generator=_SchemaWriter)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+class _SchemaWriter(GenerateJsonSchema):
+    """Writes the defaults of addresses as people write them: pydantic would write the tuples that they are."""
+
+    def encode_default(self, dft: Any) -> Any:
+        if isinstance(dft, Address | Url):
+            return str(dft)
+        plain = isinstance(dft, list | tuple)
+        return [self.encode_default(each) for each in dft] if plain else super().encode_default(dft)
 
 
 def _apply_environment(document: Document, env: Mapping[str, str]) -> list[Fault]:

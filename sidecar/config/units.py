@@ -29,6 +29,8 @@ SIZES_BYTES: Final = {
     "TiB": 1 << 40,
 }
 
+_DECIMAL: Final = ("kB", "MB", "GB", "min")  # read, and not written: KiB and m are
+
 # Python names carry the unit; documents may leave it out and write it with the value: `timeout_ms` is `timeout: 50ms`.
 SUFFIXES: Final[dict[str, tuple[dict[str, int], int, str]]] = {
     "_us": (DURATIONS_US, 1, "microseconds"),
@@ -63,6 +65,14 @@ def parse(text: str, suffix: str) -> int:
     if rest or remainder:
         raise ValueError(f"'{text}' is not a whole number of {name}")
     return int(value)
+
+
+def text(value: int, suffix: str) -> str:
+    """`value`, which is in the unit of `suffix`, in the largest unit that holds it whole: 75000 of `_ms` is 75s."""
+    table, unit, _ = SUFFIXES[suffix]
+    amount = value * unit
+    scale, name = max((scale, name) for name, scale in table.items() if amount % scale == 0 and name not in _DECIMAL)
+    return f"{amount // scale}{name}" if amount else "0"
 
 
 def quantity(value: Any, suffix: str) -> Any:

@@ -43,49 +43,55 @@ Host = Annotated[str, AfterValidator(parse_host)]
 
 
 class Timeouts(Model):
-    """Timeouts of one exchange with an upstream. `total_ms` 0: unbounded (streams)."""
+    """Timeouts of one exchange with an upstream."""
 
     connect_ms: Positive = 2_000
+    """Time to connect."""
     first_byte_ms: Positive = 60_000
+    """Time from the end of the request to the first byte of the answer."""
     between_bytes_ms: Positive = 60_000
+    """The longest pause within an answer."""
     total_ms: NotNegative = 0
+    """Time of the whole exchange; 0: unbounded (streams). Example: `5m`"""
 
 
 class Pool(Model):
-    """At most `size` connections to each address, per worker, of them `share_percent` for one customer.
-
-    `idle_ms`: below the 5 s of common servers.
-    """
+    """The connections to an upstream."""
 
     size: Annotated[int, Field(ge=1, le=65_536)] = 256
+    """Connections to each address, per worker."""
     share_percent: Annotated[int, Field(ge=1, le=100)] = 80
+    """The largest share of `size` that the exchanges of one customer use."""
     idle_ms: Positive = 4_000
+    """How long an unused connection stays open: less than the 5 s of common servers."""
 
 
 class UpstreamTls(ClientTls):
-    """As of every server, and `server_name`: the name in SNI and in the certificate, where it is not that of `host`."""
+    """Which servers are trusted, under which name, and our own certificate."""
 
     server_name: Annotated[str, StringConstraints(pattern=HOST_NAME)] | None = None
+    """The name in SNI and in the certificate, where it is not that of `host`. Example: `api.example.com`"""
 
 
 class Upstream(Model):
-    """A named API behind the sidecar: one or several equivalent addresses.
-
-    `host` is the Host field that it gets: `preserve` (the client's), `upstream` (the address's own) or a name; None is
-    `preserve`, which `sidecar check` questions for https. `headers` replace those of the client; `remove_headers` do
-    not go to this upstream.
-    """
+    """A named API behind the sidecar (docs/upstreams.md)."""
 
     urls: Annotated[
         tuple[UpstreamUrl, ...],
         Field(min_length=1),
         BeforeValidator(listed, json_schema_input_type=UpstreamUrl | tuple[UpstreamUrl, ...]),
     ]
+    """One or several equivalent addresses, without a path. Example: `http://127.0.0.1:9000`"""
     host: Host | None = None
+    """The Host field that it gets: `preserve` (the client's, the default), `upstream` (the address's own) or a name.
+    Example: `upstream`"""
     headers: dict[HeaderName, HeaderText] = Field(default_factory=dict)
+    """Fields that replace those of the client; values may refer to `${VARIABLE}` or `${file:PATH}`. Example: `{
+    Authorization: "Bearer ${API_KEY}" }`"""
     remove_headers: Annotated[
         tuple[HeaderName, ...], BeforeValidator(listed, json_schema_input_type=HeaderName | tuple[HeaderName, ...])
     ] = ()
+    """Fields of the client that do not go to this upstream. Example: `[Cookie]`"""
     timeouts: Timeouts = Timeouts()
     pool: Pool = Pool()
     tls: UpstreamTls = UpstreamTls()

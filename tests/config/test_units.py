@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.config import units
 from sidecar.config.units import Unitless, parse, quantity, suffix_of
 
 
@@ -79,3 +80,14 @@ def test_a_suffix_is_found_at_the_end_of_a_name():
         None,
         None,
     ]
+
+
+# Fails if a value is written in a unit that does not hold it whole.
+@pytest.mark.parametrize(
+    ("value", "suffix", "written"),
+    [(75_000, "_ms", "75s"), (1_500, "_ms", "1500ms"), (300, "_seconds", "5m"), (0, "_bytes", "0"),
+     (32 << 10, "_bytes", "32KiB"), (1_000, "_bytes", "1000B"), (4 << 30, "_bytes", "4GiB")],
+)  # fmt: skip
+def test_a_value_is_written_in_the_largest_unit_that_holds_it_whole(value, suffix, written):
+    assert units.text(value, suffix) == written
+    assert units.quantity(written, suffix) == value
