@@ -53,7 +53,7 @@ async def contact(settings: Settings, scales: Mapping[str, int] | None = None, *
     if settings.kafka is not None:
         await _contact_kafka(settings, contacts)
     elif settings.record_file is not None:
-        _look_at_file(settings.record_file, contacts)
+        _look_at_file(settings, settings.record_file, contacts)
     return contacts
 
 
@@ -117,7 +117,7 @@ async def _contact_kafka(settings: Settings, contacts: Contacts) -> None:
     wanted = kafka.plans(settings.kafka, 1, BROKERS_EXPECTED)
     try:
         async with asyncio.timeout(KAFKA_SECONDS):
-            faults = await topic_faults(kafka.connection(settings.kafka), wanted)
+            faults = await topic_faults(kafka.connection(settings), wanted)
     except (SinkError, TimeoutError) as error:
         what = f"kafka: its topics could not be checked: {str(error) or 'no answer'}"
         refuses = any(word in what for word in _KAFKA_REFUSES)
@@ -128,13 +128,18 @@ async def _contact_kafka(settings: Settings, contacts: Contacts) -> None:
         contacts.warnings.extend(map(str, faults))
 
 
-def _look_at_file(path: Path, contacts: Contacts) -> None:
-    for file in (path, path.with_name(path.name + ".positions")):
-        if file.exists() and not os.access(file, os.W_OK):
-            contacts.errors.append(f"sink.file: {file} cannot be written by this user")
+def _look_at_file(settings: Settings, path: Path, contacts: Contacts) -> None:
+    faults = [
+        f"{file} cannot be written by this user"
+        for file in (path, path.with_name(path.name + ".positions"))
+        if file.exists() and not os.access(file, os.W_OK)
+    ]
     folder = path.parent
     while not folder.exists():
         folder = folder.parent
-    if not os.access(folder, os.W_OK):
-        contacts.errors.append(f"sink.file: {folder} cannot be written by this user")
+    if not folder.is_dir():
+        faults.append(f"{folder} is not a folder")
+    elif not os.access(folder, os.W_OK):
+        faults.append(f"{folder} cannot be written by this user")
+    contacts.errors.extend([str(settings.fault(("sink", "file"), fault)) for fault in faults])
     contacts.results["sink"] = str(path)

@@ -6,20 +6,23 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sidecar.app.certificates import Pem, Use, client_context, read_use
-from sidecar.core.errors import Fault, PolicyError
+from sidecar.core.errors import PolicyError
 from sidecar.edge.kafka.topics import TopicPlan, topic_plans
 
 if TYPE_CHECKING:
     from sidecar.config.sections import Kafka, Security
+    from sidecar.config.settings import Settings
 
 CLIENT_ID = "sidecar"
 
 
-def connection(kafka: Kafka, pem: Pem | None = None) -> dict[str, Any]:
+def connection(settings: Settings, pem: Pem | None = None) -> dict[str, Any]:
     """The connection arguments of aiokafka's clients. Without `pem` the certificates are read from their files.
 
-    PolicyError: a certificate file is invalid.
+    PolicyError: a certificate file is missing or invalid.
     """
+    kafka = settings.kafka
+    assert kafka is not None  # noqa: S101 - the callers ask for it
     security = kafka.security
     options: dict[str, Any] = {
         "bootstrap_servers": kafka.bootstrap_servers,
@@ -34,15 +37,15 @@ def connection(kafka: Kafka, pem: Pem | None = None) -> dict[str, Any]:
             "sasl_plain_password": security.password.get_secret_value(),
         }
     if security.protocol.endswith("SSL"):
-        options["ssl_context"] = client_context(security, _read(security) if pem is None else pem)
+        options["ssl_context"] = client_context(security, _read(settings, security) if pem is None else pem)
     return options
 
 
-def _read(security: Security) -> Pem:
+def _read(settings: Settings, security: Security) -> Pem:
     pem: dict[str, str] = {}
     use = Use(("kafka", "security"), security.ca, security.cert, security.key)
     if errors := read_use(use, pem):
-        raise PolicyError([Fault("settings", 0, f"kafka.security.{name}", error) for name, error in errors])
+        raise PolicyError([settings.fault((*use.loc, name), error) for name, error in errors])
     return pem
 
 

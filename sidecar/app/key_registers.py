@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from sidecar.core.errors import SidecarError
+from sidecar.core.errors import PolicyError, SidecarError
 from sidecar.core.identity import PREFIX, RANDOM_BYTES, TEST, KeyRecord, digest, has_valid_checksum, make_key, stored
 from sidecar.edge.keys.file_keys import KeyFile
 from sidecar.edge.redis.endpoint import connected
@@ -45,20 +45,27 @@ class Register(Protocol):
 
 
 class FileRegister:
-    """The keys of a file. PolicyError: the file is invalid."""
+    """The keys of the file that `settings` name. PolicyError: the file is missing or invalid."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, settings: Settings) -> None:
+        self._path = settings.keys.file or Path("keys.yaml")
+        self._ascribe = settings.ascribe
 
     def records(self) -> list[KeyRecord]:
-        return KeyFile(self._path).records()
+        try:
+            return KeyFile(self._path).records()
+        except PolicyError as error:
+            raise PolicyError(self._ascribe(error.faults)) from None
 
     def matching(self, ids: Collection[str], hashes: Collection[str]) -> list[KeyRecord]:
         records = self.records() if self._path.exists() else []
         return [record for record in records if record.id in ids or record.hash in hashes]
 
     def put(self, *records: KeyRecord, written: Callable[[Sequence[KeyRecord]], None] = _ignore) -> None:
-        KeyFile(self._path).put(*records)
+        try:
+            KeyFile(self._path).put(*records)
+        except PolicyError as error:
+            raise PolicyError(self._ascribe(error.faults)) from None
         written(records)
 
 
@@ -125,7 +132,7 @@ def open_keys(settings: Settings) -> HashedKeys:
     pepper = settings.keys.pepper.get_secret_value().encode() if settings.keys.pepper else b""
     if settings.keys.redis:
         return HashedKeys(RedisRegister(settings), pepper)
-    return HashedKeys(FileRegister(settings.keys.file or Path("keys.yaml")), pepper)
+    return HashedKeys(FileRegister(settings), pepper)
 
 
 # --- Keys and ids of them --------------------------------------------------------------------------------------------

@@ -62,13 +62,16 @@ def load_all(settings: Settings) -> Node:
     except PolicyError as error:
         faults += error.faults
     if loaded is None or faults:
-        raise PolicyError(faults)
+        raise PolicyError(settings.ascribe(faults))
     return Node(loaded, keys, pem)
 
 
 def load_policies(settings: Settings) -> Loaded:
     """Only the policies. PolicyError: all faults."""
-    return compiling.load(settings.policies, set(settings.upstreams), region=settings.region)
+    try:
+        return compiling.load(settings.policies, set(settings.upstreams), region=settings.region)
+    except PolicyError as error:
+        raise PolicyError(settings.ascribe(error.faults)) from None
 
 
 def keys_with_unknown_plan(policy: Policy, keys: list[KeyRecord]) -> list[KeyRecord]:

@@ -54,7 +54,8 @@ def run_node(settings: Settings, load: Load) -> int:
     try:
         snapshot = Snapshot(settings, load)
     except OSError as error:
-        raise SidecarError(f"journal.dir: {settings.journal.dir} cannot be written: {error.strerror}") from None
+        what = f"{settings.journal.dir} cannot be written: {error.strerror}"
+        raise SidecarError(str(settings.fault(("journal", "dir"), what))) from None
     announce = partial(_print, settings.destination == "stdout")  # records have stdout for themselves
     try:
         if settings.redis is None:

@@ -25,7 +25,7 @@ def record_source(settings: Settings, stream: str, journal: Path | None, file: P
         return RecordSource(stream, file=file)
     if settings.kafka is not None:
         topic = kafka.streams(settings.kafka)[stream]
-        return RecordSource(stream, topic=topic, connection=kafka.connection(settings.kafka))
+        return RecordSource(stream, topic=topic, connection=kafka.connection(settings))
     path = settings.record_file
     if path is None:
         raise SinkError("records go to standard output, which cannot be read back: name --journal or --file")

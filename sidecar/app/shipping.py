@@ -46,7 +46,7 @@ class Shipping:
     def __init__(self, settings: Settings, pem: Pem | None = None, living: Collection[str] = ()) -> None:
         folder = settings.journal.dir
         self._settings = settings
-        self._kafka = kafka.connection(settings.kafka, pem) if settings.kafka is not None else {}
+        self._kafka = kafka.connection(settings, pem) if settings.kafka is not None else {}
         self.journals = JournalFolder(folder, needed_from)
         self.target = "kafka" if settings.kafka is not None else "sink"
         self.shipper = Shipper(

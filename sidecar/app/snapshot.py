@@ -87,7 +87,8 @@ class Snapshot:
             self._write(source, self._folder / name / SOURCE)
         except PolicyError as error:
             self._remove(self._taken)
-            raise PolicyError([self._with_original_paths(fault, copied) for fault in error.faults]) from None
+            faults = [self._with_original_paths(fault, copied) for fault in error.faults]
+            raise PolicyError(self._original.ascribe(faults)) from None
         except BaseException:
             self._remove(self._taken)
             raise

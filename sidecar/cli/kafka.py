@@ -32,7 +32,7 @@ def init(config: Path | None, partitions: int, replicas: int) -> int:
     settings = settings_of(config)
     if settings.kafka is None:
         raise click.UsageError("kafka.bootstrap_servers is not set: without it records go to sink.file")
-    return asyncio.run(_init(connection(settings.kafka), plans(settings.kafka, partitions, replicas)))
+    return asyncio.run(_init(connection(settings), plans(settings.kafka, partitions, replicas)))
 
 
 async def _init(to: dict[str, Any], wanted: tuple[TopicPlan, ...]) -> int:

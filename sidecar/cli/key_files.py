@@ -37,7 +37,7 @@ def defined_plans(settings: Settings) -> set[str] | None:
     try:
         return plan_names(settings.policies)
     except PolicyError as error:
-        click.echo(f"warning: plans are not checked: {error.faults[0]}", err=True)
+        click.echo(f"warning: plans are not checked: {settings.ascribe(error.faults)[0]}", err=True)
         return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -93,6 +93,16 @@ class Settings(Model):
     def fault(self, loc: Loc, what: str) -> Fault:
         """The fault `what` at `loc`, with the file and line of that setting."""
         return self._document.fault(loc, what)
+
+    def ascribe(self, faults: Iterable[Fault]) -> list[Fault]:
+        """`faults`; one of a whole file or folder, such as a missing one, with the setting that names it."""
+        named: dict[str, Loc] = {str(self.policies): ("policies",), str(self.keys.file): ("keys", "file")}
+        return [
+            self.fault(named[fault.file], f"{fault.file} {fault.what}")
+            if fault.file in named and not (fault.line or fault.where)
+            else fault
+            for fault in faults
+        ]
 
     @property
     def total_workers(self) -> int:

@@ -87,7 +87,7 @@ class WalletListener:
             )
             return await done
         except (ValueError, KeyError, TypeError) as error:
-            return {"failed": f"the request is invalid: {error!r}", "maybe_applied": False}
+            return {"failed": f"the request is invalid: {error}", "maybe_applied": False}
 
 
 class EmbeddedWallet:
@@ -151,7 +151,8 @@ async def ask_worker(folder: Path, request: Json) -> Json:
         async with asyncio.timeout(ANSWER_S):
             line = await reader.readline()
     except (OSError, TimeoutError) as error:
-        raise StoreError(f"the worker did not answer: {type(error).__name__}", StoreReason.NO_REPLY) from None
+        reason = getattr(error, "strerror", None) or f"no answer within {ANSWER_S:g} s"
+        raise StoreError(f"the worker did not answer: {reason}", StoreReason.NO_REPLY) from None
     finally:
         await _closed(writer)
     if not line:

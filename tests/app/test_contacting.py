@@ -82,4 +82,13 @@ async def test_a_sink_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
     assert not file.parent.exists()
     monkeypatch.setattr(os, "access", lambda *_: False)
     (error,) = (await contact(settings(tmp_path, SINK__FILE=str(file)), stored="")).errors
-    assert error == f"sink.file: {tmp_path} cannot be written by this user"
+    assert error == f"SIDECAR_SINK__FILE: sink.file: {tmp_path} cannot be written by this user"
+
+
+# Fails if a file is taken for the folder: it is writable, and nothing can be made in it.
+async def test_a_sink_below_a_file_is_an_error(tmp_path):
+    (tmp_path / "out").write_text("")
+    given = settings(tmp_path, SINK__FILE=f"{tmp_path}/out/records.jsonl")
+    assert (await contact(given, stored="")).errors == [
+        f"SIDECAR_SINK__FILE: sink.file: {tmp_path}/out is not a folder"
+    ]

@@ -14,7 +14,7 @@ SASL = SERVERS | {
 
 
 def test_a_plain_connection_is_servers_and_protocol():
-    assert kafka.connection(load_settings(None, SERVERS).kafka) == {
+    assert kafka.connection(load_settings(None, SERVERS)) == {
         "bootstrap_servers": "h:1",
         "client_id": "sidecar",
         "security_protocol": "PLAINTEXT",
@@ -22,7 +22,7 @@ def test_a_plain_connection_is_servers_and_protocol():
 
 
 def test_credentials_and_tls_are_told_in_the_words_of_the_client():
-    found = kafka.connection(load_settings(None, SASL).kafka)
+    found = kafka.connection(load_settings(None, SASL))
     assert (found["sasl_mechanism"], found["sasl_plain_username"], found["sasl_plain_password"]) == (
         "SCRAM-SHA-256",
         "u",
@@ -33,8 +33,11 @@ def test_credentials_and_tls_are_told_in_the_words_of_the_client():
 
 def test_a_certificate_that_is_not_there_is_a_fault():
     settings = load_settings(None, SASL | {"SIDECAR_KAFKA__SECURITY__CA": "nowhere.pem"})
-    with pytest.raises(PolicyError, match=r"kafka\.security\.ca: .*nowhere\.pem cannot be read: No such file"):
-        kafka.connection(settings.kafka)
+    with pytest.raises(
+        PolicyError,
+        match=r"^SIDECAR_KAFKA__SECURITY__CA: kafka\.security\.ca: .*nowhere\.pem cannot be read: No such file",
+    ):
+        kafka.connection(settings)
 
 
 def test_every_stream_has_its_topic_and_positions_have_theirs():

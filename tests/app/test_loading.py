@@ -40,6 +40,17 @@ def test_a_scale_other_than_that_of_the_policy_that_runs_is_refused(settings):
     assert (fault.file, fault.line, fault.where) == (str(settings.policies), 1, "units.credits.digits")
 
 
+# Fails if the setting is left out, or its line: an operator has then to guess which setting asks for the file.
+def test_missing_policies_and_keys_are_named_with_their_setting(settings, tmp_path):
+    settings.policies.unlink()
+    settings.keys.file.unlink()
+    with pytest.raises(PolicyError) as caught:
+        load_all(settings)
+    (first, second), file = map(str, caught.value.faults), tmp_path / "sidecar.yaml"
+    assert first == f"{file}:1: policies: {tmp_path}/p.yaml cannot be read: No such file or directory"
+    assert second == f"{file}:1: keys.file: {tmp_path}/keys.yaml cannot be read: No such file or directory"
+
+
 def test_faults_of_policies_and_keys_come_together(settings):
     settings.policies.write_text("plans: nonsense\n")
     settings.keys.file.write_text("nonsense\n")

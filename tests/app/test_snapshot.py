@@ -122,7 +122,9 @@ def test_a_wrong_edit_changes_nothing_and_its_fault_names_the_original(settings,
 def test_policies_that_are_not_there_are_a_fault_that_names_them(settings, tmp_path, make):
     (settings.policies / "free.yaml").unlink()
     settings.policies.rmdir()
-    with pytest.raises(PolicyError, match="policies: cannot be read: No such file or directory"):
+    with pytest.raises(
+        PolicyError, match=r"sidecar\.yaml:1: policies: .*policies cannot be read: No such file or directory"
+    ):
         make(settings, load).stage()
 
 

@@ -95,3 +95,37 @@ def test_sidecar_yaml_of_the_working_folder_is_taken(sidecar, folder, arguments)
     assert sidecar(*arguments)[2].startswith("sidecar.yaml:1: workerz: ")
     assert sidecar(*arguments, "-c", "other.yaml")[2].startswith("other.yaml:1: workorz: ")
     assert sidecar(*arguments, SIDECAR_CONFIG="other.yaml")[2].startswith("other.yaml:1: workorz: ")
+
+
+NONE = "No such file or directory"
+
+
+# Fails if a command reads a file without its setting: an operator would have to guess which one asks for it.
+@pytest.mark.parametrize("command", [["check"], ["run"], ["keys", "list"]])
+def test_a_missing_key_file_is_named_with_its_setting(sidecar, folder, command):
+    (folder / "keys.yaml").unlink()
+    status, _, err = sidecar(*command, "-c", "sidecar.yaml")
+    assert status == 2
+    assert err.splitlines()[-1] == f"sidecar.yaml:6: keys.file: {folder}/keys.yaml cannot be read: {NONE}"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["check"], ["run"], ["wallet", "show", "--customer", "c", "--unit", "usd"]],
+    ids=["check", "run", "wallet"],
+)
+def test_missing_policies_are_named_with_their_setting(sidecar, folder, command):
+    (folder / "p.yaml").unlink()
+    status, _, err = sidecar(*command, "-c", "sidecar.yaml")
+    assert status == 2
+    assert err.splitlines()[-1] == f"sidecar.yaml:5: policies: {folder}/p.yaml cannot be read: {NONE}"
+
+
+@pytest.mark.parametrize("command", [["check"], ["run"], ["kafka", "init"], ["records", "tail"]])
+def test_a_missing_authority_is_named_with_its_setting(sidecar, folder, command):
+    kafka = "kafka: { bootstrap_servers: 'h:1', security: { protocol: SSL, ca: no.pem } }"
+    with (folder / "sidecar.yaml").open("a") as file:
+        file.write(f"{kafka}\n")
+    status, _, err = sidecar(*command, "-c", "sidecar.yaml")
+    assert status == 2
+    assert err.splitlines()[-1] == f"sidecar.yaml:7: kafka.security.ca: {folder}/no.pem cannot be read: {NONE}"

@@ -19,5 +19,5 @@ def test_a_journal_that_cannot_be_written_is_one_line(sidecar, folder):
     (folder / "data").write_text("a file")
     status, _, err = sidecar("run", "-c", "sidecar.yaml")
     assert status == 1
-    assert err.startswith("sidecar: journal.dir: ")
+    assert err.startswith("sidecar: sidecar.yaml:1: journal.dir: ")
     assert "cannot be written: Not a directory" in err

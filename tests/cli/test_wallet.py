@@ -248,7 +248,10 @@ def test_an_end_that_is_past_is_wrong_usage_by_the_stores_clock(desk):
 
 
 def test_a_redis_that_is_away_is_status_1_in_one_line(bare):
-    away = "sidecar: the wallet's store did not answer: ConnectionError"
+    away = (
+        "sidecar: the wallet's store did not answer: Error 111 connecting to 127.0.0.1:1. "
+        "Connect call failed ('127.0.0.1', 1)."
+    )
     for arguments in (("show", *WHOSE), ("void", *WHOSE, "--grant", "g"), ("rebuild", *WHOSE, "--dry-run")):
         assert bare(*arguments) == (1, "", f"{away}\n")
     assert bare(*GRANT) == (1, "", f"{away}; the grant may exist: repeat the command with --id purchase-123\n")

@@ -74,7 +74,7 @@ def describe_error(error: Exception) -> str:
     if isinstance(error, exceptions.AuthenticationError | exceptions.NoPermissionError):
         return f"refuses the user of redis.url: {error}"
     if isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError | OSError | TimeoutError):
-        return f"did not answer: {str(error) or type(error).__name__}"
+        return f"did not answer: {describe(error)}"
     return f"did not answer: {type(error).__name__}"
 
 
@@ -98,7 +98,7 @@ async def disconnect(client: Client) -> None:
 
 def describe(error: Exception) -> str:
     """One of `NO_ANSWER` as one line of text. Sentinel's has the repr of its clients, which is left out."""
-    text = str(error) or type(error).__name__
+    text = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else "the connection was lost")
     if isinstance(error, MasterNotFoundError):
         return f"{text.partition(' : ')[0]}: no sentinel of redis.url has answered with one"
     return text.partition("\n")[0]

@@ -9,19 +9,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisClusterException, RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from sidecar.core.errors import StoreError, StoreReason
 from sidecar.core.limits import wallet_keys, wallet_of
 from sidecar.core.price.book import Change, Posted, WalletSnapshot
 from sidecar.core.price.wallet import Grant, Wallet
+from sidecar.edge.redis.endpoint import NO_ANSWER, describe
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from redis.asyncio import Redis, RedisCluster
 
-_NO_ANSWER = (RedisError, RedisClusterException, OSError, TimeoutError)
 _GRANT = "g:"
 _SCANNED = 1_000  # keys by one call of SCAN
 _PAGE = 500  # postings, which take Redis a third of a millisecond
@@ -110,8 +110,8 @@ async def all_wallets(redis: Redis | RedisCluster, is_wanted: Callable[[str], bo
     try:
         keys = client.scan_iter("sc:{*}:wallet:*", count=_SCANNED)
         wanted = {key.decode() async for key in keys if is_wanted(wallet_of(key.decode())[1])}  # some come twice
-    except _NO_ANSWER as error:
-        raise StoreError(f"the wallet's store did not answer: {type(error).__name__}", StoreReason.NO_REPLY) from None
+    except NO_ANSWER as error:
+        raise StoreError(f"the wallet's store did not answer: {describe(error)}", StoreReason.NO_REPLY) from None
     return [(key, _wallet(_texts(await _answer(client.hgetall(key))))) for key in sorted(wanted)]
 
 
@@ -120,8 +120,8 @@ async def _answer(reply: Awaitable[Any]) -> Any:
         return await reply
     except ResponseError as error:
         raise StoreError(f"the wallet's store refused: {str(error)[:200]}") from None
-    except _NO_ANSWER as error:
-        raise StoreError(f"the wallet's store did not answer: {type(error).__name__}", StoreReason.NO_REPLY) from None
+    except NO_ANSWER as error:
+        raise StoreError(f"the wallet's store did not answer: {describe(error)}", StoreReason.NO_REPLY) from None
 
 
 def _pairs(flat: Sequence[bytes]) -> dict[str, str]:

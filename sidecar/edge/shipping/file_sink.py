@@ -35,7 +35,7 @@ def own_file(path: Path) -> int:
         lock.parent.mkdir(parents=True, exist_ok=True)
         return lock_file(lock)
     except OSError as error:
-        raise SinkError(f"{lock}: {error.strerror}") from None
+        raise SinkError(f"sink.file: {lock}: {error.strerror}") from None
     except OwnedError as owner:
         raise SinkError(
             f"{path}: the process with pid {owner} writes to it: stop it, or give this one a sink.file of its own"
@@ -68,7 +68,7 @@ class FileSink:
             if lengths and lengths != self._lengths:  # else a crash within a commit would leave them for a shorter file
                 self._marks.write(self._positions, self._lengths)
         except OSError as error:
-            raise SinkError(f"opening {error.filename}: {error.strerror}") from error
+            raise SinkError(f"sink.file: {error.filename} cannot be opened: {error.strerror}") from error
         return dict(self._positions)
 
     async def commit(self, entries: Sequence[Entry], positions: Mapping[str, str]) -> None:

@@ -37,5 +37,5 @@ def test_an_error_of_redis_py_is_one_line_without_the_repr_of_a_client():
         "No master found for 'x': no sentinel of redis.url has answered with one"
     )
     assert describe(RedisClusterException("no node\nat all")) == "no node"
-    assert describe(TimeoutError()) == "TimeoutError"
+    assert describe(TimeoutError()) == "no answer in time"
     assert all(isinstance(error, NO_ANSWER) for error in (RedisClusterException(), OSError(), ReadOnlyError()))

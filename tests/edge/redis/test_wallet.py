@@ -431,7 +431,7 @@ async def test_a_store_that_is_away_is_a_store_error_in_time(make_redis):
     async with opened(Endpoint("single", (("127.0.0.1", server.port),)), timeout_s=0.2) as wallet:
         server.pause()
         start = time.monotonic()
-        with pytest.raises(StoreError, match="did not answer: TimeoutError") as caught:
+        with pytest.raises(StoreError, match="did not answer: Timeout") as caught:
             await wallet.grant(grant())
         assert caught.value.maybe_applied
         assert time.monotonic() - start < 1
@@ -493,6 +493,6 @@ async def test_all_wallets_with_a_wanted_name_are_found_and_no_other_key(redis_c
 
 async def test_a_store_that_is_away_is_an_error_of_the_walk():
     client = connect(Endpoint("single", (("127.0.0.1", 1),)), 0.5)
-    with pytest.raises(StoreError, match="did not answer: ConnectionError"):
+    with pytest.raises(StoreError, match="did not answer: Error 111 "):
         await all_wallets(client, bool)
     await disconnect(client)
