@@ -9,7 +9,7 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
-from sidecar.app import upstream_report
+from sidecar.app import exposure, upstream_report
 from sidecar.app.certificates import expiries
 from sidecar.app.contacting import Contacts, contact
 from sidecar.app.loading import keys_outside_customer_terms, keys_with_unknown_plan, load_all
@@ -47,7 +47,7 @@ async def findings(settings: Settings, *, offline: bool = False) -> dict[str, An
     expires = expiries(settings, pem)
     warnings += _expiry_warnings(expires)
     warnings += [*upstream_report.warnings(settings), *_unread_warnings(loaded, settings)]
-    warnings += [*_spelling_warnings(loaded), *_folder_warnings(settings)]
+    warnings += [*_spelling_warnings(loaded), *_folder_warnings(settings), *exposure.warnings(settings)]
     wallets = balances(loaded, settings)
     stored = _stored_in_redis(settings, has_wallets=bool(wallets))
     contacts = Contacts({}, [], []) if offline else await contact(settings, loaded.source.scales(), stored=stored)

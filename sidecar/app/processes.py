@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import logging
 import os
 import pickle
 import socket
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 from pydantic import SecretStr
 
-from sidecar.app import certificates, header_secrets, logs
+from sidecar.app import certificates, exposure, header_secrets, logs
 from sidecar.app.build_variant import build_variant
 from sidecar.app.child import PlainSettings, Secret
 from sidecar.app.children import Json
@@ -44,6 +45,7 @@ from sidecar.embedded.folders import check_states
 if TYPE_CHECKING:
     from sidecar.app.snapshot import Load
 
+log = logging.getLogger("sidecar.node")
 PACKAGE = "metering-sidecar"
 WATCH_SECONDS = 0.25  # a revoked key in the file is felt within twice that
 
@@ -89,6 +91,8 @@ def run_node(settings: Settings, load: Load) -> int:
 async def _run_node(settings: Settings, setup: Setup, sockets: Sequence[socket.socket]) -> int:
     supervisor = Supervisor(setup)
     await supervisor.load()
+    for warning in exposure.warnings(settings):
+        log.warning(warning)
     control = settings.control.listen
     try:
         runner, where = await serve(supervisor, control.host, control.port)

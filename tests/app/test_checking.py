@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,11 @@ LEASES = load_settings(None, FOUR)
 REDIS = load_settings(None, FOUR | {"SIDECAR_REDIS__LEASES": "false"})
 TWO_NODES = load_settings(None, FOUR | {"SIDECAR_REDIS__NODES": "2"})
 RATE = Limit("burst", "rate", 10, per=5, period_us=1_000_000)
+
+
+@pytest.fixture(autouse=True)
+def _not_root(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +70,7 @@ EXAMPLES = Path(__file__).parents[2] / "policies/examples"
 async def found(tmp_path, policy, keys="keys: []\n"):
     """The report of a policy for a node on a Redis that does not answer, without the warning of that."""
     (tmp_path / "keys.yaml").write_text(keys)
+    (tmp_path / "keys.yaml").chmod(0o600)
     (tmp_path / "sidecar.yaml").write_text(
         f"policies: {EXAMPLES / policy}\nredis: {{ url: 'redis://127.0.0.1:6379' }}\n"
     )
@@ -139,6 +146,7 @@ async def test_credit_in_another_scale_than_that_of_the_policy_is_a_warning(tmp_
         "limits: [{ id: credit, balance: credits }] } }\n"
     )
     (tmp_path / "keys.yaml").write_text("keys: []\n")
+    (tmp_path / "keys.yaml").chmod(0o600)
     (tmp_path / "sidecar.yaml").write_text("policies: p.yaml\n")
     settings = load_settings(tmp_path / "sidecar.yaml", {})
     async with open_wallets(settings) as wallets:
@@ -164,6 +172,7 @@ def test_a_redis_that_comes_back_empty_lets_one_amount_more_pass_unless_it_is_de
 async def test_the_report_says_where_records_go(tmp_path, line, records):
     # Fails if the default of sink.file is named beside standard output.
     (tmp_path / "keys.yaml").write_text("keys: []\n")
+    (tmp_path / "keys.yaml").chmod(0o600)
     (tmp_path / "sidecar.yaml").write_text(f"policies: {EXAMPLES / 'data-api.yaml'}\n{line}\n")
     assert (await findings(load_settings(tmp_path / "sidecar.yaml", {})))["records"] == records
 

@@ -21,3 +21,12 @@ def test_a_journal_that_cannot_be_written_is_one_line(sidecar, folder):
     assert status == 1
     assert err.startswith("sidecar: sidecar.yaml:1: journal.dir: ")
     assert "cannot be written: Not a directory" in err
+
+
+def test_a_key_file_that_others_can_read_is_a_warning_in_the_log(sidecar, folder):
+    # Fails if run leaves the warnings of exposure.py out. A port of the control listener that is taken ends it.
+    (folder / "keys.yaml").chmod(0o644)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        _, _, err = sidecar("run", "-c", "sidecar.yaml", SIDECAR_CONTROL__LISTEN=listen)
+    assert f"can read it: chmod o= {folder}/keys.yaml" in err
