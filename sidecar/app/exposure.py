@@ -39,6 +39,8 @@ def _secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:
     for use in uses(settings):
         if use.key is not None:
             yield ".".join((*map(str, use.loc), "key")), use.key
+    if settings.kafka is not None and settings.kafka.security.token_file is not None:
+        yield "kafka.security.token_file", settings.kafka.security.token_file
     for path in header_secrets.paths(settings):
         yield "headers of upstreams", path
 

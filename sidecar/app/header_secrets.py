@@ -40,6 +40,10 @@ def read_secrets(settings: Settings, env: Mapping[str, str] = os.environ) -> dic
         faults += error.faults
     for loc, text in _texts(settings):
         faults += [settings.fault(loc, what) for what in _read(text, secrets, env)]
+    token_file = settings.kafka.security.token_file if settings.kafka is not None else None
+    if token_file is not None and not token_file.is_file():  # its token is read for each login
+        what = f"{token_file} cannot be read: it is not a file; write the token to it"
+        faults.append(settings.fault(("kafka", "security", "token_file"), what))
     if faults:
         raise PolicyError(faults)
     return secrets

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.app.certificates import Pem, Use, client_context, read_use
 from sidecar.core.errors import PolicyError
+from sidecar.edge.kafka.token_file import TokenFile
 from sidecar.edge.kafka.topics import TopicPlan, topic_plans
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ def connection(settings: Settings, pem: Pem | None = None) -> dict[str, Any]:
         "client_id": CLIENT_ID,
         "security_protocol": security.protocol,
     }
-    if security.protocol.startswith("SASL"):
+    if security.protocol.startswith("SASL") and security.token_file is not None:
+        options |= {"sasl_mechanism": security.mechanism, "sasl_oauth_token_provider": TokenFile(security.token_file)}
+    elif security.protocol.startswith("SASL"):
         assert security.password is not None  # noqa: S101 - settings reject the other case
         options |= {
             "sasl_mechanism": security.mechanism,

@@ -146,12 +146,14 @@ class Security(Model):
 
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     """With or without TLS (`SSL`) and SASL."""
-    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = "PLAIN"
     """How SASL authenticates."""
     username: str | None = None
     """The user of SASL. Example: `sidecar`"""
     password: SecretStr | None = None
     """The password of SASL; the environment keeps it out of the file. Example: `a-secret`"""
+    token_file: LocalPath | None = None
+    """The file of the token of `mechanism: OAUTHBEARER`, read for each login. Example: `/run/secrets/kafka-token`"""
     ca: LocalPath | None = None
     """The authorities that are trusted instead of the system's (PEM). Example: `tls/internal.pem`"""
     cert: LocalPath | None = None

@@ -227,9 +227,18 @@ def _cross_faults(settings: Settings) -> list[tuple[Loc, str]]:
             "is less than two segments a worker: raise cap, or lower segment",
         ),
         (
-            tls is not None and tls.protocol.startswith("SASL") and (tls.username is None or tls.password is None),
+            tls is not None
+            and tls.protocol.startswith("SASL")
+            and tls.mechanism != "OAUTHBEARER"
+            and (tls.username is None or tls.password is None),
             ("kafka", "security", "protocol"),
             "needs kafka.security.username and kafka.security.password",
+        ),
+        (
+            tls is not None
+            and (tls.protocol.startswith("SASL") and tls.mechanism == "OAUTHBEARER") is (tls.token_file is None),
+            ("kafka", "security", "token_file"),
+            "goes with `mechanism: OAUTHBEARER` and a SASL protocol, and they with it: set all or none",
         ),
     ]
     checks += [

@@ -12,8 +12,14 @@ keys: { file: keys.yaml }
 tls: { cert: tls.crt, key: tls.key }
 upstreams:
   api: { urls: "http://h:1", headers: { X-Key: "${file:header}" } }
+kafka: { bootstrap_servers: "h:1", security: { protocol: SASL_SSL, mechanism: OAUTHBEARER, token_file: token } }
 """
-FILES = {"keys.yaml": "keys.file", "tls.key": "tls.key", "header": "headers of upstreams"}
+FILES = {
+    "keys.yaml": "keys.file",
+    "tls.key": "tls.key",
+    "header": "headers of upstreams",
+    "token": "kafka.security.token_file",
+}
 
 
 @pytest.fixture

@@ -77,3 +77,14 @@ def test_a_child_takes_what_it_is_given_before_what_is_there(settings, monkeypat
     monkeypatch.setenv("API_KEY", "sk")
     assert given({"pem": {"$API_KEY": "old"}}, settings) == {"$API_KEY": "old"}
     assert given({}, settings)["$API_KEY"] == "sk"
+
+
+def test_a_token_file_of_kafka_that_is_missing_is_a_fault_of_its_setting(tmp_path):
+    path = tmp_path / "sidecar.yaml"
+    security = "{ protocol: SASL_SSL, mechanism: OAUTHBEARER, token_file: token }"
+    path.write_text(f"kafka:\n  bootstrap_servers: h:1\n  security: {security}\n")
+    settings = load_settings(path, {})
+    with pytest.raises(PolicyError, match=rf"^{path}:3: kafka.security.token_file: {tmp_path}/token cannot be read"):
+        read_secrets(settings)
+    (tmp_path / "token").write_text("ey.J")
+    assert read_secrets(settings) == {}

@@ -1,4 +1,5 @@
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from sidecar.app import kafka
 from sidecar.config.settings import load_settings
@@ -29,6 +30,30 @@ def test_credentials_and_tls_are_told_in_the_words_of_the_client():
         "p",
     )
     assert found["ssl_context"].check_hostname is True
+
+
+OAUTH = SERVERS | {
+    "SIDECAR_KAFKA__SECURITY__PROTOCOL": "SASL_PLAINTEXT",
+    "SIDECAR_KAFKA__SECURITY__MECHANISM": "OAUTHBEARER",
+    "SIDECAR_KAFKA__SECURITY__TOKEN_FILE": "token",
+}
+
+
+async def test_a_token_file_is_given_to_the_client_as_its_provider(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "token").write_text("ey.J")
+    options = kafka.connection(load_settings(None, OAUTH))
+    assert options["sasl_mechanism"] == "OAUTHBEARER"
+    assert await options["sasl_oauth_token_provider"].token() == "ey.J"
+    client = AIOKafkaProducer(**options)  # which validates what it is given
+    await client.stop()
+
+
+@pytest.mark.parametrize("left_out", ["PROTOCOL", "MECHANISM", "TOKEN_FILE"])
+def test_a_token_file_goes_with_its_mechanism_and_a_protocol(left_out):
+    env = {name: value for name, value in OAUTH.items() if not name.endswith(left_out)}
+    with pytest.raises(PolicyError, match=r"kafka\.security\.token_file: goes with"):
+        load_settings(None, env)
 
 
 def test_a_certificate_that_is_not_there_is_a_fault():
