@@ -139,7 +139,7 @@ def test_every_mount_has_its_volume(rendered):
 def test_ports_services_and_probes_are_those_of_the_settings(rendered, tmp_path):
     settings = rendered.settings(tmp_path)
     ports = {port["name"]: port["containerPort"] for port in rendered.container["ports"]}
-    assert ports == {"api": settings.listen.port, "control": settings.control.listen.port}
+    assert ports == {"api": settings.listen[0].port, "control": settings.control.listen[0].port}
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         assert rendered.container[probe]["httpGet"]["port"] == "control"
     targets = [port["targetPort"] for service in rendered.kind("Service") for port in service["spec"]["ports"]]

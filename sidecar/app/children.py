@@ -97,7 +97,7 @@ class Link:
         return link
 
     def ready(self, listening: str = "") -> None:
-        """Report that the child works; `listening` is "host:port" if it accepts connections."""
+        """Report that the child works; `listening` are the addresses, with commas, that it accepts connections on."""
         self._send_if_new("ready", {"ready": listening})
 
     def not_ready(self, why: str) -> None:

@@ -13,50 +13,62 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, suppress
+from typing import Any
 
+from sidecar.config.addresses import Address
 from sidecar.core.errors import SidecarError
-
-if TYPE_CHECKING:
-    from sidecar.config.addresses import Address
 
 BACKLOG = 4096
 LET_GO_SECONDS = 2
 
 
-def bind(listen: Address, workers: int) -> list[list[socket.socket]]:
-    """The sockets of each worker, one per address that `listen` resolves to: bound, and not listening yet.
+def bind(setting: str, addresses: Sequence[Address], workers: int) -> list[list[socket.socket]]:
+    """The sockets of each worker for the `addresses` of `setting`: bound, and not listening yet.
 
-    SidecarError: another process uses the address, or this host does not have it. With SO_REUSEPORT two nodes would
-    share a port unnoticed, so the address is first bound without it. Workers of a node that was just killed may hold
-    the port a moment longer, so binding is retried for LET_GO_SECONDS.
+    SidecarError: another process uses an address, or this host does not have it. With SO_REUSEPORT two nodes would
+    share a port unnoticed, so each address is first bound without it. Workers of a node that was just killed may hold
+    a port a moment longer, so binding is retried for LET_GO_SECONDS.
     """
     deadline = time.monotonic() + LET_GO_SECONDS
+    by_worker: list[list[socket.socket]] = [[] for _ in range(workers)]
+    with ExitStack() as on_failure:
+        for address in addresses:
+            for sockets, more in zip(by_worker, _bind_by(deadline, setting, address, workers), strict=True):
+                sockets.extend(map(on_failure.enter_context, more))
+        on_failure.pop_all()
+    return by_worker
+
+
+def _bind_by(deadline: float, setting: str, address: Address, workers: int) -> list[list[socket.socket]]:
     while True:
         try:
-            return _bind(listen, workers)
+            return _bind(address, workers)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
-                raise SidecarError(f"listen: {listen} cannot be bound: {error.strerror}") from None
+                raise _refused(setting, address, error) from None
         time.sleep(0.1)
 
 
-def _bind(listen: Address, workers: int) -> list[list[socket.socket]]:
-    infos: list[Any] = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    port = listen.port
+def _bind(address: Address, workers: int) -> list[list[socket.socket]]:
+    port = address.port
     by_worker: list[list[socket.socket]] = [[] for _ in range(workers)]
-    try:
-        for family, address in dict.fromkeys((family, address) for family, _, _, _, address in infos):
-            with _bound(family, address, port, shared=False) as exclusive:  # fails if another process has the port
+    with ExitStack() as on_failure:
+        for family, where in _resolved(address):
+            with _bound(family, where, port, shared=False) as exclusive:  # fails if another process has the port
                 port = exclusive.getsockname()[1]
             for sockets in by_worker:
-                sockets.append(_bound(family, address, port, shared=True))
-    except OSError:
-        for each in [each for sockets in by_worker for each in sockets]:
-            each.close()
-        raise
+                sockets.append(on_failure.enter_context(_bound(family, where, port, shared=workers > 1)))
+        on_failure.pop_all()
     return by_worker
+
+
+def _resolved(address: Address) -> Iterable[tuple[int, tuple[Any, ...]]]:
+    """The families and socket addresses of `address`. One IPv6 socket serves both families, where there is IPv6."""
+    if not address.host:
+        return [(socket.AF_INET6, ("",)) if socket.has_dualstack_ipv6() else (socket.AF_INET, ("0.0.0.0",))]
+    infos: list[Any] = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    return dict.fromkeys((family, where) for family, _, _, _, where in infos)
 
 
 def _bound(family: int, address: tuple[Any, ...], port: int, *, shared: bool) -> socket.socket:
@@ -66,12 +78,37 @@ def _bound(family: int, address: tuple[Any, ...], port: int, *, shared: bool) ->
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, bool(address[0]))  # off for "" alone
         sock.bind((address[0], port, *address[2:]))
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def listen(setting: str, sockets: Iterable[socket.socket]) -> None:
+    """From now on connections wait for the first worker. SidecarError: another socket listens on the address."""
+    for each in sockets:
+        try:
+            each.listen(BACKLOG)
+        except OSError as error:
+            raise _refused(setting, address_of(each), error) from None
+
+
+def address_of(sock: socket.socket) -> Address:
+    """The address that a socket is bound to, as settings have it."""
+    host, port = sock.getsockname()[:2]
+    serves_both = sock.family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    return Address("" if serves_both else host, port)
+
+
+def location(address: Address, scheme: str) -> str:
+    """An address for the start-up lines: what a wildcard stands for, and a URL that can be opened."""
+    return f"{address.scope}{': ' if address.scope else ''}{address.url(scheme)}"
+
+
+def _refused(setting: str, address: Address, error: OSError) -> SidecarError:
+    return SidecarError(f"{setting}: {address} cannot be bound: {error.strerror}")
 
 
 class Listeners:
@@ -97,11 +134,10 @@ class Listeners:
         self._closed = False
 
     async def open(self) -> str:
-        """Accept from our own sockets. Returns the "host:port" of the first."""
+        """Accept from our own sockets. Returns their addresses, with commas."""
         for fd in self._own:
             await self._serve(fd)
-        host, port = self._open[self._own[0]][0].getsockname()[:2]
-        return f"{host}:{port}"
+        return ", ".join(str(address_of(self._open[fd][0])) for fd in self._own)
 
     def cover(self, fds: Iterable[int], *, on: bool) -> None:
         """Start or stop accepting from these sockets of another worker. Connections that wait there stay."""

@@ -28,7 +28,7 @@ from sidecar.app import certificates, exposure, header_secrets, logs
 from sidecar.app.build_variant import build_variant
 from sidecar.app.child import PlainSettings, Secret
 from sidecar.app.children import Json
-from sidecar.app.listening import BACKLOG, bind
+from sidecar.app.listening import address_of, bind, listen, location
 from sidecar.app.roles import Role, Setup
 from sidecar.app.snapshot import Snapshot
 from sidecar.app.supervisor import Supervisor
@@ -63,7 +63,8 @@ def run_node(settings: Settings, load: Load) -> int:
         if settings.redis is None:
             check_states(settings.journal.dir)
         redistribute(settings.journal.dir, settings.workers, settings.total_workers, time.time_ns() // 1000)
-        sockets = bind(settings.listen, settings.workers)
+        sockets = bind("listen", settings.listen, settings.workers)
+        [control] = bind("control.listen", settings.control.listen, 1)
     except SidecarError:
         snapshot.drop()
         raise
@@ -80,27 +81,26 @@ def run_node(settings: Settings, load: Load) -> int:
         discard=snapshot.discard,
         backlog=lambda: measure(settings.journal.dir, time.time_ns() // 1000),
         announce=announce,
-        scheme="http" if settings.tls is None else "https",
+        listening=[location(address_of(each), settings.scheme) for each in sockets[0]],
     )
     try:
-        return uvloop.run(_run_node(settings, setup, [each for mine in sockets for each in mine]))
+        return uvloop.run(_run_node(settings, setup, [each for mine in sockets for each in mine], control))
     finally:
         snapshot.drop()
 
 
-async def _run_node(settings: Settings, setup: Setup, sockets: Sequence[socket.socket]) -> int:
+async def _run_node(
+    settings: Settings, setup: Setup, sockets: Sequence[socket.socket], control: Sequence[socket.socket]
+) -> int:
     supervisor = Supervisor(setup)
     await supervisor.load()
     for warning in exposure.warnings(settings):
         log.warning(warning)
-    control = settings.control.listen
-    try:
-        runner, where = await serve(supervisor, control.host, control.port)
-    except OSError as error:
-        raise SidecarError(f"control.listen: {control} cannot be bound: {_reason(error)}") from None
-    for each in sockets:
-        each.listen(BACKLOG)  # from now on connections wait for the first worker
-    setup.announce(f"control on http://{where}")
+    listen("control.listen", control)
+    listen("listen", sockets)
+    runner = await serve(supervisor, control)
+    for each in control:
+        setup.announce(f"control on {location(address_of(each), 'http')}")
     try:
         async with asyncio.TaskGroup() as tasks:
             reload = supervisor.listen_to_signals(tasks)
@@ -118,11 +118,6 @@ async def _run_node(settings: Settings, setup: Setup, sockets: Sequence[socket.s
 def _watched(settings: Settings) -> list[Path]:
     keys = [] if settings.keys.file is None else [settings.keys.file]
     return [settings.policies, *keys, *certificates.paths(settings), *header_secrets.paths(settings)]
-
-
-def _reason(error: OSError) -> str:
-    """The system's words: asyncio puts its own, with the address once more, in their place."""
-    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def roles(settings: Settings, sockets: Sequence[Sequence[int]]) -> list[Role]:

@@ -54,8 +54,8 @@ class Setup:
     Then `commit` makes them those that children start with, or `discard` drops them. `staged` are the fields of the
     start message that change with them. `expiries`: when our certificates expire (s since the epoch), by setting.
 
-    `backlog` measures the records that are not shipped yet. `announce` prints a line for the operator: the addresses
-    that the node listens on.
+    `backlog` measures the records that are not shipped yet. `announce` prints a line for the operator, as for each of
+    `listening`: the addresses of clients, once all workers serve.
     """
 
     version: str
@@ -70,7 +70,7 @@ class Setup:
     announce: Callable[[str], None] = lambda _line: None
     backlog: Callable[[], Backlog] = Backlog
     build_variant: str = ""  # of the data path: compiled or pure
-    scheme: str = "http"
+    listening: Sequence[str] = ()
     now_us: Callable[[], int] = lambda: time.time_ns() // 1000
 
 

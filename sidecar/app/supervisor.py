@@ -243,8 +243,8 @@ class Supervisor:
         if self._announced or any(child is None or child.status.not_ready for child in serving):
             return
         self._announced = True
-        for where in sorted({child.status.listening for child in serving if child} - {""}):
-            self.setup.announce(f"listening on {self.setup.scheme}://{where}")
+        for where in self.setup.listening:
+            self.setup.announce(f"listening on {where}")
 
     async def _refresh_stats(self) -> None:
         await asyncio.gather(*(child.refresh_stats(STATS_SECONDS) for child in self._living()))

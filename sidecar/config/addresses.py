@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from ipaddress import ip_address
+from typing import Any, Final, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from sidecar.core.http.path import NoNormalForm, normal_path
 from sidecar.core.http.request import valid_host
 
+# The scope of a wildcard address, and a host by which this machine reaches it.
+_WILDCARDS: Final = {
+    "": ("all addresses", "localhost"),
+    "0.0.0.0": ("all IPv4 addresses", "127.0.0.1"),
+    "::": ("all IPv6 addresses", "::1"),
+}
+
 
 class Address(NamedTuple):
-    """A TCP address to listen on. Port 0 lets the system choose."""
+    """A TCP address to listen on. Host "" is all addresses of both families; port 0 lets the system choose."""
 
     host: str
     port: int
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def scope(self) -> str:
+        """The addresses that a wildcard stands for, in words; "" for a single address or a name."""
+        return _WILDCARDS.get(self.host, ("", ""))[0]
+
+    def url(self, scheme: str) -> str:
+        """A URL that can be opened on this machine."""
+        return f"{scheme}://{Address(_WILDCARDS.get(self.host, ('', self.host))[1], self.port)}"
+
+    def overlaps(self, other: Address) -> bool:
+        """Whether both have a port of an address in common. A name has only itself: it is not looked up here."""
+        if not self.port or self.port != other.port:
+            return False
+        hosts = {self.host, other.host}
+        if len(hosts) == 1 or "" in hosts:
+            return True
+        return not hosts.isdisjoint(_WILDCARDS) and _version(self.host) == _version(other.host)
 
 
 class Url(NamedTuple):
@@ -58,13 +84,22 @@ _REDIS_EXAMPLES = "redis://host:6379/0, rediss:// with TLS, redis+sentinel://a:2
 
 
 def parse_address(value: Any) -> Any:
-    """`host:port`, `[v6]:port` or `:port` (every address). ValueError says what would be right."""
+    """`host:port`, `[v6]:port` or `:port` (all addresses). ValueError says what would be right."""
     if not isinstance(value, str):
         return value if isinstance(value, Address) else _refuse_address(value)
     host, colon, port = value.rpartition(":")
     if not colon or (":" in host and not host.startswith("[")):
         return _refuse_address(value)
-    return Address(host.strip("[]") or "0.0.0.0", _port(port, value))
+    return Address(host.strip("[]"), _port(port, value))
+
+
+def parse_addresses(value: Any) -> Any:
+    """One address, several with commas as the environment has them, or a list, whose items are parsed later."""
+    if isinstance(value, list | tuple):
+        return value
+    if not isinstance(value, str):
+        return _refuse_address(value)
+    return tuple(parse_address(part.strip()) for part in value.split(","))
 
 
 def parse_url(value: Any) -> Any:
@@ -159,6 +194,14 @@ def _port(text: str, value: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) < 65_536):
         raise ValueError(f"'{value}' has no port from 0 to 65535: write 127.0.0.1:8080")
     return int(text)
+
+
+def _version(host: str) -> int:
+    """4 or 6; 0 for a name."""
+    try:
+        return ip_address(host.partition("%")[0]).version
+    except ValueError:
+        return 0
 
 
 def _refuse_address(value: Any) -> Any:

@@ -18,7 +18,7 @@ from pydantic import (
     ValidationInfo,
 )
 
-from sidecar.config.addresses import Address, RedisEndpoint, parse_address, parse_redis_url
+from sidecar.config.addresses import Address, RedisEndpoint, parse_address, parse_addresses, parse_redis_url
 from sidecar.config.models import Model
 from sidecar.config.patterns import Name, Servers
 
@@ -34,8 +34,13 @@ def listed(value: Any) -> Any:
 
 
 LocalPath = Annotated[Path, AfterValidator(_absolute)]
-Listen = Annotated[
+_ListenAddress = Annotated[
     Address, BeforeValidator(parse_address, json_schema_input_type=str), PlainSerializer(str, return_type=str)
+]
+Listen = Annotated[
+    tuple[_ListenAddress, ...],
+    Field(min_length=1),
+    BeforeValidator(parse_addresses, json_schema_input_type=str | tuple[str, ...]),
 ]
 Positive = Annotated[int, Field(gt=0, le=2**53 - 1)]
 NotNegative = Annotated[int, Field(ge=0, le=2**53 - 1)]
@@ -77,8 +82,8 @@ class ClientTls(Model):
 class Control(Model):
     """The second listener: health, metrics, status (docs/operations.md)."""
 
-    listen: Listen = Address("127.0.0.1", 8081)
-    """The address of health, metrics and status. Keep it off public networks."""
+    listen: Listen = (Address("127.0.0.1", 8081),)
+    """Addresses of health, metrics and status, one or a list. Keep them off public networks. Example: `:8081`"""
 
 
 class Keys(Model):

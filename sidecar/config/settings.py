@@ -10,6 +10,7 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Iterable, Mapping
+from itertools import combinations, product
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -56,8 +57,8 @@ def _default_upstreams() -> dict[str, Upstream]:
 class Settings(Model):
     """Everything an operator can set."""
 
-    listen: Listen = Address("127.0.0.1", 8080)
-    """The address of the API for clients; port 0 lets the system choose."""
+    listen: Listen = (Address("127.0.0.1", 8080),)
+    """Addresses of the API for clients, one or a list; port 0 lets the system choose. Example: `:8080`"""
     tls: ServerTls | None = None
     control: Control = Control()
     workers: Annotated[int, Field(ge=1, le=256)] = 1
@@ -108,6 +109,11 @@ class Settings(Model):
     def total_workers(self) -> int:
         """The number of workers on all nodes that use the same store."""
         return self.workers * (self.redis.nodes if self.redis is not None else 1)
+
+    @property
+    def scheme(self) -> Literal["http", "https"]:
+        """The scheme of all addresses in `listen`."""
+        return "http" if self.tls is None else "https"
 
     @property
     def destination(self) -> Literal["kafka", "stdout", "file"]:
@@ -216,11 +222,6 @@ def _cross_faults(settings: Settings) -> list[tuple[Loc, str]]:
             "records would go nowhere: set sink.file, sink.stdout: true or kafka.bootstrap_servers",
         ),
         (
-            settings.control.listen == settings.listen and settings.listen.port != 0,
-            ("control", "listen"),
-            f"is the address of `listen` ({settings.listen}): give the control listener another port",
-        ),
-        (
             # The cap is divided by the workers, and the current segment is never freed: a smaller journal stays full.
             settings.journal.cap_bytes < 2 * settings.journal.segment_bytes * settings.workers,
             ("journal", "cap_bytes"),
@@ -248,13 +249,30 @@ def _cross_faults(settings: Settings) -> list[tuple[Loc, str]]:
     if settings.tls is not None and (settings.tls.client_auth == "none") is not (settings.tls.client_ca is None):
         what = "goes with `client_auth: required` or `optional`, and they with it: set both or neither"
         checks.append((True, ("tls", "client_ca"), what))
-    faults = [*((loc, what) for wrong, loc, what in checks if wrong), *upstream_faults(settings.upstreams)]
+    faults = [(loc, what) for wrong, loc, what in checks if wrong]
+    faults += [*_overlap_faults(settings), *upstream_faults(settings.upstreams)]
     if settings.redis is not None:
         try:
             _ = settings.redis.endpoint
         except ValueError as error:
             faults.append((("redis", "url"), str(error)))
     return faults
+
+
+def _overlap_faults(settings: Settings) -> list[tuple[Loc, str]]:
+    """Addresses that cannot both be listened on."""
+    listen, control = settings.listen, settings.control.listen
+    faults: list[tuple[Loc, str]] = [
+        (loc, f"has {one} and {other}, which overlap: keep one")
+        for loc, addresses in ((("listen",), listen), (("control", "listen"), control))
+        for one, other in combinations(addresses, 2)
+        if one.overlaps(other)
+    ]
+    return faults + [
+        (("control", "listen"), f"{own} is taken by `listen` ({other}): give the control listener another port")
+        for own, other in product(control, listen)
+        if own.overlaps(other)
+    ]
 
 
 def _with_client_tls(settings: Settings) -> list[tuple[Loc, Upstream | Redis]]:

@@ -6,7 +6,8 @@ Each request queries the node; nothing is cached. /livez queries nothing: it ans
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -96,8 +97,8 @@ def _json(code: int, body: dict[str, Any]) -> web.Response:
     )
 
 
-async def serve(node: Node, host: str, port: int, *, idle_s: float = IDLE_S) -> tuple[web.AppRunner, str]:
-    """Start listening; the runner to clean up, and "host:port" as bound.
+async def serve(node: Node, sockets: Iterable[socket.socket], *, idle_s: float = IDLE_S) -> web.AppRunner:
+    """Accept from these sockets, which listen; the runner to clean up, which closes them.
 
     A connection is closed `idle_s` after it began or was last answered if no whole request has come since.
     """
@@ -105,7 +106,6 @@ async def serve(node: Node, host: str, port: int, *, idle_s: float = IDLE_S) -> 
         application(node), access_log=None, handle_signals=False, keepalive_timeout=idle_s, logger=log
     )
     await runner.setup()
-    site = web.TCPSite(runner, host, port)
-    await site.start()
-    bound = runner.addresses[0]
-    return runner, f"{bound[0]}:{bound[1]}"
+    for each in sockets:
+        await web.SockSite(runner, each).start()
+    return runner

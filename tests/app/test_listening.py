@@ -4,9 +4,10 @@ import socket
 import pytest
 
 from sidecar.app import listening as module
-from sidecar.app.listening import Listeners, bind, shut
+from sidecar.app.listening import Listeners, address_of, bind, listen, location, shut
 from sidecar.config.addresses import Address
 from sidecar.core.errors import SidecarError
+from tests.servers.ipv6 import needs_ipv6
 
 ANY = Address("127.0.0.1", 0)
 
@@ -19,11 +20,11 @@ def sockets():
         each.close()
 
 
-def bound(sockets, workers, listen=ANY):
-    found = bind(listen, workers)
-    sockets += [each for mine in found for each in mine]
-    for each in sockets:
-        each.listen(16)
+def bound(sockets, workers, *where):
+    found = bind("listen", where or [ANY], workers)
+    mine = [each for mine in found for each in mine]
+    sockets += mine
+    listen("listen", mine)
     return found
 
 
@@ -68,9 +69,99 @@ def test_a_port_that_another_node_serves_is_refused_in_one_line(sockets, monkeyp
     [[taken]] = bound(sockets, 1)
     where = Address(*taken.getsockname())
     with pytest.raises(SidecarError, match=rf"^listen: {where} cannot be bound: Address already in use$"):
-        bind(where, 2)
-    with pytest.raises(SidecarError, match=r"^listen: 192\.0\.2\.1:80 cannot be bound: "):
-        bind(Address("192.0.2.1", 80), 1)
+        bind("listen", [ANY, where], 2)
+    with pytest.raises(SidecarError, match=r"^control\.listen: 192\.0\.2\.1:80 cannot be bound: "):
+        bind("control.listen", [Address("192.0.2.1", 80)], 1)
+
+
+def test_a_socket_of_ours_on_the_same_address_is_refused_where_settings_named_it_otherwise(sockets):
+    # Fails if an OSError is let through: `localhost:1` and `127.0.0.1:1` differ until they are looked up.
+    [control] = bind("control.listen", [ANY], 1)
+    where = address_of(control[0])
+    [own] = bind("listen", [where], 1)
+    sockets += control + own
+    listen("control.listen", control)
+    with pytest.raises(SidecarError, match=rf"^listen: {where} cannot be bound: Address already in use$"):
+        listen("listen", own)
+
+
+FAMILIES = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+
+
+def reached(port):
+    """The families that a client can connect to `port` by."""
+    found = set()
+    for family, host in FAMILIES:
+        with socket.socket(family) as client:
+            client.settimeout(5)
+            if client.connect_ex((host, port)) == 0:
+                found.add(family)
+    return found
+
+
+@needs_ipv6
+@pytest.mark.parametrize(
+    ("host", "families"),
+    [
+        ("", {socket.AF_INET, socket.AF_INET6}),
+        ("0.0.0.0", {socket.AF_INET}),
+        ("::", {socket.AF_INET6}),
+        ("::1", {socket.AF_INET6}),
+    ],
+)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_host_is_both_families_and_a_wildcard_only_its_own(sockets, workers, host, families):
+    # Mutation: IPV6_V6ONLY is always 1, or always 0.
+    mine = bound(sockets, workers, Address(host, 0))
+    assert reached(mine[0][0].getsockname()[1]) == families
+    assert {address_of(each).host for [each] in mine} == {host}
+
+
+def test_no_host_is_ipv4_on_a_machine_without_ipv6(sockets, monkeypatch):
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
+    [[sock]] = bound(sockets, 1, Address("", 0))
+    assert (sock.family, address_of(sock).host) == (socket.AF_INET, "0.0.0.0")
+    assert location(address_of(sock), "https").startswith("all IPv4 addresses: https://127.0.0.1:")
+
+
+@needs_ipv6
+def test_each_worker_has_a_socket_for_each_address_and_the_lines_have_urls(sockets):
+    # Fails if the first address alone is bound, or if its port is given to the next.
+    mine = bound(sockets, 2, ANY, Address("::1", 0))
+    names = [[address_of(each) for each in own] for own in mine]
+    assert names[0] == names[1]
+    [(four, port), (six, other)] = names[0]
+    assert (four, six, port != other) == ("127.0.0.1", "::1", True)
+    assert [location(each, "http") for each in names[0]] == [f"http://127.0.0.1:{port}", f"http://[::1]:{other}"]
+
+
+@needs_ipv6
+@pytest.mark.parametrize("holder", [("0.0.0.0", socket.AF_INET), ("::", socket.AF_INET6)])
+def test_a_port_that_one_family_has_in_use_is_refused_for_both(sockets, monkeypatch, holder):
+    # Fails if the other family is served alone, unnoticed.
+    monkeypatch.setattr(module, "LET_GO_SECONDS", 0)
+    host, family = holder
+    taken = socket.create_server((host, 0), family=family)
+    sockets.append(taken)
+    port = taken.getsockname()[1]
+    with pytest.raises(SidecarError, match=rf"^listen: :{port} cannot be bound: Address already in use$"):
+        bind("listen", [Address("", port)], 1)
+
+
+@needs_ipv6
+async def test_one_worker_accepts_on_all_its_addresses(sockets):
+    # Mutation: `open` serves its first socket alone.
+    [mine] = bound(sockets, 1, ANY, Address("::1", 0))
+    listeners = Listeners([each.fileno() for each in mine], [], Greeter, dict)
+    assert await listeners.open() == ", ".join(str(address_of(each)) for each in mine)
+    for each in mine:
+        client = connected(each.getsockname())
+        assert await greeted(client) == b"hello"
+        client.close()
+    listeners.close(for_good=True)
+    for each in mine:
+        with pytest.raises(ConnectionRefusedError):
+            connected(each.getsockname())
 
 
 async def test_connections_wait_while_nobody_accepts_and_are_served_then(sockets):

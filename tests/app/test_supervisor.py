@@ -66,7 +66,10 @@ async def test_a_node_is_ready_when_every_worker_has_said_so_and_announces_once_
     # Fails if one worker's word is enough for the line, or if a worker that is started again repeats it.
     lines = []
     hows = (("good", 0), (f"later:{tmp_path / 'go'}", 0), ("waits:never", 1))
-    async with running(node(*hows, announce=lines.append)) as (supervisor, _):
+    async with running(node(*hows, announce=lines.append, listening=["http://[::1]:1", "http://127.0.0.1:1"])) as (
+        supervisor,
+        _,
+    ):
         assert supervisor.stopping.is_set() is False
         await until(lambda: supervisor.slots[0].child and supervisor.slots[0].child.status.served)
         assert "later-1: starting" in (await supervisor.view()).reasons()
@@ -76,7 +79,7 @@ async def test_a_node_is_ready_when_every_worker_has_said_so_and_announces_once_
         supervisor.slots[0].child.kill()
         await until(lambda: supervisor.slots[0].restarts == 1)
         await until_ready(supervisor)
-        assert lines == ["listening on http://127.0.0.1:1234"]
+        assert lines == ["listening on http://[::1]:1", "listening on http://127.0.0.1:1"]
 
 
 async def test_figures_of_all_children_are_added_up():

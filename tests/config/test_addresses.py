@@ -2,7 +2,16 @@
 
 import pytest
 
-from sidecar.config.addresses import Address, RedisEndpoint, Url, parse_address, parse_host, parse_redis_url, parse_url
+from sidecar.config.addresses import (
+    Address,
+    RedisEndpoint,
+    Url,
+    parse_address,
+    parse_addresses,
+    parse_host,
+    parse_redis_url,
+    parse_url,
+)
 
 
 @pytest.mark.parametrize(
@@ -10,7 +19,9 @@ from sidecar.config.addresses import Address, RedisEndpoint, Url, parse_address,
     [
         ("127.0.0.1:8080", Address("127.0.0.1", 8080)),
         ("localhost:0", Address("localhost", 0)),
-        (":8080", Address("0.0.0.0", 8080)),
+        (":8080", Address("", 8080)),
+        ("0.0.0.0:8080", Address("0.0.0.0", 8080)),
+        ("[::]:8080", Address("::", 8080)),
         ("[::1]:80", Address("::1", 80)),
     ],
 )
@@ -25,7 +36,56 @@ def test_what_is_no_address_is_refused_with_an_example(text):
 
 
 def test_an_address_is_written_as_it_was_read():
-    assert [str(parse_address(text)) for text in ("a:1", "[::1]:2")] == ["a:1", "[::1]:2"]
+    written = ["a:1", "[::1]:2", ":3", "[::]:4"]
+    assert [str(parse_address(text)) for text in written] == written
+
+
+@pytest.mark.parametrize(
+    ("text", "scope", "url"),
+    [
+        ("127.0.0.1:1", "", "http://127.0.0.1:1"),
+        ("[::1]:1", "", "http://[::1]:1"),
+        ("[2001:db8::7]:1", "", "http://[2001:db8::7]:1"),
+        ("0.0.0.0:1", "all IPv4 addresses", "http://127.0.0.1:1"),
+        ("[::]:1", "all IPv6 addresses", "http://[::1]:1"),
+        (":1", "all addresses", "http://localhost:1"),
+    ],
+)
+def test_every_address_has_a_url_that_can_be_opened(text, scope, url):
+    # Mutation: the host is not in brackets.
+    address = parse_address(text)
+    assert (address.scope, address.url("http")) == (scope, url)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [
+        ("a:1", "a:1", True),
+        ("a:1", "a:2", False),
+        ("a:0", "a:0", False),
+        (":1", "0.0.0.0:1", True),
+        (":1", "[::1]:1", True),
+        (":1", "localhost:1", True),
+        ("0.0.0.0:1", "127.0.0.1:1", True),
+        ("[::]:1", "[fe80::1%eth0]:1", True),
+        ("0.0.0.0:1", "[::]:1", False),
+        ("0.0.0.0:1", "[::1]:1", False),
+        ("127.0.0.1:1", "127.0.0.2:1", False),
+        ("127.0.0.1:1", "[::1]:1", False),
+    ],
+)
+def test_addresses_overlap_where_one_connection_could_reach_both(one, other, overlap):
+    # Mutation: the families of wildcards are not compared.
+    assert parse_address(one).overlaps(parse_address(other)) is overlap
+    assert parse_address(other).overlaps(parse_address(one)) is overlap
+
+
+def test_several_addresses_are_a_list_or_a_text_with_commas():
+    assert parse_addresses(":1, [::1]:2") == (Address("", 1), Address("::1", 2))
+    assert parse_addresses([":1"]) == [":1"]
+    for wrong in (8080, "a:1,", "a:1,b"):
+        with pytest.raises(ValueError, match=r"127\.0\.0\.1:8080"):
+            parse_addresses(wrong)
 
 
 @pytest.mark.parametrize(

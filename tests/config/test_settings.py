@@ -48,8 +48,8 @@ def test_without_a_file_everything_is_embedded(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     settings = load_settings(None, {})
     assert (settings.redis, settings.kafka, settings.workers) == (None, None, 1)
-    assert settings.listen == Address("127.0.0.1", 8080)
-    assert settings.control.listen == Address("127.0.0.1", 8081)
+    assert settings.listen == (Address("127.0.0.1", 8080),)
+    assert settings.control.listen == (Address("127.0.0.1", 8081),)
     assert settings.upstreams["default"].urls == (Url(tls=False, host="127.0.0.1", port=9000),)
     assert settings.keys.file == tmp_path / "keys.yaml"
     assert settings.sink.file == tmp_path / "data/records.jsonl"
@@ -141,7 +141,7 @@ def test_a_kubernetes_service_of_our_name_does_not_break_the_start():
         "SIDECAR_CONTROL_SERVICE_HOST": "10.0.0.2",
         "SIDECAR_CONFIG": "/etc/sidecar.yaml",
     }
-    assert load_settings(None, env).listen.port == 8080
+    assert load_settings(None, env).listen == (Address("127.0.0.1", 8080),)
 
 
 def test_all_faults_of_a_file_are_told_at_once_with_their_lines(write):
@@ -177,8 +177,17 @@ def test_all_faults_of_a_file_are_told_at_once_with_their_lines(write):
         ),
         (
             "listen: a:1\ncontrol: {listen: a:1}",
-            "2: control.listen: is the address of `listen` (a:1): give the control listener another port",
+            "2: control.listen: a:1 is taken by `listen` (a:1): give the control listener another port",
         ),
+        (
+            "listen: [':1', ':2']\ncontrol: {listen: '127.0.0.1:2'}",
+            "2: control.listen: 127.0.0.1:2 is taken by `listen` (:2): give the control listener another port",
+        ),
+        ("listen: ['127.0.0.1:1', ':1']", "1: listen: has 127.0.0.1:1 and :1, which overlap: keep one"),
+        ("control: {listen: [':1', ':1']}", "1: control.listen: has :1 and :1, which overlap: keep one"),
+        ("listen: []", "1: listen: is empty: give at least one"),
+        ("listen: 8080", "1: listen: '8080' is not an address: write host:port, for example 127.0.0.1:8080"),
+        ("listen:\n  - ':1'\n  - '::1:2'", "3: listen[1]: '::1:2' is not an address: write host:port"),
         (
             "journal: {cap: 64MiB}",
             "1: journal.cap: is less than two segments a worker: raise cap, or lower segment",
@@ -204,7 +213,12 @@ def test_each_fault_says_where_it_is_and_what_would_be_right(write, text, said):
 
 def test_two_listeners_may_both_let_the_system_choose_a_port(write):
     settings = load_settings(write("listen: 127.0.0.1:0\ncontrol: {listen: 127.0.0.1:0}"), {})
-    assert settings.listen == settings.control.listen == Address("127.0.0.1", 0)
+    assert settings.listen == settings.control.listen == (Address("127.0.0.1", 0),)
+
+
+@pytest.mark.parametrize("text", [":1,[::1]:2", '[":1", "[::1]:2"]'])
+def test_several_addresses_come_from_the_environment_with_commas_or_as_a_list(text):
+    assert load_settings(None, {"SIDECAR_LISTEN": text}).listen == (Address("", 1), Address("::1", 2))
 
 
 def test_the_node_s_name_is_always_a_name(monkeypatch):

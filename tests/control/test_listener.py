@@ -1,4 +1,5 @@
 import asyncio
+import socket
 
 import aiohttp
 import pytest
@@ -78,22 +79,32 @@ async def test_status_shows_every_child(get):
     assert body["policy"]["version"] == "p1"
 
 
-# Fails if the application listens on another port than the one that it returns, or outlives its clean-up.
-async def test_the_listener_is_reachable_at_the_address_that_it_returns_until_it_is_cleaned_up():
-    runner, address = await serve(Node(), "127.0.0.1", 0)
-    async with aiohttp.ClientSession(f"http://{address}") as session:
-        async with session.get("/livez") as answer:
-            assert answer.status == 200
+def ports(number=1):
+    """Sockets that listen, and their ports."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    return sockets, [each.getsockname()[1] for each in sockets]
+
+
+# Fails if the application accepts from the first socket alone, or outlives its clean-up.
+async def test_the_listener_is_reachable_on_all_its_sockets_until_it_is_cleaned_up():
+    sockets, found = ports(2)
+    runner = await serve(Node(), sockets)
+    async with aiohttp.ClientSession() as session:
+        for port in found:
+            async with session.get(f"http://127.0.0.1:{port}/livez") as answer:
+                assert answer.status == 200
         await runner.cleanup()
-        with pytest.raises(aiohttp.ClientConnectionError):
-            await session.get("/livez")
+        for port in found:
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await session.get(f"http://127.0.0.1:{port}/livez")
 
 
 # hostile F7, F9. Fails without `keepalive_timeout`: half a head keeps its connection for an hour.
 @pytest.mark.parametrize("sent", [b"", b"GET /livez HT", b"\r\n"])
 async def test_a_connection_without_a_whole_request_is_closed(sent):
-    runner, address = await serve(Node(), "127.0.0.1", 0, idle_s=0.01)
-    reader, writer = await asyncio.open_connection(*address.split(":"))
+    sockets, [port] = ports()
+    runner = await serve(Node(), sockets, idle_s=0.01)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(sent)
     assert await asyncio.wait_for(reader.read(), 10) == b""
     writer.close()
@@ -102,8 +113,9 @@ async def test_a_connection_without_a_whole_request_is_closed(sent):
 
 # Fails without the filter: a traceback at each try.
 async def test_a_malformed_request_leaves_no_traceback(caplog):
-    runner, address = await serve(Node(), "127.0.0.1", 0)
-    reader, writer = await asyncio.open_connection(*address.split(":"))
+    sockets, [port] = ports()
+    runner = await serve(Node(), sockets)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nA b: c\r\n\r\n")
     assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.0 400")
     writer.close()

@@ -106,7 +106,7 @@ def test_what_has_its_place_elsewhere_or_cannot_work_is_refused_by_name(where, w
 def test_the_settings_load_with_the_secret_environment(values, tmp_path):
     settings = settings_of(values, tmp_path)
     assert settings.node == "gateway-0"
-    assert settings.listen.port != settings.control.listen.port
+    assert settings.listen[0].port != settings.control.listen[0].port
 
 
 @BOTH
@@ -180,7 +180,7 @@ def test_the_image_runs_as_the_user_of_the_chart_and_offers_its_ports(tmp_path):
     assert f"runAsUser: {user[1]}\n" in TEMPLATES
     assert f"runAsGroup: {user[2]}\n" in TEMPLATES
     settings = settings_of(DEFAULT, tmp_path)
-    assert f"EXPOSE {settings.listen.port} {settings.control.listen.port}\n" in dockerfile
+    assert f"EXPOSE {settings.listen[0].port} {settings.control.listen[0].port}\n" in dockerfile
 
 
 def test_the_image_is_built_from_files_that_are_there_and_has_all_that_the_build_reads():
