@@ -88,6 +88,7 @@ def test_every_value_that_a_template_reads_is_there_and_every_value_is_read():
         ("$.config.keys.file", {"config": {"keys": {"file": "keys.yaml"}}}),
         ("$.config.drain", {"config": {"drain": "60s"}}),
         ("$.config.listen", {"config": {"listen": "127.0.0.1:8080"}}),
+        ("$.config.listen", {"config": {"listen": [":8080"]}}),
         ("$.config.control.listen", {"config": {"control": {"listen": "127.0.0.1:8081"}}}),
         ("$.secret.values", {"secret": {"values": {"SIDECAR_REDIS_URL": "redis://redis"}}}),
         ("$.policies", {"policies": {".hidden.yaml": "plans: {}"}}),
@@ -107,6 +108,12 @@ def test_the_settings_load_with_the_secret_environment(values, tmp_path):
     settings = settings_of(values, tmp_path)
     assert settings.node == "gateway-0"
     assert settings.listen[0].port != settings.control.listen[0].port
+
+
+def test_a_pod_serves_the_families_of_its_cluster(tmp_path):
+    # Mutation: 0.0.0.0 in values.yaml; the kubelet's probes come by IPv6 where that is the pod's first family.
+    settings = settings_of(DEFAULT, tmp_path)
+    assert [each.host for each in (*settings.listen, *settings.control.listen)] == ["", ""]
 
 
 @BOTH
