@@ -25,6 +25,7 @@ MAX_NAMES: Final = 50  # listed in a message
 MAX_DIGITS: Final = 100  # of a number; Python itself refuses to read more than 4,300
 
 Loc = tuple[str | int, ...]
+_BARE_IPV6: Final = re.compile(r"[\s,\[](\[[0-9A-Fa-f:.]+\]:\d+)")
 _Loader: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader  # the first takes a tenth of the time
 
 
@@ -84,7 +85,9 @@ def read(path: Path, text: str | None = None) -> Document:
         if "nesting depth" in str(error.problem):  # libyaml's own bound, which is larger than ours
             raise PolicyError([Fault(file, 0, "", f"is nested more than {MAX_DEPTH} deep")]) from None
         line = min(mark.line, source.rstrip("\n").count("\n")) + 1 if mark else 0  # libyaml: the end is a line further
-        raise PolicyError([Fault(file, line, "", f"is not YAML: {error.problem}")]) from error
+        bare = _BARE_IPV6.search("".join(source.splitlines()[line - 1 : line]))
+        hint = f'; an IPv6 address is written in quotes: "{bare[1]}"' if bare else ""
+        raise PolicyError([Fault(file, line, "", f"is not YAML: {error.problem}{hint}")]) from error
     except yaml.YAMLError as error:
         raise PolicyError([Fault(file, 0, "", f"is not YAML: {error}")]) from error
     except RecursionError:

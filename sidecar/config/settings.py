@@ -47,6 +47,7 @@ PREFIX: Final = "SIDECAR_"
 _SERVICE_LINKS: Final = re.compile(
     r"SIDECAR(_[A-Z0-9_]+)?_(SERVICE_(HOST|PORT(_.+)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_.+)?)?)"
 )
+_IN_YAML: Final = re.compile(r"\{|\[(?![^][]*\]:\d)")
 _NOT_SETTINGS: Final = frozenset({"SIDECAR_CONFIG"})  # the path of the file itself, read by the command line
 
 
@@ -184,13 +185,16 @@ def _top_level(name: str) -> bool:
 
 
 def _put(document: Document, loc: Loc, variable: str, value: str) -> None:
-    """Set one value; lists and mappings are written in YAML's flow form, everything else is the text itself."""
+    """Set one value; lists and mappings are written in YAML's flow form, everything else is the text itself.
+
+    `[::1]:8080` is not a list.
+    """
     inside: dict[str | int, Any] = document.data
     for part in loc[:-1]:
         if not isinstance(inside.get(part), dict):
             inside[part] = {}
         inside = inside[part]
-    inside[loc[-1]] = read(Path(variable), value).data if value[:1] in ("[", "{") else value
+    inside[loc[-1]] = read(Path(variable), value).data if _IN_YAML.match(value) else value
     for known in [known for known in document.positions if known[: len(loc)] == loc]:
         del document.positions[known]
     for end in range(1, len(loc) + 1):

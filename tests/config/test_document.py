@@ -61,6 +61,7 @@ def test_a_key_that_is_given_twice_names_both_lines():
         ("a: b: c", "p.yaml:1: is not YAML: mapping values are not allowed"),
         ("a: 1\n--- \nb: 2", "p.yaml:2: is not YAML: but found another document"),
         ("a: *b", "p.yaml:1: is not YAML: found undefined alias"),
+        ("b: 1\na: [::1]:80", 'expected node content; an IPv6 address is written in quotes: "[::1]:80"'),
         ("a: \x01", "p.yaml: is not YAML: "),
         ("? [a]\n: 1", "p.yaml:1: a key must be a plain word"),
         ("x: &x {a: 1}\ny:\n  <<: *x", "p.yaml:3: y: merge keys are not supported"),

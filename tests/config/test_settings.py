@@ -216,6 +216,14 @@ def test_two_listeners_may_both_let_the_system_choose_a_port(write):
     assert settings.listen == settings.control.listen == (Address("127.0.0.1", 0),)
 
 
+@pytest.mark.parametrize(
+    ("text", "hosts"), [("[::]:1", ["::"]), ("[::1]:1, :2", ["::1", ""]), ("[fe80::1%lo]:1", ["fe80::1%lo"])]
+)
+def test_an_ipv6_address_in_the_environment_is_not_a_list(text, hosts):
+    # Fails if every text that begins with a bracket is read as YAML.
+    assert [each.host for each in load_settings(None, {"SIDECAR_LISTEN": text}).listen] == hosts
+
+
 @pytest.mark.parametrize("text", [":1,[::1]:2", '[":1", "[::1]:2"]'])
 def test_several_addresses_come_from_the_environment_with_commas_or_as_a_list(text):
     assert load_settings(None, {"SIDECAR_LISTEN": text}).listen == (Address("", 1), Address("::1", 2))
