@@ -188,7 +188,7 @@ class Downstream(Client):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         peer = transport.get_extra_info("peername")
-        self.peer = peer[0] if isinstance(peer, tuple) else ""
+        self.peer = _unmapped(peer[0]) if isinstance(peer, tuple) else ""
         self.tls = transport.get_extra_info("ssl_object") is not None
         self._listener.connections.add(self)
         self._listener.empty.clear()
@@ -473,3 +473,8 @@ def _taken_bytes(transport: asyncio.Transport) -> int:
     """How much of all that was sent the client's machine acknowledged (`tcpi_bytes_acked` of linux/tcp.h)."""
     info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
     return int.from_bytes(info[120:128], sys.byteorder)
+
+
+def _unmapped(peer: str) -> str:
+    """The address of a peer; that of an IPv4 client on a socket for both families is IPv4 (RFC 4291 §2.5.5.2)."""
+    return peer.removeprefix("::ffff:") if "." in peer else peer

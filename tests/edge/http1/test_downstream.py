@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from ipaddress import ip_network
 
 import pytest
 import uvloop
@@ -12,7 +13,9 @@ from sidecar.core.policy import Route
 from sidecar.core.usage import REQUESTS, Exclusion, Measured, MeterRule
 from sidecar.edge.http1.downstream import LINGER, PIPELINED_BYTES, REMEMBERED_S, SKIPPED_BYTES
 from sidecar.edge.http1.listener import Timeouts
-from tests.edge.http1.playbook import Cut, hello, port_of, stage
+from sidecar.gateway import GatewayOptions
+from tests.edge.http1.playbook import Client, Cut, hello, port_of, stage
+from tests.servers.ipv6 import needs_ipv6
 from tests.stage import BOB, policy, quota
 
 LOOP = uvloop.new_event_loop
@@ -52,6 +55,25 @@ async def test_a_request_goes_up_and_its_answer_comes_down_and_the_journal_knows
     [record] = await play.recorded()
     assert (record["customer"], record["path"], record["status"]) == ("cust-ann", "/a/b", 201)
     assert record["usage"] == {"requests": 1, "egress_bytes": 7, "ingress_bytes": 8}
+
+
+@needs_ipv6
+@pytest.mark.parametrize(("host", "chain"), [("127.0.0.1", "192.0.2.7, 127.0.0.1"), ("::1", "::1")])
+async def test_an_ipv4_client_of_a_socket_for_both_families_has_an_ipv4_address(host, chain):
+    # Mutation: the peer stays ::ffff:127.0.0.1; no network of trusted_proxies has it.
+    options = GatewayOptions("here", trusted=(ip_network("127.0.0.0/8"),))
+    async with stage(options=options) as play:
+        sock = socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+        server = await asyncio.get_running_loop().create_server(play.listener, sock=sock)
+        client = Client(*await asyncio.open_connection(host, port_of(server)))
+        server.close()
+        play.ends.append(client)
+        await client.asks("/hello", "X-Forwarded-For: 192.0.2.7")
+        upstream = await play.upstream_accepts()
+        seen = await upstream.request()
+        await upstream.answers()
+        await client.answer()
+    assert seen.fields["x-forwarded-for"] == chain
 
 
 # Keep-alive.
