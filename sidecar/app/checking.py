@@ -58,6 +58,7 @@ async def findings(settings: Settings, *, offline: bool = False) -> dict[str, An
         "workers": settings.workers,
         "nodes": settings.redis.nodes if settings.redis is not None else 1,
         "leases": settings.redis is not None and settings.redis.leases,
+        "listeners": _listeners(settings),
         "upstreams": upstream_report.report(settings),
         "routes": [_route(route, policy) for route in policy.routes],
         "plans": {name: plan.label for name, plan in policy.plans.items()},
@@ -71,6 +72,18 @@ async def findings(settings: Settings, *, offline: bool = False) -> dict[str, An
         "errors": contacts.errors,
         "warnings": warnings + contacts.warnings,
     }
+
+
+def _listeners(settings: Settings) -> list[dict[str, Any]]:
+    control = settings.control.listen
+    return [
+        {"setting": setting, "address": str(each), "scope": each.scope, "url": each.url(scheme)}
+        for setting, scheme, addresses in (
+            ("listen", settings.scheme, settings.listen),
+            ("control.listen", "http", control),
+        )
+        for each in addresses
+    ]
 
 
 def _route(route: Route, policy: Policy) -> dict[str, Any]:

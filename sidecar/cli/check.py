@@ -52,6 +52,8 @@ def _print(report: dict[str, Any]) -> None:
         f"policy {report['version']}: counters in {report['counters']}, records to {report['records']}, "
         f"{report['workers']} worker{plural}{nodes}"
     )
+    click.echo("\nlisteners")
+    _table(report["listeners"], ("setting", "address", "scope", "url"))
     click.echo("\nupstreams")
     _table(report["upstreams"], ("id", "urls", "host", "sets", "removes"))
     click.echo("\nroutes, most specific first")

@@ -37,6 +37,16 @@ def test_a_key_file_that_others_can_read_is_a_warning(sidecar, folder):
     assert err.endswith(f"can read it: chmod o= {folder}/keys.yaml\n")
 
 
+# Mutation: the control listener has the scheme of clients.
+def test_it_shows_the_addresses_and_urls_of_both_listeners(sidecar, folder):
+    several = {"SIDECAR_LISTEN": ":9001,[::1]:9002", "SIDECAR_CONTROL__LISTEN": "[::1]:9003"}
+    status, out, err = sidecar("check", "-c", "sidecar.yaml", "--offline", **several)
+    assert (status, err) == (0, "")
+    assert re.search(r"listen +:9001 +all addresses +http://localhost:9001\n", out)
+    assert re.search(r"listen +\[::1\]:9002 +- +http://\[::1\]:9002\n", out)
+    assert re.search(r"control.listen +\[::1\]:9003 +- +http://\[::1\]:9003\n", out)
+
+
 VENDOR = """\
 upstreams:
   default:
