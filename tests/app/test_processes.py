@@ -10,7 +10,9 @@ from pathlib import Path
 from sidecar.app.processes import roles
 from sidecar.config.settings import load_settings
 from sidecar.edge.journal.reader import JournalFolder
-from tests.app.node import POLICY, node
+from tests.app.node import KEY, POLICY, node
+from tests.servers import certificates
+from tests.servers.ipv6 import needs_ipv6
 
 
 def kinds(records):
@@ -222,3 +224,27 @@ def test_each_worker_listens_on_its_own_sockets_and_is_handed_those_of_all():
     assert (one.listens, two.listens) == ((100, 102), (101, 103))
     assert one.keeps == two.keeps == (100, 102, 101, 103)
     assert one.command[one.command.index("--listen") + 1 :] == ("100,102", "--others", "101,103")
+
+
+@needs_ipv6
+async def test_all_addresses_are_served_by_tls_and_kept_over_a_reload_and_a_restart(tmp_path):
+    # Fails if a successor inherits the first socket alone, or if TLS is that of the first address.
+    certificates.make(tmp_path)
+    more = "tls: { cert: server.pem, key: server.key }\n"
+    listens = {"SIDECAR_LISTEN": ":0,[::1]:0", "SIDECAR_CONTROL__LISTEN": "[::1]:0"}
+    async with node(tmp_path, more, **listens) as running:
+        status = await running.until(lambda status: status["ready"])
+        both, six = (int(each.rpartition(":")[2]) for each in status["children"][0]["listening"].split(", "))
+        places = [f"https://{where}/hello" for where in (f"127.0.0.1:{both}", f"[::1]:{both}", f"[::1]:{six}")]
+
+        async def statuses():
+            answers = [await running.session.get(place, headers={"X-Api-Key": KEY}, ssl=False) for place in places]
+            return [answer.status for answer in answers]
+
+        assert await statuses() == [200, 200, 200]
+        (tmp_path / "p.yaml").write_text(POLICY % (900, 900))
+        version = status["policy"]["version"]
+        await running.until(lambda status: status["policy"]["version"] != version)
+        os.kill(status["children"][0]["pid"], signal.SIGKILL)
+        await running.until(lambda status: status["children"][0]["restarts"] == 1 and status["ready"])
+        assert await statuses() == [200, 200, 200]
