@@ -52,6 +52,11 @@ class UpstreamReason(Enum):
         self.retry = retry
         self.outcome = slug.replace("-", "_")  # `outcome` of the record
 
+    @property
+    def retry_after_s(self) -> int:
+        """When a client may try again, as in Retry-After; 0: nothing is known of it."""
+        return 1 if self in {UpstreamReason.SATURATED, UpstreamReason.SHARE} else 0
+
 
 class UpstreamError(SidecarError):
     """The upstream failed. `detail` is sent to the client and contains no address."""

@@ -35,7 +35,7 @@ from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError, UpstreamError
 from sidecar.core.http.cors import with_cors
 from sidecar.core.http.forward import Field, trailers_allowed
-from sidecar.core.http.problem import Problem, too_large
+from sidecar.core.http.problem import Problem, too_large, upstream_problem
 from sidecar.core.http.request import Request
 from sidecar.core.http.response import ResponseHead
 from sidecar.core.identity import Identity
@@ -257,7 +257,7 @@ class RequestExchange(Exchange):
             self.leg = None
             reason = error.reason
             if self.head is None:
-                return self.refuse(Problem(reason.status, reason.slug, error.detail), reason.outcome)
+                return self.refuse(upstream_problem(error), reason.outcome)
             return self.fail(self.status, reason.outcome)
         except Exception as raised:  # noqa: BLE001
             end_faulty(self, raised)

@@ -8,6 +8,8 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from sidecar.core.errors import UpstreamError
+
 _IANA: Final = "https://iana.org/assignments/http-problem-types#"
 _TYPES: Final = {  # registered by draft-ietf-httpapi-ratelimit-headers §10
     "quota-exceeded": _IANA + "quota-exceeded",
@@ -67,6 +69,13 @@ def no_feature(plans: Sequence[str]) -> Problem:
     """The caller's plan lacks what a route or a model asks for; `plans` are the ids of those that have it."""
     detail = "the plan of this key does not include this part of the API"
     return Problem(403, "feature-missing", f"{detail}; `plans` do" if plans else detail, extra={"plans": [*plans]})
+
+
+def upstream_problem(error: UpstreamError) -> Problem:
+    """No answer of the upstream: where this node has no connection for it now, another may be free in a second."""
+    reason = error.reason
+    headers = ((b"Retry-After", b"%d" % reason.retry_after_s),) if reason.retry_after_s else ()
+    return Problem(reason.status, reason.slug, error.detail, headers=headers)
 
 
 # Answers that are the same for everybody.

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from sidecar.core.errors import UpstreamError, UpstreamReason
 from sidecar.core.http import problem as problems
-from sidecar.core.http.problem import Problem, phrase, problem_body, too_large, too_long_to_read
+from sidecar.core.http.problem import Problem, phrase, problem_body, too_large, too_long_to_read, upstream_problem
 
 FIXED = [value for value in vars(problems).values() if isinstance(value, Problem)]
 
@@ -50,3 +51,11 @@ def test_what_is_too_large_is_told_with_the_bound_alone():
     # Fails if an answer to a client names a setting, which it neither writes nor can change.
     problems = (too_large(17), too_long_to_read(17), *FIXED)
     assert not any("`" in found.detail for found in problems)
+
+
+# Fails if a 429 or 503 for want of a connection has no Retry-After (mutation: `retry_after_s` of SHARE is 0).
+@pytest.mark.parametrize("reason", UpstreamReason)
+def test_where_this_node_had_no_connection_for_a_request_it_may_come_again_in_a_second(reason):
+    problem = upstream_problem(UpstreamError(reason, "why"))
+    assert (problem.status, problem.slug, problem.detail) == (reason.status, reason.slug, "why")
+    assert problem.headers == (((b"Retry-After", b"1"),) if reason.status in {429, 503} else ())

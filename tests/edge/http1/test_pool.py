@@ -600,6 +600,7 @@ async def test_a_customer_gets_its_share_of_the_connections_and_others_go_on():
         await third.asks("/third")
         refusal = await third.answer()
         assert (refusal.status, b"upstream-share-used" in refusal.body) == (429, True)
+        assert refusal.fields["retry-after"] == "1"
         await other.asks("/other", key="bob")
         upstream = await play.upstream_accepts()
         await upstream.request()
