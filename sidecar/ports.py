@@ -45,6 +45,10 @@ class Keys:
         """The identity, if it is known without waiting; None: call `find`."""
         return None
 
+    def was_known(self, digest: bytes) -> bool:  # noqa: ARG002 - as above
+        """Whether the key was good when it was last looked up, as far as this is remembered."""
+        return False
+
     def find(self, digest: bytes, done: Callable[[Identity | StoreError | None], None]) -> None:
         """Call `done` with the identity, None (unknown or revoked), or StoreError (the store did not answer)."""
         raise NotImplementedError

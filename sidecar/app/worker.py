@@ -397,6 +397,7 @@ def _gateway_options(settings: Settings) -> GatewayOptions:
         trusted=tuple(settings.trusted_proxies),
         limit_headers=settings.ratelimit_headers,
         x_limit_headers=settings.x_ratelimit_headers,
+        failures_per_second=_shared_out(settings.keys.failures_per_second, settings.workers),
     )
 
 

@@ -102,6 +102,8 @@ class Keys(Model):
     """How long a known key is remembered: a revocation takes effect within it."""
     unknown_ttl_ms: Positive = 5_000
     """How long a worker remembers that a key is unknown."""
+    failures_per_second: Annotated[int, Field(ge=0, le=1_000_000)] = 10
+    """The unknown keys that one client address may present to the node each second; 0: any number."""
 
 
 class Redis(Model):

@@ -5,6 +5,7 @@ admission.py   identity, terms, reservation, decision   policies.py    the polic
 inspection.py  bodies that are read, and retries        fields.py      the fields that the gateway adds to heads
 accounting.py  usage, record, settlement                in_flight.py   the exchanges that are open, and their log
 guard.py       the end of an exchange whose step raised extension.py   which open ones hold what is to be extended
+failed_authentications.py   how many unknown keys a client may present
 """
 
 from __future__ import annotations

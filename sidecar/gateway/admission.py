@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Final
 from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
 from sidecar.core.headers import denial_problem
-from sidecar.core.http.problem import BAD_KEY, JOURNAL_FULL, KEYS_AWAY, NO_PLAN, NOT_RECORDED, Problem, no_feature
+from sidecar.core.http.problem import (
+    BAD_KEY,
+    JOURNAL_FULL,
+    KEYS_AWAY,
+    NO_PLAN,
+    NOT_RECORDED,
+    Problem,
+    no_feature,
+    too_many_failures,
+)
 from sidecar.core.http.response import ResponseHead
 from sidecar.core.identity import Identity
 from sidecar.core.policy import Terms
@@ -28,18 +37,23 @@ CONTINUE: Final = ResponseHead(100, b"Continue", 1, [])
 def identify(exchange: RequestExchange, routed: RoutedRequest) -> None:
     """Find the identity of the credential, where the request goes any further and has one."""
     if routed.refusal is not None:
-        return exchange.answer(routed.refusal)
+        return refuse_key(exchange) if routed.refusal is BAD_KEY else exchange.answer(routed.refusal)
     if not routed.digest:
         return check_entitlement(exchange, routed.policy.terms("", routed.route))
     keys = exchange.context.keys
     known = keys.known(routed.digest)
     if known is not None:
         return take_identity(exchange, known)
+    wait_s = exchange.context.failures.wait_s(exchange.request, exchange.client.peer)
+    if wait_s and not keys.was_known(routed.digest):
+        return exchange.answer(too_many_failures(wait_s))
     return keys.find(routed.digest, exchange.on_identity)
 
 
 def take_identity(exchange: RequestExchange, identity: Identity | StoreError | None) -> None:
     """Find the terms of the identity; those of the last exchange with this head are kept with it."""
+    if identity is None:  # also of a client that does not wait for the answer
+        exchange.context.failures.add(exchange.request, exchange.client.peer)
     if exchange.ended:
         return None
     if identity is None or isinstance(identity, StoreError):
@@ -51,6 +65,16 @@ def take_identity(exchange: RequestExchange, identity: Identity | StoreError | N
         routed.terms = routed.policy.terms(identity.plan, routed.route, identity.customer)
         routed.checks = routed.templates = None
     return check_entitlement(exchange, routed.terms)
+
+
+def refuse_key(exchange: RequestExchange) -> None:
+    """Refuse a mistyped key, which needs no look-up: also with 429 where its client has failed too often."""
+    failures, peer = exchange.context.failures, exchange.client.peer
+    wait_s = failures.wait_s(exchange.request, peer)
+    if wait_s:
+        return exchange.answer(too_many_failures(wait_s))
+    failures.add(exchange.request, peer)
+    return exchange.answer(BAD_KEY)
 
 
 def check_entitlement(exchange: RequestExchange, terms: Terms | None) -> None:

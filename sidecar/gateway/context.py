@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sidecar.core.policy import Policy, Route
 from sidecar.core.record import Totals
+from sidecar.gateway.failed_authentications import FailedAuthentications
 from sidecar.gateway.fields import GatewayOptions, HeadFields
 from sidecar.gateway.in_flight import ExchangeLog, OpenExchanges
 from sidecar.gateway.policies import PolicyCaches
@@ -32,7 +33,7 @@ class Ports(NamedTuple):
 
 
 class WorkerContext:
-    """The ports; `policies`, `heads`, `open`, `log`, `refusals`; and the units of all records so far, for checkpoints.
+    """The ports; `policies`, `heads`, `failures`, `open`, `log`, `refusals`; and `totals`, the units of all records.
 
     `mint` makes a new id, dated in ms: of the request, the reservation and the record.
     """
@@ -50,6 +51,7 @@ class WorkerContext:
         self.options = options
         self.policies = PolicyCaches(policy, upstream_of)
         self.heads = HeadFields(options, self.keys)
+        self.failures = FailedAuthentications(self.clock, options.failures_per_second, self.heads.trusts)
         self.log = ExchangeLog(self.clock, self.probe)
         self.refusals = Refusals(self.clock, self.probe)
         self.open = OpenExchanges(self.clock, self.log, flush)

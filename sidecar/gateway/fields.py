@@ -27,13 +27,17 @@ Network = IPv4Network | IPv6Network
 
 
 class GatewayOptions(NamedTuple):
-    """How this node behaves: its name, the proxies that it believes, the fields that it sends."""
+    """How this node behaves: its name, the proxies that it believes, the fields that it sends.
+
+    `failures_per_second`: the unknown keys that this worker looks up for one client; 0: any number.
+    """
 
     node: str
     pepper: bytes = b""
     trusted: tuple[Network, ...] = ()
     limit_headers: bool = True
     x_limit_headers: bool = False
+    failures_per_second: int = 0
 
     @property
     def pseudonym(self) -> bytes:

@@ -65,6 +65,16 @@ def test_what_a_killed_worker_left_is_said_in_words(caplog, report, text, fields
     assert [(each.getMessage(), each.fields) for each in caplog.records] == [(text, fields)]
 
 
+# Fails if each worker may look up as many unknown keys of a client as the node, or 0 bounds them.
+@pytest.mark.parametrize(("text", "each"), [("10", 3), ("1", 1), ("0", 0)])
+def test_each_worker_has_its_part_of_the_failed_authentications(tmp_path, text, each):
+    (tmp_path / "sidecar.yaml").write_text(
+        "policies: p.yaml\nkeys: { file: keys.yaml }\nworkers: 4\nredis: { url: redis://127.0.0.1:1 }\n"
+    )
+    settings = load_settings(tmp_path / "sidecar.yaml", {"SIDECAR_KEYS__FAILURES_PER_SECOND": text})
+    assert module._gateway_options(settings).failures_per_second == each
+
+
 METERED = """
 meters:
   rows: { value: request.header.X-Rows }

@@ -156,7 +156,7 @@ async def test_a_revoked_key_is_refused_by_both_workers_within_a_second_under_tr
         bootstrap=kafka_server.bootstrap,
         redis=redis.url,
         workers=2,
-        keys="keys: { redis: true }",
+        keys="keys: { redis: true, failures_per_second: 0 }",
     ) as running:
         await running.all_ready()
         config = str(tmp_path / "sidecar.yaml")

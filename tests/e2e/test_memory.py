@@ -56,7 +56,8 @@ async def test_a_workers_memory_does_not_grow_with_the_requests_it_has_served(tm
     port = free_port()
     origin = await program("origin", port)
     try:
-        async with sidecar(tmp_path, f"http://127.0.0.1:{port}", policy=POLICY, REDIS__URL=redis_clean.url) as node:
+        settings = {"REDIS__URL": redis_clean.url, "KEYS__FAILURES_PER_SECOND": "0"}
+        async with sidecar(tmp_path, f"http://127.0.0.1:{port}", policy=POLICY, **settings) as node:
             pid, sizes = await worker_pid(node), []
             await node.until(lambda status: status["ready"])
             for _ in range(STEPS):

@@ -71,6 +71,13 @@ def no_feature(plans: Sequence[str]) -> Problem:
     return Problem(403, "feature-missing", f"{detail}; `plans` do" if plans else detail, extra={"plans": [*plans]})
 
 
+def too_many_failures(wait_s: int) -> Problem:
+    """This client presented too many unknown keys; in `wait_s` seconds it may present another one."""
+    detail = "too many unknown keys came from this address: no further one is looked up now"
+    headers = ((b"Retry-After", b"%d" % wait_s),)
+    return Problem(429, "too-many-failed-authentications", detail, headers=headers)
+
+
 def upstream_problem(error: UpstreamError) -> Problem:
     """No answer of the upstream: where this node has no connection for it now, another may be free in a second."""
     reason = error.reason

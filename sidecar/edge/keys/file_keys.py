@@ -44,6 +44,10 @@ class FileKeys(Keys):
             return None
         return identity
 
+    def was_known(self, digest: bytes) -> bool:
+        """Whether the file has the key."""
+        return self.known(digest) is not None
+
     def find(self, digest: bytes, done: Callable[[Identity | StoreError | None], None]) -> None:
         """The same as `known`. Never a StoreError."""
         done(self.known(digest))

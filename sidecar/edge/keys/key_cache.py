@@ -63,6 +63,10 @@ class KeyCache(Keys):
         self._known.move_to_end(digest)
         return entry.identity
 
+    def was_known(self, digest: bytes) -> bool:
+        """Whether the key is in the cache, its time to live over or not, or the store knows it without waiting."""
+        return digest in self._known or self._keys.was_known(digest)
+
     def find(self, digest: bytes, done: Done) -> None:
         """The store's answer, at most a time to live old; immediately if it is cached."""
         identity = self.known(digest)

@@ -53,6 +53,12 @@ def test_unknown_and_revoked_keys_are_none(path):
     assert found(keys, "never") is None
 
 
+def test_a_key_of_the_file_was_known_before_anybody_presented_it(path):
+    path.write_text("keys:\n" + entry("one") + entry("gone", more=", status: revoked"))
+    keys = FileKeys(path, HandClock())
+    assert [keys.was_known(digest(name)) for name in (b"one", b"gone", b"never")] == [True, False, False]
+
+
 # Fails if the end is looked at on load only.
 def test_a_key_ends_at_the_microsecond_of_its_end(path):
     path.write_text("keys:\n" + entry("one", more=", expires: 2023-11-14T22:13:20.000001Z"))

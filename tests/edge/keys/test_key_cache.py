@@ -232,3 +232,15 @@ def test_a_key_revoked_in_the_store_is_not_served_stale_afterwards(world):
     world.store.away = True
     world.clock.turn(BOUNDS.unknown_ttl_us)
     assert world.find(b"a") is AWAY
+
+
+def test_a_key_was_known_while_it_is_in_the_cache_or_its_store_has_it_at_hand(world, monkeypatch):
+    world.register(b"a")
+    assert not world.cache.was_known(b"a")
+    world.find(b"a")
+    world.clock.turn(BOUNDS.ttl_us)
+    assert (world.cache.known(b"a"), world.cache.was_known(b"a")) == (None, True)
+    world.cache.forget(b"a")
+    assert not world.cache.was_known(b"a")
+    monkeypatch.setattr(world.store, "was_known", world.store.keys.__contains__)
+    assert (world.cache.was_known(b"a"), world.cache.was_known(b"b")) == (True, False)
