@@ -112,7 +112,6 @@ LEFT_OUT = {
     "sidecar/core/usage/": "except billing.py: only for routes that read bodies; has dataclasses with slots",
     "sidecar/core/window.py": "the calendar: one call per window",
     "sidecar/edge/admission/drift.py": "only where a settle is given up",
-    "sidecar/gateway/failed_authentications.py": "only for keys that are not in the cache",
     "sidecar/edge/http1/names.py": "a few calls a minute",
     "sidecar/edge/journal/backlog.py": "a few calls a second, of the supervisor",
     "sidecar/edge/journal/denial_budget.py": "one call per denial",
@@ -125,6 +124,7 @@ LEFT_OUT = {
     "sidecar/edge/journal/segments.py": "miscompiled: a KeyError in its constructor; one call per tick",
     "sidecar/edge/journal/settled.py": "one call a second",
     "sidecar/edge/journal/unsettled.py": "only at start",
+    "sidecar/gateway/failed_authentications.py": "only for keys that are not in the cache",
 }
 
 

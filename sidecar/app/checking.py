@@ -9,7 +9,7 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
-from sidecar.app import exposure, upstream_report
+from sidecar.app import descriptors, exposure, upstream_report
 from sidecar.app.certificates import expiries
 from sidecar.app.contacting import Contacts, contact
 from sidecar.app.loading import keys_outside_customer_terms, keys_with_unknown_plan, load_all
@@ -46,6 +46,7 @@ async def findings(settings: Settings, *, offline: bool = False) -> dict[str, An
     ]
     expires = expiries(settings, pem)
     warnings += _expiry_warnings(expires)
+    warnings += descriptors.warnings(settings)
     warnings += [*upstream_report.warnings(settings), *_unread_warnings(loaded, settings)]
     warnings += [*_spelling_warnings(loaded), *_folder_warnings(settings), *exposure.warnings(settings)]
     wallets = balances(loaded, settings)
@@ -56,6 +57,7 @@ async def findings(settings: Settings, *, offline: bool = False) -> dict[str, An
         "counters": "redis" if settings.redis is not None else "memory",
         "records": str(settings.record_file or settings.destination),
         "workers": settings.workers,
+        "max_connections": descriptors.max_connections(settings),
         "nodes": settings.redis.nodes if settings.redis is not None else 1,
         "leases": settings.redis is not None and settings.redis.leases,
         "listeners": _listeners(settings),

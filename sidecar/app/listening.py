@@ -12,10 +12,11 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
+from sidecar.app.accepting import Acceptor
 from sidecar.config.addresses import Address
 from sidecar.core.errors import SidecarError
 
@@ -112,85 +113,69 @@ def _refused(setting: str, address: Address, error: OSError) -> SidecarError:
 
 
 class Listeners:
-    """The accepting side of one worker. `own` are its sockets, `others` those of the other workers.
+    """The listening sockets of one worker. `own` are its own, `others` those of the other workers.
 
-    `cover` accepts from other workers' sockets while their worker does not. `client` makes the protocol of a
-    connection; `handshake` returns the TLS arguments of `create_server`.
+    `cover` accepts from other workers' sockets while their worker does not.
     """
 
-    def __init__(
-        self,
-        own: Sequence[int],
-        others: Sequence[int],
-        client: Callable[[], asyncio.Protocol],
-        handshake: Callable[[], dict[str, Any]],
-    ) -> None:
+    def __init__(self, own: Sequence[int], others: Sequence[int], acceptor: Acceptor) -> None:
         self._own = own
         self._others = others
-        self._client = client
-        self._handshake = handshake
-        self._open: dict[int, tuple[socket.socket, asyncio.Server]] = {}
-        self._covering: set[asyncio.Task[None]] = set()
+        self._acceptor = acceptor
+        self._open: dict[int, socket.socket] = {}
         self._closed = False
 
-    async def open(self) -> str:
+    def open(self) -> str:
         """Accept from our own sockets. Returns their addresses, with commas."""
         for fd in self._own:
-            await self._serve(fd)
-        return ", ".join(str(address_of(self._open[fd][0])) for fd in self._own)
+            self._serve(fd)
+        return ", ".join(str(address_of(self._open[fd])) for fd in self._own)
 
     def cover(self, fds: Iterable[int], *, on: bool) -> None:
         """Start or stop accepting from these sockets of another worker. Connections that wait there stay."""
         for fd in fds:
             if on:
-                task = asyncio.get_running_loop().create_task(self._serve(fd), name="cover")
-                self._covering.add(task)
-                task.add_done_callback(self._covering.discard)
+                self._serve(fd)
             elif fd in self._open:
-                sock, server = self._open.pop(fd)
-                server.close()
+                sock = self._open.pop(fd)
+                self._acceptor.leave(sock)
                 sock.close()
 
-    def close(self, *, for_good: bool) -> list[asyncio.Task[object]]:
+    def close(self, *, for_good: bool) -> list[asyncio.Task[Any]]:
         """Stop accepting. `for_good`: no worker serves this port after us.
 
         If so, the connections in the kernel's queue are accepted, since their clients are connected, and the sockets
         are shut down in every process, so that later connections are refused. Else they wait for the next worker.
-        Returns the tasks that set up the accepted connections.
+        Returns the tasks that set up connections now.
         """
         self._closed = True
-        loop = asyncio.get_running_loop()
-        waiting: list[socket.socket] = []
-        for sock, server in self._open.values():
-            if for_good:
-                waiting += shut(sock)
-            server.close()
+        for sock in self._open.values():
+            self._acceptor.leave(sock)
+            for connection in shut(sock) if for_good else ():
+                self._acceptor.join(connection)
             sock.close()
         self._open.clear()
         for fd in self._others if for_good else ():
             os.close(fd)  # an orphan must not hold the port of a worker that is gone
-        tls = self._handshake()
-        return [loop.create_task(loop.connect_accepted_socket(self._client, each, **tls)) for each in waiting]
+        return self._acceptor.joining()
 
-    async def _serve(self, fd: int) -> None:
+    def _serve(self, fd: int) -> None:
         if self._closed or fd in self._open:
             return
         sock = socket.socket(fileno=os.dup(fd))
         sock.setblocking(False)
-        server = await asyncio.get_running_loop().create_server(
-            self._client, sock=sock.dup(), backlog=BACKLOG, **self._handshake()
-        )
-        self._open[fd] = sock, server
+        sock.listen(BACKLOG)
+        self._open[fd] = sock
+        self._acceptor.listen(sock)
 
 
 def shut(sock: socket.socket) -> list[socket.socket]:
     """Refuse new connections in every process that holds this socket. Returns those of its queue, accepted."""
     accepted: list[socket.socket] = []
     sock.listen(0)  # new connections do not enter the queue: their clients retry, and are refused
-    with suppress(BlockingIOError):
+    with suppress(OSError):  # the queue is empty, or there is no descriptor left: the drain has to go on
         while True:
             accepted.append(sock.accept()[0])
-            accepted[-1].setblocking(False)
     with suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
     return accepted

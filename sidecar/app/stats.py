@@ -22,6 +22,7 @@ def worker_stats(worker: Worker) -> WorkerStats:
         **figures.counts,
         **store.counts,
         **keys.counts,
+        **worker.acceptor.counts,
         "records": journal.records,
         "unrecorded": journal.unrecorded,
         "recovered": journal.crashed,
@@ -41,7 +42,8 @@ def worker_stats(worker: Worker) -> WorkerStats:
         "store_us": store_latency(worker.counters.stats),
         "counts": counts,
         "gauges": {
-            "connections": len(worker.listener.connections),
+            "connections": worker.acceptor.number,
+            "connections_max": worker.acceptor.most,
             "exchanges": worker.context.open.number,
             "journal_full": journal.full | journal.broken,
             "denials_waiting": denials.waiting,

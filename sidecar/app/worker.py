@@ -17,8 +17,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from sidecar.app import certificates, header_secrets
+from sidecar.app.accepting import Acceptor, Clients
 from sidecar.app.certificates import ServerContext, server_context
 from sidecar.app.children import Json, Link
+from sidecar.app.descriptors import max_connections
 from sidecar.app.handshakes import Handshakes
 from sidecar.app.key_store import KeyStore
 from sidecar.app.listening import Listeners
@@ -90,7 +92,6 @@ class Worker:
     def __init__(self, settings: Settings, index: int, link: Link, fds: Descriptors) -> None:
         self.settings = settings
         self._lease_fd = fds.lease_fd
-        self._listeners = Listeners(fds.listen, fds.others, self._client, self._handshake)
         self._listening = ""
         self.late_us = 0  # by which the checks of deadlines ran late
         self.link = link
@@ -137,6 +138,9 @@ class Worker:
             pseudonym=gateway.pseudonym,
             refused=self._refused,
         )
+        connected, most = self.listener.connections, max_connections(settings)
+        self.acceptor = Acceptor(Clients(self._client, self._handshake, connected, most))
+        self._listeners = Listeners(fds.listen, fds.others, self.acceptor)
 
     def _refused(self, problem: Problem) -> None:
         """The head of a request was refused: there is no exchange."""
@@ -160,7 +164,7 @@ class Worker:
         self.keys.start()
         await self.counters.reached()  # else the first requests are let through alone while Redis would answer
         self.counters.settle_again(self.journal.take_ended(), self.context.policies.policy)
-        await self._listen()
+        self._listen()
         wheel = asyncio.get_running_loop().create_task(self._turn(), name="wheel")
         orphans = asyncio.get_running_loop().create_task(self._settle_orphans(), name="orphans")
         gc.collect()
@@ -197,9 +201,9 @@ class Worker:
             "asyncio.Protocol", self.listener()
         )  # one by its methods: no base class, so that it can be compiled
 
-    async def _listen(self) -> None:
+    def _listen(self) -> None:
         self.link.on_cover = lambda fds, on: self._listeners.cover(fds, on=on)
-        self._listening = await self._listeners.open()
+        self._listening = self._listeners.open()
         self.link.ready(self._listening)
 
     def _handshake(self) -> dict[str, Any]:
@@ -216,6 +220,7 @@ class Worker:
         turns = 0
         async for now, late_s in ticks(WHEEL_S, asyncio.get_running_loop().time):
             self.listener.check_deadlines(now, late_s)
+            self.acceptor.check(now)
             self.upstreams.check_deadlines(now, late_s)
             self.context.open.end_overdue(round(late_s * 1_000_000))
             self.late_us += round(late_s * 1_000_000)
@@ -273,7 +278,7 @@ class Worker:
         if not await self.link.within_drain(self.counters.settle_up()):
             log.warning("drain: not all outage debts reached Redis; the journal has them")
 
-    async def _finish(self, joining: list[asyncio.Task[object]]) -> None:
+    async def _finish(self, joining: list[asyncio.Task[Any]]) -> None:
         """Serve whom the kernel let in, and wait until every answer has been sent."""
         await asyncio.gather(*joining, return_exceptions=True)  # a handshake that fails is the client's
         await self.listener.gone()

@@ -52,6 +52,7 @@ def _print(report: dict[str, Any]) -> None:
         f"policy {report['version']}: counters in {report['counters']}, records to {report['records']}, "
         f"{report['workers']} worker{plural}{nodes}"
     )
+    click.echo(f"connections of clients: at most {report['max_connections']} per worker")
     click.echo("\nlisteners")
     _table(report["listeners"], ("setting", "address", "scope", "url"))
     click.echo("\nupstreams")

@@ -251,6 +251,8 @@ class Http(Model):
     """Time before `body_bytes_per_second` is required."""
     body_bytes_per_second: NotNegative = 256
     """A body that arrives more slowly is refused after `body_grace`; 0: any speed."""
+    max_connections: NotNegative = 0
+    """Connections of clients to each worker; 0: as many as its descriptors allow beside upstreams and files."""
 
 
 class Log(Model):

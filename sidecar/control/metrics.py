@@ -87,6 +87,14 @@ COUNTS = {
         "Requests answered by the sidecar before an upstream saw them, by problem type.",
         ("reason",),
     ),
+    "accept_pauses": Row(
+        "sidecar_accept_pauses",
+        "Times that a worker accepted no more connections: http.max_connections are open, or no descriptor is left.",
+        ("reason",),
+    ),
+    "accept_paused_us": Row(
+        "sidecar_accept_paused_seconds", "Time in which new connections had to wait for such a worker.", ("reason",), US
+    ),
     "tls_refused": Row("sidecar_tls_handshakes_refused", "TLS handshakes of clients that were refused.", ("reason",)),
     "keys_stale": Row(
         "sidecar_keys_stale", "Identities taken from the cache after their expiry: the key store did not answer."
@@ -101,7 +109,8 @@ GAUGES = {
         "sidecar_keys_unsubscribed",
         "Workers without notice of changed keys: a revocation takes up to keys.cache_ttl.",
     ),
-    "connections": Row("sidecar_open_connections", "Open connections of clients."),
+    "connections": Row("sidecar_open_connections", "Open connections of clients, also in their TLS handshake."),
+    "connections_max": Row("sidecar_max_connections", "Connections of clients that the workers may have open."),
     "exchanges": Row("sidecar_open_exchanges", "Exchanges in progress."),
     "upstream_open": Row(
         "sidecar_upstream_open_connections",

@@ -1,9 +1,11 @@
 import asyncio
+import errno
 import socket
 
 import pytest
 
 from sidecar.app import listening as module
+from sidecar.app.accepting import Acceptor, Clients
 from sidecar.app.listening import Listeners, address_of, bind, listen, location, shut
 from sidecar.config.addresses import Address
 from sidecar.core.errors import SidecarError
@@ -32,6 +34,10 @@ def connected(where):
     client = socket.create_connection(where[:2], timeout=5)
     client.setblocking(False)
     return client
+
+
+def acceptor(client):
+    return Acceptor(Clients(client, dict, set(), 1_000))
 
 
 class Greeter(asyncio.Protocol):
@@ -167,14 +173,14 @@ async def test_one_worker_accepts_on_all_its_addresses(sockets):
 async def test_connections_wait_while_nobody_accepts_and_are_served_then(sockets):
     [[sock]] = bound(sockets, 1)
     waiting = connected(sock.getsockname())
-    first = Listeners([sock.fileno()], [], Greeter, dict)
-    assert await first.open() == str(Address(*sock.getsockname()))
+    first = Listeners([sock.fileno()], [], acceptor(Greeter))
+    assert first.open() == str(Address(*sock.getsockname()))
     assert await greeted(waiting) == b"hello"
     assert first.close(for_good=False) == []
     waiting.close()
     waiting = connected(sock.getsockname())
-    second = Listeners([sock.fileno()], [], Greeter, dict)
-    await second.open()
+    second = Listeners([sock.fileno()], [], acceptor(Greeter))
+    second.open()
     assert await greeted(waiting) == b"hello"
     second.close(for_good=True)
     waiting.close()
@@ -183,8 +189,8 @@ async def test_connections_wait_while_nobody_accepts_and_are_served_then(sockets
 async def test_an_end_for_good_serves_whom_the_kernel_let_in_and_refuses_all_later(sockets):
     # Fails if the sockets are only closed: the supervisor holds them, and connections would wait for nobody.
     [[sock]] = bound(sockets, 1)
-    listeners = Listeners([sock.fileno()], [], Greeter, dict)
-    await listeners.open()
+    listeners = Listeners([sock.fileno()], [], acceptor(Greeter))
+    listeners.open()
     clients = [connected(sock.getsockname()) for _ in range(3)]  # the loop does not turn, so nobody accepts them
     await asyncio.gather(*listeners.close(for_good=True))
     assert [await greeted(client) for client in clients] == [b"hello"] * 3
@@ -207,11 +213,37 @@ def test_connections_that_wait_in_the_kernel_are_accepted_before_the_port_is_shu
         client.close()
 
 
+class Exhausted:
+    """A listening socket in a process that has no descriptor left after one more connection."""
+
+    def __init__(self, sock):
+        self.listen, self.shutdown, self.sock, self.left = sock.listen, sock.shutdown, sock, 1
+
+    def accept(self):
+        if not self.left:
+            raise OSError(errno.EMFILE, "Too many open files")
+        self.left -= 1
+        return self.sock.accept()
+
+
+# Fails if only an empty queue ends it: a drain ended with the error, and cut what was under way.
+def test_a_port_is_shut_also_where_descriptors_run_out(sockets):
+    [[sock]] = bound(sockets, 1)
+    sock.setblocking(False)
+    clients = [connected(sock.getsockname()) for _ in range(2)]
+    [accepted] = shut(Exhausted(sock))
+    accepted.close()
+    for client in clients:
+        client.close()
+    with pytest.raises(ConnectionRefusedError):
+        connected(sock.getsockname())
+
+
 # Fails if a covered socket is not accepted from, or still is when its worker is back.
 async def test_a_covered_worker_s_connections_are_accepted_and_left_to_it_again(sockets):
     own, other = ([each] for [each] in bound(sockets, 2))
-    listeners = Listeners([own[0].fileno()], [], Greeter, dict)
-    await listeners.open()
+    listeners = Listeners([own[0].fileno()], [], acceptor(Greeter))
+    listeners.open()
     listeners.cover([other[0].fileno()], on=True)
     for _ in range(20):  # the kernel spreads them over both
         client = connected(own[0].getsockname())
@@ -220,8 +252,8 @@ async def test_a_covered_worker_s_connections_are_accepted_and_left_to_it_again(
     listeners.cover([other[0].fileno()], on=False)
     clients = [connected(own[0].getsockname()) for _ in range(20)]
     await asyncio.sleep(0.1)
-    kept = Listeners([other[0].fileno()], [], Other, dict)
-    await kept.open()
+    kept = Listeners([other[0].fileno()], [], acceptor(Other))
+    kept.open()
     assert {await greeted(client) for client in clients} == {b"hello", b"other"}
     for client in clients:
         client.close()

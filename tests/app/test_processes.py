@@ -32,6 +32,28 @@ async def test_a_node_serves_is_ready_and_its_records_are_there_after_the_drain(
         assert kinds(running.records()).count("usage") == 1
 
 
+async def test_beyond_max_connections_a_client_waits_until_another_leaves(tmp_path):
+    # Fails if the worker's wheel does not check the acceptor.
+    async with node(tmp_path, SIDECAR_HTTP__MAX_CONNECTIONS="1") as running:
+        address = running.where.rpartition("/")[2].split(":")
+        _, first = await asyncio.open_connection(*address)
+        reader, second = await asyncio.open_connection(*address)
+        second.write(b"GET /hello HTTP/1.1\r\nHost: h\r\n\r\n")
+        await _until_metric(running, 'sidecar_accept_pauses_total{reason="max_connections"} 1.0')
+        first.close()
+        assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 401 ")
+        second.close()
+        metrics = (await running.tell("/metrics"))[1]
+        assert "sidecar_max_connections 1.0" in metrics
+        assert 'sidecar_accept_pauses_total{reason="descriptors"} 0.0' in metrics
+
+
+async def _until_metric(running, line):
+    async with asyncio.timeout(15):
+        while line not in (await running.tell("/metrics"))[1]:
+            await asyncio.sleep(0.05)
+
+
 async def test_a_request_under_way_is_finished_in_the_drain_and_recorded(tmp_path):
     # Fails if the shipper is drained together with the workers.
     async with node(tmp_path) as running:

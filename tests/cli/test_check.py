@@ -14,6 +14,7 @@ def test_a_good_configuration_is_status_0_and_told(sidecar, folder):
     assert "\n\nNo limit is exceeded, not even after a restart or a kill. Counters are lost only if " in out
     # Fails if a node without Redis is told what Redis, or being without it, would do.
     assert not re.search("on_store_|over_by|while redis|redis is away", out)
+    assert re.search(r"\nconnections of clients: at most [1-9]\d* per worker\n", out)
     assert out.endswith("good\n")
 
 

@@ -22,6 +22,8 @@ def view():
             "odd": 4,
             "tls_refused|other": 1,
             "refused|key-unknown": 1,
+            "accept_pauses|descriptors": 1,
+            "accept_paused_us|descriptors": 1,
             "drift|monthly": 6,
             "drifted": 2,
         },
