@@ -189,6 +189,7 @@ plans:
 async def warnings_of(tmp_path, policy):
     (tmp_path / "p.yaml").write_text(policy)
     (tmp_path / "keys.yaml").write_text("keys: []\n")
+    (tmp_path / "keys.yaml").chmod(0o600)
     (tmp_path / "sidecar.yaml").write_text("policies: p.yaml\n")
     told = await findings(load_settings(tmp_path / "sidecar.yaml", {}), offline=True)
     return [warning.replace(f"{tmp_path}/", "") for warning in told["warnings"]]

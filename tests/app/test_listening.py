@@ -158,8 +158,8 @@ def test_a_port_that_one_family_has_in_use_is_refused_for_both(sockets, monkeypa
 async def test_one_worker_accepts_on_all_its_addresses(sockets):
     # Mutation: `open` serves its first socket alone.
     [mine] = bound(sockets, 1, ANY, Address("::1", 0))
-    listeners = Listeners([each.fileno() for each in mine], [], Greeter, dict)
-    assert await listeners.open() == ", ".join(str(address_of(each)) for each in mine)
+    listeners = Listeners([each.fileno() for each in mine], [], acceptor(Greeter))
+    assert listeners.open() == ", ".join(str(address_of(each)) for each in mine)
     for each in mine:
         client = connected(each.getsockname())
         assert await greeted(client) == b"hello"

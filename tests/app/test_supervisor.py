@@ -420,7 +420,7 @@ async def test_children_of_a_killed_supervisor_drain_and_end(tmp_path):
         "from sidecar.app.roles import *\nfrom sidecar.app.supervisor import *\n"
         "def tell(line): print(s.slots[0].child.process.pid, flush=True)\n"
         f"role = Role('w', (sys.executable, {STAND_IN!r}, 'good'))\n"
-        "s = Supervisor(Setup('t', [role], {}, 1, announce=tell))\n"
+        "s = Supervisor(Setup('t', [role], {}, 1, announce=tell, listening=['one']))\n"
         "asyncio.run(s.run())\n"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)

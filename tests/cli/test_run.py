@@ -1,4 +1,7 @@
+import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -23,10 +26,15 @@ def test_a_journal_that_cannot_be_written_is_one_line(sidecar, folder):
     assert "cannot be written: Not a directory" in err
 
 
-def test_a_key_file_that_others_can_read_is_a_warning_in_the_log(sidecar, folder):
-    # Fails if run leaves the warnings of exposure.py out. A port of the control listener that is taken ends it.
+def test_a_key_file_that_others_can_read_is_a_warning_in_the_log(folder):
+    # Fails if run leaves the warnings of exposure.py out.
     (folder / "keys.yaml").chmod(0o644)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        listen = f"127.0.0.1:{taken.getsockname()[1]}"
-        _, _, err = sidecar("run", "-c", "sidecar.yaml", SIDECAR_CONTROL__LISTEN=listen)
-    assert f"can read it: chmod o= {folder}/keys.yaml" in err
+    ports = {"SIDECAR_LISTEN": "127.0.0.1:0", "SIDECAR_CONTROL__LISTEN": "127.0.0.1:0"}
+    command = [sys.executable, "-m", "sidecar", "run", "-c", "sidecar.yaml"]
+    with subprocess.Popen(command, cwd=folder, env=os.environ | ports, stderr=subprocess.PIPE, text=True) as node:
+        try:
+            lines = iter(node.stderr.readline, "")
+            assert any(f"can read it: chmod o= {folder}/keys.yaml" in line for line in lines)
+        finally:
+            node.terminate()
+            node.communicate(timeout=30)

@@ -38,7 +38,7 @@ def test_a_row_has_type_default_unit_example_and_variable():
     assert (row.written, row.example, row.variable) == ("idle_timeout", "75s", "SIDECAR_HTTP__IDLE_TIMEOUT_MS")
     assert BY_NAME["redis.url"].default is None
     assert not BY_NAME["redis.url"].optional
-    assert BY_NAME["control.listen"].default == "127.0.0.1:8081"
+    assert BY_NAME["control.listen"].default == "[127.0.0.1:8081]"
 
 
 # Fails if an example is not given as it is shown, or a default is not written with its unit.
