@@ -13,7 +13,7 @@ import uvloop
 
 from sidecar.edge.http1.address import Address, HeadSettings
 from sidecar.edge.http1.pool import CLOSING_S, EJECTED_S, FAILURES_TO_EJECT
-from sidecar.edge.http1.upstream import UpstreamLeg
+from sidecar.edge.http1.upstream import HIGH_WATER_BYTES, UpstreamLeg
 from tests.edge.http1.playbook import stage
 from tests.servers import certificates
 
@@ -497,7 +497,7 @@ async def test_a_tunnel_whose_upstream_does_not_take_its_last_bytes_is_cut_in_th
     [address] = play.pool._addresses
     [leg] = address.busy
     client.writer.write(b"x" * (16 << 20))
-    await play.until(lambda: leg.paused)
+    await play.until(lambda: leg.transport.get_write_buffer_size() > HIGH_WATER_BYTES)
     play.listener.abort()
     await play.until(lambda: address.closing == {leg})
     play.turn(CLOSING_S - 1)
