@@ -60,27 +60,24 @@ class RoutedRequest:
         self.traceparent = ""
         passed_on = request.fields.get(b"x-request-id")
         self.client_request_id = id_text(passed_on) if passed_on and context.heads.trusts(peer) else ""
-        self.cors: Sequence[Field] = NO_FIELDS
-        self.refusal: Problem | None = None
         route = self.policy.match(request.method, request.path, request.host, request.fields)
-        if request.method == "OPTIONS":
-            route = self._take_preflight(request) or route
-        self.route: Route = route if route is not None else NOWHERE
-        if self.refusal is None:
-            if self.route.cors is not None:
-                self.cors = self.route.cors.answer_fields(request)
+        announced = self._announced_route(request) if request.method == "OPTIONS" else None
+        self.route: Route = announced or route or NOWHERE
+        cors = self.route.cors
+        self.cors: Sequence[Field] = NO_FIELDS if cors is None or announced else cors.answer_fields(request)
+        self.refusal: Problem | None
+        if announced is not None and cors is not None:
+            self.refusal = cors.preflight(request)
+        else:
             self.refusal = NO_ROUTE if route is None else self._refusal(context, request)
         self.retry_key = self._retry_key(request) if self.policy.exclusions and route is not None else b""
         self.is_inspected = bool(self.route.reads or self.retry_key)
 
-    def _take_preflight(self, request: Request) -> Route | None:
-        """Answer a preflight for the route of the request that it announces; None where that is not ours to answer."""
+    def _announced_route(self, request: Request) -> Route | None:
+        """The route of the request that a preflight announces; None where the preflight is not ours to answer."""
         method = preflighted_method(request)
         route = self.policy.match(method, request.path, request.host, request.fields) if method else None
-        if route is None or route.cors is None:
-            return None
-        self.refusal = route.cors.preflight(request)
-        return route
+        return route if route is not None and route.cors is not None else None
 
     def _retry_key(self, request: Request) -> bytes:
         """A key says "the same again" of one method and target (draft-ietf-httpapi-idempotency-key-header-07 §2.2).

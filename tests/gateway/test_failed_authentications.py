@@ -20,7 +20,7 @@ PROXIES = ip_network("10.0.0.0/8")
 
 def request(*forwarded):
     pairs = [(b"Host", b"h"), *((b"X-Forwarded-For", value.encode()) for value in forwarded)]
-    return read_request((b"GET", b"/a", 1), pairs, HeadLimits())
+    return read_request(("GET", b"/a", 1), pairs, HeadLimits())
 
 
 def trusts(address):

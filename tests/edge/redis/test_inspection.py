@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from sidecar.config.addresses import parse_redis_url
+from sidecar.edge.redis import inspection
 from sidecar.edge.redis.inspection import COMMANDS, inspect
 
-SOURCES = Path(__file__).parents[3] / "sidecar/edge/redis"
+SOURCES = Path(inspection.__file__).parent
 CALLED = re.compile(r"call\('([A-Z]+)'")
 
 
