@@ -164,7 +164,8 @@ def test_where_policies_cannot_be_read_a_plan_is_taken_with_a_warning(desk):
     desk.policies.unlink()
     code, _, err = desk(*ONE)
     assert code == 0
-    assert f"warning: plans are not checked: {desk.config}:1: policies: {desk.policies} cannot be read" in err
+    line = desk.config.read_text().splitlines().index("policies: policies.yaml") + 1
+    assert f"warning: plans are not checked: {desk.config}:{line}: policies: {desk.policies} cannot be read" in err
 
 
 def test_a_key_that_can_be_guessed_is_not_registered(desk):

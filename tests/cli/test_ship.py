@@ -28,7 +28,7 @@ def test_what_is_left_is_status_1_and_says_why(sidecar, folder, journal):
     status, out, err = sidecar("ship", "-c", "sidecar.yaml", "--seconds", "1")
     assert status == 1
     assert out.startswith("shipped 0, ")
-    assert "records.jsonl: Is a directory" in err
+    assert "records.jsonl cannot be opened: Is a directory" in err
 
 
 def test_a_folder_that_is_not_there_is_wrong_usage(sidecar, folder):
