@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 # Modules without a test file of their own, and where what they promise is held instead.
 ELSEWHERE = {
     "sidecar/__main__.py": "one line; tests/cli start the command through it",
-    "sidecar/app/migration.py": "a report of what others find; tests/cli/test_migrate.py reads all of it",
+    "sidecar/keys/migration.py": "a report of what others find; tests/cli/test_migrate.py reads all of it",
     "sidecar/ports.py": "interfaces; mypy and the edges' own tests hold them",
     "sidecar/core/limits/base.py": "questions; tests/core/limits/test_registry.py asks every kind all of them",
     "sidecar/core/limits/leasing.py": "a lease's figures by limit; tests/core/decision/test_lease.py leases by them",

@@ -10,10 +10,10 @@ from pathlib import Path, PurePath
 import pytest
 import yaml
 
-from sidecar.app.supervisor import GRACE_SECONDS
 from sidecar.config.compile import load
 from sidecar.config.settings import load_settings
 from sidecar.edge.keys.file_keys import KeyFile
+from sidecar.supervisor.supervisor import GRACE_SECONDS
 
 CHART = Path(__file__).parent / "metering-sidecar"
 FULL_VALUES = f"--values={CHART}/ci/full-values.yaml"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sidecar.app.certificates import Pem, Use, client_context, read_use
 from sidecar.core.errors import PolicyError
 from sidecar.edge.kafka.token_file import TokenFile
 from sidecar.edge.kafka.topics import TopicPlan, topic_plans
+from sidecar.loading.certificates import Pem, Use, client_context, read_use
 
 if TYPE_CHECKING:
     from sidecar.config.sections import Kafka, Security

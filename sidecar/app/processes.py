@@ -24,26 +24,27 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 from pydantic import SecretStr
 
-from sidecar.app import certificates, exposure, header_secrets, logs
-from sidecar.app.build_variant import build_variant
-from sidecar.app.child import PlainSettings, Secret
-from sidecar.app.children import Json
-from sidecar.app.listening import address_of, bind, listen, location
-from sidecar.app.roles import Role, Setup
-from sidecar.app.snapshot import Snapshot
-from sidecar.app.supervisor import Supervisor
 from sidecar.config.models import Model
 from sidecar.config.settings import Settings
+from sidecar.control.build_variant import build_variant
 from sidecar.control.listener import serve
 from sidecar.core.errors import SidecarError
+from sidecar.edge import logs
 from sidecar.edge.degraded import redistribute
 from sidecar.edge.journal.backlog import measure
 from sidecar.edge.leases import BYTES as LEASES_BYTES
 from sidecar.edge.watch import Watch
 from sidecar.embedded.folders import check_states
+from sidecar.listening.sockets import address_of, bind, listen, location
+from sidecar.loading import certificates, exposure, header_secrets
+from sidecar.loading.snapshot import Snapshot
+from sidecar.supervisor.child import PlainSettings, Secret
+from sidecar.supervisor.link import Json
+from sidecar.supervisor.roles import Role, Setup
+from sidecar.supervisor.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from sidecar.app.snapshot import Load
+    from sidecar.loading.snapshot import Load
 
 log = logging.getLogger("sidecar.node")
 PACKAGE = "metering-sidecar"

@@ -15,8 +15,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sidecar.app import kafka
-from sidecar.app.certificates import Pem, renew
-from sidecar.app.children import Json, Link
 from sidecar.control.stats import WorkerStats
 from sidecar.edge.clock import SystemClock
 from sidecar.edge.journal.backlog import note_committed
@@ -28,7 +26,9 @@ from sidecar.edge.memory.state_file import needed_from
 from sidecar.edge.shipping.file_sink import FileSink, StdoutSink, own_file
 from sidecar.edge.shipping.folder import FileQuarantine, journal_id, own
 from sidecar.edge.shipping.shipper import Shipper
+from sidecar.loading.certificates import Pem, renew
 from sidecar.ports import RecordSink
+from sidecar.supervisor.link import Json, Link
 
 if TYPE_CHECKING:
     from sidecar.config.settings import Settings

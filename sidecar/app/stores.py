@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from sidecar.app.children import Link
 from sidecar.core.policy import Policy
 from sidecar.core.words import counted
 from sidecar.edge.admission.breaker import Breaker
@@ -35,6 +34,7 @@ from sidecar.edge.redis.wire import RedisWire, WireOptions, WireStats
 from sidecar.embedded.state import EmbeddedState
 from sidecar.gateway import exchanges_due
 from sidecar.ports import Clock, Commands, Counters, Exchange, Retries
+from sidecar.supervisor.link import Link
 
 if TYPE_CHECKING:
     from sidecar.config.sections import Redis

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, NamedTuple
 
-from sidecar.app.certificates import Pem, client_context
 from sidecar.control.stats import add_counts
 from sidecar.core.policy import Route, Timeouts
 from sidecar.edge.http1.address import PRESERVE, HeadSettings
 from sidecar.edge.http1.pool import Pool, PoolLimits
 from sidecar.edge.http1.upstream import UpstreamLeg
+from sidecar.loading.certificates import Pem, client_context
 from sidecar.ports import Upstream
 
 if TYPE_CHECKING:

@@ -16,19 +16,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from sidecar.app import certificates, header_secrets
-from sidecar.app.accepting import Acceptor, Clients
-from sidecar.app.certificates import ServerContext, server_context
-from sidecar.app.children import Json, Link
-from sidecar.app.descriptors import max_connections
-from sidecar.app.handshakes import Handshakes
 from sidecar.app.key_store import KeyStore
-from sidecar.app.listening import Listeners
-from sidecar.app.snapshot import policy_of
-from sidecar.app.snapshot import staged as staged_path
 from sidecar.app.stats import worker_stats
 from sidecar.app.stores import CounterStore
-from sidecar.app.ticks import ticks
 from sidecar.app.upstreams import Secrets, Upstreams
 from sidecar.control.probe import Figures
 from sidecar.core.http.forward import HOP_BY_HOP
@@ -41,10 +31,20 @@ from sidecar.core.words import counted
 from sidecar.edge.clock import SystemClock
 from sidecar.edge.http1.listener import Listener, Timeouts
 from sidecar.edge.journal import DenialOptions, Journal, JournalOptions, Report, take_unsettled
+from sidecar.edge.ticks import ticks
 from sidecar.embedded.folders import leave_states, was_embedded
 from sidecar.embedded.lifecycle import Embedded
 from sidecar.gateway import GatewayOptions, Ports, WorkerContext, serve
+from sidecar.listening.accepting import Acceptor, Clients
+from sidecar.listening.descriptors import max_connections
+from sidecar.listening.handshakes import Handshakes
+from sidecar.listening.sockets import Listeners
+from sidecar.loading import certificates, header_secrets
+from sidecar.loading.certificates import ServerContext, server_context
+from sidecar.loading.snapshot import policy_of
+from sidecar.loading.snapshot import staged as staged_path
 from sidecar.ports import Upstream
+from sidecar.supervisor.link import Json, Link
 
 if TYPE_CHECKING:
     from sidecar.config.sections import Http

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from sidecar.app.checking import findings
+from sidecar.checks.report import findings
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sidecar.app.child import run_child
+from sidecar.supervisor.child import run_child
 
 
 @click.command(hidden=True)

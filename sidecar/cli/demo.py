@@ -1,4 +1,4 @@
-"""`sidecar demo`: runs `sidecar.app.demo` and shows its figures, as a live table on a terminal, else as lines."""
+"""`sidecar demo`: runs `sidecar.demo` and shows its figures, as a live table on a terminal, else as lines."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sidecar.app.demo import DemoResult, run_demo
 from sidecar.cli.options import json_option, print_json
+from sidecar.demo import DemoResult, run_demo
 
 Show = Callable[[DemoResult], None]
 

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sidecar.app.key_import import Import, Options, plan_import
-from sidecar.app.key_registers import make_credential, make_id, open_keys
-from sidecar.app.key_tables import as_csv, as_json, table
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
 from sidecar.config.compile import plan_names
 from sidecar.core.errors import Fault, PolicyError, SidecarError, StoreError
 from sidecar.core.words import counted
 from sidecar.edge.clock import SystemClock
+from sidecar.keys.imports import Import, Options, plan_import
+from sidecar.keys.registers import make_credential, make_id, open_keys
+from sidecar.keys.tables import as_csv, as_json, table
 
 if TYPE_CHECKING:
-    from sidecar.app.key_registers import Register
     from sidecar.config.settings import Settings
     from sidecar.core.identity import KeyRecord
+    from sidecar.keys.registers import Register
 
 _FAULTS = 20  # of a file, printed at most
 

@@ -16,13 +16,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from sidecar.app.key_registers import credential_fault, make_credential, make_id, open_keys
 from sidecar.cli.key_files import defined_plans, export, force_option, import_, now
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
 from sidecar.config.document import did_you_mean
 from sidecar.config.units import parse
 from sidecar.core.errors import SidecarError
 from sidecar.core.identity import KeyRecord, read_record
+from sidecar.keys.registers import credential_fault, make_credential, make_id, open_keys
 
 if TYPE_CHECKING:
     from sidecar.config.settings import Settings

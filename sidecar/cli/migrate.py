@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from sidecar.app.migration import migrate as migrate_all
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
 from sidecar.core.words import counted
+from sidecar.keys.migration import migrate as migrate_all
 
 _EXAMPLES = 20
 

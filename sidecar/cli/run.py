@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from sidecar.app.loading import load
 from sidecar.app.processes import run_node
 from sidecar.cli.options import config_option, settings_of
+from sidecar.loading.documents import load
 
 
 @click.command()

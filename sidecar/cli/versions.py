@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import version
 
-from sidecar.app.build_variant import build_variant
+from sidecar.control.build_variant import build_variant
 
 PARTS = ("httptools", "uvloop", "hiredis", "aiokafka")
 

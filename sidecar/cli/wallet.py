@@ -14,7 +14,6 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from sidecar.app.wallets import AnyWallet
 from sidecar.cli.options import print_json
 from sidecar.cli.wallet_options import END, GRANT_ID, MOMENT, Target, run_on, wallet_options
 from sidecar.core.errors import SidecarError, StoreError
@@ -23,6 +22,7 @@ from sidecar.core.price.decimals import AMOUNT_MAX
 from sidecar.core.price.wallet import Grant, balance
 from sidecar.core.words import counted
 from sidecar.wallets.audit import Audit, Rebuilt, audit, differences, rebuilt
+from sidecar.wallets.opening import AnyWallet
 from sidecar.wallets.text import describe_wallet, format_moment
 
 _PRIORITIES = click.IntRange(0, 1_000_000)

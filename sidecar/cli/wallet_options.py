@@ -14,15 +14,15 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 
-from sidecar.app.loading import load_policies
-from sidecar.app.wallet_scales import other_balances
-from sidecar.app.wallets import AnyWallet, open_wallets
 from sidecar.cli.options import config_option, json_option, settings_of
 from sidecar.config.patterns import CUSTOMER, RIGHT, UNIT
 from sidecar.config.settings import Settings
 from sidecar.config.wallet_units import digits_of
 from sidecar.core.limits import wallet_name
 from sidecar.core.price.decimals import DIGITS, decimal_of
+from sidecar.loading.documents import load_policies
+from sidecar.wallets.opening import AnyWallet, open_wallets
+from sidecar.wallets.scales import other_balances
 from sidecar.wallets.text import parse_amount, parse_moment_us
 
 F = TypeVar("F", bound=Callable[..., Any])

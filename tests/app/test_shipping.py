@@ -10,8 +10,6 @@ import pytest
 from confluent_kafka import Producer
 
 from sidecar.app import shipping
-from sidecar.app.certificates import read_pem
-from sidecar.app.children import Link
 from sidecar.app.record_sources import record_source
 from sidecar.config.settings import load_settings
 from sidecar.core.errors import SinkError
@@ -19,7 +17,9 @@ from sidecar.core.record.frame import RECORD, encode_frame, segment_name
 from sidecar.edge.clock import SystemClock
 from sidecar.edge.journal import Journal, JournalOptions
 from sidecar.edge.journal.backlog import measure
+from sidecar.loading.certificates import read_pem
 from sidecar.records.sources import verified
+from sidecar.supervisor.link import Link
 from tests.edge.journal.logs import OPENED, mint, told
 from tests.edge.kafka.topics import make_topics, read_topic
 from tests.servers import certificates

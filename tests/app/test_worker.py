@@ -7,14 +7,14 @@ import threading
 import pytest
 
 from sidecar.app import worker as module
-from sidecar.app.children import Link
-from sidecar.app.loading import load
-from sidecar.app.snapshot import Snapshot, policy_of, staged
 from sidecar.app.worker import Descriptors, Worker
 from sidecar.config.settings import load_settings
 from sidecar.core.errors import PolicyError
 from sidecar.core.identity import digest, stored
 from sidecar.edge.journal import Report
+from sidecar.loading.documents import load
+from sidecar.loading.snapshot import Snapshot, policy_of, staged
+from sidecar.supervisor.link import Link
 
 PLANS = "plans: {{ free: {{ version: {version}, limits: [{{ id: a, rate: 5/s }}] }} }}\n"
 ENTRY = "  - {{ id: {name}, hash: {hash!r}, customer: c, subject: s, plan: free }}\n"

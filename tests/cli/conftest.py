@@ -8,7 +8,7 @@ import pytest
 import redis
 import yaml
 
-from sidecar.app.exposure import AS_ROOT
+from sidecar.loading.exposure import AS_ROOT
 
 SETTINGS = """\
 listen: 127.0.0.1:0

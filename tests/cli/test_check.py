@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.app.exposure import AS_ROOT
+from sidecar.loading.exposure import AS_ROOT
 
 
 def test_a_good_configuration_is_status_0_and_told(sidecar, folder):

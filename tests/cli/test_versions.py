@@ -1,7 +1,7 @@
 from importlib.metadata import version
 
-from sidecar.app.build_variant import build_variant
 from sidecar.cli import versions
+from sidecar.control.build_variant import build_variant
 
 
 def test_llhttp_is_named_by_the_release_that_carries_it_and_never_guessed(monkeypatch):

@@ -11,12 +11,12 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
-from sidecar.app.supervisor import GRACE_SECONDS
 from sidecar.cli.kafka import init
 from sidecar.config.compile import load as load_documents
 from sidecar.config.settings import load_settings
 from sidecar.control.listener import application
 from sidecar.edge.keys.file_keys import KeyFile
+from sidecar.supervisor.supervisor import GRACE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy/helm/metering-sidecar"

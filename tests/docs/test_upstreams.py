@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.app.header_secrets import read_secrets
-from sidecar.app.loading import load_policies
 from sidecar.config.settings import load_settings
 from sidecar.config.upstreams import Upstream
+from sidecar.loading.documents import load_policies
+from sidecar.loading.header_secrets import read_secrets
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/upstreams.md").read_text()

@@ -9,12 +9,12 @@ import socket
 import pytest
 
 from sidecar.app import shipping
-from sidecar.app.children import Link
 from sidecar.config.settings import load_settings
 from sidecar.core.record.frame import OPEN, Frame, scan
 from sidecar.edge.clock import SystemClock
 from sidecar.edge.journal import Journal, JournalOptions, orphan_recovery
 from sidecar.edge.journal.orphan_recovery import Orphans
+from sidecar.supervisor.link import Link
 from tests.app.node import node
 from tests.app.test_shipping import read_back, write_records
 from tests.servers.redis import free_port

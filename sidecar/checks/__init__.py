@@ -1,0 +1,1 @@
+"""The report of `sidecar check`: what `run` would do with these settings, and where it would fail."""

@@ -1,0 +1,145 @@
+"""The contacts of `sidecar check`: Redis, Kafka and the sink, each within a bounded time. Nothing is changed there.
+
+An error means that `sidecar run` would not work with these settings: a refused user, an unknown certificate authority,
+a missing permission, a file that cannot be written. A server that does not answer is a warning: it may be back by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+
+from sidecar.app import kafka
+from sidecar.core.errors import SinkError, StoreError
+from sidecar.edge.kafka.topics import topic_faults
+from sidecar.edge.redis.endpoint import describe_error
+from sidecar.edge.redis.inspection import Inspection, inspect
+from sidecar.keys.migration import is_due
+from sidecar.wallets.scales import scale_warnings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sidecar.config.sections import Redis
+    from sidecar.config.settings import Settings
+
+REDIS_SECONDS = 5
+KAFKA_SECONDS = 10
+BROKERS_EXPECTED = 3
+_KAFKA_REFUSES = ("SaslAuthentication", "Authentication", "Authorization", "CERTIFICATE", "certificate")
+
+
+class Contacts(NamedTuple):
+    """The result for each dependency, by name; the errors and the warnings."""
+
+    results: dict[str, str]
+    errors: list[str]
+    warnings: list[str]
+
+
+async def contact(settings: Settings, scales: Mapping[str, int] | None = None, *, stored: str) -> Contacts:
+    """Contact what the settings name. `stored`: the data that only Redis has, such as wallets ("": nothing).
+
+    `scales`: the digits of the units in which balances pay. Wallets with others are looked for, also in a saved state.
+    """
+    contacts = Contacts({}, [], [])
+    if settings.redis is None or await _contact_redis(settings, stored, contacts):
+        contacts.warnings.extend(await scale_warnings(settings, scales or {}))
+    if settings.kafka is not None:
+        await _contact_kafka(settings, contacts)
+    elif settings.record_file is not None:
+        _look_at_file(settings, settings.record_file, contacts)
+    return contacts
+
+
+async def _contact_redis(settings: Settings, stored: str, contacts: Contacts) -> bool:
+    """Whether it answered."""
+    assert settings.redis is not None  # noqa: S101 - the caller asks for it
+    endpoint = settings.redis.endpoint
+    where = ", ".join([f"{host}:{port}" for host, port in endpoint.hosts])
+    try:
+        async with asyncio.timeout(REDIS_SECONDS):
+            seen = await inspect(endpoint, REDIS_SECONDS)
+    except (AuthenticationError, NoPermissionError) as error:
+        contacts.errors.append(f"redis at {where} {describe_error(error)}")
+    except (RedisError, OSError, TimeoutError) as error:
+        is_untrusted = isinstance(error.__cause__, ssl.SSLError) or "CERTIFICATE" in str(error)
+        (contacts.errors if is_untrusted else contacts.warnings).append(f"redis at {where} {describe_error(error)}")
+    else:
+        contacts.results["redis"] = f"{where} (version {seen.version or 'unknown'})"
+        contacts.errors.extend(_permission_errors(seen))
+        contacts.warnings.extend(persistence_warnings(seen, stored))
+        contacts.warnings.extend(await _migration_warnings(settings.redis))
+        return True
+    contacts.results["redis"] = f"{where}: failed"
+    return False
+
+
+async def _migration_warnings(redis: Redis) -> list[str]:
+    try:
+        due = await is_due(redis, REDIS_SECONDS)
+    except StoreError as error:
+        return [f"{error}: not checked whether it has keys of version 0.1"]
+    return ["redis: it has keys of version 0.1, which are not read: run `sidecar migrate`"] if due else []
+
+
+def _permission_errors(seen: Inspection) -> list[str]:
+    if not seen.missing:
+        return []
+    names = ", ".join(dict.fromkeys(seen.missing))
+    return [f"redis: the user of redis.url may not run {names}: limits would be decided locally"]
+
+
+def persistence_warnings(seen: Inspection, stored: str) -> list[str]:
+    """Whether a Redis keeps what only it has: `stored`, such as wallets."""
+    if not stored:
+        return []
+    if not seen.maxmemory_policy and not seen.append_only:
+        return [f"redis: it has {stored}, and its user may not run INFO: check maxmemory-policy and persistence there"]
+    warnings = []
+    if seen.maxmemory_policy != "noeviction":
+        warnings.append(f"redis: maxmemory-policy is {seen.maxmemory_policy}: it may evict {stored}; set noeviction")
+    if seen.append_only == "0" and seen.snapshots == "no":
+        warnings.append(f"redis: it has no persistence: a restart loses {stored}; set appendonly yes")
+    elif seen.append_only == "0":
+        warnings.append(f"redis: it has snapshots only: a crash loses the last changes of {stored}; set appendonly yes")
+    return warnings
+
+
+async def _contact_kafka(settings: Settings, contacts: Contacts) -> None:
+    assert settings.kafka is not None  # noqa: S101 - the caller asks for it
+    where = settings.kafka.bootstrap_servers
+    wanted = kafka.plans(settings.kafka, 1, BROKERS_EXPECTED)
+    try:
+        async with asyncio.timeout(KAFKA_SECONDS):
+            faults = await topic_faults(kafka.connection(settings), wanted)
+    except (SinkError, TimeoutError) as error:
+        what = f"kafka: its topics could not be checked: {str(error) or 'no answer'}"
+        refuses = any(word in what for word in _KAFKA_REFUSES)
+        (contacts.errors if refuses else contacts.warnings).append(what)
+        contacts.results["kafka"] = f"{where}: failed"
+    else:
+        contacts.results["kafka"] = where
+        contacts.warnings.extend(map(str, faults))
+
+
+def _look_at_file(settings: Settings, path: Path, contacts: Contacts) -> None:
+    faults = [
+        f"{file} cannot be written by this user"
+        for file in (path, path.with_name(path.name + ".positions"))
+        if file.exists() and not os.access(file, os.W_OK)
+    ]
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        faults.append(f"{folder} is not a folder")
+    elif not os.access(folder, os.W_OK):
+        faults.append(f"{folder} cannot be written by this user")
+    contacts.errors.extend([str(settings.fault(("sink", "file"), fault)) for fault in faults])
+    contacts.results["sink"] = str(path)

@@ -1,0 +1,1 @@
+"""The registered API keys for commands: read, changed, imported, exported, and moved from earlier versions."""
