@@ -11,43 +11,37 @@ import asyncio
 import gc
 import logging
 import secrets
-import ssl
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from sidecar.app.key_store import KeyStore
+from sidecar.app.reload import Reload
 from sidecar.app.stats import worker_stats
 from sidecar.app.stores import CounterStore
-from sidecar.app.upstreams import Secrets, Upstreams
+from sidecar.app.upstreams import Upstreams
+from sidecar.app.worker_options import client_timeouts, gateway_options, head_limits, journal_options
 from sidecar.control.probe import Figures
-from sidecar.core.http.forward import HOP_BY_HOP
 from sidecar.core.http.problem import Problem
-from sidecar.core.http.request import HeadLimits
-from sidecar.core.identity import Identity
-from sidecar.core.policy import Policy
 from sidecar.core.record import Ids
 from sidecar.core.words import counted
 from sidecar.edge.clock import SystemClock
-from sidecar.edge.http1.listener import Listener, Timeouts
-from sidecar.edge.journal import DenialOptions, Journal, JournalOptions, Report, take_unsettled
+from sidecar.edge.http1.listener import Listener
+from sidecar.edge.journal import Journal, Report, take_unsettled
 from sidecar.edge.ticks import ticks
 from sidecar.embedded.folders import leave_states, was_embedded
 from sidecar.embedded.lifecycle import Embedded
-from sidecar.gateway import GatewayOptions, Ports, WorkerContext, serve
+from sidecar.gateway import Ports, WorkerContext, serve
 from sidecar.listening.accepting import Acceptor, Clients
 from sidecar.listening.descriptors import max_connections
 from sidecar.listening.handshakes import Handshakes
 from sidecar.listening.sockets import Listeners
-from sidecar.loading import certificates, header_secrets
-from sidecar.loading.certificates import ServerContext, server_context
+from sidecar.loading import header_secrets
+from sidecar.loading.certificates import ServerContext
 from sidecar.loading.snapshot import policy_of
-from sidecar.loading.snapshot import staged as staged_path
-from sidecar.ports import Upstream
-from sidecar.supervisor.link import Json, Link
+from sidecar.supervisor.link import Link
 
 if TYPE_CHECKING:
-    from sidecar.config.sections import Http
     from sidecar.config.settings import Settings
 
 SPARE_FOLDERS = 99  # one for each supervisor that was killed while its streams are still being finished
@@ -55,24 +49,6 @@ ORPHANS_S = 5  # between two looks for journals whose worker no longer exists
 WHEEL_S = 0.1  # one wheel for all deadlines: timeouts are exact to a tenth of a second
 GC_OBJECTS = 50_000  # exchanges make no cycles: at its default of 700 the collector takes 7 % of the CPU for nothing
 log = logging.getLogger("sidecar.worker")
-
-
-class Prepared(NamedTuple):
-    """All that a reload swaps in: built before anything is changed. `upstreams` by the id of their route."""
-
-    policy: Policy
-    keys: dict[bytes, Identity]
-    upstreams: dict[str, Upstream]
-    limits: HeadLimits
-    renewed: Renewed | None
-
-
-class Renewed(NamedTuple):
-    """All that is made of certificates and secrets, where one of them has changed."""
-
-    pem: certificates.Pem
-    server: ssl.SSLContext | None
-    upstreams: dict[str, Secrets]
 
 
 class Descriptors(NamedTuple):
@@ -96,8 +72,6 @@ class Worker:
         self.late_us = 0  # by which the checks of deadlines ran late
         self.link = link
         self.clock = SystemClock()
-        self._reloading = asyncio.Lock()
-        self._prepared: Prepared | None = None
         self.figures = Figures()
         ids = Ids(secrets.randbits(60))
         mint = partial(_mint, ids, self.clock)
@@ -111,11 +85,11 @@ class Worker:
             if settings.redis is None
             else None
         )
-        self._pem = header_secrets.given(link.start, settings)
-        self._tls = ServerContext(settings.tls, self._pem) if settings.tls is not None else None
-        if self._tls is not None:
-            Handshakes(self.figures.count, self.clock.mono_us).watch(self._tls.context)
-        self.upstreams = Upstreams(settings, self._pem)
+        pem = header_secrets.given(link.start, settings)
+        self.tls = ServerContext(settings.tls, pem) if settings.tls is not None else None
+        if self.tls is not None:
+            Handshakes(self.figures.count, self.clock.mono_us).watch(self.tls.context)
+        self.upstreams = Upstreams(settings, pem)
         stores = self.counters
         ports = Ports(
             self.clock,
@@ -127,7 +101,7 @@ class Worker:
             stores.alerts,
             stores.flush,
         )
-        gateway = _gateway_options(settings)
+        gateway = gateway_options(settings)
         self.context = WorkerContext(ports, policy_of(settings.policies), self.upstreams.of, ids.mint, gateway)
         self.counters.on_port = partial(setattr, self.context, "counters")
         self.listener = Listener(
@@ -140,6 +114,7 @@ class Worker:
         )
         connected, most = self.listener.connections, max_connections(settings)
         self.acceptor = Acceptor(Clients(self._client, self._handshake, connected, most))
+        self.reload = Reload(self, pem)
         self._listeners = Listeners(fds.listen, fds.others, self.acceptor)
 
     def _refused(self, problem: Problem) -> None:
@@ -171,9 +146,9 @@ class Worker:
         gc.freeze()  # what was built until here lives as long as the process
         gc.set_threshold(GC_OBJECTS, 20, 100)
         self.link.on_stats = partial(worker_stats, self)
-        self.link.reloads = self
+        self.link.reloads = self.reload
         if self.link.missed_commit:  # what was read before may be older
-            await self.commit()
+            await self.reload.commit()
         draining = asyncio.get_running_loop().create_task(self.link.draining.wait(), name="draining")
         try:
             await asyncio.wait({draining, wheel}, return_when=asyncio.FIRST_COMPLETED)
@@ -208,10 +183,10 @@ class Worker:
 
     def _handshake(self) -> dict[str, Any]:
         """How the loop is to speak TLS with clients. A handshake has as long as a head."""
-        if self._tls is None:
+        if self.tls is None:
             return {}
         return {
-            "ssl": self._tls.context,
+            "ssl": self.tls.context,
             "ssl_handshake_timeout": self.settings.http.head_timeout_ms / 1000,
         }
 
@@ -294,88 +269,10 @@ class Worker:
             await self.embedded.aclose(is_orphan=self.link.is_orphan)
         await self.journal.aclose(settled=self.counters.all_settled)
 
-    async def prepare(self, staged: Json) -> str:
-        """Build all that the staged policy, keys and certificates need. PolicyError: a file is wrong.
-
-        They are read in a thread, which may take seconds of many plans and keys, and by one reload at a time, so that
-        what was read last stays.
-        """
-        async with self._reloading:
-            self.discard()
-            self._prepared = await self._build(staged.get("pem"), staged=True)
-            return self._prepared.policy.version
-
-    async def commit(self) -> str:
-        """Swap in what was prepared, or else what is current: whole, or (PolicyError, OSError) not at all."""
-        async with self._reloading:
-            prepared = self._prepared or await self._build(self.link.start.get("pem"), staged=False)
-            self.discard()
-            self.keys.swap_in(prepared.keys)
-            self.context.policies.swap_in(prepared.policy, prepared.upstreams)
-            self.listener.limits = prepared.limits
-            if prepared.renewed is not None:
-                self._renew(prepared.renewed)
-            self.counters.recall()
-            if self.embedded is not None:
-                self.embedded.policy_changed()
-            return prepared.policy.version
-
-    def discard(self) -> None:
-        """Forget what was prepared."""
-        self._prepared = None
-
-    async def _build(self, pem: certificates.Pem | None, *, staged: bool) -> Prepared:
-        policy, keys = await asyncio.to_thread(self._read, staged=staged)
-        upstreams = {route.id: self.upstreams.of(route) for route in policy.routes}
-        renewed = None
-        if pem is not None and pem != self._pem:
-            tls = self.settings.tls
-            server = server_context(tls, pem) if tls is not None else None
-            renewed = Renewed(pem, server, self.upstreams.secrets(pem))
-        return Prepared(policy, keys, upstreams, head_limits(self.settings, policy), renewed)
-
-    def _renew(self, renewed: Renewed) -> None:
-        """Present and trust the new certificates, and send the new secrets; open connections stay as they are."""
-        if self._tls is not None and renewed.server is not None:
-            self._tls.swap(renewed.server)
-        self.upstreams.swap_in(renewed.upstreams)
-        self.keys.reconnect()
-        changed = sorted(path for path, text in renewed.pem.items() if self._pem.get(path) != text)
-        self._pem = renewed.pem
-        log.info("certificates and secrets renewed: %s", ", ".join(changed))
-
-    def _read(self, *, staged: bool) -> tuple[Policy, dict[bytes, Identity]]:
-        policies, keys = self.settings.policies, self.settings.keys.file
-        if staged:
-            policies, keys = staged_path(policies), keys and staged_path(keys)
-        return policy_of(policies), self.keys.read(keys)
-
 
 async def run_worker(settings: Settings, index: int, link: Link, fds: Descriptors) -> None:
     """Run worker `index` until `link` says to drain. PolicyError, SinkError, OSError: it cannot start."""
     await Worker(settings, index, link, fds).run()
-
-
-def journal_options(settings: Settings, index: int) -> JournalOptions:
-    """Worker `index`'s part of the node's journal: the cap is shared out, so that no worker can fill it alone."""
-    journal = settings.journal
-    return JournalOptions(
-        directory=journal.dir,
-        worker=str(index),
-        source=f"//sidecar/{settings.region}/{settings.node}/{index}",
-        durability=journal.durability,
-        interval_us=journal.interval_ms * 1000,
-        segment_bytes=journal.segment_bytes,
-        cap_bytes=journal.cap_bytes // settings.workers,
-        on_full=journal.on_full,
-        spares=SPARE_FOLDERS,
-        denials=DenialOptions(
-            share_bytes=journal.cap_bytes // settings.workers * journal.denials.share_percent // 100,
-            per_second=_shared_out(journal.denials.per_second, settings.workers),
-            per_limit=_shared_out(journal.denials.per_limit, settings.workers),
-            summary_seconds=journal.denials.summary_seconds,
-        ),
-    )
 
 
 def _log_what_was_left(report: Report) -> None:
@@ -387,54 +284,6 @@ def _log_what_was_left(report: Report) -> None:
     else:
         what = "the journal held bytes that are not entries"
     log.warning(what, extra={"fields": fields})
-
-
-def _shared_out(number: int, workers: int) -> int:
-    """A worker's part, rounded up: of a few, each has one."""
-    return -(-number // workers)
-
-
-def _gateway_options(settings: Settings) -> GatewayOptions:
-    pepper = settings.keys.pepper
-    return GatewayOptions(
-        node=settings.node,
-        pepper=pepper.get_secret_value().encode() if pepper is not None else b"",
-        trusted=tuple(settings.trusted_proxies),
-        limit_headers=settings.ratelimit_headers,
-        x_limit_headers=settings.x_ratelimit_headers,
-        failures_per_second=_shared_out(settings.keys.failures_per_second, settings.workers),
-    )
-
-
-def head_limits(settings: Settings, policy: Policy) -> HeadLimits:
-    """The bounds of a head; the headers that the policy reads mean the same to the upstream, or are refused.
-
-    A client cannot get past a header that an upstream is given, by its twin with underscores.
-    """
-    http = settings.http
-    # `Connection: upgrade` is how that field is to be named.
-    protected = policy.carriers | (policy.headers - HOP_BY_HOP)
-    given = {name.lower().encode() for upstream in settings.upstreams.values() for name in upstream.headers}
-    return HeadLimits(
-        http.head_bytes,
-        http.target_bytes,
-        http.field_bytes,
-        http.fields,
-        http.underscores,
-        protected=protected | given,
-        once=policy.headers,
-    )
-
-
-def client_timeouts(http: Http) -> Timeouts:
-    """Milliseconds become the loop's seconds."""
-    return Timeouts(
-        head_s=http.head_timeout_ms / 1000,
-        idle_s=http.idle_timeout_ms / 1000,
-        body_grace_s=http.body_grace_ms / 1000,
-        body_min_bytes_per_s=http.body_bytes_per_second,
-        stalled_s=http.idle_timeout_ms / 1000,
-    )
 
 
 def _mint(ids: Ids, clock: SystemClock) -> bytes:
