@@ -12,7 +12,6 @@ from typing import Any
 from sidecar.checks import upstreams
 from sidecar.checks.contacts import Contacts, contact
 from sidecar.config.compile import Loaded
-from sidecar.config.plans import compiled
 from sidecar.config.settings import Settings
 from sidecar.core.decision.lease import bound
 from sidecar.core.identity import Source
@@ -135,7 +134,7 @@ def _limits(loaded: Loaded, settings: Settings) -> list[dict[str, Any]]:
     return [
         _limit(limit, plan, customer) | bounds(limit, settings)
         for (customer, plan), offer in loaded.offers.items()
-        for _, limit in compiled(offer)
+        for _, limit in offer.compiled_limits
         if KINDS[limit.kind].describe(limit) and not (customer and limit in loaded.policy.plans[plan].limits)
     ]
 

@@ -7,6 +7,7 @@ called, so that `sidecar --help` and the start of child processes do not load th
 from __future__ import annotations
 
 import difflib
+import gc
 import sys
 from importlib import import_module
 
@@ -16,6 +17,7 @@ from sidecar.core.errors import PolicyError, SidecarError, StateError
 
 EXIT_FAILED = 1
 EXIT_WRONG = 2
+GC_OBJECTS = 100_000  # new objects before a collection: modules and policies are many objects, and nearly all stay
 
 # name → the command's module and function, and its line in `--help`.
 COMMANDS = {
@@ -99,6 +101,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line. Each expected error becomes one line and an exit status."""
+    gc.set_threshold(GC_OBJECTS, 20, 100)
     try:
         status = cli.main(prog_name="sidecar", standalone_mode=False)
     except click.exceptions.Exit as error:

@@ -21,6 +21,9 @@ from sidecar.core.errors import Fault
 from sidecar.core.policy import Limit
 from sidecar.core.usage import REQUESTS
 
+Offers = dict[tuple[str, str], Offer]
+"""By (customer, plan); those of plans themselves have the customer ""."""
+
 
 class Parts(NamedTuple):
     """The definitions of all documents of a policy, by name, with their locations."""
@@ -53,7 +56,7 @@ def names_of(parts: Parts, upstreams: set[str], *, region: str) -> Names:
     )
 
 
-def faults_of(parts: Parts, names: Names, path: Path) -> Iterator[Fault]:
+def faults_of(parts: Parts, offers: Offers, names: Names, path: Path) -> Iterator[Fault]:
     """All faults of a policy whose documents are each well formed. `path` is the file or directory that was loaded."""
     for at, meter in parts.meters.values():
         yield from meters.faults_of(at, meter, names)
@@ -65,15 +68,14 @@ def faults_of(parts: Parts, names: Names, path: Path) -> Iterator[Fault]:
     yield from routes.tie_faults(parts.routes.values())
     for at, exclusion in parts.exclusions.values():
         yield from exclusions.faults_of(at, exclusion, names)
-    made = offers(parts)
-    yield from unused_faults(parts.units, [unit for offer in made.values() for unit in plans.units_of(offer)])
+    yield from unused_faults(parts.units, [unit for offer in offers.values() for unit in plans.units_of(offer)])
     wrong: set[tuple[str | int, ...]] = set()
     for at, doc in _sold(parts):
         for fault in plans.faults_of(at, doc, names):
             wrong.add(at.loc)
             yield fault
     # An offer can only be checked where each of its parts is valid.
-    right = [offer for offer in made.values() if not wrong & {offer.at.loc, offer.base.loc}]
+    right = [offer for offer in offers.values() if not wrong & {offer.at.loc, offer.base.loc}]
     for offer in right:
         yield from plans.offer_faults(offer, names)
     yield from _shared_limits(right)
@@ -83,7 +85,7 @@ def _sold(parts: Parts) -> list[tuple[At, PlanDoc | CustomerDoc]]:
     return [*parts.plans.values(), *parts.customers.values()]
 
 
-def offers(parts: Parts) -> dict[tuple[str, str], Offer]:
+def offers_of(parts: Parts) -> Offers:
     """The offer of every plan, under ("", its id), and of every customer with its own terms, under (customer, plan)."""
     made = {("", name): plans.offer_of(at, doc, parts.units) for name, (at, doc) in parts.plans.items()}
     for name, (at, doc) in parts.customers.items():
@@ -96,7 +98,7 @@ def _shared_limits(offers: list[Offer]) -> Iterator[Fault]:
     """Faults of ids with unlike limits: an id is one counter, also after a change of plan, so its limits must agree."""
     first: dict[str, tuple[At, Limit]] = {}
     for offer in offers:
-        for here, limit in plans.compiled(offer):
+        for here, limit in offer.compiled_limits:
             there, other = first.setdefault(limit.id, (here, limit))
             ours, theirs = limits.identity_of(limit), limits.identity_of(other)
             unlike = [

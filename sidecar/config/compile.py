@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sidecar.config import checks, plans
-from sidecar.config.checks import Parts
+from sidecar.config import checks
+from sidecar.config.checks import Offers, Parts
 from sidecar.config.document import Document, Loc, read
 from sidecar.config.exclusions import exclusion_of
 from sidecar.config.meters import MeterDoc, rule_of
@@ -58,13 +58,16 @@ def load(path: Path, upstreams: set[str], *, region: str = "local") -> Loaded:
     documents, faults = _read_all(path)
     parts, doubles = _merge(documents)
     names = checks.names_of(parts, upstreams, region=region)
+    offers = checks.offers_of(parts)
     faults += doubles
     if not faults:
-        unique = dict.fromkeys(checks.faults_of(parts, names, path))  # customers repeat the faults of their plan
+        unique = dict.fromkeys(
+            checks.faults_of(parts, offers, names, path)
+        )  # customers repeat the faults of their plan
         faults = sorted(unique, key=lambda fault: (fault.file, fault.line))
     if faults:
         raise PolicyError(faults)
-    return _compiled(parts, names)
+    return _compiled(parts, offers, names)
 
 
 def plan_names(path: Path) -> set[str]:
@@ -143,11 +146,10 @@ def _merge(documents: Iterable[tuple[Document, PolicyDoc]]) -> tuple[Parts, list
 # --- Compiling -------------------------------------------------------------------------------------------------------
 
 
-def _compiled(parts: Parts, names: Names) -> Loaded:
+def _compiled(parts: Parts, offers: Offers, names: Names) -> Loaded:
     rules = {REQUESTS.id: REQUESTS} | {
         name: rule_of(name, meter, names.region) for name, (_, meter) in parts.meters.items()
     }
-    offers = checks.offers(parts)
     compiled = {name: _plan(offer, parts.meters) for (customer, name), offer in offers.items() if not customer}
     source = PolicySource(
         _short_hash(_content(parts, names.region)),
@@ -166,7 +168,7 @@ def _compiled(parts: Parts, names: Names) -> Loaded:
 
 
 def _plan(offer: Offer, meters: Mapping[str, tuple[At, MeterDoc]]) -> Plan:
-    name, limits = str(offer.at.loc[-1]), tuple(limit for _, limit in plans.compiled(offer))
+    name, limits = str(offer.at.loc[-1]), tuple(limit for _, limit in offer.compiled_limits)
     used = {limit.meter: _content_of(meters[limit.meter][1]) for limit in limits if limit.meter in meters}
     scales = {limit.unit: limit.digits for limit in limits if limit.digits != DIGITS}
     content = [_content_of(offer.plan), used, scales] if scales else [_content_of(offer.plan), used]
@@ -177,7 +179,7 @@ def _plan(offer: Offer, meters: Mapping[str, tuple[At, MeterDoc]]) -> Plan:
 def _own(plan: Plan, offer: Offer, customer: CustomerDoc) -> Plan:
     """A customer's own terms, as a plan of the same id: `pro@3+acme-1` is its label in records."""
     version = customer.version or _short_hash(_content_of(customer))
-    limits = tuple(limit for _, limit in plans.compiled(offer))
+    limits = tuple(limit for _, limit in offer.compiled_limits)
     return Plan(plan.id, f"{plan.label}+{version}", limits, offer.features)
 
 

@@ -26,7 +26,7 @@ MAX_DIGITS: Final = 100  # of a number; Python itself refuses to read more than 
 
 Loc = tuple[str | int, ...]
 _BARE_IPV6: Final = re.compile(r"[\s,\[](\[[0-9A-Fa-f:.]+\]:\d+)")
-_Loader: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader  # the first takes a tenth of the time
+_Base: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader  # the first takes a tenth of the time
 
 
 class Position(NamedTuple):
@@ -63,6 +63,19 @@ class Document(NamedTuple):
             spellings = list(_spellings((*path, part)))
             path = next((each for each in spellings if each in self.positions), spellings[-1])
         return path
+
+
+class _Loader(_Base):  # type: ignore[misc]
+    """Composes nodes without the types of YAML 1.1: the tag of a value is the one that the document writes, or ""."""
+
+    def resolve(self, _kind: type[Node], _value: str | None, _implicit: Any) -> str:
+        return ""
+
+    def descend_resolver(self, _node: Node | None, _index: Any) -> None:
+        """Path resolvers are not used."""
+
+    def ascend_resolver(self) -> None:
+        """Path resolvers are not used."""
 
 
 def read(path: Path, text: str | None = None) -> Document:
@@ -123,12 +136,13 @@ class _Reader:
         self._left = MAX_VALUES
 
     def value(self, node: Node, loc: Loc) -> Any:
-        self.positions.setdefault(loc, Position(self.file, node.start_mark.line + 1))
+        if loc not in self.positions:
+            self.positions[loc] = Position(self.file, node.start_mark.line + 1)
         self._left -= 1
         if self._left < 0 or len(loc) > MAX_DEPTH:
             bound = f"more than {MAX_VALUES} values" if self._left < 0 else f"nested more than {MAX_DEPTH} deep"
             raise PolicyError([Fault(self.file, node.start_mark.line + 1, dotted(loc[:4]), f"is {bound}")])
-        if node.tag not in _PLAIN_TAGS:
+        if node.tag:
             what = f"tags such as {node.tag} are not supported: write a plain value"
             self.faults.append(Fault(self.file, node.start_mark.line + 1, dotted(loc), what))
             return None
@@ -164,8 +178,9 @@ class _Reader:
 def _scalar(node: Node) -> Any:
     """The value of a scalar; `_TOO_LONG` for a number of too many digits."""
     text: str = node.value
-    plain = isinstance(node, ScalarNode) and not node.style
-    return next((make(text) for pattern, make in _SCALARS if pattern.fullmatch(text)), text) if plain else text
+    is_plain = isinstance(node, ScalarNode) and not node.style
+    match = _SCALAR.fullmatch(text) if is_plain else None
+    return _SCALARS[match.lastindex or 0](text) if match is not None else text
 
 
 def _number(text: str) -> Any:
@@ -173,18 +188,13 @@ def _number(text: str) -> Any:
 
 
 _TOO_LONG: Final = object()
-# Tags that the YAML 1.1 resolver assigns by itself; any other tag is explicit in the document.
-_PLAIN_TAGS: Final = frozenset(
-    f"tag:yaml.org,2002:{name}"
-    for name in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value", "map", "seq")
+_SCALAR: Final = re.compile(
+    r"(|~|null|Null|NULL)|(true|True|TRUE)|(false|False|FALSE)"
+    r"|([-+]?(?:0|[1-9][0-9_]*))|([-+]?[0-9]*\.[0-9]+(?:[eE][-+]?[0-9]+)?)"
 )
-_SCALARS: Final[tuple[tuple[re.Pattern[str], Callable[[str], Any]], ...]] = (
-    (re.compile(r"|~|null|Null|NULL"), lambda _: None),
-    (re.compile(r"true|True|TRUE"), lambda _: True),
-    (re.compile(r"false|False|FALSE"), lambda _: False),
-    (re.compile(r"[-+]?(0|[1-9][0-9_]*)"), _number),
-    (re.compile(r"[-+]?[0-9]*\.[0-9]+([eE][-+]?[0-9]+)?"), float),
-)
+_SCALARS: Final[tuple[Callable[[str], Any], ...]] = (  # by the number of the group that matched
+    str, lambda _: None, lambda _: True, lambda _: False, _number, float,
+)  # fmt: skip
 
 
 def _spellings(loc: Loc) -> Iterable[Loc]:

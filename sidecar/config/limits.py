@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sidecar.config import units
 from sidecar.config.document import did_you_mean
-from sidecar.config.models import Model
+from sidecar.config.models import PLAIN_DEFAULTS, Model
 from sidecar.config.patterns import Name
 from sidecar.config.values import Amount, AmountPerPeriod, Calendar, Decimals, Link, Names, Percents, Unit
 from sidecar.core.limits import KINDS, Limit, bounds_fault
@@ -58,6 +58,8 @@ class LimitDoc(Model):
     record. `link`: page where a client raises the limit. `offline`: total allowed from a balance while its store is
     down. `exact: true`: one Redis call per request, also where leases are on.
     """
+
+    model_config = PLAIN_DEFAULTS
 
     moved_fields: ClassVar = {
         "price": "prices are the plan's: write them under its prices, by meter",

@@ -7,14 +7,15 @@ counter of its own, so that an edit of a price resets nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from typing import Annotated, ClassVar, Final, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
 from sidecar.config import limits, prices
 from sidecar.config.limits import LimitDoc
-from sidecar.config.models import Model
+from sidecar.config.models import PLAIN_DEFAULTS, Model
 from sidecar.config.names import At, Names, unknown
 from sidecar.config.patterns import Name
 from sidecar.config.prices import PriceDoc
@@ -40,6 +41,8 @@ class PlanDoc(Model):
     `anchor` and `zone` apply to the plan's periods: of its prices, and of quotas without their own.
     """
 
+    model_config = PLAIN_DEFAULTS
+
     moved_fields: ClassVar = {
         "price": "write prices: { <meter>: { per_unit: … } }",
         "balance": "a balance is a limit: write limits: [{ id: credit, balance: usd }]",
@@ -64,6 +67,8 @@ class CustomerDoc(Model):
     Others are added, and so are features. `seats` multiply the limits that are `per_seat`.
     """
 
+    model_config = PLAIN_DEFAULTS
+
     moved_fields: ClassVar = {"wallet": _GRANTS, "grants": _GRANTS}
 
     plan: Name
@@ -74,7 +79,8 @@ class CustomerDoc(Model):
     prices: Prices
 
 
-class Offer(NamedTuple):
+@dataclass(frozen=True)
+class Offer:
     """A plan, or a customer's own terms merged into it; each part with its location.
 
     `base` is the location of the plan, `at` that of the customer, or again of the plan. `units` have a scale of
@@ -89,6 +95,14 @@ class Offer(NamedTuple):
     features: frozenset[str]
     units: Units
     seats: int = 1
+
+    @cached_property
+    def compiled_limits(self) -> tuple[tuple[At, Limit], ...]:
+        """The limits in their order, each balance after the prices that it pays for. All parts must be valid.
+
+        Compiled on first use, and once: checks, the policy and its report read the same limits.
+        """
+        return tuple(_compiled(self))
 
 
 def offer_of(at: At, plan: PlanDoc, units: Units) -> Offer:
@@ -125,14 +139,15 @@ def _priced(at: At, doc: PlanDoc | CustomerDoc) -> dict[str, tuple[At, PriceDoc]
 
 def faults_of(at: At, doc: PlanDoc | CustomerDoc, names: Names) -> Iterator[Fault]:
     """Faults of a plan or a customer by itself: of each of its limits and prices."""
-    for place, limit in _placed(at, doc):
+    placed = _placed(at, doc)
+    for place, limit in placed:
         yield from _limit_faults(place, limit, names)
     currency = names.currencies.get(doc.plan, "") if isinstance(doc, CustomerDoc) else doc.currency
     for meter, (place, price) in _priced(at, doc).items():
         yield from unknown(place, meter, names.meters)
         yield from prices.faults_of(place, price, digits_of(names.units, price.currency or currency or ""))
     seen: dict[str, At] = {}
-    for place, limit in _placed(at, doc):
+    for place, limit in placed:
         first = seen.setdefault(limit.id, place)
         if first != place:
             yield place.fault(f"'{limit.id}' is already a limit of this plan, at {first}", "id")
@@ -166,7 +181,7 @@ def offer_faults(offer: Offer, names: Names) -> Iterator[Fault]:
         if limit.balance is not None:
             yield from _balance_faults(offer, at, limit, paid)
     first_of: dict[str, At] = {}
-    counted = compiled(offer)
+    counted = offer.compiled_limits
     for at, counter in counted:
         first = first_of.setdefault(counter.id, at)
         if first != at:
@@ -201,21 +216,18 @@ def _balance_faults(offer: Offer, at: At, limit: LimitDoc, paid: dict[str, At]) 
 # --- Compiled limits ------------------------------------------------------------------------------------------------
 
 
-def compiled(offer: Offer) -> list[tuple[At, Limit]]:
-    """The limits in their order, each balance after the prices that it pays for. All parts must be valid."""
-    result: list[tuple[At, Limit]] = []
+def _compiled(offer: Offer) -> Iterator[tuple[At, Limit]]:
     for at, doc in offer.limits:
         digits = digits_of(offer.units, doc.balance or "")
         limit = limits.compiled(_with_periods(offer.plan, doc), seats=offer.seats, digits=digits)
         if KINDS[limit.kind].stored_as == WALLET:
-            result += _paid(offer, limit)
-        result.append((at, limit))
-    return result
+            yield from _paid(offer, limit)
+        yield at, limit
 
 
 def _with_periods(plan: PlanDoc, doc: LimitDoc) -> LimitDoc:
     """A quota without an anchor or a zone gets that of the plan."""
-    if doc.quota is None:
+    if doc.quota is None or not (plan.anchor or plan.zone):
         return doc
     return doc.model_copy(update={"anchor": doc.anchor or plan.anchor, "zone": doc.zone or plan.zone})
 

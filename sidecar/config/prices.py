@@ -13,7 +13,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from sidecar.config.models import Model
+from sidecar.config.models import PLAIN_DEFAULTS, Model
 from sidecar.config.names import At
 from sidecar.config.values import Amount, Decimals, Quantity, Unit
 from sidecar.core.errors import Fault
@@ -42,6 +42,8 @@ class PriceDoc(Model):
     The first `included` units of a period cost nothing. `reserve` units are held until the quantity is known;
     `ceiling` is the assumed maximum of one exchange, for the bounds that `sidecar check` prints.
     """
+
+    model_config = PLAIN_DEFAULTS
 
     per_unit: Decimals | None = None
     price: Decimals | None = None

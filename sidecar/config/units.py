@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any, Final
 
 DURATIONS_US: Final = {
@@ -48,6 +49,7 @@ class Unitless(str):
     __slots__ = ()
 
 
+@cache
 def suffix_of(name: str) -> str | None:
     """The unit suffix of a field's name, longest first; None where the name has no unit."""
     return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)

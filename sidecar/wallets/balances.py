@@ -65,7 +65,7 @@ def balances(loaded: Loaded, settings: Settings) -> list[dict[str, Any]]:
     return [
         _balance(loaded, settings, Held(customer, plan, offer, limit))
         for (customer, plan), offer in loaded.offers.items()
-        for _, limit in plans.compiled(offer)
+        for _, limit in offer.compiled_limits
         if KINDS[limit.kind].stored_as == WALLET
     ]
 

@@ -1,5 +1,7 @@
 """Mirrors sidecar/config/compile.py."""
 
+import sys
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -168,3 +170,28 @@ def test_a_folder_without_a_policy_and_a_path_without_anything_are_faults(tmp_pa
         load_documents(tmp_path, {"default"})
     with pytest.raises(PolicyError, match=r"nope: cannot be read: No such file"):
         load_documents(tmp_path / "nope", {"default"})
+
+
+def calls_of_a_load(path, plans: int) -> Counter:
+    """How often each function in Python is called while a policy of that many plans, of two limits each, is loaded."""
+    limit = "{{ id: {0}{1}, meter: requests, quota: {1}/month, scope: customer }}"
+    path.write_text(
+        "plans:\n"
+        + "".join(
+            f"  p{n}: {{ limits: [{limit.format('a', n)}, {limit.format('b', n)}] }}\n" for n in range(1, plans + 1)
+        )
+    )
+    calls = Counter()
+    sys.setprofile(lambda frame, event, _: calls.update([frame.f_code.co_name] if event == "call" else []))
+    try:
+        load_documents(path, {"default"})
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def test_the_work_of_a_load_grows_by_a_bounded_number_of_calls_for_each_plan(tmp_path):
+    # Fails if limits are compiled again by each of their readers, or defaults are validated: that was 724 calls a plan.
+    few, many = (calls_of_a_load(tmp_path / "p.yaml", plans) for plans in (20, 120))
+    assert (many.total() - few.total()) / 100 < 450
+    assert (many["compiled"] - few["compiled"]) / 100 <= 2 * 2  # of each limit: to check it, and to use it

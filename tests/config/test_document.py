@@ -67,6 +67,7 @@ def test_a_key_that_is_given_twice_names_both_lines():
         ("x: &x {a: 1}\ny:\n  <<: *x", "p.yaml:3: y: merge keys are not supported"),
         ("a: !!python/object/apply:os.system [ls]", "p.yaml:1: a: tags such as"),
         ("a: !secret x", "p.yaml:1: a: tags such as !secret are not supported"),
+        ("a: !!int 5", "p.yaml:1: a: tags such as tag:yaml.org,2002:int are not supported"),
         ("a: &a [*a]", "is nested more than"),
         ("[" * 5_000, "is nested more than"),
         ("x: 1\na: { b: " + "1" * 5_000 + " }", "p.yaml:2: a.b: is a number of more than 100 digits"),
