@@ -66,7 +66,8 @@ class RouteDoc(Model):
 
     `body` is how much of a JSON body is buffered to read it; `unread: allow` lets a request pass of whose body a meter
     cannot read what it needs; `half_close: allow` keeps the answer for a client that has closed its side; `drain`: how
-    long an AI answer is read after its client has disconnected.
+    long an AI answer is read after its client has disconnected. `paths`: a path that is not in normal form is forwarded
+    in it, or as it was written (`preserve`), or refused.
     `models`: the feature that a plan needs for the models that match.
     """
 
@@ -82,6 +83,7 @@ class RouteDoc(Model):
     max_body_bytes: Units = 0
     unread: Literal["deny", "allow"] = "deny"
     half_close: Literal["deny", "allow"] = "deny"
+    paths: Literal["normalise", "preserve", "refuse"] = "normalise"
     cors: CorsDoc | None = None
     usage: str | None = None
     estimate: EstimateDoc | None = None
@@ -178,6 +180,7 @@ def route_of(doc: RouteDoc) -> Route:
         max_body_bytes=doc.max_body_bytes,
         unread=doc.unread,
         half_close=doc.half_close,
+        paths=doc.paths,
         cors=None if doc.cors is None else cors_of(doc.cors, sources),
         usage=doc.usage or "",
         default_output=estimate.output,

@@ -14,6 +14,7 @@ from sidecar.core.http.forward import Field, UpstreamHead
 from sidecar.core.http.request import Request
 from sidecar.core.http.response import ResponseHead
 from sidecar.core.identity import digest
+from sidecar.core.policy import PRESERVE
 from sidecar.core.stripping import Stripped, strip_keys
 from sidecar.ports import Client, Keys
 
@@ -90,7 +91,8 @@ class HeadFields:
         if routed.route.identity_headers and identity is not None:
             fields += forward.identity_fields(identity.customer, identity.subject, identity.key_id, exchange.plan)
         length = exchange.rewritten if exchange.rewritten and request.length > 0 else request.length
-        head = UpstreamHead(request, stripped.query, fields, length)
+        target = forward.upstream_target(request, stripped.query, preserve=routed.route.paths == PRESERVE)
+        head = UpstreamHead(request, target, fields, length)
         # The identity of a key may change while the head stays, and so may what is sent for its body.
         if not (routed.route.identity_headers or exchange.rewritten):
             routed.upstream_head = head

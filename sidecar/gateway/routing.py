@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.core.http.cors import NO_FIELDS, Field, preflighted_method
-from sidecar.core.http.forward import MALFORMED, UpstreamHead, max_forwards, trace
+from sidecar.core.http.forward import MALFORMED, UpstreamHead, max_forwards, trace, upstream_target
 from sidecar.core.http.problem import (
     BAD_KEY,
     BAD_MAX_FORWARDS,
@@ -23,7 +23,7 @@ from sidecar.core.http.request import Request
 from sidecar.core.http.response import id_text
 from sidecar.core.identity import Identity, Source, digest, has_valid_checksum
 from sidecar.core.limits import Checks
-from sidecar.core.policy import NOWHERE, Route, Terms
+from sidecar.core.policy import NOWHERE, PRESERVE, Route, Terms, path_problem
 from sidecar.core.record import RecordTemplates
 from sidecar.core.stripping import strip_keys
 
@@ -66,7 +66,10 @@ class RoutedRequest:
         cors = self.route.cors
         self.cors: Sequence[Field] = NO_FIELDS if cors is None or announced else cors.answer_fields(request)
         self.refusal: Problem | None
-        if announced is not None and cors is not None:
+        ambiguous = None if request.is_normal else path_problem(self.policy, self.route, request)
+        if ambiguous is not None:
+            self.refusal = ambiguous
+        elif announced is not None and cors is not None:
             self.refusal = cors.preflight(request)
         else:
             self.refusal = NO_ROUTE if route is None else self._refusal(context, request)
@@ -89,7 +92,8 @@ class RoutedRequest:
         if not named or terms is None or not terms.retries_us:
             return b""
         query = strip_keys(request, self.source, self.route.sources, _nobody).query
-        return b"%b %b?%b %b" % (request.method.encode(), request.path.encode(), query.encode(), named)
+        target = upstream_target(request, query, preserve=self.route.paths == PRESERVE)
+        return b"%b %b %b" % (request.method.encode(), target.encode(), named)
 
     def _refusal(self, context: WorkerContext, request: Request) -> Problem | None:
         route = self.route

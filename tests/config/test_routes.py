@@ -53,6 +53,7 @@ AI = "routes: [{id: r, match: {path: /}, "
             "models.!o3: makes no exception here",
         ),
         ("routes: [{id: r, match: {path: /}, max_body: abc}]", "routes[0].max_body: 'abc' is not a quantity"),
+        (AI + "paths: exact}]", "routes[0].paths: should be 'normalise', 'preserve' or 'refuse'"),
         (AI + "body: 1GiB}]", "routes[0].body: should be less than or equal to 67108864"),
         (AI + "usage: openai, drain: 1h}]", "routes[0].drain: should be less than or equal to 600000"),
     ],
@@ -161,3 +162,8 @@ def test_two_routes_of_one_path_may_differ_in_their_host(load, faults):
 
 def test_a_route_may_match_an_offer_of_an_upgrade(load):
     assert load("routes: [{id: r, match: {path: /, headers: {Upgrade: websocket}}}]").headers == {b"upgrade"}
+
+
+def test_paths_are_normalised_unless_their_route_says_otherwise(load):
+    routes = load("routes: [{id: a, match: {path: /a}}, {id: b, match: {path: /b}, paths: preserve}]").routes
+    assert {route.id: route.paths for route in routes} == {"a": "normalise", "b": "preserve"}

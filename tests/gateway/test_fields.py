@@ -6,6 +6,7 @@ import pytest
 
 from sidecar.core.http.request import HeadLimits, read_request
 from sidecar.core.identity import Source, digest, make_key
+from sidecar.core.policy import PRESERVE
 from sidecar.gateway import serve
 from sidecar.gateway.fields import GatewayOptions
 from sidecar.ports import Keys
@@ -32,7 +33,7 @@ class Scene(Setting):
 
 def text(call):
     head = call.head
-    return b"\r\n".join([head.query.encode(), *(b"%b: %b" % field for field in head.fields)])
+    return b"\r\n".join([head.target.encode(), *(b"%b: %b" % field for field in head.fields)])
 
 
 # The way up.
@@ -71,6 +72,28 @@ def test_a_client_that_names_no_host_has_none_passed_on():
     scene = Scene()
     serve(scene.context, read_request(("GET", b"/a", 0), [(b"X-Api-Key", b"ann")], HeadLimits()), PaperClient())
     assert "X-Forwarded-Host" not in scene.up()
+
+
+GEMINI = (Source("header", "X-Goog-Api-Key"), Source("query", "key"))
+
+
+# Fails if the query with the key goes up, because the target is the client's own, or if `?` is left behind.
+@pytest.mark.parametrize(
+    ("target", "sent"),
+    [
+        (b"/a//%2f?b=%2f&key=ann&c=//", "/a//%2f?b=%2f&c=//"),
+        (b"/a//b?key=ann", "/a//b"),
+        (b"/a?key=ann", "/a"),
+        (b"http://h/a//b?key=ann&&c", "/a//b?&c"),
+    ],
+)
+def test_the_key_in_the_query_of_a_preserved_target_stays_here(target, sent):
+    scene = Scene(paths=PRESERVE, sources=GEMINI)
+    scene.ask(key="", target=target)
+    assert scene.upstream.calls[-1].head.target == sent
+    scene = Scene(paths=PRESERVE, sources=GEMINI, keep_credential=True)
+    scene.ask(key="", target=target)
+    assert scene.upstream.calls[-1].head.target == target.decode().removeprefix("http://h")
 
 
 # RFC 9110 §7.6.2. Fails if it goes up as it came, or is read of a GET.

@@ -12,7 +12,7 @@ from sidecar.core.errors import StoreError, UpstreamError, UpstreamReason
 from sidecar.core.http.problem import Problem
 from sidecar.core.http.request import CHUNKED
 from sidecar.core.identity import Source
-from sidecar.core.policy import Limit
+from sidecar.core.policy import NORMALISE, PRESERVE, Limit
 from sidecar.core.usage import REQUESTS, Count, Exclusion, Json, Lookup, Measured, MeterRule, Usage, When
 from sidecar.gateway import serve
 from sidecar.gateway.inspection import DRAINED_BYTES
@@ -884,6 +884,16 @@ def test_the_same_key_on_another_target_is_no_retry(other):
         scene.ask(ID, method="POST", target=target)
         scene.call.connect().respond()
     assert [billed for billed, _ in scene.bills()] == [True, True]
+
+
+# Fails if the normal form is compared: the upstream sees two targets, and does the work of both.
+@pytest.mark.parametrize(("paths", "billed"), [(PRESERVE, True), (NORMALISE, False)])
+def test_a_retry_repeats_the_target_as_the_upstream_sees_it(paths, billed):
+    scene = Retrying(paths=paths)
+    for target in (b"/a/b", b"/a//b"):
+        scene.ask(ID, method="POST", target=target)
+        scene.call.connect().respond()
+    assert [each for each, _ in scene.bills()] == [True, billed]
 
 
 # Fails if the credential in the query is compared.

@@ -37,28 +37,41 @@ _NOT_IN_TRAILERS: Final = OURS_UP | {
 class UpstreamHead:
     """A request's head for the next hop, in the terms of no version of HTTP.
 
-    `fields` are those that go up, without Host, the body's framing and the request id. `length` is that of the body
-    that goes up, in bytes or CHUNKED; `has_length`: the client's head states one. An object may be sent again for the
-    same head of a client; `prepared` belongs to the edge that sends it: what it rendered before, and `prepared_for`
-    what. There is no reference to the Request, which refers to this: a cycle would stay in memory until the next
-    garbage collection.
+    `target` is the path with the query. `fields` are those that go up, without Host, the body's framing and the request
+    id. `length` is that of the body that goes up, in bytes or CHUNKED; `has_length`: the client's head states one. An
+    object may be sent again for the same head of a client; `prepared` belongs to the edge that sends it: what it
+    rendered before, and `prepared_for` what. There is no reference to the Request, which refers to this: a cycle would
+    stay in memory until the next garbage collection.
     """
 
     __slots__ = (
-        "fields", "has_length", "host", "length", "method", "path", "prepared", "prepared_for", "query", "upgrade",
+        "fields", "has_length", "host", "length", "method", "prepared", "prepared_for", "target", "upgrade",
     )  # fmt: skip
 
-    def __init__(self, request: Request, query: str, fields: list[Field], length: int) -> None:
+    def __init__(self, request: Request, target: str, fields: list[Field], length: int) -> None:
         self.method = request.method
         self.host = request.host
-        self.path = request.path
         self.upgrade = request.upgrade
         self.has_length = b"content-length" in request.fields
-        self.query = query
+        self.target = target
         self.fields = fields
         self.length = length
         self.prepared = b""
         self.prepared_for: object = None
+
+
+def upstream_target(request: Request, query: str, *, preserve: bool) -> str:
+    """The path and the query that go up: in normal form, or as the client wrote them.
+
+    `query` is what is left of the client's when keys are removed; then only the path is as it was written.
+    """
+    path = request.path
+    if preserve and not request.is_normal:
+        written = request.target.decode("ascii")
+        if query == request.query:
+            return written
+        path = written.partition("?")[0]
+    return f"{path}?{query}" if query else path
 
 
 def dropped_with(credentials: frozenset[bytes]) -> frozenset[bytes]:

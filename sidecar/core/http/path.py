@@ -3,7 +3,8 @@
     /v1/%63hat//./x  is  /v1/chat/x
 
 A path that two servers could read differently has no normal form, and is refused: encoded slashes, back-slashes,
-control characters, overlong UTF-8, dot segments that climb over the root or have parameters (`/..;/`).
+control characters, overlong UTF-8, dot segments that climb over the root or have parameters (`/..;/`). Of a target,
+encoded slashes are left as they are: its route decides on them (`core.policy.paths`).
 RFC 3986 §5.2.4 (dot segments), §6.2.2 (case and percent-encoding), RFC 3629 §3 (overlong forms).
 """
 
@@ -16,10 +17,10 @@ from urllib.parse import unquote_to_bytes
 _PLAIN = re.compile(rb"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)*/?")
 _PCHAR = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@/")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_REFUSED = frozenset({*range(0x20), 0x2F, 0x5C, 0x7F})  # encoded: slashes to some servers, and control characters
+_CONTROLS = frozenset({*range(0x20), 0x7F})
 _CODES = {  # the form of an encoded character, by its two digits in upper and lower case
     bytes([high, low]): chr(byte) if byte in _UNRESERVED else f"%{byte:02X}"
-    for byte in set(range(256)) - _REFUSED
+    for byte in set(range(256)) - _CONTROLS
     for high in b"%x%X" % (byte >> 4, byte >> 4)
     for low in b"%x%X" % (byte & 15, byte & 15)
 }
@@ -29,6 +30,7 @@ _PRINTABLE = re.compile(rb"[ -\[\]-~]*")  # ASCII, without the back-slash
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _BEYOND = re.compile(rb"[\x80-\xff]")
 _NOT_ASCII = re.compile(rb"%[89A-Fa-f]")
+_ENCODED_SLASH = re.compile(rb"%(?:2[Ff]|(5[Cc]))")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(/[^?#]*)?(\?.*)?", re.IGNORECASE)
 _SLASHES = re.compile(r"/{2,}")
 _CACHED_BYTES = 512  # longer targets are rare; caching them would let a client fill the memory
@@ -38,17 +40,18 @@ class NoNormalForm(ValueError):  # noqa: N818 - a finding, not a failure
     """The target can be read in more than one way. The message says how."""
 
 
-def read_target(target: bytes) -> tuple[str, str, bytes]:
-    """Split a request target into (normal path, query without `?`, authority of the absolute form or b"").
+def read_target(target: bytes) -> tuple[str, str, bytes, bytes, bool]:
+    """Split a request target: (normal path, query without `?`, authority of the absolute form or b"", path and query as
+    they are written, whether these are in normal form). Encoded slashes are in no normal form.
 
     Raises NoNormalForm. Origin-form and absolute-form only: RFC 9112 §3.2.
-    """
+    """  # noqa: D205
     if _PLAIN.fullmatch(target):  # the usual case, and faster than a cache
-        return target.decode("ascii") or "/", "", b""
+        return target.decode("ascii") or "/", "", b"", target, True
     return _read_cached(target) if len(target) <= _CACHED_BYTES else _read(target)
 
 
-def _read(target: bytes) -> tuple[str, str, bytes]:
+def _read(target: bytes) -> tuple[str, str, bytes, bytes, bool]:
     authority = b""
     if b"#" in target:
         raise NoNormalForm("a fragment is never sent to a server (RFC 9112 §3.2.1)")
@@ -60,8 +63,10 @@ def _read(target: bytes) -> tuple[str, str, bytes]:
         if not authority or b"@" in authority:
             raise NoNormalForm("the target's authority is empty or carries user information")
         target = (match[2] or b"/") + (match[3] or b"")
-    path, _, query = target.partition(b"?")
-    return normal_path(path), query.decode("ascii"), authority
+    raw, mark, query = target.partition(b"?")
+    path = _normalised(raw)
+    is_normal = path.encode() == raw and bool(query or not mark) and not slash_fault(raw)
+    return path, query.decode("ascii"), authority, target, is_normal
 
 
 _read_cached = lru_cache(maxsize=4096)(_read)
@@ -69,13 +74,28 @@ _read_cached = lru_cache(maxsize=4096)(_read)
 
 def normal_path(raw: bytes) -> str:
     """The normal form of a path. Raises NoNormalForm."""
+    fault = slash_fault(raw)
+    if fault:
+        raise NoNormalForm(fault)
+    return _normalised(raw)
+
+
+def slash_fault(raw: bytes) -> str:
+    """Why an encoded slash in this path is ambiguous; "" if it has none."""
+    match = _ENCODED_SLASH.search(raw)
+    if match is None:
+        return ""
+    return f"{'a back-slash' if match[1] else 'an encoded slash'} is a slash to some servers"
+
+
+def _normalised(raw: bytes) -> str:
     if _PLAIN.fullmatch(raw):
         return raw.decode("ascii") or "/"
-    return _without_dots(_SLASHES.sub("/", _recoded(raw)))
+    return _without_dots(_SLASHES.sub("/", recoded(raw)))
 
 
-def _recoded(raw: bytes) -> str:
-    """Decode characters that need no encoding, encode the others in upper-case hex, and refuse ambiguous ones.
+def recoded(raw: bytes) -> str:
+    """Decode characters that need no encoding, encode the others in upper-case hex, and refuse control characters.
 
     By tables: a loop over the 8 kB of a path would cost 30 times a request, before any key is looked at.
     """
@@ -107,10 +127,6 @@ def _refusal(code: bytes) -> NoNormalForm:
     """Why `%` and these two bytes are refused."""
     if not _HEX.fullmatch(code):
         return NoNormalForm("a percent sign is not followed by two hexadecimal digits")
-    if code in {b"2f", b"2F"}:
-        return NoNormalForm("an encoded slash is a slash to some servers")
-    if code in {b"5c", b"5C"}:
-        return NoNormalForm("a back-slash is a slash to some servers")
     return NoNormalForm("the path holds a control character")
 
 

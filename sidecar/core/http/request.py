@@ -77,7 +77,8 @@ class HeadLimits(NamedTuple):
 class Request:
     """An unambiguous request head.
 
-    `path` is the normal form, percent-encoded, which is matched with routes and forwarded; `query` has no `?`.
+    `path` is the normal form, percent-encoded, which is matched with routes; `query` has no `?`. `target` is both as
+    the client wrote them; unless it `is_normal`, its route decides whether it is forwarded, and how it is spelled then.
     `headers` are as received, `names` their names in lower case, in the same order. `fields` has the first value by
     lower-case name, of LISTS all values joined. `repeated`: names that occur more than once; `nominated`: names in
     Connection, which are hop-by-hop.
@@ -87,8 +88,8 @@ class Request:
     """
 
     __slots__ = (
-        "expect", "fields", "headers", "host", "keep_alive", "length", "method", "minor", "names", "nominated", "path",
-        "prepared", "protocol", "query", "repeated", "upgrade", "wants_trailers",
+        "expect", "fields", "headers", "host", "is_normal", "keep_alive", "length", "method", "minor", "names",
+        "nominated", "path", "prepared", "protocol", "query", "repeated", "target", "upgrade", "wants_trailers",
     )  # fmt: skip
 
     def __init__(self, method: str, minor: int, headers: list[tuple[bytes, bytes]]) -> None:
@@ -102,6 +103,8 @@ class Request:
         self.nominated = _NOTHING
         self.path = ""
         self.query = ""
+        self.target = b""
+        self.is_normal = True
         self.host = b""
         self.length = 0
         self.keep_alive = minor == 1
@@ -242,7 +245,7 @@ def _place(request: Request, target: bytes) -> Problem | None:
     elif not valid_host(host):
         return bad("the Host field is not a host name with an optional port")
     try:
-        request.path, request.query, authority = read_target(target)
+        request.path, request.query, authority, request.target, request.is_normal = read_target(target)
     except NoNormalForm as fault:
         return bad(str(fault), slug="ambiguous-path")
     if authority and authority.lower() != host.lower():

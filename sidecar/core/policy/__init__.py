@@ -2,7 +2,18 @@
 
 from sidecar.core.limits import Limit
 from sidecar.core.policy.meter import Arriving, Excluded, Exclusion, Facts, Meter, Tap
-from sidecar.core.policy.model import DEFAULT_SOURCES, INHERITED, NOWHERE, Plan, Route, Timeouts
+from sidecar.core.policy.model import (
+    DEFAULT_SOURCES,
+    INHERITED,
+    NORMALISE,
+    NOWHERE,
+    PRESERVE,
+    REFUSE,
+    Plan,
+    Route,
+    Timeouts,
+)
+from sidecar.core.policy.paths import path_problem
 from sidecar.core.policy.patterns import (
     ANY,
     REST,
@@ -20,7 +31,8 @@ from sidecar.core.policy.spellings import Escape, escapes
 from sidecar.core.policy.terms import Terms
 
 __all__ = [
-    "ANY", "CACHED_PATHS", "DEFAULT_SOURCES", "INHERITED", "NOWHERE", "REST", "Arriving", "Escape", "Excluded",
-    "Exclusion", "Facts", "Limit", "Meter", "Plan", "Policy", "Route", "Tap", "Terms", "Timeouts", "escapes", "glob",
-    "head_test", "host_name", "model_key", "regex", "segments", "specificity", "ties",
+    "ANY", "CACHED_PATHS", "DEFAULT_SOURCES", "INHERITED", "NORMALISE", "NOWHERE", "PRESERVE", "REFUSE", "REST",
+    "Arriving", "Escape", "Excluded", "Exclusion", "Facts", "Limit", "Meter", "Plan", "Policy", "Route", "Tap", "Terms",
+    "Timeouts", "escapes", "glob", "head_test", "host_name", "model_key", "path_problem", "regex", "segments",
+    "specificity", "ties",
 ]  # fmt: skip

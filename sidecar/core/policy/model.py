@@ -20,6 +20,9 @@ class Timeouts(NamedTuple):
 
 
 INHERITED: Final = Timeouts()
+NORMALISE: Final = "normalise"
+PRESERVE: Final = "preserve"
+REFUSE: Final = "refuse"
 DEFAULT_SOURCES: Final = (Source("header", "X-Api-Key"), Source("bearer"))
 
 
@@ -29,11 +32,12 @@ class Route:
 
     `pattern` is a glob over the path's normal form; no `methods` means all. `host` is a name in lower case, or
     `*.example.com` for all names below it, "" for any; `headers` pairs names in lower case with the values of which the
-    request has one, none for any value. `unattributed` requests are denied (401),
-    or allowed and recorded as such. `feature` is the feature that a caller's plan must have, "" for none.
-    `max_body_bytes` 0: the listener's bound. A request is refused where a meter cannot read what it needs of the body;
-    with `unread` allow it passes, and its meters count 0 or their default. With `half_close` deny a client that closes
-    its side of the connection before its answer is complete has left. `cors`: which pages may call it from a browser.
+    request has one, none for any value. `paths` says what happens to other spellings of a path than its normal form
+    (paths.py). `unattributed` requests are denied (401), or allowed and recorded as such. `feature` is the feature that
+    a caller's plan must have, "" for none. `max_body_bytes` 0: the listener's bound. A request is refused where a meter
+    cannot read what it needs of the body; with `unread` allow it passes, and its meters count 0 or their default. With
+    `half_close` deny a client that closes its side of the connection before its answer is complete has left. `cors`:
+    which pages may call it from a browser.
 
     `reads` are the bodies that are inspected (request, response), at most `body_bytes` of each, and `holds` those that
     are buffered whole, as JSON; the policy computes both.
@@ -58,6 +62,7 @@ class Route:
     max_body_bytes: int = 0
     unread: str = "deny"  # deny | allow
     half_close: str = "deny"  # deny | allow
+    paths: str = NORMALISE  # normalise | preserve | refuse
     cors: Cors | None = None
     usage: str = ""
     default_output: int = 1024

@@ -86,7 +86,7 @@ def request_head(head: UpstreamHead, options: HeadOptions, request_id: bytes) ->
 
 
 def _render_request(head: UpstreamHead, options: HeadOptions) -> bytes:
-    target = f"{options.base}{head.path}?{head.query}" if head.query else options.base + head.path
+    target = options.base + head.target
     host = options.host or head.host or options.authority
     line = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (head.method.encode(), target.encode(), host)
     fields = allowed_fields(head.fields, options)

@@ -24,6 +24,22 @@ def lines(fields):
     return [f"{name.decode()}: {value.decode()}" for name, value in fields]
 
 
+@pytest.mark.parametrize(
+    ("target", "query", "normal", "preserved"),
+    [
+        (b"/a?b", "b", "/a?b", "/a?b"),
+        (b"/a//%62?b", "b", "/a/b?b", "/a//%62?b"),
+        (b"/a//%62?b", "", "/a/b", "/a//%62"),
+        (b"/a?", "", "/a", "/a?"),
+        (b"http://h//a?b&c", "c", "/a?c", "//a?c"),
+    ],
+)
+def test_a_target_goes_up_in_normal_form_or_as_it_was_written(target, query, normal, preserved):
+    found = request(target=target)
+    assert forward.upstream_target(found, query, preserve=False) == normal
+    assert forward.upstream_target(found, query, preserve=True) == preserved
+
+
 def answer(*fields, status=200, method="GET", minor=1, reason=b"OK"):
     pairs = [tuple(field.encode().split(b": ", 1)) for field in fields]
     return read_response((status, reason, minor), pairs, method)

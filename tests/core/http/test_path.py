@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sidecar.core.http.path import _PCHAR, _UNRESERVED, NoNormalForm, _recoded, normal_path, read_target
+from sidecar.core.http.path import _PCHAR, _UNRESERVED, NoNormalForm, normal_path, read_target, recoded
 
 PIECES = st.sampled_from(
     [
@@ -172,16 +172,39 @@ def test_a_path_that_two_servers_could_read_differently_has_no_normal_form(raw):
 @pytest.mark.parametrize(
     ("target", "parts"),
     [
-        (b"/a?b=/../c", ("/a", "b=/../c", b"")),
-        (b"/a?b?c", ("/a", "b?c", b"")),
-        (b"/a?", ("/a", "", b"")),
-        (b"http://h/a//b?c", ("/a/b", "c", b"h")),
-        (b"HTTPS://h:1", ("/", "", b"h:1")),
-        (b"http://h?x", ("/", "x", b"h")),
+        (b"/a", ("/a", "", b"", b"/a", True)),
+        (b"/a?b=/../c", ("/a", "b=/../c", b"", b"/a?b=/../c", True)),
+        (b"/a?b?c", ("/a", "b?c", b"", b"/a?b?c", True)),
+        (b"/a?", ("/a", "", b"", b"/a?", False)),
+        (b"/%61?b=%61", ("/a", "b=%61", b"", b"/%61?b=%61", False)),
+        (b"/a%2Fb", ("/a%2Fb", "", b"", b"/a%2Fb", False)),
+        (b"/a%5cb", ("/a%5Cb", "", b"", b"/a%5cb", False)),
+        (b"/a?b=%2F", ("/a", "b=%2F", b"", b"/a?b=%2F", True)),
+        (b"http://h/a//b?c", ("/a/b", "c", b"h", b"/a//b?c", False)),
+        (b"http://h/a?c", ("/a", "c", b"h", b"/a?c", True)),
+        (b"HTTPS://h:1", ("/", "", b"h:1", b"/", True)),
+        (b"http://h?x", ("/", "x", b"h", b"/?x", True)),
     ],
 )
 def test_a_target_is_a_path_and_a_query_and_perhaps_an_authority(target, parts):
     assert read_target(target) == parts
+
+
+# Fails if a plain target is copied for every request.
+def test_a_plain_target_is_referred_to():
+    target = b"/v1/chat"
+    assert read_target(target)[3] is target
+
+
+@given(PATHS)
+def test_a_target_is_normal_if_it_is_its_own_normal_form(raw):
+    form = normal(raw)
+    try:
+        *_, is_normal = read_target(raw)
+    except NoNormalForm:
+        assert form is None
+        return
+    assert is_normal == (form is not None and form.encode() == raw)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +243,7 @@ PLAIN = st.sampled_from([b"|", b"/..", b"//", b";", b"a", b"\\", b" "]) | st.bin
 def test_tables_recode_a_path_as_a_loop_over_its_bytes_does(parts):
     raw = b"".join(parts)
     try:
-        found = _recoded(raw)
+        found = recoded(raw)
     except NoNormalForm:
         found = None
     assert found == by_byte(raw)
@@ -234,7 +257,7 @@ def by_byte(raw):
         if coded and not re.fullmatch(rb"[0-9A-Fa-f]{2}", raw[at + 1 : at + 3]):
             return None
         byte = int(raw[at + 1 : at + 3], 16) if coded else raw[at]
-        if byte < 0x20 or byte in {0x7F, 0x5C} or (coded and byte == 0x2F):
+        if byte < 0x20 or byte == 0x7F or (byte == 0x5C and not coded):
             return None
         decoded.append(byte)
         out.append(chr(byte) if byte in (_UNRESERVED if coded else _PCHAR) else f"%{byte:02X}")

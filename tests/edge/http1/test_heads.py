@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from sidecar.core.http import problem as problems
 from sidecar.core.http.body import ChunkedBody
-from sidecar.core.http.forward import UpstreamHead
+from sidecar.core.http.forward import UpstreamHead, upstream_target
 from sidecar.core.http.problem import PROBLEM_JSON, Problem, problem_body
 from sidecar.core.http.request import HeadLimits, read_request
 from sidecar.core.http.response import read_response
@@ -21,10 +21,11 @@ PAIRS = st.lists(st.sampled_from([(b"X-Sum", b"1"), (b"Digest", b"a b"), (b"x", 
 SAME = heads.HeadOptions(b"", "", b"api", (), frozenset())
 
 
-def up(*fields, own=(), method="GET", target=b"/a?b", length=None, options=SAME, host=(b"h",), minor=1):
+def up(*fields, own=(), method="GET", target=b"/a?b", length=None, options=SAME, host=(b"h",), minor=1, preserve=False):
     pairs = [*((b"Host", each) for each in host), *(tuple(field.encode().split(b": ", 1)) for field in fields)]
     request = read_request((method, target, minor), pairs, HeadLimits())
-    head = UpstreamHead(request, request.query, list(own), request.length if length is None else length)
+    target = upstream_target(request, request.query, preserve=preserve)
+    head = UpstreamHead(request, target, list(own), request.length if length is None else length)
     whole = heads.request_head(head, options, b"01JD").decode()
     assert heads.request_head(head, options, b"02JD").decode() == whole.replace("01JD", "02JD")
     assert whole.endswith("X-Request-Id: 01JD\r\n\r\n")
@@ -73,6 +74,7 @@ def test_a_base_path_is_before_each_path():
     options = heads.HeadOptions(b"", "/v1/base", b"api", (), frozenset())
     assert up(options=options)[0] == "GET /v1/base/a?b HTTP/1.1"
     assert up(options=options, target=b"/")[0] == "GET /v1/base/ HTTP/1.1"
+    assert up(options=options, target=b"/a//%2f?", preserve=True)[0] == "GET /v1/base/a//%2f? HTTP/1.1"
 
 
 # Fails if names are compared as they are spelled, or if the client's field goes beside ours.
@@ -84,7 +86,7 @@ def test_fields_that_are_set_replace_those_of_the_client_in_any_spelling():
 
 def test_a_prepared_head_is_made_anew_for_other_options():
     request = read_request(("GET", b"/a", 1), [(b"Host", b"h")], HeadLimits())
-    head = UpstreamHead(request, "", [], 0)
+    head = UpstreamHead(request, "/a", [], 0)
     other = heads.HeadOptions(b"other", "", b"api", (), frozenset())
     rendered = [heads.request_head(head, options, b"1") for options in (SAME, SAME, other, SAME)]
     assert [b"Host: other" in each for each in rendered] == [False, False, True, False]
