@@ -102,6 +102,7 @@ def _route(route: Route, policy: Policy) -> dict[str, Any]:
         "unattributed": route.unattributed,
         "reads": [f"{side} body" for side in sorted(route.reads)],
         "unread": "" if "request" not in route.reads else "deny" if refuses else "allow",
+        "paths": route.paths,
         "cors": sorted(route.cors.origins) if route.cors is not None else [],
         "usage": route.usage,
         "models": dict(route.models),

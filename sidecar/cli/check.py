@@ -10,6 +10,7 @@ import click
 
 from sidecar.checks.report import findings
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
+from sidecar.core.policy import NORMALISE
 
 
 @click.command()
@@ -59,9 +60,10 @@ def _print(report: dict[str, Any]) -> None:
     _table(report["upstreams"], ("id", "urls", "host", "sets", "removes"))
     click.echo("\nroutes, most specific first")
     matched = [name for name in ("host", "headers") if any(route[name] for route in report["routes"])]
+    spelled = ["paths"] if any(route["paths"] != NORMALISE for route in report["routes"]) else []
     _table(
         report["routes"],
-        ("id", "methods", "path", *matched, "upstream", "credentials", "reads", "unread", "cors", "usage"),
+        ("id", "methods", "path", *matched, *spelled, "upstream", "credentials", "reads", "unread", "cors", "usage"),
     )
     click.echo("\nlimits")
     columns = ("plan", "customer", "id", "says", "meter", "scope", "over", "stage")

@@ -224,6 +224,14 @@ async def test_the_remedy_of_a_spelling_is_the_end_of_its_warning(tmp_path, befo
     assert told == [] if gone == "warning" else gone not in told[0]
 
 
+async def test_the_spellings_that_a_route_takes_are_listed(tmp_path):
+    (tmp_path / "p.yaml").write_text("routes: [{ id: r, match: { path: /** }, paths: refuse }]\n")
+    (tmp_path / "keys.yaml").write_text("keys: []\n")
+    (tmp_path / "sidecar.yaml").write_text("policies: p.yaml\n")
+    [listed] = (await findings(load_settings(tmp_path / "sidecar.yaml", {})))["routes"]
+    assert listed["paths"] == "refuse"
+
+
 async def test_the_origins_and_the_places_of_keys_of_a_route_are_listed(tmp_path):
     cors = "cors: { origins: [https://b.example, https://a.example] }"
     (tmp_path / "p.yaml").write_text(f"routes: [{{ id: r, match: {{ path: /** }}, credentials: gemini, {cors} }}]\n")

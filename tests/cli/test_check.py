@@ -174,3 +174,11 @@ def test_hosts_and_headers_of_routes_are_columns_where_a_route_has_them(sidecar,
     )
     _, out, _ = sidecar("check", "-c", "sidecar.yaml")
     assert re.search(r"  a +any +/\*\* +a.example +x-tier: a or b, x-on: any +default", out)
+
+
+def test_spellings_of_paths_are_a_column_where_a_route_does_not_normalise_them(sidecar, folder):
+    assert not re.search(" path +paths ", sidecar("check", "-c", "sidecar.yaml")[1])
+    policy = (folder / "p.yaml").read_text()
+    (folder / "p.yaml").write_text(policy + 'routes: [{ id: a, match: { path: "/**" }, paths: preserve }]\n')
+    _, out, _ = sidecar("check", "-c", "sidecar.yaml")
+    assert re.search(r"  a +any +/\*\* +preserve +default", out)
