@@ -80,6 +80,23 @@ async def _contact_redis(settings: Settings, stored: str, contacts: Contacts) ->
     return False
 
 
+async def eviction_warnings(settings: Settings) -> list[str]:
+    """Whether the Redis of wallets may evict them; none where it cannot be asked."""
+    if settings.redis is None:
+        return []
+    try:
+        async with asyncio.timeout(REDIS_SECONDS):
+            return _eviction_warnings(await inspect(settings.redis.endpoint, REDIS_SECONDS), "counters and wallets")
+    except (RedisError, OSError, TimeoutError):
+        return []
+
+
+def _eviction_warnings(seen: Inspection, stored: str) -> list[str]:
+    if seen.maxmemory_policy in {"", "noeviction"}:
+        return []
+    return [f"redis: maxmemory-policy is {seen.maxmemory_policy}: it may evict {stored}; set noeviction"]
+
+
 async def _migration_warnings(redis: Redis) -> list[str]:
     try:
         due = await is_due(redis, REDIS_SECONDS)
@@ -96,14 +113,13 @@ def _permission_errors(seen: Inspection) -> list[str]:
 
 
 def persistence_warnings(seen: Inspection, stored: str) -> list[str]:
-    """Whether a Redis keeps what only it has: `stored`, such as wallets."""
-    if not stored:
-        return []
+    """Whether a Redis keeps what only it has: counters, and `stored`, such as wallets ("": nothing else)."""
     if not seen.maxmemory_policy and not seen.append_only:
-        return [f"redis: it has {stored}, and its user may not run INFO: check maxmemory-policy and persistence there"]
-    warnings = []
-    if seen.maxmemory_policy != "noeviction":
-        warnings.append(f"redis: maxmemory-policy is {seen.maxmemory_policy}: it may evict {stored}; set noeviction")
+        what = stored or "counters"
+        return [f"redis: it has {what}, and its user may not run INFO: check maxmemory-policy and persistence there"]
+    warnings = _eviction_warnings(seen, f"counters and {stored}" if stored else "counters")
+    if not stored:
+        return warnings
     if seen.append_only == "0" and seen.snapshots == "no":
         warnings.append(f"redis: it has no persistence: a restart loses {stored}; set appendonly yes")
     elif seen.append_only == "0":

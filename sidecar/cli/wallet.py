@@ -6,6 +6,7 @@ After a change the balance alone goes to standard output, and a message to stand
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import sys
 from typing import Any
@@ -14,6 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from sidecar.checks.contacts import eviction_warnings
 from sidecar.cli.options import print_json
 from sidecar.cli.wallet_options import END, GRANT_ID, MOMENT, Target, run_on, wallet_options
 from sidecar.core.errors import SidecarError, StoreError
@@ -96,6 +98,8 @@ def grant(target: Target, id_: str | None, as_json: bool, amount: str, rollover_
             f"--expires {format_moment(wanted.expires_us)} is in the past: write a later time, or never"
         )
     _report(change, wanted.id, target, as_json=as_json)
+    for warning in asyncio.run(eviction_warnings(target.settings)):
+        click.echo(f"warning: {warning}", err=True)
 
 
 def _checked(id_: str, amounts: tuple[int, int], times: dict[str, int]) -> Grant:

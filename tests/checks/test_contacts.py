@@ -57,7 +57,7 @@ async def test_an_unknown_certificate_authority_is_an_error(tmp_path, redis_tls)
         ("noeviction", "1", "3600 1", []),
         ("noeviction", "0", "3600 1", ["redis: it has snapshots only: a crash loses the last changes of wallets"]),
         ("noeviction", "0", "no", ["redis: it has no persistence: a restart loses wallets"]),
-        ("allkeys-lru", "1", "", ["redis: maxmemory-policy is allkeys-lru: it may evict wallets"]),
+        ("allkeys-lru", "1", "", ["redis: maxmemory-policy is allkeys-lru: it may evict counters and wallets"]),
         ("", "", "", ["redis: it has wallets, and its user may not run INFO"]),
     ],
 )
@@ -66,7 +66,14 @@ def test_a_redis_with_wallets_has_to_keep_them(policy, append_only, snapshots, w
     assert [
         each[: len(start)] for each, start in zip(persistence_warnings(seen, "wallets"), warnings, strict=True)
     ] == warnings
-    assert persistence_warnings(seen, "") == []
+
+
+def test_a_redis_with_counters_alone_must_not_evict_them():
+    seen = Inspection("7.0.15", [], "volatile-lru", "0", "no")
+    assert persistence_warnings(seen, "") == [
+        "redis: maxmemory-policy is volatile-lru: it may evict counters; set noeviction"
+    ]
+    assert persistence_warnings(seen._replace(maxmemory_policy="noeviction"), "") == []
 
 
 async def test_a_kafka_that_is_away_is_a_warning(tmp_path):

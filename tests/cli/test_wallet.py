@@ -323,3 +323,14 @@ def test_a_scale_that_is_given_needs_no_policies(redis_desk):
     assert "has no *.yaml file" in err
     assert redis_desk("grant", *CREDITS, "--digits", "2", "--amount", "0.01", "--expires", "never")[:2] == (0, "0.01\n")
     assert redis_desk("show", *CREDITS, "--digits", "2")[1].startswith("balance\t0.01\n")
+
+
+@pytest.mark.redis
+def test_a_grant_warns_of_a_redis_that_may_evict_it(redis_desk, redis_clean):
+    redis_clean.cli.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        _, _, err = redis_desk(*GRANT)
+    finally:
+        redis_clean.cli.config_set("maxmemory-policy", "noeviction")
+    assert "warning: redis: maxmemory-policy is allkeys-lru: it may evict counters and wallets; set noeviction" in err
+    assert "maxmemory-policy" not in redis_desk(*GRANT)[2]
