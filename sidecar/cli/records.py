@@ -24,6 +24,11 @@ from sidecar.records.verify import Report
 TWO_PRODUCERS = (
     "two producers use one source: older versions allowed that for nodes of one name and after a lost volume"
 )
+ONLY_WITH_RECORD = frozenset({402, 502, 504})  # statuses of ours that never come without a record
+_NO_RECORD = (
+    "refusals without a limit have no record: search the log for `sidecar.refusals` with the customer or the "
+    "X-Request-Id, and see sidecar_refusals_total by reason"
+)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -104,7 +109,8 @@ def find(time_: str, within: str, last: int, denials: bool, **options: Any) -> i
     """Find records and denials: why was this customer refused at 14:03? Exit status 1 if nothing matches.
 
     On a terminal a line for each, in a pipe its JSON. Requests that were refused without a limit (400, 401, 403, 404,
-    413 and 503 before the upstream) have no record: their reasons are in sidecar_refusals_total and in the log.
+    413 and 503 before the upstream) have no record: their reasons are in sidecar_refusals_total and in the log. A topic
+    is read from a quarter of an hour before --time.
 
     Next: `sidecar records find --customer acme --time 14:03 --status 429`.
     """
@@ -123,6 +129,8 @@ def find(time_: str, within: str, last: int, denials: bool, **options: Any) -> i
         click.echo(describe(body) if on_terminal else body.decode(errors="replace"))
     if not matches:
         click.echo(f"no record matches in {' and '.join(map(str, dict.fromkeys(map(str, sources))))}", err=True)
+        if not wanted.status or (wanted.status >= 400 and wanted.status not in ONLY_WITH_RECORD):
+            click.echo(_NO_RECORD, err=True)
     return 0 if matches else 1
 
 

@@ -1,7 +1,7 @@
 """The records of one customer, time or status, to answer why a request was refused. Nothing is changed.
 
-A denial has a record of its own, or is one of those that a summary counts; both are in the stream of denials. Sources
-are read as a whole, in bounded memory: only the last matches are kept.
+A denial has a record of its own, or is one of those that a summary counts; both are in the stream of denials. Files are
+read as a whole, topics from the time that is wanted, in bounded memory: only the last matches are kept.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _TIME: Final = re.compile(r"(?:(\d{4}-\d\d-\d\d)T?)?(?:(\d\d:\d\d)(:\d\d)?)?Z?")
+CLOCKS: Final = timedelta(minutes=15)  # by which the clocks of a node and of what gave a message its time may differ
 _LENGTHS: Final = {"day": timedelta(days=1), "minute": timedelta(minutes=1), "second": timedelta(seconds=1)}
 
 
@@ -30,6 +31,11 @@ class Wanted(NamedTuple):
     id: str = ""
     begin: str = ""
     end: str = ""
+
+    @property
+    def since(self) -> datetime | None:
+        """A message with a match was sent after this time, since a record is shipped after it was written."""
+        return datetime.fromisoformat(self.begin) - CLOCKS if self.begin else None
 
     def matches(self, record: dict[str, Any]) -> bool:
         """Whether a record, or a summary of denials, has what is wanted."""
@@ -70,7 +76,7 @@ async def find(sources: Iterable[RecordSource], wanted: Wanted, number: int) -> 
     for source in sources:
         if source.stream == "denials" and source.file is not None and not source.file.exists():
             continue
-        async for body in bodies(source):
+        async for body in bodies(source, since=wanted.since):
             if needle in body and (time := _matching(body, wanted)) is not None:
                 matches.append((time, body))
                 if len(matches) >= 2 * number + 1_000:

@@ -9,6 +9,7 @@ import asyncio
 import errno
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from heapq import nlargest
 from pathlib import Path
 from types import MappingProxyType
@@ -55,14 +56,19 @@ class Begin(NamedTuple):
     more: More | None = None
 
 
-async def bodies(source: RecordSource, *, begin: Begin | None = None, follow: bool = False) -> Bodies:
+async def bodies(
+    source: RecordSource, *, begin: Begin | None = None, follow: bool = False, since: datetime | None = None
+) -> Bodies:
     """The records (JSON) at `source`, one after the other; `follow`: then all that come, for ever.
 
-    `begin`: where `latest` ended. Memory is bounded, whatever there is to read.
+    `begin`: where `latest` ended. `since`: of a topic, messages that were sent before are left out. Memory is bounded,
+    whatever there is to read.
     """
     if source.topic:
         after = begin.offsets if begin else None
-        async for message in read_topic(source.connection, source.topic, after, follow=follow):
+        since_ms = int(since.timestamp() * 1_000) if since is not None else 0
+        messages = read_topic(source.connection, source.topic, after, follow=follow, since_ms=since_ms)
+        async for message in messages:
             yield message.value
         return
     more = begin.more if begin and begin.more else _more(source)

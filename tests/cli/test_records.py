@@ -243,6 +243,9 @@ def test_a_denial_of_a_customer_is_found_by_time_and_status(sidecar, folder):
     status, _, err = sidecar(*arguments, "402")
     assert status == 1
     assert err == "no record matches in out.jsonl and out.denials.jsonl\n".replace("out", str(folder / "out"))
+    status, _, err = sidecar(*arguments, "401")
+    assert status == 1
+    assert "refusals without a limit have no record: search the log for `sidecar.refusals`" in err
     status, _, err = sidecar("records", "find", "--time", "noon")
     assert status == 2
     assert "'noon' is not a time: write 14:03" in err

@@ -7,7 +7,8 @@ import pytest
 from sidecar.core.errors import UpstreamError, UpstreamReason
 from sidecar.core.http.cors import Cors
 from sidecar.core.http.problem import Problem, too_large
-from sidecar.gateway.refusals import LINE_EVERY_US
+from sidecar.core.identity import Identity
+from sidecar.gateway.refusals import CALLERS_MAX, LINE_EVERY_US
 from tests.gateway.scene import Scene
 from tests.stage import quota
 
@@ -59,6 +60,25 @@ def test_a_flood_has_one_line_in_ten_seconds_and_the_number_of_the_others(lines)
     scene.context.refusals.head(too_large(1))
     assert lines()[-1].fields["unlogged"] == 999
     assert scene.tally.counts["refused|body-too-large"] == 1_001
+
+
+# Fails if one customer's refusals take the line of another's: "why was acme refused at 14:03?" had no answer.
+def test_each_customer_has_lines_of_its_own_within_a_bound(lines):
+    scene = Scene()
+    scene.journal.full = True
+
+    def ask(customer: str):
+        scene.keys.register(customer, Identity(f"k_{customer}", "app", customer, "free"))
+        before = len(lines())
+        scene.ask(key=customer)
+        return [(line.fields["customer"], line.fields["unlogged"]) for line in lines()[before:]]
+
+    assert [ask("acme"), ask("acme"), ask("beta")] == [[("acme", 0)], [], [("beta", 0)]]
+    others = [ask(f"c{number}") for number in range(2 * CALLERS_MAX)]
+    assert len([each for each in others if each]) == CALLERS_MAX - 2 + 1  # and one that the rest share
+    scene.clock.turn(LINE_EVERY_US)
+    assert ask("acme") == [("acme", 1)]
+    assert ask("new") == [("new", 0)]
 
 
 def test_a_denial_by_a_limit_is_counted_and_has_its_record_in_place_of_a_line(lines):

@@ -34,17 +34,22 @@ class TopicRecord(NamedTuple):
 
 
 async def read_topic(
-    connection: Mapping[str, Any], topic: str, begin: Mapping[int, int] | None = None, *, follow: bool = False
+    connection: Mapping[str, Any],
+    topic: str,
+    begin: Mapping[int, int] | None = None,
+    *,
+    follow: bool = False,
+    since_ms: int = 0,
 ) -> AsyncGenerator[TopicRecord, None]:
     """The records of `topic`, in order within a partition, from the offsets in `begin` (by partition).
 
-    `follow`: continue without end, with records that are committed later. `connection` has aiokafka's parameters. A
-    caller that stops early must close the iterator (contextlib.aclosing). SinkError: Kafka does not answer, or the
-    topic does not exist.
+    `since_ms`: from the first message of each partition whose timestamp is that or later. `follow`: continue without
+    end, with records that are committed later. `connection` has aiokafka's parameters. A caller that stops early must
+    close the iterator (contextlib.aclosing). SinkError: Kafka does not answer, or the topic does not exist.
     """
     with failing(topic, connection):
         partitions = await _partitions(connection, topic)
-        starts, ends = await _bounds(connection, partitions)
+        starts, ends = await _bounds(connection, partitions, since_ms)
         async with consumer(connection, "read_committed", max_partition_fetch_bytes=_FETCH_BYTES) as reader:
             reader.assign(partitions)
             for tp in partitions:
@@ -89,12 +94,19 @@ async def read_last(connection: Mapping[str, Any], topic: str, number: int) -> t
 
 
 async def _bounds(
-    connection: Mapping[str, Any], partitions: list[TopicPartition]
+    connection: Mapping[str, Any], partitions: list[TopicPartition], since_ms: int = 0
 ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
-    """The first offsets and the high watermarks. A consumer of committed records would get the last stable offsets."""
+    """The first offsets and the high watermarks. A consumer of committed records would get the last stable offsets.
+
+    With `since_ms` a partition begins at its first message of that time or later, at its end where it has none.
+    """
     async with consumer(connection, "read_uncommitted") as reader:
         reader.assign(partitions)
-        return await reader.beginning_offsets(partitions), await reader.end_offsets(partitions)
+        starts, ends = await reader.beginning_offsets(partitions), await reader.end_offsets(partitions)
+        if since_ms:
+            first = await reader.offsets_for_times(dict.fromkeys(partitions, since_ms))
+            starts = {tp: each.offset if (each := first[tp]) is not None else ends[tp] for tp in partitions}
+        return starts, ends
 
 
 async def _partitions(connection: Mapping[str, Any], topic: str) -> list[TopicPartition]:

@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka import Producer
 
 from sidecar.core.errors import SinkError
+from sidecar.edge.clock import SystemClock
 from sidecar.edge.kafka import records as kafka_records
 from sidecar.edge.kafka.records import read_last, read_topic
 from sidecar.edge.kafka.sink import KafkaSink
@@ -65,6 +66,18 @@ async def test_what_was_aborted_is_not_read_and_does_not_keep_the_end_away(topic
     await asyncio.to_thread(lambda: foreign(topics).abort_transaction(20))
     async with asyncio.timeout(10):
         assert await numbers(topics) == list(range(1, 11))
+
+
+# Fails if the topic is read from its start: `sidecar records find --time` of the last hour took as long as `count`.
+async def test_only_messages_since_a_time_are_read(topics):
+    await ship(topics, 1, 10)
+    await asyncio.sleep(0.01)
+    later_ms = SystemClock().now_us() // 1_000
+    await asyncio.sleep(0.01)
+    assert await numbers(topics, since_ms=later_ms) == []
+    await ship(topics, 11, 20)
+    assert await numbers(topics, since_ms=later_ms) == list(range(11, 21))
+    assert await numbers(topics, since_ms=1) == list(range(1, 21))
 
 
 async def test_an_open_transaction_of_somebody_else_does_not_hold_reading_up(topics):
