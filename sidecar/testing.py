@@ -7,7 +7,7 @@ Doubles decide by the same rule as the real counters (core/decision).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sidecar.core.decision import Decision, Write, extend, reserve, settle
@@ -106,6 +106,17 @@ class KeyBook(Held, Keys):
         self.answer(lambda: done(result))
 
 
+def apply_writes(state: dict[str, Any], writes: Iterable[Write]) -> None:
+    """Apply the changes that the rule returns to a state of plain values. Expired values stay in it."""
+    for key, member, value, _ in writes:
+        if member is None:
+            state[key] = value
+        elif value is None:
+            state.get(key, {}).pop(member, None)
+        else:
+            state.setdefault(key, {})[member] = value
+
+
 class CounterBook(Held, Counters):
     """`ports.Counters` on a dictionary, of which nothing expires. While `fails` is set, it is the answer."""
 
@@ -129,12 +140,12 @@ class CounterBook(Held, Counters):
             return failed(self.fails) if failed is not None else None
         self.settled.append((id, tuple(actual)))
         now_us = self._clock.now_us()
-        return self._apply(settle(self.state, id, checks, actual, now_us, now_us - id_us(id)))
+        return apply_writes(self.state, settle(self.state, id, checks, actual, now_us, now_us - id_us(id)))
 
     def extend(self, exchanges: Sequence[tuple[bytes, Checks]]) -> None:
         now_us = self._clock.now_us()
         for id_, checks in exchanges if self.fails is None else ():
-            self._apply(extend(self.state, id_, checks, now_us, now_us - id_us(id_)))
+            apply_writes(self.state, extend(self.state, id_, checks, now_us, now_us - id_us(id_)))
 
     def fund(self, customer: str, name: str, amount: int) -> None:
         """Grant an amount to a customer's wallet, without expiry. `name` is its unit and scale: usd, or credits.2."""
@@ -168,18 +179,9 @@ class CounterBook(Held, Counters):
         now_us = self._clock.now_us()
         checks = checks if force or checks.covers(now_us) else checks.at(now_us)
         decision, writes = reserve(self.state, id, checks, now_us, force=force)
-        self._apply(writes)
+        apply_writes(self.state, writes)
         result = decision if decision is not None else StoreError("the limits have no window at this time")
         return self.answer(lambda: done(result))
-
-    def _apply(self, writes: list[Write]) -> None:
-        for key, member, value, _ in writes:
-            if member is None:
-                self.state[key] = value
-            elif value is None:
-                self.state.get(key, {}).pop(member, None)
-            else:
-                self.state.setdefault(key, {})[member] = value
 
 
 class RetryBook(Held):

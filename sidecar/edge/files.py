@@ -67,11 +67,12 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o640) -> None:
 
 
 def lock_file(path: Path) -> int:
-    """Lock the file at `path` until the returned descriptor is closed; the file then holds our pid.
+    """Lock the file at `path`, in a folder that may be new, until the returned descriptor is closed. It holds our pid.
 
     The file must never be unlinked: two processes could then lock two files of one name. OwnedError: another process
     holds the lock.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

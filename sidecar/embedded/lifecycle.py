@@ -245,7 +245,6 @@ def state_lock(directory: Path) -> Iterator[None]:
     """Hold the lock of the state files under `directory`. OwnedError: another process holds it. SinkError: no file."""
     path = directory / STATE_LOCK
     try:
-        directory.mkdir(parents=True, exist_ok=True)
         fd = lock_file(path)
     except OSError as error:
         raise SinkError(f"{path}: cannot be made: {error.strerror}") from None

@@ -58,7 +58,6 @@ class Snapshot:
     def __init__(self, settings: Settings, load: Load) -> None:
         self._original = settings
         self._load = load
-        settings.journal.dir.mkdir(parents=True, exist_ok=True)
         self._lock = _own(settings.journal.dir)
         for stale in settings.journal.dir.glob(f"{PREFIX}*"):  # of a supervisor that was killed
             shutil.rmtree(stale, ignore_errors=True)

@@ -100,25 +100,24 @@ def test_sidecar_yaml_of_the_working_folder_is_taken(sidecar, folder, arguments)
 NONE = "No such file or directory"
 
 
+KEYS, POLICIES = ("keys.yaml", "6: keys.file"), ("p.yaml", "5: policies")
+
+
 # Fails if a command reads a file without its setting: an operator would have to guess which one asks for it.
-@pytest.mark.parametrize("command", [["check"], ["run"], ["keys", "list"]])
-def test_a_missing_key_file_is_named_with_its_setting(sidecar, folder, command):
-    (folder / "keys.yaml").unlink()
-    status, _, err = sidecar(*command, "-c", "sidecar.yaml")
-    assert status == 2
-    assert err.splitlines()[-1] == f"sidecar.yaml:6: keys.file: {folder}/keys.yaml cannot be read: {NONE}"
-
-
 @pytest.mark.parametrize(
-    "command",
-    [["check"], ["run"], ["wallet", "show", "--customer", "c", "--unit", "usd"]],
-    ids=["check", "run", "wallet"],
+    ("missing", "command"),
+    [
+        *((KEYS, command) for command in ("check", "run", "keys list")),
+        *((POLICIES, command) for command in ("check", "run", "wallet show --customer c --unit usd")),
+    ],
+    ids=str,
 )
-def test_missing_policies_are_named_with_their_setting(sidecar, folder, command):
-    (folder / "p.yaml").unlink()
-    status, _, err = sidecar(*command, "-c", "sidecar.yaml")
+def test_a_missing_document_is_named_with_its_setting(sidecar, folder, missing, command):
+    name, place = missing
+    (folder / name).unlink()
+    status, _, err = sidecar(*command.split(), "-c", "sidecar.yaml")
     assert status == 2
-    assert err.splitlines()[-1] == f"sidecar.yaml:5: policies: {folder}/p.yaml cannot be read: {NONE}"
+    assert err.splitlines()[-1] == f"sidecar.yaml:{place}: {folder}/{name} cannot be read: {NONE}"
 
 
 @pytest.mark.parametrize("command", [["check"], ["run"], ["kafka", "init"], ["records", "tail"]])

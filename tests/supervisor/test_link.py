@@ -95,16 +95,11 @@ async def test_a_message_that_cannot_be_obeyed_does_not_leave_a_child_that_no_dr
     await asyncio.wait_for(link.draining.wait(), 5)
 
 
-async def test_work_is_waited_for_within_the_drain(pipe):
+@pytest.mark.parametrize(("drain_seconds", "work_seconds", "finished"), [(5, 0, True), (0, 3600, False)])
+async def test_work_is_waited_for_within_the_drain_and_cut_after_it(pipe, drain_seconds, work_seconds, finished):
     link, _, _ = pipe
-    link.drain_seconds = 5
-    assert await link.within_drain(asyncio.sleep(0)) is True
-
-
-async def test_work_that_takes_longer_than_the_drain_is_cut(pipe):
-    link, _, _ = pipe
-    link.drain_seconds = 0
-    assert await link.within_drain(asyncio.sleep(3600)) is False
+    link.drain_seconds = drain_seconds
+    assert await link.within_drain(asyncio.sleep(work_seconds)) is finished
 
 
 async def test_work_is_cut_when_hurried(pipe):

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from sidecar.core.limits.base import Check, Denial, Kind, State, Write
+from sidecar.core.identity import Identity
+from sidecar.core.limits.base import NO_WINDOW, Check, Denial, Kind, State, Write, scope_keys
 from sidecar.core.limits.bounds import COUNT_MAX, left_at
 from sidecar.core.limits.limit import Limit
 from sidecar.core.limits.pace import OutageTime
+from sidecar.core.window import Window
 
 USED_UP: Final = Denial(
     429,
@@ -24,7 +26,17 @@ USED_UP: Final = Denial(
 
 
 class Amounted(Kind):
-    """Shares, alerts and record figures of a limit that has an amount."""
+    """Shares, alerts and record figures of a limit that has an amount; one counter, unless a kind has windows."""
+
+    def same_counter(self, limit: Limit) -> dict[str, object]:
+        return {}
+
+    def window(self, limit: Limit, identity: Identity, now_us: int) -> Window:
+        return NO_WINDOW
+
+    def keys(self, limit: Limit, identity: Identity, window: Window) -> tuple[str, ...]:
+        """The kind's code is in the name: where the kind of a limit is edited, its value has another type."""
+        return scope_keys(self.code, limit, identity, window.id)
 
     def first_alert(self, limit: Limit) -> int:
         return left_at(limit.amount, limit.alerts[0])
@@ -40,6 +52,9 @@ class Amounted(Kind):
 
     def outage_time(self, limit: Limit, workers: int) -> OutageTime | None:
         return None
+
+    def loss_ends_latest_us(self, limit: Limit, lost_us: int) -> int:
+        return self.loss_ends_us(limit, NO_WINDOW, lost_us)
 
     def record_item(self, check: Check) -> tuple[tuple[str, str | int | None], ...]:
         return ("id", check.limit.id), ("period", check.window.id), ("used", None), ("limit", check.limit.amount)

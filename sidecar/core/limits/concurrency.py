@@ -13,10 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sidecar.core.identity import Identity
 from sidecar.core.limits.amount import Amounted
 from sidecar.core.limits.base import (
-    NO_WINDOW,
     SCOPED_OPTIONS,
     SLOTS,
     Check,
@@ -28,7 +26,6 @@ from sidecar.core.limits.base import (
     Words,
     Write,
     Written,
-    scope_keys,
 )
 from sidecar.core.limits.bounds import MINUTE_US, SECOND_US, amount_fault
 from sidecar.core.limits.leasing import Leasing
@@ -72,18 +69,8 @@ class ConcurrencyKind(Amounted):
     def figures(self, written: Written) -> dict[str, Any]:
         return {"amount": written.amount * written.seats, "period_us": written.expiry_us or SLOT_EXPIRY_US}
 
-    def same_counter(self, limit: Limit) -> dict[str, object]:
-        return {}
-
     def describe(self, limit: Limit) -> str:
         return f"{limit.amount} at once"
-
-    def window(self, limit: Limit, identity: Identity, now_us: int) -> Window:
-        return NO_WINDOW
-
-    def keys(self, limit: Limit, identity: Identity, window: Window) -> tuple[str, ...]:
-        """A name of its own: where the kind of a limit is edited, a rate's key has another type."""
-        return scope_keys(self.code, limit, identity, "")
 
     def expiry_us(self, limit: Limit, window: Window) -> int:
         return limit.period_us + MINUTE_US
@@ -127,9 +114,6 @@ class ConcurrencyKind(Amounted):
         return 0
 
     def loss_ends_us(self, limit: Limit, window: Window, lost_us: int) -> int:
-        return lost_us + limit.period_us
-
-    def loss_ends_latest_us(self, limit: Limit, lost_us: int) -> int:
         return lost_us + limit.period_us
 
     def header_item(self, limit: Limit, window: Window) -> HeaderItem | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sidecar.core.identity import Identity
-from sidecar.core.limits.base import METERED_OPTIONS, Written, scope_keys
+from sidecar.core.limits.base import METERED_OPTIONS, Written
 from sidecar.core.limits.bounds import DAY_US, amount_fault
 from sidecar.core.limits.counted import Counted
 from sidecar.core.limits.leasing import Leasing
@@ -24,9 +24,6 @@ class CalendarCounted(Counted):
     def window(self, limit: Limit, identity: Identity, now_us: int) -> Window:
         zone = identity.zone if limit.zone == "customer" else limit.zone
         return calendar_window(limit.calendar, zone, identity.anchor_us if limit.anchored else 0, now_us)
-
-    def keys(self, limit: Limit, identity: Identity, window: Window) -> tuple[str, ...]:
-        return scope_keys(self.code, limit, identity, window.id)
 
     def loss_ends_latest_us(self, limit: Limit, lost_us: int) -> int:
         if limit.anchored or limit.zone == "customer":  # then its window may begin with the loss, in any zone

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from sidecar.core.identity import Identity
 from sidecar.core.limits.amount import Metered, unit_of
 from sidecar.core.limits.base import (
     METERED_OPTIONS,
-    NO_WINDOW,
     RATE,
     Check,
     Evaluation,
@@ -19,7 +17,6 @@ from sidecar.core.limits.base import (
     Words,
     Write,
     Written,
-    scope_keys,
 )
 from sidecar.core.limits.bounds import COUNT_MAX, MINUTE_US, SECOND_US, amount_fault
 from sidecar.core.limits.leasing import Leasing, RateLeasing
@@ -60,17 +57,8 @@ class RateKind(Metered):
             "period_us": written.period_us,
         }
 
-    def same_counter(self, limit: Limit) -> dict[str, object]:
-        return {}
-
     def describe(self, limit: Limit) -> str:
         return f"{limit.per} per {describe_length(limit.period_us)}, {limit.amount} at once"
-
-    def window(self, limit: Limit, identity: Identity, now_us: int) -> Window:
-        return NO_WINDOW
-
-    def keys(self, limit: Limit, identity: Identity, window: Window) -> tuple[str, ...]:
-        return scope_keys(self.code, limit, identity, "")
 
     def expiry_us(self, limit: Limit, window: Window) -> int:
         """Each value has an expiry of its own: it is of no use once its arrival time has passed."""
@@ -132,9 +120,6 @@ class RateKind(Metered):
         return OutageTime(limit, workers)
 
     def loss_ends_us(self, limit: Limit, window: Window, lost_us: int) -> int:
-        return lost_us + burst_us(limit)
-
-    def loss_ends_latest_us(self, limit: Limit, lost_us: int) -> int:
         return lost_us + burst_us(limit)
 
     def header_item(self, limit: Limit, window: Window) -> HeaderItem | None:

@@ -62,7 +62,7 @@ class WindowKind(Counted):
 
     def keys(self, limit: Limit, identity: Identity, window: Window) -> tuple[str, ...]:
         if limit.fixed:
-            return scope_keys(self.code, limit, identity, window.id)
+            return super().keys(limit, identity, window)
         return scope_keys(self.code, limit, identity, window.id, length_window(limit.period_us, window.start_us - 1).id)
 
     def expiry_us(self, limit: Limit, window: Window) -> int:
@@ -73,9 +73,7 @@ class WindowKind(Counted):
         return evaluate_count(check) if check.limit.fixed else _evaluate_sliding(check)
 
     def loss_ends_us(self, limit: Limit, window: Window, lost_us: int) -> int:
-        if not limit.fixed:
-            return lost_us + limit.period_us
-        return window.end_us if window.start_us <= lost_us else 0
+        return super().loss_ends_us(limit, window, lost_us) if limit.fixed else lost_us + limit.period_us
 
     def loss_ends_latest_us(self, limit: Limit, lost_us: int) -> int:
         return self.loss_ends_us(limit, length_window(limit.period_us, lost_us), lost_us)

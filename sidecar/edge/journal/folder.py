@@ -101,7 +101,6 @@ class Folder:
 
     def _own(self) -> None:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             self._lock = lock_file(self.path / _LOCK)
         except OSError as error:
             raise SinkError(f"{self.path}: the journal cannot be written here: {error.strerror}") from None

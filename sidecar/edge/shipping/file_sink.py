@@ -32,7 +32,6 @@ def own_file(path: Path) -> int:
     """
     lock = path.with_name(path.name + ".lock")
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
         return lock_file(lock)
     except OSError as error:
         raise SinkError(f"sink.file: {lock}: {error.strerror}") from None

@@ -56,7 +56,6 @@ def own(directory: Path) -> int:
 
     SinkError: another process is.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     try:
         return lock_file(directory / _LOCK)
     except OwnedError as owner:

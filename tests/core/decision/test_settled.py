@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,14 +38,9 @@ def test_what_is_left_is_what_the_next_decision_says(prices, before, held, of_ca
     assert (found is None) == all(after.remaining[index] >= said.remaining[index] for index in alerting)
 
 
-def test_less_than_was_held_tells_nothing_new():
-    said = World().ask(monthly, quiet, costs=(10, 10))
-    assert settled(said, (9, 9)) is None
-
-
-def test_more_of_a_limit_without_alerts_tells_nothing_new():
-    said = World().ask(monthly, quiet, costs=(10, 10))
-    assert settled(said, (10, 500)) is None
+@pytest.mark.parametrize("actual", [(9, 9), (10, 500)], ids=["less than was held", "more without alerts"])
+def test_what_can_bring_no_alert_tells_nothing_new(actual):
+    assert settled(World().ask(monthly, quiet, costs=(10, 10)), actual) is None
 
 
 def test_the_rest_of_the_decision_stays_as_it_was():

@@ -12,6 +12,7 @@ from sidecar.core.limits import checks_for
 from sidecar.core.policy import Limit
 from sidecar.core.price import Price, Tier, charged, wallet
 from sidecar.core.price.wallet import Grant, Wallet
+from sidecar.testing import apply_writes
 
 NOW_US = 1_795_239_000_000_000
 SECOND_US = 1_000_000
@@ -56,13 +57,7 @@ class World:
         self.store(settle(self.state, id_, checks, actual, self.now_us, age_us))
 
     def store(self, writes):
-        for key, member, value, _ in writes:
-            if member is None:
-                self.state[key] = value
-            elif value is None:
-                self.state.get(key, {}).pop(member, None)
-            else:
-                self.state.setdefault(key, {})[member] = value
+        apply_writes(self.state, writes)
         held = self.state.get(WALLET, Wallet())
         assert held.carried + sum(delta for _, _, delta, _ in self.ledger) == wallet.balance(held)
 

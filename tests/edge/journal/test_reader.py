@@ -25,6 +25,7 @@ from sidecar.core.record.frame import (
 from sidecar.edge.journal import reader as journal_reader
 from sidecar.edge.journal.folder import Folder
 from sidecar.edge.journal.reader import JournalFolder, JournalReader, workers
+from tests.edge.journal.logs import read_all
 
 START = encode_frame(HEAD, "", 0, NO_ID, b"", b"{}")
 
@@ -74,13 +75,6 @@ def numbers(batch):
     return [(entry.stream, entry.sequence) for entry in batch]
 
 
-def drain(reader):
-    found = []
-    while batch := reader.read(1 << 20):
-        found += batch
-    return found
-
-
 def records(*sequences):
     return [("records", sequence) for sequence in sequences]
 
@@ -89,7 +83,7 @@ def test_records_come_in_order_through_rotation_and_epochs(log):
     log.write(1, 1, opened(1), closed(1), denied(1))
     log.write(1, 2, closed(2))
     log.write(2, 1, closed(1), closed(2))
-    found = drain(log.reader())
+    found = read_all(log.reader())
     assert numbers(found) == [("records", 1), ("denials", 1), ("records", 2), ("records", 1), ("records", 2)]
     assert [entry.position_after[:2] for entry in found] == [(1, 1), (1, 1), (1, 2), (2, 1), (2, 1)]
     assert found[0].key == b"c"
@@ -101,10 +95,10 @@ def test_reading_goes_on_exactly_behind_any_position(log):
     log.write(1, 1, *(closed(n) for n in range(1, 6)))
     log.write(1, 2, *(closed(n) for n in range(6, 9)))
     log.write(2, 1, *(closed(n) for n in range(1, 4)))
-    found = drain(log.reader())
+    found = read_all(log.reader())
     for n, entry in enumerate(found):
         reader = log.reader(Position.parse(str(entry.position_after)))
-        assert drain(reader) == found[n + 1 :]
+        assert read_all(reader) == found[n + 1 :]
         assert reader.figures.missing == reader.figures.duplicates == 0
 
 
@@ -120,11 +114,11 @@ def test_a_segment_that_grows_is_followed_and_half_a_frame_is_waited_for(log):
     whole = closed(2)
     log.write(1, 1, closed(1))
     reader = log.reader()
-    assert numbers(drain(reader)) == records(1)
+    assert numbers(read_all(reader)) == records(1)
     for cut in range(len(whole)):
         assert reader.read(1 << 20) == []
         log.write(1, 1, whole[cut : cut + 1])
-    assert numbers(drain(reader)) == records(2)
+    assert numbers(read_all(reader)) == records(2)
     assert reader.figures.torn_bytes == reader.figures.corrupt == 0
 
 
@@ -132,7 +126,7 @@ def test_what_was_written_between_the_last_read_and_a_rotation_is_read(log, monk
     # Fails if a segment is left as soon as a later one is seen: its last frames may not have been read.
     log.write(1, 1, closed(1))
     reader = log.reader()
-    drain(reader)
+    read_all(reader)
     listed, rest = Folder.segments, [(1, 1, closed(2)), (1, 2, closed(3))]
 
     def written_before_they_are_listed(folder):
@@ -141,14 +135,14 @@ def test_what_was_written_between_the_last_read_and_a_rotation_is_read(log, monk
         return listed(folder)
 
     monkeypatch.setattr(Folder, "segments", written_before_they_are_listed)
-    assert numbers(drain(reader)) == records(2, 3)
+    assert numbers(read_all(reader)) == records(2, 3)
 
 
 def test_a_torn_end_of_an_older_segment_is_skipped_and_counted(log):
     log.write(1, 1, closed(1), closed(2)[:-3])
     log.write(1, 2, closed(2))
     reader = log.reader()
-    assert numbers(drain(reader)) == records(1, 2)
+    assert numbers(read_all(reader)) == records(1, 2)
     assert reader.figures.torn_bytes == len(closed(2)) - 3
 
 
@@ -158,7 +152,7 @@ def test_a_corrupt_stretch_is_skipped_and_its_missing_numbers_are_said(log, capl
     bad[-1] ^= 1
     log.write(1, 1, closed(1), bytes(bad), closed(3))
     reader = log.reader()
-    assert numbers(drain(reader)) == records(1, 3)
+    assert numbers(read_all(reader)) == records(1, 3)
     assert (reader.figures.corrupt, reader.figures.corrupt_bytes, reader.figures.missing) == (1, len(bad), 1)
     assert "records 2 to 2 are missing" in caplog.text
 
@@ -167,14 +161,14 @@ def test_a_stray_byte_between_two_frames_is_skipped(log):
     # Fails if the search for the next frame begins two bytes on.
     log.write(1, 1, closed(1), b"x", closed(2))
     reader = log.reader()
-    assert numbers(drain(reader)) == records(1, 2)
+    assert numbers(read_all(reader)) == records(1, 2)
     assert (reader.figures.corrupt, reader.figures.corrupt_bytes, reader.figures.missing) == (1, 1, 0)
 
 
 def test_a_corrupt_stretch_longer_than_what_is_read_at_once_is_skipped(log):
     log.write(1, 1, closed(1), bytes(3 << 20), closed(2))
     reader = log.reader()
-    assert numbers(drain(reader)) == records(1, 2)
+    assert numbers(read_all(reader)) == records(1, 2)
     assert reader.figures.corrupt_bytes == 3 << 20
 
 
@@ -191,7 +185,7 @@ def test_what_is_whole_is_read_once_and_no_damage_is_told_of_it(log, monkeypatch
         return data
 
     monkeypatch.setattr(os, "pread", counted)
-    assert numbers(drain(log.reader())) == records(*range(1, 3002))
+    assert numbers(read_all(log.reader())) == records(*range(1, 3002))
     assert sum(asked) < 2 * written
     assert caplog.text == ""
 
@@ -220,7 +214,7 @@ def test_damage_of_any_kind_is_judged_as_the_layout_judges_it(log, monkeypatch, 
     for _, frame in scan(START + bytes(data)):
         if isinstance(frame, Frame) and frame.type == CLOSE:
             wanted.setdefault(frame.sequence, frame.body)
-    found = drain(log.reader())
+    found = read_all(log.reader())
     assert [(entry.sequence, entry.body) for entry in found] == sorted(wanted.items())
 
 
@@ -231,7 +225,7 @@ def test_a_frame_with_any_byte_of_its_header_damaged_is_none(tmp_path):
         bad[place] ^= 1
         log.write(1, 1, closed(1), bytes(bad), closed(3))
         reader = log.reader()
-        assert numbers(drain(reader)) == records(1, 3)
+        assert numbers(read_all(reader)) == records(1, 3)
         assert (reader.figures.corrupt, reader.figures.corrupt_bytes, reader.figures.missing) == (1, len(bad), 1)
 
 
@@ -253,23 +247,23 @@ def test_a_frame_longer_than_any_may_be_is_none(log):
     # Fails if the checksum alone is believed.
     huge = closed(1, body=b"") + b"x" * (PAYLOAD_MAX - 26)
     log.write(1, 1, lengthened(huge, PAYLOAD_MAX + 1), closed(2))
-    assert numbers(drain(log.reader())) == records(2)
+    assert numbers(read_all(log.reader())) == records(2)
 
 
 def test_a_position_within_a_frame_is_reported_and_that_frame_is_read(log):
     # It is another journal's. Fails if what stands before such a position is taken for damage, and skipped.
     log.write(1, 1, closed(1), closed(2), closed(3))
-    second = drain(log.reader())[1]
+    second = read_all(log.reader())[1]
     reader = log.reader(second.position_after._replace(offset=second.end - 5))
     with pytest.raises(LostStretchError, match="lacks 0 bytes"):
         reader.read(1 << 20)
-    assert numbers(drain(reader)) == records(2, 3)
+    assert numbers(read_all(reader)) == records(2, 3)
 
 
 def test_a_position_behind_damage_is_where_reading_goes_on(log, caplog):
     # Fails if the shipper stops for damage to what it had shipped (it could not be passed, and was no torn end).
     log.write(1, 1, closed(1), closed(2))
-    position = drain(log.reader())[-1].position_after
+    position = read_all(log.reader())[-1].position_after
     path = log.folder / segment_name(1, 1)
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
@@ -277,7 +271,7 @@ def test_a_position_behind_damage_is_where_reading_goes_on(log, caplog):
     reader = log.reader(position)
     assert reader.read(1 << 20) == []
     log.write(1, 1, closed(3))
-    assert numbers(drain(reader)) == records(3)
+    assert numbers(read_all(reader)) == records(3)
     assert (reader.figures.corrupt, reader.figures.corrupt_bytes) == (1, len(closed(2)))
     assert "are corrupt, but were shipped" in caplog.text
 
@@ -287,11 +281,11 @@ def test_a_record_of_the_greatest_length_is_read_among_small_ones(log):
     greatest = closed(2, body=b"x" * (PAYLOAD_MAX - 27))
     log.write(1, 1, closed(1), greatest, closed(3))
     reader = log.reader()
-    found = drain(reader)
+    found = read_all(reader)
     assert numbers(found) == records(1, 2, 3)
     assert len(found[1].body) == PAYLOAD_MAX - 27
     assert reader.figures.corrupt == reader.figures.torn_bytes == 0
-    assert numbers(drain(log.reader(found[1].position_after))) == records(3)
+    assert numbers(read_all(log.reader(found[1].position_after))) == records(3)
 
 
 def test_what_lies_before_a_frame_of_a_newer_version_is_read_first(log):
@@ -311,7 +305,7 @@ def test_what_was_written_again_after_a_failed_sync_is_read_once(log):
     log.write(1, 1, closed(1), closed(2), denied(1), closed(3))
     log.write(1, 2, closed(2), denied(1), closed(3), closed(4))
     reader = log.reader()
-    assert numbers(drain(reader)) == [("records", 1), ("records", 2), ("denials", 1), ("records", 3), ("records", 4)]
+    assert numbers(read_all(reader)) == [("records", 1), ("records", 2), ("denials", 1), ("records", 3), ("records", 4)]
     assert reader.figures.duplicates == 3
 
 
@@ -319,8 +313,8 @@ def test_what_was_written_again_is_known_after_a_restart_of_the_reader_too(log):
     # Fails if a reader that begins at a position does not look back.
     log.write(1, 1, closed(1), closed(2), closed(3))
     log.write(1, 2, closed(2), closed(3), closed(4))
-    entry = drain(log.reader())[2]
-    assert numbers(drain(log.reader(entry.position_after))) == records(4)
+    entry = read_all(log.reader())[2]
+    assert numbers(read_all(log.reader(entry.position_after))) == records(4)
 
 
 def test_the_first_numbers_of_an_epoch_are_missed_where_its_first_segment_is_there(log, caplog):
@@ -329,7 +323,7 @@ def test_the_first_numbers_of_an_epoch_are_missed_where_its_first_segment_is_the
     log.write(2, 1, closed(1), closed(2))
     log.write(3, 1, closed(2))
     reader = log.reader()
-    assert numbers(drain(reader)) == records(3, 1, 2, 2)
+    assert numbers(read_all(reader)) == records(3, 1, 2, 2)
     assert reader.figures.missing == 3
     assert "records 1 to 2 are missing" in caplog.text
     assert "records 1 to 1 are missing" in caplog.text
@@ -339,7 +333,7 @@ def test_what_was_freed_of_an_epoch_is_not_missed(log):
     # Fails if numbers count from 1 in every segment that is read first.
     log.write(1, 2, closed(3), denied(2))
     reader = log.reader()
-    assert len(drain(reader)) == 2
+    assert len(read_all(reader)) == 2
     assert reader.figures.missing == 0
 
 
@@ -349,14 +343,14 @@ def test_what_was_skipped_before_the_position_is_not_counted_again_and_what_come
     bad[-1] ^= 1
     log.write(1, 1, closed(1), bytes(bad), closed(3), closed(3))
     folder = JournalFolder(log.directory)
-    position = drain(folder.reader("0", None))[-1].position_after
+    position = read_all(folder.reader("0", None))[-1].position_after
     folder = JournalFolder(log.directory)
     reader = folder.reader("0", str(position))
     assert reader.read(1 << 20) == []
     figures = folder.figures
     assert (figures.corrupt, figures.missing, figures.duplicates) == (0, 0, 1)
     log.write(1, 1, closed(6))
-    assert numbers(drain(reader)) == records(6)
+    assert numbers(read_all(reader)) == records(6)
     assert (figures.corrupt, figures.missing, figures.duplicates) == (0, 2, 1)
 
 
@@ -366,7 +360,7 @@ def test_what_somebody_else_still_reads_is_not_freed(log):
         log.write(1, segment, closed(segment))
     kept = Position(1, 2, 60)
     reader = JournalFolder(log.directory, lambda folder: kept if folder == log.folder else None).reader("0", None)
-    last = drain(reader)[-1].position_after
+    last = read_all(reader)[-1].position_after
     assert reader.free(last) == 1
     assert log.segments() == [segment_name(1, 2), segment_name(1, 3)]
     kept = None
@@ -377,7 +371,7 @@ def test_a_segment_is_freed_when_all_in_it_is_committed(log):
     for segment in (1, 2, 3):
         log.write(1, segment, opened(segment), closed(segment))
     reader = log.reader()
-    found = drain(reader)
+    found = read_all(reader)
     assert reader.free(found[0].position_after) == 0
     assert reader.free(found[2].position_after) == 2
     assert log.segments() == [segment_name(1, 3)]
@@ -391,21 +385,21 @@ def test_nothing_is_freed_from_the_segment_of_an_open_exchange_on(log):
     log.write(1, 3, closed(2))
     log.write(1, 4, closed(3))
     reader = log.reader()
-    last = drain(reader)[-1].position_after
+    last = read_all(reader)[-1].position_after
     assert reader.free(last) == 1
     assert log.segments()[0] == segment_name(1, 2)
     again = log.reader(last)
     assert again.read(1 << 20) == []
     assert again.free(last) == 0
     log.write(1, 4, closed(4, 77))
-    assert again.free(drain(again)[-1].position_after) == 2
+    assert again.free(read_all(again)[-1].position_after) == 2
 
 
 def test_progress_lets_the_segment_of_the_open_go(log):
     log.write(1, 1, opened(77), closed(1))
     log.write(1, 2, encode_frame(PROGRESS, "", 0, id_of(77), b"", b"{}"), closed(2))
     reader = log.reader()
-    assert reader.free(drain(reader)[-1].position_after) == 1
+    assert reader.free(read_all(reader)[-1].position_after) == 1
 
 
 def test_a_record_that_is_read_and_not_committed_keeps_its_open_entry(log):
@@ -413,7 +407,7 @@ def test_a_record_that_is_read_and_not_committed_keeps_its_open_entry(log):
     log.write(1, 1, opened(1), closed(9))
     log.write(1, 2, closed(10), closed(11, 1))
     reader = log.reader()
-    found = drain(reader)
+    found = read_all(reader)
     assert reader.free(found[1].position_after) == 0
     assert reader.free(found[2].position_after) == 1
 
@@ -427,28 +421,28 @@ def lost_at(reader):
 def test_a_segment_that_lost_its_end_is_passed_and_its_loss_told_once(log):
     # review 1.2, RAN: `durability: os`, a power cut, and nothing was shipped any more. Fails if the read is refused.
     log.write(1, 1, closed(1), closed(2), closed(3))
-    position = drain(log.reader())[-1].position_after
+    position = read_all(log.reader())[-1].position_after
     os.truncate(log.folder / segment_name(1, 1), position.offset - len(closed(3)) - 7)
     log.write(2, 1, closed(1), closed(2))
     reader = log.reader(position)
     kept = position.offset - len(closed(3)) - len(closed(2))
     assert lost_at(reader).lost_bytes == position.offset - kept
-    found = drain(reader)
+    found = read_all(reader)
     assert numbers(found) == records(1, 2)
     assert reader.free(found[-1].position_after) == 1
     again = log.reader(found[-1].position_after)  # what is committed after it
-    assert drain(again) == []
+    assert read_all(again) == []
 
 
 def test_nothing_is_read_again_of_an_old_copy_of_a_journal_that_is_shipped_elsewhere(log):
     # A restored backup, or `sidecar ship` of a copy. Fails if reading goes on from the copy's end: the position would
     # be moved back, and the real journal's records would be shipped a second time.
     log.write(1, 1, closed(1), closed(2))
-    shipped = drain(log.reader())[-1].position_after
+    shipped = read_all(log.reader())[-1].position_after
     reader = log.reader(shipped._replace(offset=shipped.offset + 5 * len(closed(3))))
     lost_at(reader)
     log.write(1, 1, closed(3))
-    assert drain(reader) == []
+    assert read_all(reader) == []
 
 
 @pytest.mark.parametrize("position", [Position(1, 2, 500), Position(1, 9, 500)])
@@ -460,18 +454,18 @@ def test_a_segment_that_is_gone_with_the_position_in_it_is_told_and_the_next_is_
     reader = log.reader(position)
     assert lost_at(reader).lost_bytes == 500
     log.write(2, 1, closed(1))
-    assert numbers(drain(reader)) == (records(7, 1) if position.segment == 2 else records(1))
+    assert numbers(read_all(reader)) == (records(7, 1) if position.segment == 2 else records(1))
 
 
 def test_a_reader_that_failed_while_it_looked_back_begins_again(log, monkeypatch):
     # Fails if it goes on from where it failed: committed records would be read again.
     log.write(1, 1, closed(1), closed(2), closed(3))
-    reader = log.reader(drain(log.reader())[1].position_after)
+    reader = log.reader(read_all(log.reader())[1].position_after)
     with monkeypatch.context() as broken:
         broken.setattr(os, "pread", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
         with pytest.raises(OSError, match="Input"):
             reader.read(1 << 20)
-    assert numbers(drain(reader)) == records(3)
+    assert numbers(read_all(reader)) == records(3)
 
 
 def test_an_exchange_whose_close_was_damaged_holds_no_segment_once_the_worker_has_marked_it_closed(log):
@@ -482,7 +476,7 @@ def test_an_exchange_whose_close_was_damaged_holds_no_segment_once_the_worker_ha
     log.write(1, 2, closed(3))
     log.write(2, 1, closed(1))
     reader = log.reader()
-    last = drain(reader)[-1].position_after
+    last = read_all(reader)[-1].position_after
     assert reader.free(last) == 0
     (log.folder / "closed").write_text("1.2.0")
     assert reader.free(last) == 2
@@ -505,7 +499,7 @@ def test_a_closed_reader_goes_on_where_it_was(log):
     reader = log.reader()
     assert numbers(reader.read(1)) == records(1)
     reader.close()
-    assert numbers(drain(reader)) == records(2)
+    assert numbers(read_all(reader)) == records(2)
 
 
 def test_an_empty_folder_has_nothing_to_read_yet(log):
@@ -547,7 +541,7 @@ def test_reading_is_fast(log):
     frames = 40_000
     log.write(1, 1, *(frame for n in range(1, frames // 2 + 1) for frame in (opened(n), closed(n, body=b"x" * 600))))
     began = time.process_time()  # however busy the machine is
-    assert len(drain(log.reader())) == frames // 2
+    assert len(read_all(log.reader())) == frames // 2
     rate = frames / (time.process_time() - began)
     print(f"reader: {rate:,.0f} frames/s of CPU time")
     assert rate > 20_000  # a tenth of what it does, for slow machines

@@ -1,16 +1,13 @@
 """The scripts on a real Redis whose clock is the test's, and the rule that they are held to, in the same shapes."""
 
-import socket
-
-import hiredis
-
 from sidecar.core.decision import Hold, wallet_charges
 from sidecar.core.limits.priced import price_word
 from sidecar.core.price import wallet as wallets
 from sidecar.core.price.wallet import Wallet
 from sidecar.edge.redis.scripts import script_text
-from sidecar.edge.redis.wire import server_error
+from sidecar.testing import apply_writes
 from tests.edge.counters_suite import SECOND_US
+from tests.edge.redis.at_once import Blocking
 
 CLOCK_LINE = b"local time = call('TIME')"
 SET_CLOCK_LINE = b"local time = { string.match(call('GET', 'clock'), '^(%d+) (%d+)$') }"
@@ -23,28 +20,6 @@ def small_ledgers(monkeypatch):
     monkeypatch.setattr(wallet_charges, "RELEASED_MAX", 2)
     monkeypatch.setattr(wallets, "LEDGER_MAX", 12)
     monkeypatch.setattr(wallets, "LEDGER_TRIMMED", 5)
-
-
-class Blocking:
-    """`Commands` on one socket that answers before `send` returns."""
-
-    def __init__(self, port):
-        self._socket = socket.create_connection(("127.0.0.1", port))
-        self._reader = hiredis.Reader(replyError=server_error, notEnoughData=...)
-        self.sent = []
-
-    def send(self, slot_key, packed, done):
-        self.sent.append(packed)
-        done(self.call(packed))
-
-    def call(self, packed):
-        self._socket.sendall(packed)
-        while (reply := self._reader.gets()) is ...:
-            self._reader.feed(self._socket.recv(65_536))
-        return reply
-
-    def close(self):
-        self._socket.close()
 
 
 class OnSetClock(Blocking):
@@ -78,16 +53,12 @@ class Oracle:
         self.state = {}
 
     def store(self, writes, now_us):
-        for key, member, value, _ in writes:
-            if member is None:
-                self.state[key] = value
-            elif value is None:
-                self.state.get(key, {}).pop(member, None)
-            else:
-                held = self.state.setdefault(key, {})
-                if isinstance(value, int):
-                    held = self.state[key] = {slot: expiry for slot, expiry in held.items() if expiry > now_us}
-                held[member] = value
+        for write in writes:
+            key, member, value, _ = write
+            if member is not None and isinstance(value, int):
+                slots = self.state.get(key, {})
+                self.state[key] = {slot: expiry for slot, expiry in slots.items() if expiry > now_us}
+            apply_writes(self.state, [write])
 
 
 _READ_ALL = """

@@ -24,7 +24,8 @@ from sidecar.edge.redis.counters import RedisCounters
 from sidecar.edge.redis.scripts import PLAIN, WITH_WALLETS, script_text
 from sidecar.edge.redis.wire import WireOptions
 from tests.edge.counters_suite import DAY_US, SECOND_US, START_US, WHO, SetClock, Store
-from tests.edge.redis.scripts import Blocking, OnSetClock, Oracle, outcome, present, small_ledgers, stored
+from tests.edge.redis.at_once import Blocking
+from tests.edge.redis.scripts import OnSetClock, Oracle, outcome, present, small_ledgers, stored
 from tests.servers.redis import wait_until
 from tests.servers.talk import make, until
 

@@ -33,7 +33,8 @@ from tests.edge.counters_suite import (
     pace,
     tokens,
 )
-from tests.edge.redis.scripts import Blocking, OnSetClock, Oracle, outcome, present, stored
+from tests.edge.redis.at_once import Blocking
+from tests.edge.redis.scripts import OnSetClock, Oracle, outcome, present, stored
 
 pytestmark = pytest.mark.redis
 
