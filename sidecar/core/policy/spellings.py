@@ -2,7 +2,8 @@
 
 Paths are matched in their normal form, so percent-encoding, double slashes and dot segments do not matter here. The
 rest depends on the API: Express and ASP.NET ignore case and a slash at the end, Spring and servlets cut parameters,
-servers on Windows drop dots and blanks at the end. Such a spelling avoids the demands of the route.
+servers on Windows drop dots and blanks at the end, and all that decode a path before they match it take `%40` for `@`,
+which the normal form keeps apart (RFC 3986 §2.2). Such a spelling avoids the demands of the route.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from sidecar.core.policy.patterns import ANY, REST, segments
 from sidecar.core.policy.policy import Policy
 
 _LETTERS: Final = re.compile(r"%..|[A-Za-z]+")
+_DELIMITERS: Final = re.compile(
+    r"%(?:2[146-9A-C]|3[ABD]|40)|[!$&'()+,;=:@]"
+)  # sub-delims, `:` and `@` (RFC 3986 §2.2, §3.3)
 _END: Final = {"a dot at the end": ".", "a blank at the end": "%20"}
 
 
@@ -73,10 +77,17 @@ def _spellings(pattern: str) -> Iterator[tuple[str, str]]:
         yield from ((spelling, path + end) for spelling, end in _END.items())
     yield "other upper and lower case", _sample(_LETTERS.sub(_swapped, pattern))
     yield "a parameter", _sample(pattern, ";x=1")
+    recoded = _DELIMITERS.sub(_recoded, path)
+    if recoded != path:
+        yield "delimiters encoded or not", recoded
 
 
 def _swapped(match: re.Match[str]) -> str:
     return match[0] if match[0][0] == "%" else match[0].swapcase()
+
+
+def _recoded(match: re.Match[str]) -> str:
+    return chr(int(match[0][1:], 16)) if len(match[0]) == 3 else f"%{ord(match[0]):02X}"
 
 
 def _demands(policy: Policy, route: Route) -> set[str]:

@@ -41,6 +41,9 @@ def test_the_paths_are_in_the_form_in_which_they_are_matched():
         ("/v1/**", {"/V1/any", "/v1;x=1/any"}),
         ("/v1/*", {"/v1/any/", "/V1/any", "/v1;x=1/any"}),
         ("/a/**/b", {"/a/b/", "/A/B", "/a/b;x=1", "/a/b.", "/a/b%20"}),
+        ("/@me/a:b", {"/@me/a:b/", "/@ME/A:B", "/@me/a:b;x=1", "/@me/a:b.", "/@me/a:b%20", "/%40me/a%3Ab"}),
+        ("/%40", {"/%40/", "/%40;x=1", "/%40.", "/%40%20", "/@"}),
+        ("/*/a%3Ab", {"/any/a%3Ab/", "/any/A%3AB", "/any/a%3Ab;x=1", "/any/a%3Ab.", "/any/a%3Ab%20", "/any/a:b"}),
         ("/API", {"/API/", "/api", "/API;x=1", "/API.", "/API%20"}),
     ],
 )
