@@ -10,6 +10,7 @@ import click
 
 from sidecar.checks.report import findings
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
+from sidecar.cli.tables import print_table, print_text
 from sidecar.core.policy import NORMALISE
 
 
@@ -49,19 +50,19 @@ def _print_verdict(report: dict[str, Any], offline: bool) -> None:
 def _print(report: dict[str, Any]) -> None:
     plural = "s" if report["workers"] > 1 else ""
     nodes = f" on each of {report['nodes']} nodes" if report["nodes"] > 1 else ""
-    click.echo(
+    print_text(
         f"policy {report['version']}: counters in {report['counters']}, records to {report['records']}, "
         f"{report['workers']} worker{plural}{nodes}"
     )
-    click.echo(f"connections of clients: at most {report['max_connections']} per worker")
+    print_text(f"connections of clients: at most {report['max_connections']} per worker")
     click.echo("\nlisteners")
-    _table(report["listeners"], ("setting", "address", "scope", "url"))
+    print_table(report["listeners"], ("setting", "address", "scope", "url"))
     click.echo("\nupstreams")
-    _table(report["upstreams"], ("id", "urls", "host", "sets", "removes"))
+    print_table(report["upstreams"], ("id", "urls", "host", "sets", "removes"))
     click.echo("\nroutes, most specific first")
     matched = [name for name in ("host", "headers") if any(route[name] for route in report["routes"])]
     spelled = ["paths"] if any(route["paths"] != NORMALISE for route in report["routes"]) else []
-    _table(
+    print_table(
         report["routes"],
         ("id", "methods", "path", *matched, *spelled, "upstream", "credentials", "reads", "unread", "cors", "usage"),
     )
@@ -69,13 +70,13 @@ def _print(report: dict[str, Any]) -> None:
     columns = ("plan", "customer", "id", "says", "meter", "scope", "over", "stage")
     if report["counters"] == "redis":
         outage = ("on_store_failure", "over_by_at_most", "on_store_loss", "over_by_a_store_loss")
-        _table(report["limits"], (*columns, *outage, *["lost_by_a_kill"] * report["leases"]))
-        click.echo(_BOUNDS_ON_REDIS)
+        print_table(report["limits"], (*columns, *outage, *["lost_by_a_kill"] * report["leases"]))
+        print_text(_BOUNDS_ON_REDIS)
     else:
-        _table(report["limits"], columns)
-        click.echo(_BOUNDS_IN_MEMORY)
+        print_table(report["limits"], columns)
+        print_text(_BOUNDS_IN_MEMORY)
     if report["leases"]:
-        click.echo("If a worker is killed, at most lost_by_a_kill leased units of the current window are lost.")
+        print_text("If a worker is killed, at most lost_by_a_kill leased units of the current window are lost.")
     if report["certificates"]:
         click.echo(
             "\ncertificates\n" + "\n".join(f"  {name}  until {day}" for name, day in report["certificates"].items())
@@ -84,10 +85,10 @@ def _print(report: dict[str, Any]) -> None:
 
 
 _BOUNDS_ON_REDIS = (
-    "\nNo limit is exceeded while Redis answers. While it does not, a limit is exceeded by at most over_by_at_most\n"
-    "units per window (a rate: at any time). This holds for this node and all others that `redis.nodes` counts,\n"
+    "\nNo limit is exceeded while Redis answers. While it does not, a limit is exceeded by at most over_by_at_most "
+    "units per window (a rate: at any time). This holds for this node and all others that `redis.nodes` counts, "
     "through outages and restarts, as long as `journal.dir` is kept.\n"
-    "Each time that Redis comes back empty, over_by_a_store_loss more units can pass: give Redis persistence\n"
+    "Each time that Redis comes back empty, over_by_a_store_loss more units can pass: give Redis persistence "
     "(appendonly yes), or set `on_store_loss: deny` for the limit."
 )
 _BOUNDS_IN_MEMORY = (
@@ -98,39 +99,25 @@ _BOUNDS_IN_MEMORY = (
 def _print_money(report: dict[str, Any]) -> None:
     if report["prices"]:
         click.echo("\nprices")
-        _table(report["prices"], ("plan", "customer", "meter", "price", "period", "paid_by"))
+        print_table(report["prices"], ("plan", "customer", "meter", "price", "period", "paid_by"))
     if report["balances"]:
         click.echo("\nbalances")
         columns = ("plan", "customer", "id", "unit", "digits", "over", "stage")
         bounds = ("below_zero_per_exchange", "below_zero_in_total")
         shared = report["counters"] == "redis"
-        _table(report["balances"], (*columns, *bounds, *["while_redis_is_away"] * shared))
-        click.echo(
-            "\nA balance falls below zero only if open exchanges use more than was held for them: each exchange by at\n"
+        print_table(report["balances"], (*columns, *bounds, *["while_redis_is_away"] * shared))
+        print_text(
+            "\nA balance falls below zero only if open exchanges use more than was held for them: each exchange by at "
             "most below_zero_per_exchange (`-`: no bound)."
         )
         if shared:
-            click.echo(
+            print_text(
                 "While Redis does not answer, at most while_redis_is_away is spent per outage, on all `redis.nodes`."
             )
     for balance in report["balances"]:
         if balance["unbounded_by"]:
             meters = ", ".join(balance["unbounded_by"])
-            click.echo(f"No bound for {balance['id']} of {balance['plan']}: {meters}. Set a `ceiling` at the price.")
+            print_text(f"No bound for {balance['id']} of {balance['plan']}: {meters}. Set a `ceiling` at the price.")
     if report["exclude"]:
         click.echo("\nrecorded, but not billed and not charged")
-        _table(report["exclude"], ("id", "says"))
-
-
-def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    """Columns as wide as their longest cell. Lines are not wrapped, so that they can be searched."""
-    cells = [[_cell(row[name]) for name in columns] for row in rows]
-    lines = [list(columns), *cells]
-    widths = [max(len(other[column]) for other in lines) for column in range(len(columns))]
-    for line in lines:
-        click.echo("  " + "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _cell(value: Any) -> str:
-    text = ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)
-    return text or "-"
+        print_table(report["exclude"], ("id", "says"))

@@ -45,8 +45,8 @@ def _display(console: Console, as_json: bool) -> Iterator[Show]:
     if as_json:
         yield lambda _result: None
     elif console.is_terminal:
-        with Live(_table(DemoResult()), console=console, refresh_per_second=10) as live:
-            yield lambda result: live.update(_table(result))
+        with Live(table_of(DemoResult()), console=console, refresh_per_second=10) as live:
+            yield lambda result: live.update(table_of(result))
     else:
         click.echo("A free-tier key: 5 requests per second, bursts of 10. The client sends 20 per second.")
         yield lambda result: click.echo("  ".join(f"{name} {count}" for name, count in _rows(result)))
@@ -63,7 +63,8 @@ def _rows(result: DemoResult) -> list[tuple[str, str]]:
     ]
 
 
-def _table(result: DemoResult) -> Table:
+def table_of(result: DemoResult) -> Table:
+    """The figures so far, for a terminal of 80 columns or more."""
     table = Table(title="free tier: 5 requests per second, bursts of 10; the client sends 20 per second")
     for name, _ in _rows(result):
         table.add_column(name, justify="right", min_width=8)

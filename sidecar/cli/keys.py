@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from sidecar.cli.key_files import defined_plans, export, force_option, import_, now
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
+from sidecar.cli.tables import print_rows
 from sidecar.config.document import did_you_mean
 from sidecar.config.units import parse
 from sidecar.core.errors import SidecarError
@@ -222,14 +221,8 @@ def _show(record: KeyRecord, credential: str | None, *, as_json: bool) -> None:
 def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print_json(rows)
-    elif sys.stdout.isatty():
-        table = Table(*_COLUMNS)
-        for row in rows:
-            table.add_row(*(row[column] for column in _COLUMNS))
-        Console().print(table)
     else:
-        for row in rows:
-            click.echo("\t".join(row[column] for column in _COLUMNS))
+        print_rows(rows, _COLUMNS)
 
 
 def _row(record: KeyRecord, moment: datetime) -> dict[str, Any]:

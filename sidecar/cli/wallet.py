@@ -12,11 +12,10 @@ import sys
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from sidecar.checks.contacts import eviction_warnings
 from sidecar.cli.options import print_json
+from sidecar.cli.tables import print_rows
 from sidecar.cli.wallet_options import END, GRANT_ID, MOMENT, Target, run_on, wallet_options
 from sidecar.core.errors import SidecarError, StoreError
 from sidecar.core.price.book import EVERY, Change
@@ -187,7 +186,7 @@ def rebuild(target: Target, as_json: bool, dry_run: bool) -> None:
     if as_json:
         print_json({"exact": made.exact, "balance": target.text(balance(made.wallet)), "differences": rows})
     else:
-        _print_rows(rows)
+        print_rows(rows, ("what", "stands", "ledger"))
     click.echo(f"{_BASIS[made.exact]}; {len(rows) or 'no'} difference{'s' * (len(rows) != 1)}", err=True)
     sys.exit(1 if rows and dry_run else 0)
 
@@ -216,23 +215,7 @@ def _print_wallet(rows: dict[str, Any], title: str) -> None:
     for name in ("balance", "available", "debt", "held", "holds"):
         click.echo(f"{name}\t{rows[name]}")
     for kind in ("grants", "postings"):
-        _print_rows(rows[kind], f"{kind} of {title}", kind[:-1])
-
-
-def _print_rows(rows: list[dict[str, Any]], title: str = "", kind: str = "") -> None:
-    if not rows:
-        return
-    if sys.stdout.isatty():
-        names = [name for name in rows[0] if any(row[name] != "" for row in rows)]
-        table = Table(title=title)
-        for name in names:
-            table.add_column(name, overflow="fold")  # a truncated id cannot be used
-        for row in rows:
-            table.add_row(*(str(row[name]) for name in names))
-        Console().print(table)
-    else:
-        for row in rows:
-            click.echo("\t".join([kind] * bool(kind) + [str(value) for value in row.values()]))
+        print_rows(rows[kind], list(rows[kind][0]) if rows[kind] else (), title=f"{kind} of {title}", kind=kind[:-1])
 
 
 def _report_audit(result: Audit, target: Target) -> None:

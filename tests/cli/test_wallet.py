@@ -137,7 +137,7 @@ def test_on_a_terminal_a_wallet_is_a_table(desk):
     desk(*GRANT)
     _, out, _ = desk("show", *WHOSE, terminal=True)
     assert "grants of cust-9, usd" in out
-    assert "│ purchase-123 │" in out
+    assert "  purchase-123   50 " in out
     assert "rollover" not in out
 
 

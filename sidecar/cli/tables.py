@@ -1,0 +1,81 @@
+"""Tables on standard output, as all commands print them.
+
+A table that is wider than the terminal is written field by field, since a terminal that folds its lines makes columns
+unreadable. Nothing is left out: a shortened id cannot be used. In a pipe lines are whole, so that they can be searched.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+_GAP: Final = "   "
+_INDENT: Final = "  "
+
+
+def terminal_width() -> int | None:
+    """The columns of the terminal, or of COLUMNS; None where standard output is not a terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, title: str = "") -> None:
+    """Print `rows`, with the names of their columns, in the width of the terminal. Without rows nothing is printed."""
+    if not rows:
+        return
+    if title:
+        click.echo(f"\n{title}")
+    for line in table_lines(rows, columns, terminal_width()):
+        click.echo(line)
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, title: str = "", kind: str = "") -> None:
+    """Print a table of the columns in use on a terminal; in a pipe one line per row, `kind` first, parted by tabs."""
+    if sys.stdout.isatty():
+        used = [name for name in columns if any(row[name] != "" for row in rows)]
+        print_table(rows, used, title=title)
+        return
+    for row in rows:
+        click.echo("\t".join([kind] * bool(kind) + [str(row[name]) for name in columns]))
+
+
+def print_text(text: str) -> None:
+    """Print prose in paragraphs of one line each, folded at the width of the terminal."""
+    width = terminal_width()
+    for line in text.split("\n"):
+        click.echo(textwrap.fill(line, width) if width else line)
+
+
+def table_lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int | None) -> list[str]:
+    """The lines of a table, none longer than `width`; field by field where the columns are wider. None: no bound."""
+    cells = [[_cell(row[name]) for name in columns] for row in rows]
+    lines = [list(columns), *[[cell or "-" for cell in row] for row in cells]]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
+    if width is None or len(_INDENT) + sum(widths) + len(_GAP) * (len(widths) - 1) <= width:
+        return [_INDENT + _GAP.join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    return [line for row in cells for line in _fields(zip(columns, row, strict=True), width)]
+
+
+def _fields(row: Iterable[tuple[str, str]], width: int) -> list[str]:
+    """The fields of a row that have a value, one after the other; a value is only split where no line holds it."""
+    indent = 3 * _INDENT
+    lines = [_INDENT]
+    for field in [f"{name} {value}" for name, value in row if value]:
+        first, *rest = textwrap.wrap(field, max(width - len(indent), 1), break_on_hyphens=False)
+        gap = _GAP if lines[-1].strip() else ""
+        if gap and (rest or len(lines[-1]) + len(gap) + len(first) > width):
+            lines.append(indent)
+            gap = ""
+        lines[-1] += gap + first
+        lines += [indent + piece for piece in rest]
+    return lines
+
+
+def _cell(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else "-" if value is None else str(value)
