@@ -94,7 +94,7 @@ async def _run_node(
     settings: Settings, setup: Setup, sockets: Sequence[socket.socket], control: Sequence[socket.socket]
 ) -> int:
     supervisor = Supervisor(setup)
-    await supervisor.load()
+    await supervisor.reloads.load()
     for warning in exposure.warnings(settings):
         log.warning(warning)
     listen("control.listen", control)

@@ -13,12 +13,12 @@ import signal
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from sidecar.control.stats import NodeView, PolicyView, Totals
-from sidecar.core.errors import PolicyError
+from sidecar.control.stats import NodeView, Totals
 from sidecar.supervisor.child import EXIT_STATE, EXIT_WRONG
 from sidecar.supervisor.children import Child, describe
 from sidecar.supervisor.covering import Cover
 from sidecar.supervisor.link import Json
+from sidecar.supervisor.node_reload import NodeReload
 from sidecar.supervisor.roles import ChildSlot, Setup, child_view, status_text
 
 PAUSES_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10)  # between a death and the restart; the last one repeats
@@ -26,7 +26,6 @@ STEADY_SECONDS = 10  # after so long a life the pauses begin anew
 BEAT_SECONDS = 2
 STATS_SECONDS = 1
 MISSED_BEATS = 15  # then a child that was ready before is considered stuck, and is killed
-RELOAD_SECONDS = 30
 GRACE_SECONDS = 5  # beyond the drain, for the last flush
 ABORT_SECONDS = 2
 log = logging.getLogger("sidecar.supervisor")
@@ -38,13 +37,12 @@ class Supervisor:
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.slots = [ChildSlot(role) for role in setup.roles]
-        self.policy = PolicyView()
         self.started_us = setup.now_us()
         self.stopping = asyncio.Event()
         self.aborting = asyncio.Event()
         self.wrong = False
         self._left = Totals()
-        self._reloading = asyncio.Lock()
+        self.reloads = NodeReload(setup, self._living)
         self._announced = False
         self._cover = Cover()
 
@@ -83,7 +81,7 @@ class Supervisor:
             loop.add_signal_handler(number, self.stop)
 
         def reload() -> None:
-            tasks.create_task(self.reload())
+            tasks.create_task(self.reloads.reload())
 
         loop.add_signal_handler(signal.SIGHUP, reload)
         return reload
@@ -99,50 +97,6 @@ class Supervisor:
         for child in self._living():
             child.send({"do": "abort"})
 
-    async def load(self) -> None:
-        """Validate policies and keys before anything starts. PolicyError: what is wrong with them."""
-        now_us = self.setup.now_us()
-        self.policy = PolicyView(await asyncio.to_thread(self.setup.load), loaded_us=now_us, tried_us=now_us)
-        self._commit()
-
-    async def reload(self) -> PolicyView:
-        """Validate policies and keys, and swap them in on every child or on none. One at a time. Never raises."""
-        async with self._reloading:
-            self.policy.tried_us = self.setup.now_us()
-            try:
-                version = await asyncio.to_thread(self.setup.load)
-                more = self.setup.staged()
-                faults = await self._ask_all("prepare", more)
-                if not faults:
-                    self._commit()
-            except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the task group, and so the node
-                faults = _faults_of(error)
-            if faults:
-                self._discard()
-                return self._refused(faults)
-            # A child that fails now drains, and its successor starts with what is committed.
-            for fault in await self._ask_all("commit", more):
-                log.error("reloaded, but a child failed to apply it and is restarted: %s", fault)
-            # Only now: whoever reads the version here expects every child to use it.
-            changed = {"version": version, "policies": "changed" if version != self.policy.version else "unchanged"}
-            self.policy.version, self.policy.loaded_us, self.policy.faults = version, self.policy.tried_us, []
-            log.info("reloaded", extra={"fields": changed})
-            return self.policy
-
-    async def _ask_all(self, phase: str, more: Json) -> list[str]:
-        """The faults of all children. A child that is too slow still processes the commit afterwards, in order."""
-        answers = await asyncio.gather(*(child.ask(phase, RELOAD_SECONDS, more) for child in self._living()))
-        return list({fault: None for answer in answers if answer for fault in answer[phase]["faults"]})
-
-    def _commit(self) -> None:
-        self.setup.commit()
-        self.setup.start = self.setup.start | self.setup.staged()
-
-    def _discard(self) -> None:
-        self.setup.discard()
-        for child in self._living():
-            child.send({"do": "discard"})
-
     async def view(self) -> NodeView:
         """Ask every child for its figures, within a bound."""
         measured = asyncio.to_thread(self.setup.backlog)
@@ -152,7 +106,7 @@ class Supervisor:
             started_us=self.started_us,
             draining=self.stopping.is_set(),
             children=[child_view(slot) for slot in self.slots],
-            policy=self.policy,
+            policy=self.reloads.policy,
             totals=self._left.plus(child.status.stats for child in self._living()),
             form=self.setup.build_variant,
             certificates=dict(self.setup.expiries()),
@@ -161,13 +115,6 @@ class Supervisor:
                 "ages_us": {"journal_oldest": backlog.oldest_us},
             },
         )
-
-    def _refused(self, faults: list[str]) -> PolicyView:
-        self.policy.faults = faults
-        self.policy.failed_reloads += 1
-        for fault in faults:
-            log.error("reload refused, the current policies, keys and certificates stay: %s", fault)
-        return self.policy
 
     async def _keep(self, slot: ChildSlot) -> None:
         deaths = 0
@@ -294,13 +241,3 @@ class Supervisor:
 
     def _living(self) -> list[Child]:
         return [slot.child for slot in self.slots if slot.child]
-
-
-def _faults_of(error: Exception) -> list[str]:
-    """Why documents were not taken: their faults, a file that could not be read or written, or an error of ours."""
-    if isinstance(error, PolicyError):
-        return [str(fault) for fault in error.faults]
-    if isinstance(error, OSError):
-        return [str(error)]
-    log.error("an internal error: the documents cannot be validated or committed", exc_info=error)
-    return [f"{type(error).__name__}: {error}"]

@@ -1,10 +1,8 @@
 import asyncio
-import contextlib
 import json
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,54 +10,8 @@ import pytest
 from sidecar.core.errors import Fault, PolicyError
 from sidecar.edge.journal.backlog import Backlog
 from sidecar.supervisor import supervisor as module
-from sidecar.supervisor.roles import Role, Setup
 from sidecar.supervisor.supervisor import Supervisor
-
-STAND_IN = str(Path(__file__).with_name("stand_in.py"))
-
-
-def node(*hows, drain_seconds=5, **more):
-    roles = [
-        Role(
-            f"{how.partition(':')[0]}-{i}",
-            (sys.executable, STAND_IN, how),
-            stage,
-            ("redis",) if how == "lonely" else (),
-            completes=stage == 1,
-        )
-        for i, (how, stage) in enumerate(hows)
-    ]
-    return Setup(version="t", roles=roles, start={"hello": 1}, drain_seconds=drain_seconds, **more)
-
-
-@contextlib.asynccontextmanager
-async def running(the_node):
-    supervisor = Supervisor(the_node)
-    task = asyncio.get_running_loop().create_task(supervisor.run())
-    try:
-        yield supervisor, task
-    finally:
-        supervisor.stop()
-        supervisor.stop()
-        await task
-
-
-async def until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "not in time"
-        await asyncio.sleep(0.01)
-    return found
-
-
-async def until_ready(supervisor):
-    async def ready():
-        return not (await supervisor.view()).reasons()
-
-    deadline = time.monotonic() + 30
-    while not await ready():
-        assert time.monotonic() < deadline, (await supervisor.view()).reasons()
-        await asyncio.sleep(0.01)
+from tests.supervisor.nodes import STAND_IN, node, running, until, until_ready
 
 
 async def test_a_node_is_ready_when_every_worker_has_said_so_and_announces_once_where_it_listens(tmp_path):
@@ -279,138 +231,6 @@ async def test_a_dependency_that_never_answered_is_a_reason_and_one_that_is_away
         view = await supervisor.view()
         assert view.reasons() == []
         assert view.degraded() == {"lonely-0 redis": "gone"}
-
-
-async def test_a_wrong_policy_changes_nothing_and_is_reported():
-    versions = iter(["v1"])
-
-    def load():
-        for version in versions:
-            return version
-        raise PolicyError([Fault("p.yaml", 7, "plans.free", "no such meter")])
-
-    async with running(node(("good", 0), load=load)) as (supervisor, _):
-        await supervisor.load()
-        await until_ready(supervisor)
-        policy = await supervisor.reload()
-        assert (policy.version, policy.failed_reloads) == ("v1", 1)
-        assert policy.faults == ["p.yaml:7: plans.free: no such meter"]
-
-
-class Documents:
-    """What a snapshot does, told in a list."""
-
-    def __init__(self, error=None):
-        self.did, self.error = [], error
-
-    def load(self):
-        if self.error and self.did:
-            raise self.error
-        self.did.append("staged")
-        return f"v{self.did.count('staged')}"
-
-    def setup(self, *hows):
-        return node(
-            *hows,
-            load=self.load,
-            commit=lambda: self.did.append("committed"),
-            discard=lambda: self.did.append("discarded"),
-        )
-
-
-@pytest.mark.parametrize(
-    ("error", "fault"),
-    [
-        (PolicyError([Fault("p.yaml", 7, "plans.free", "no such meter")]), "p.yaml:7: plans.free: no such meter"),
-        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
-        (ValueError("a fault of ours"), "ValueError: a fault of ours"),
-        (RecursionError("a fault of ours"), "RecursionError: a fault of ours"),
-    ],
-)
-async def test_whatever_a_validation_raises_is_a_failed_reload_and_the_node_goes_on(error, fault, capfd):
-    # Fails if the supervisor catches PolicyError and OSError alone: the exception ends its TaskGroup, and so the node.
-    documents = Documents(error)
-    async with running(documents.setup(("good", 0))) as (supervisor, task):
-        await supervisor.load()
-        await until_ready(supervisor)
-        policy = await supervisor.reload()
-        assert (policy.version, policy.failed_reloads, policy.faults) == ("v1", 1, [fault])
-        assert not task.done()
-    assert documents.did == ["staged", "committed", "discarded"]
-    assert "prepared" not in capfd.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("how", "fault"), [("refuses", "p.yaml:3: plans: no such plan"), ("raises", "ValueError: a fault of ours")]
-)
-async def test_where_one_child_refuses_no_child_changes(how, fault, capfd):
-    # Fails if a child is told to commit before all have prepared.
-    documents = Documents()
-    async with running(documents.setup(("good", 0), (how, 0), ("good", 0))) as (supervisor, _):
-        await supervisor.load()
-        await until_ready(supervisor)
-        policy = await supervisor.reload()
-        assert (policy.version, policy.faults, policy.failed_reloads) == ("v1", [fault], 1)
-        assert documents.did == ["staged", "committed", "staged", "discarded"]
-    told = [next(iter(json.loads(line))) for line in capfd.readouterr().out.splitlines()]
-    assert (told.count("prepared"), told.count("committed"), told.count("discarded")) == (3, 0, 3)
-
-
-async def test_a_child_that_cannot_commit_starts_again_with_what_is_committed(capfd):
-    documents = Documents()
-    async with running(documents.setup(("good", 0), ("fails", 0))) as (supervisor, _):
-        await supervisor.load()
-        await until_ready(supervisor)
-        policy = await supervisor.reload()
-        assert (policy.version, policy.faults) == ("v2", [])
-        await until(lambda: supervisor.slots[1].restarts == 1)
-        assert supervisor.slots[0].restarts == 0
-        assert documents.did == ["staged", "committed"] * 2
-
-
-async def test_a_child_that_starts_after_a_reload_is_told_what_the_reload_changed(capfd):
-    # Fails if `_commit` leaves the start message as it was.
-    setup, staged = node(("good", 0)), {"pem": "old"}
-    setup.staged = staged.copy
-    async with running(setup) as (supervisor, _):
-        await supervisor.load()
-        await until_ready(supervisor)
-        staged["pem"] = "new"
-        await supervisor.reload()
-        supervisor.slots[0].child.kill()
-        await until(lambda: supervisor.slots[0].restarts == 1)
-        await until_ready(supervisor)
-    said = json.loads(capfd.readouterr().out.splitlines()[-1])
-    assert (said["drain"], said["start"]["pem"]) == ("good", "new")
-
-
-async def test_reloads_come_one_after_the_other():
-    # Fails without the lock: the second one stages while children prepare what the first one has staged.
-    documents = Documents()
-    async with running(documents.setup(("good", 0))) as (supervisor, _):
-        await supervisor.load()
-        await until_ready(supervisor)
-        await asyncio.gather(supervisor.reload(), supervisor.reload())
-        assert documents.did == ["staged", "committed"] * 3
-
-
-@pytest.mark.parametrize(
-    ("error", "fault"),
-    [(OSError(5, "Input/output error"), "[Errno 5] Input/output error"), (ValueError("ours"), "ValueError: ours")],
-)
-async def test_documents_that_cannot_be_committed_are_a_failed_reload(error, fault):
-    documents = Documents()
-    setup = documents.setup(("good", 0))
-    async with running(setup) as (supervisor, _):
-        await supervisor.load()
-        await until_ready(supervisor)
-
-        def commit():
-            raise error
-
-        setup.commit = commit
-        policy = await supervisor.reload()
-        assert (policy.version, policy.faults) == ("v1", [fault])
 
 
 async def test_children_of_a_killed_supervisor_drain_and_end(tmp_path):
