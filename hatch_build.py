@@ -101,7 +101,7 @@ LEFT_OUT = {
     "sidecar/core/http/vendor_errors.py": "only for refusals on AI routes",
     "sidecar/core/http/path.py": "one call a path; the result is cached",
     "sidecar/core/http/spelling.py": "only for targets that are not in normal form, and called once a head there",
-    "sidecar/core/identity.py": "dataclasses with slots",
+    "sidecar/core/identity/": "dataclasses with slots",
     "sidecar/core/limits/limit.py": "a dataclass with slots; read as attributes",
     "sidecar/core/native.py": "a decorator for the compiler, called at import",
     "sidecar/core/policy/": "except terms.py: dataclasses with slots; computed at load, then read as attributes",
