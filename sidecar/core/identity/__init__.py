@@ -4,15 +4,7 @@ A credential is never stored: only its SHA-256 (with an optional pepper) is look
 text contains a credential or a hash. A request with an ambiguous credential is refused.
 """
 
-from sidecar.core.identity.api_keys import (
-    PREFIX,
-    RANDOM_BYTES,
-    TEST,
-    digest,
-    has_valid_checksum,
-    make_key,
-    stored,
-)
+from sidecar.core.identity.api_keys import PREFIX, RANDOM_BYTES, TEST, digest, has_valid_checksum, make_key, stored
 from sidecar.core.identity.identity import Identity
 from sidecar.core.identity.key_record import DEFAULTS, STATUSES, KeyRecord, read_record
 from sidecar.core.identity.sources import AMBIGUOUS, MALFORMED, ReadResult, Source

@@ -7,12 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sidecar.core.identity import (
-    digest,
-    has_valid_checksum,
-    make_key,
-    stored,
-)
+from sidecar.core.identity import digest, has_valid_checksum, make_key, stored
 
 BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 

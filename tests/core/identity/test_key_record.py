@@ -1,11 +1,6 @@
 import pytest
 
-from sidecar.core.identity import (
-    Identity,
-    KeyRecord,
-    make_key,
-    read_record,
-)
+from sidecar.core.identity import Identity, KeyRecord, make_key, read_record
 
 RAW = {"id": "k_1", "hash": "sha256:" + "0" * 64, "customer": "cust-1", "subject": "app-1", "plan": "free"}
 

@@ -3,11 +3,7 @@ import base64
 import pytest
 
 from sidecar.core.http import Problem, Request
-from sidecar.core.identity import (
-    AMBIGUOUS,
-    MALFORMED,
-    Source,
-)
+from sidecar.core.identity import AMBIGUOUS, MALFORMED, Source
 
 
 def credential_of(sources, request):

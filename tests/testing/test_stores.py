@@ -1,45 +1,18 @@
-"""The doubles keep what they are told, hold what they are asked to hold, and decide by the real rule."""
-
 import pytest
 
 from sidecar.core.decision import Decision
 from sidecar.core.errors import StoreError
-from sidecar.core.http import ResponseHead
 from sidecar.core.identity import digest
 from sidecar.core.limits import checks_for
 from sidecar.core.policy import Limit
 from sidecar.core.price import Price
-from sidecar.testing import (
-    SOURCE,
-    AlertBook,
-    CounterBook,
-    HandClock,
-    KeyBook,
-    MemoryJournal,
-    PaperClient,
-    RetryBook,
-    Tally,
-    minted,
-)
+from sidecar.testing import AlertBook, CounterBook, HandClock, KeyBook, RetryBook, minted
 from tests.stage import ANN, quota
 
 
 @pytest.fixture
 def clock():
     return HandClock()
-
-
-def test_a_clock_moves_when_it_is_turned_and_steps_on_the_wall_alone(clock):
-    then = clock.now_us()
-    clock.turn(5)
-    clock.step(-3_600_000_000)
-    assert (clock.now_us() - then, clock.mono_us()) == (5 - 3_600_000_000, 5)
-
-
-def test_ids_are_the_same_in_every_run_and_never_repeat():
-    mint, again = minted(), minted()
-    first = [mint(1) for _ in range(3)]
-    assert (len(set(first)), first) == (3, [again(1) for _ in range(3)])
 
 
 def test_a_key_is_found_until_it_is_revoked():
@@ -52,18 +25,6 @@ def test_a_key_is_found_until_it_is_revoked():
     keys.find(digest(b"a"), found.append)
     assert found == [ANN, None, keys.fails]
     assert keys.requested == [digest(b"a")] * 3
-
-
-def test_what_is_held_is_answered_in_order_when_it_is_let_go():
-    keys, found = KeyBook(), []
-    keys.holding = True
-    for name in (b"a", b"b", b"c"):
-        keys.find(digest(name), lambda _, name=name: found.append(name))
-    assert (found, keys.waiting) == ([], 3)
-    keys.let_go(1)
-    assert (found, keys.waiting) == ([b"a"], 2)
-    keys.let_go()
-    assert (found, keys.waiting) == ([b"a", b"b", b"c"], 0)
 
 
 # litellm #34732. Fails if the double does not write what the rule says.
@@ -98,47 +59,6 @@ def test_a_question_of_a_window_that_has_passed_is_asked_in_that_of_now(clock):
     clock.turn(40 * 86_400_000_000)
     counters.reserve(minted()(clock.now_us() // 1000), checks, found.append)
     assert found[0].checks.keys != checks.keys
-
-
-def test_a_journal_numbers_each_stream_and_keeps_its_entries_in_order():
-    journal, then = MemoryJournal(), []
-    journal.open(b"1", b"{}", then.append)
-    for stream in ("records", "denials", "records"):
-        journal.close(stream, b"1", "cust", lambda source, number: f"{source} {number}".encode(), then.append)
-    assert [entry.body.decode() for entry in journal.of("records")] == [f"{SOURCE} 1", f"{SOURCE} 2"]
-    assert [entry.stream for entry in journal.entries] == ["open", "records", "denials", "records"]
-    assert then == [True] * 4
-
-
-def test_a_journal_that_is_broken_keeps_nothing_and_says_so():
-    journal, then = MemoryJournal(), []
-    journal.broken = journal.full = True
-    journal.open(b"1", b"{}", then.append)
-    assert (then, journal.entries, journal.accepting()) == ([False], [], False)
-
-
-def test_a_client_keeps_what_it_was_sent_and_how_it_ended():
-    client = PaperClient()
-    assert (client.status, client.ended) == (0, "")
-    head, hint = ResponseHead(200, b"", 1, []), ResponseHead(103, b"", 1, [])
-    client.respond(head, b"id", [(b"A", b"1")])
-    assert client.status == 0
-    client.interim(hint)
-    client.body(b"a")
-    client.end(b"b", [(b"T", b"1")])
-    assert (client.status, client.request_id, client.fields, client.content) == (200, b"id", [(b"A", b"1")], b"ab")
-    assert (client.trailers, client.ended, client.interims) == ([(b"T", b"1")], "complete", [hint])
-    client.cut()
-    assert client.ended == "cut"
-
-
-def test_a_probe_counts():
-    tally = Tally()
-    tally.count("a")
-    tally.count("a")
-    tally.denied("x", shadow=True)
-    tally.answered("r", 200, 5)
-    assert (tally.counts["a"], tally.denials, tally.answers) == (2, [("x", True)], [("r", 200, 5)])
 
 
 def test_first_attempts_are_told_apart_until_they_are_forgotten():
