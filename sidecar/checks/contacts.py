@@ -16,6 +16,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from sidecar.app import kafka
 from sidecar.core.errors import SinkError, StoreError
+from sidecar.edge.kafka.connection import KafkaRefusalError
 from sidecar.edge.kafka.topics import topic_faults
 from sidecar.edge.redis.endpoint import describe_error
 from sidecar.edge.redis.inspection import Inspection, inspect
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 REDIS_SECONDS = 5
 KAFKA_SECONDS = 10
 BROKERS_EXPECTED = 3
-_KAFKA_REFUSES = ("SaslAuthentication", "Authentication", "Authorization", "CERTIFICATE", "certificate")
 
 
 class Contacts(NamedTuple):
@@ -136,12 +136,12 @@ async def _contact_kafka(settings: Settings, contacts: Contacts) -> None:
             faults = await topic_faults(kafka.connection(settings), wanted)
     except (SinkError, TimeoutError) as error:
         what = f"kafka: its topics could not be checked: {str(error) or 'no answer'}"
-        refuses = any(word in what for word in _KAFKA_REFUSES)
-        (contacts.errors if refuses else contacts.warnings).append(what)
+        (contacts.errors if isinstance(error, KafkaRefusalError) else contacts.warnings).append(what)
         contacts.results["kafka"] = f"{where}: failed"
     else:
         contacts.results["kafka"] = where
-        contacts.warnings.extend(map(str, faults))
+        contacts.errors.extend([f"kafka: {fault}" for fault in faults if fault.is_refusal])
+        contacts.warnings.extend([str(fault) for fault in faults if not fault.is_refusal])
 
 
 def _look_at_file(settings: Settings, path: Path, contacts: Contacts) -> None:

@@ -23,6 +23,8 @@ import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from tests.servers.certificates import Certificates, make
+
 HERE = Path(__file__).parent.parent
 POM = HERE / "pom.xml"
 START_SECONDS = 60
@@ -53,6 +55,23 @@ num.network.threads=2
 """
 
 
+# Beside the listener of the tests: one with passwords and one with TLS, and permissions. `ann` may do nothing, `root`
+# everything; the tests' own listener is not bound by permissions.
+_SECURED = """
+listeners=PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller},\\
+  SASL_PLAINTEXT://127.0.0.1:{sasl},SSL://127.0.0.1:{ssl}
+advertised.listeners=PLAINTEXT://127.0.0.1:{broker},SASL_PLAINTEXT://127.0.0.1:{sasl},SSL://127.0.0.1:{ssl}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SSL:SSL
+sasl.enabled.mechanisms=PLAIN
+listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \\
+  user_root="right" user_ann="right";
+ssl.keystore.type=PEM
+ssl.keystore.location={keystore}
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS;User:root
+"""
+
+
 class NoKafka(Exception):  # noqa: N818 - a statement about this machine
     """This machine cannot run Kafka: what is missing."""
 
@@ -62,18 +81,22 @@ class KafkaServer:
 
     def __init__(self, folder: Path, jars: Path) -> None:
         self.folder = folder
-        self.bootstrap = ""
+        self.bootstrap = self.sasl = self.ssl = ""  # the last two where it is secured
         self._classpath = f"{jars}/*"
         self._config = folder / "server.properties"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def format(self) -> None:
-        """Pick the ports, write the properties and the cluster's id."""
-        broker, controller = _free_ports(2)
+    def format(self, certificates: Certificates | None = None) -> None:
+        """Pick the ports, write the properties and the cluster's id. With `certificates` it is secured."""
+        broker, controller, sasl, ssl = _free_ports(4)
         self.bootstrap = f"127.0.0.1:{broker}"
-        self._config.write_text(
-            _PROPERTIES.format(broker=broker, controller=controller, data=self.folder / "data"), encoding="ascii"
-        )
+        text = _PROPERTIES.format(broker=broker, controller=controller, data=self.folder / "data")
+        if certificates is not None:
+            self.sasl, self.ssl = f"127.0.0.1:{sasl}", f"127.0.0.1:{ssl}"
+            keystore = self.folder / "keystore.pem"
+            keystore.write_bytes(certificates.key.read_bytes() + certificates.certificate.read_bytes())
+            text += _SECURED.format(broker=broker, controller=controller, sasl=sasl, ssl=ssl, keystore=keystore)
+        self._config.write_text(text, encoding="ascii")
         cluster = "AAAAAAAAAAAAAAAAAAAAAQ"  # 16 bytes in base64url, as Kafka wants it; alone in its folder, any will do
         subprocess.run(
             self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._config)),
@@ -176,6 +199,19 @@ def kafka_server() -> Iterator[KafkaServer | RunningKafka]:
     if running:
         yield RunningKafka(running)
         return
+    with _server(is_secured=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def secured_kafka() -> Iterator[KafkaServer]:
+    """A broker with listeners for passwords and TLS, and permissions; `certificates` are in its folder."""
+    with _server(is_secured=True) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _server(*, is_secured: bool) -> Iterator[KafkaServer]:
     try:
         jars = kafka_jars()
     except NoKafka as missing:
@@ -185,7 +221,7 @@ def kafka_server() -> Iterator[KafkaServer | RunningKafka]:
     folder = Path(tempfile.mkdtemp(prefix="kafka-"))
     server = KafkaServer(folder, jars)
     try:
-        server.format()
+        server.format(make(folder / "certificates") if is_secured else None)
         server.start()
         yield server
     finally:

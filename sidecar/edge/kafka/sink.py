@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition, errors
 from aiokafka.partitioner import murmur2
 
 from sidecar.core.errors import RefusedError, SinkError
-from sidecar.edge.kafka.connection import consumer, in_time
+from sidecar.edge.kafka.connection import consumer, explain, in_time
 from sidecar.ports import Entry
 
 RECORD_OVERHEAD_BYTES = 32  # an upper bound of a record's head in a batch (lengths and deltas of at most 5 bytes each)
@@ -282,7 +282,11 @@ class KafkaSink:
         known = (await self._producer.client.fetch_all_metadata()).topics()
         wanted = {*self._options.topics.values(), self._options.positions_topic}
         if missing := sorted(wanted - set(known)):
-            raise SinkError(f"Kafka has no topic {', '.join(missing)}: `sidecar kafka init` creates missing topics")
+            names = ", ".join(missing)
+            raise SinkError(
+                f"Kafka shows this user no topic {names}: `sidecar kafka init` creates missing topics; for one that is "
+                "there allow the user what docs/kafka.md lists"
+            )
 
     @asynccontextmanager
     async def _bounded(self, doing: str) -> AsyncIterator[None]:
@@ -309,7 +313,7 @@ class KafkaSink:
             why = self._options.no_connection(self._options.connection["bootstrap_servers"])
             raise SinkError(f"{doing}: {why}") from None
         except Exception as error:  # aiokafka also raises AssertionError and KeyError
-            raise SinkError(f"{doing}: {type(error).__name__}: {error}") from error
+            raise SinkError(f"{doing}: {explain(error)}") from error
 
     # --- Positions ---------------------------------------------------------------------------------------------------
 

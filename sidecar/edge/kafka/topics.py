@@ -58,11 +58,15 @@ class TopicPlan:
 
 
 class TopicFault(NamedTuple):
-    """A fault of a topic. `grave`: shipping to it would fail or lose records; otherwise it is a warning."""
+    """A fault of a topic. `grave`: shipping to it would fail or lose records; otherwise it is a warning.
+
+    `is_refusal`: the broker does not let this user see it.
+    """
 
     topic: str
     what: str
     grave: bool = True
+    is_refusal: bool = False
 
     def __str__(self) -> str:
         return f"{self.topic}: {self.what}"
@@ -152,16 +156,31 @@ async def topic_faults(connection: Mapping[str, Any], plans: Sequence[TopicPlan]
         faults: list[TopicFault] = []
         for plan in plans:
             if plan.name not in known:
-                faults.append(TopicFault(plan.name, "is missing: `sidecar kafka init` creates it"))
+                faults.append(await _absence(admin, plan.name))
                 continue
             settings = await _settings(admin, plan.name)
             faults += _faults(plan, settings, [part["replicas"] for part in known[plan.name]["partitions"]])
         return faults
 
 
-async def _settings(admin: Any, topic: str) -> dict[str, str]:
+async def _absence(admin: Any, topic: str) -> TopicFault:
+    """Why a topic is not among those that this user sees. A broker names no topic to a user without DESCRIBE."""
+    code, _, _ = await _described(admin, topic)
+    if code == errors.TopicAuthorizationFailedError.errno:
+        what = "is missing, or this user may not see it: allow the user what docs/kafka.md lists, then check again"
+        return TopicFault(topic, what, is_refusal=True)
+    return TopicFault(topic, "is missing: `sidecar kafka init` creates it")
+
+
+async def _described(admin: Any, topic: str) -> tuple[int, str, Sequence[Any]]:
+    """The error code, its message, and the settings of a topic."""
     (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
     ((code, message, _, _, entries),) = answer.resources
+    return code, message, entries
+
+
+async def _settings(admin: Any, topic: str) -> dict[str, str]:
+    code, message, entries = await _described(admin, topic)
     if code:
         raise SinkError(f"{topic}: its settings cannot be read: {message or errors.for_code(code).__name__}")
     return {entry[0]: entry[1] for entry in entries}
