@@ -17,9 +17,8 @@ from sidecar.core.policy.patterns import ANY, REST, segments
 from sidecar.core.policy.policy import Policy
 
 _LETTERS: Final = re.compile(r"%..|[A-Za-z]+")
-_DELIMITERS: Final = re.compile(
-    r"%(?:2[146-9A-C]|3[ABD]|40)|[!$&'()+,;=:@]"
-)  # sub-delims, `:` and `@` (RFC 3986 §2.2, §3.3)
+# The sub-delims, `:` and `@` of RFC 3986 §3.3, encoded or not; `*` is never a literal of a pattern.
+_DELIMITERS: Final = re.compile(r"%(?:2[146-9A-C]|3[ABD]|40)|[!$&'()+,;=:@]")
 _END: Final = {"a dot at the end": ".", "a blank at the end": "%20"}
 
 
