@@ -1,11 +1,13 @@
 """docs/paths.md: every row of its tables is what the gateway does."""
 
 import re
+from inspect import getsource
 from pathlib import Path
 
 import pytest
 
 from sidecar.config.settings import load_settings
+from sidecar.core.http import spelling
 from sidecar.core.http.request import HeadLimits, Request, read_request
 from sidecar.core.policy import NORMALISE, PRESERVE, REFUSE, Route
 from sidecar.gateway import serve
@@ -70,8 +72,7 @@ def test_the_examples_of_the_page_are_valid(tmp_path):
 
 
 def test_every_reason_of_the_code_is_in_the_table():
-    source = (Path(__file__).parents[2] / "sidecar/core/http/spelling.py").read_text()
-    assert set(re.findall(r'"(path-[a-z-]+)"', source)) == {
+    assert set(re.findall(r'"(path-[a-z-]+)"', getsource(spelling))) == {
         expected for _, _, expected in SPELLINGS if expected.startswith("path-")
     }
 
