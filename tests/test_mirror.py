@@ -16,6 +16,8 @@ ELSEWHERE = {
     "sidecar/core/limits/limit.py": "fields without behaviour; the tests of every kind read them",
     "sidecar/core/native.py": "a word to the compiler; tests/deploy/test_wheel.py compiles what says it",
     "sidecar/core/usage/ai/base.py": "fields without behaviour; tests of core/usage/ai read those of each",
+    "sidecar/edge/kafka/options.py": "fields; tests/edge/kafka/test_positions.py has the names that are made of them",
+    "sidecar/edge/kafka/producer.py": "what is private to aiokafka; tests/edge/kafka/test_sink.py sends and ends by it",
     "sidecar/cli/options.py": "shared options; tests/cli/test_cli.py meets them in every command",
     "sidecar/cli/children.py": "two hidden commands; tests/cli/test_run.py runs them as a house does",
     "sidecar/gateway/context.py": "collaborators with tests of their own; every test of the gateway makes one",

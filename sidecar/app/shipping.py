@@ -21,7 +21,8 @@ from sidecar.edge.journal.backlog import note_committed
 from sidecar.edge.journal.orphan_recovery import Orphans
 from sidecar.edge.journal.reader import JournalFolder
 from sidecar.edge.kafka.connection import no_connection
-from sidecar.edge.kafka.sink import KafkaOptions, KafkaSink
+from sidecar.edge.kafka.options import KafkaOptions
+from sidecar.edge.kafka.sink import KafkaSink
 from sidecar.edge.memory.state_file import needed_from
 from sidecar.edge.shipping.file_sink import FileSink, StdoutSink, own_file
 from sidecar.edge.shipping.folder import FileQuarantine, journal_id, own

@@ -11,92 +11,23 @@ error, and neither aiokafka's retries across producers nor its graceful stop are
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer, TopicPartition, errors
 from aiokafka.partitioner import murmur2
 
 from sidecar.core.errors import RefusedError, SinkError
-from sidecar.edge.kafka.connection import consumer, explain, in_time
+from sidecar.edge.kafka.connection import explain
+from sidecar.edge.kafka.options import KafkaOptions
+from sidecar.edge.kafka.positions import POSITIONS_PARTITION, Positions
+from sidecar.edge.kafka.producer import REFUSALS, Message, drop, fill
 from sidecar.ports import Entry
 
 RECORD_OVERHEAD_BYTES = 32  # an upper bound of a record's head in a batch (lengths and deltas of at most 5 bytes each)
-POSITIONS_PARTITION = 0  # fixed: with a partition by hash, adding partitions would lose the positions
-_CLOSE_SECONDS = 5
-_log = logging.getLogger(__name__)
 _KEYS_CACHED = 1 << 16
 _PROBES = 16  # parts into which a refused batch is split, to identify the refused record
-
-
-class InvalidRecordError(errors.BrokerResponseError):  # type: ignore[misc]  # aiokafka has no types
-    """The broker's INVALID_RECORD, which is missing in the error table of aiokafka 0.14."""
-
-    errno: ClassVar[int] = 87
-    message = "INVALID_RECORD"
-
-
-errors.kafka_errors.setdefault(InvalidRecordError.errno, InvalidRecordError)
-
-# Errors of a broker that refuses a record, or its batch, for good. All other errors may be temporary: send it again.
-_REFUSALS: Final = (
-    errors.MessageSizeTooLargeError,
-    errors.RecordListTooLargeError,
-    errors.InvalidTimestampError,
-    errors.PolicyViolationError,
-    errors.UnsupportedForMessageFormatError,
-    InvalidRecordError,
-)
-
-
-def _default_topics() -> dict[str, str]:
-    return {"records": "usage.records", "denials": "usage.denials"}
-
-
-@dataclass(frozen=True, slots=True)
-class KafkaOptions:
-    """The connection to Kafka, and the names to use. `connection` has aiokafka's parameters, as bootstrap_servers.
-
-    `node` is this node's name, and `journal` the journal's name; both are in the keys of positions, so that a new
-    volume does not use the positions of an old one. `topics` maps a stream to its topic.
-    """
-
-    connection: Mapping[str, Any]
-    node: str
-    journal: str = ""
-    prefix: str = "sidecar"
-    topics: Mapping[str, str] = field(default_factory=_default_topics)
-    positions_topic: str = "usage.positions"
-    compression: str | None = None
-    max_record_bytes: int = 1_000_000  # Kafka's default for max.message.bytes is 1,048,588, a whole batch
-    max_batch_bytes: int = 900_000
-    request_timeout_us: int = 10_000_000
-    commit_timeout_us: int = 30_000_000
-    transaction_timeout_us: int = 45_000_000  # above commit_timeout_us; a dead node blocks readers for so long
-    # aiokafka wraps a partition's sequence wrongly at 2^31; a new producer starts at 0.
-    producer_records: int = 1 << 30
-    no_connection: Callable[[Any], str] = "no connection to {}".format  # the error text for these servers
-
-    @property
-    def transactional_id(self) -> str:
-        """The same for all shipper processes of this node, so that a later one fences the earlier ones."""
-        return f"{self.prefix}-{self.node}"
-
-    def position_key(self, worker: str) -> bytes:
-        """The key of a worker's position: `node/worker/journal`, or `node/worker` if the journal has no name."""
-        return "/".join(part for part in (self.node, worker, self.journal) if part).encode()
-
-
-class Message(Protocol):
-    """The parts of an entry that are sent."""
-
-    @property
-    def key(self) -> bytes: ...
-    @property
-    def body(self) -> bytes: ...
 
 
 class _Mark(NamedTuple):
@@ -120,12 +51,12 @@ class KafkaSink:
 
     def __init__(self, options: KafkaOptions) -> None:
         self._options = options
+        self._positions = Positions(options)
         self._producer: Any = None
         self._sent = 0  # records passed to this producer, over all partitions
         self._batch_bytes = options.max_batch_bytes
         self._partition_of: dict[bytes, int] = {}
         self._partitions: dict[str, int] = {}
-        self._has_warned = False  # that the journal was replaced
 
     # --- RecordSink --------------------------------------------------------------------------------------------------
 
@@ -137,7 +68,7 @@ class KafkaSink:
         async with self._bounded("opening"):
             await self._replace()
             await self._require_topics()
-            return await self._read_positions()
+            return await self._positions.read()
 
     async def commit(self, entries: Sequence[Entry], positions: Mapping[str, str]) -> None:
         """Commit `entries` and `positions` in one transaction; entries go to the partition of their key, in order."""
@@ -152,7 +83,7 @@ class KafkaSink:
         """Drop the producer. An open transaction is aborted by the next opening, or by its timeout."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            await _drop(producer)
+            await drop(producer)
 
     # --- The transaction ---------------------------------------------------------------------------------------------
 
@@ -170,7 +101,7 @@ class KafkaSink:
         outcomes = await asyncio.gather(*sent, return_exceptions=True)
         # Before the commit, because `commit_transaction` commits the batches that arrived and ignores the others.
         for batch, outcome in zip(batches, outcomes, strict=True):
-            if isinstance(outcome, _REFUSALS) and batch.tp in parts:
+            if isinstance(outcome, REFUSALS) and batch.tp in parts:
                 return batch.tp, list(batch.messages), outcome
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
@@ -190,7 +121,7 @@ class KafkaSink:
         batches: list[_Batch] = []
         while messages:
             builder = self._producer.create_batch()
-            taken = _fill(builder, messages)
+            taken = fill(builder, messages)
             batches.append(_Batch(len(batches), tp, messages[:taken], builder))
             messages = messages[taken:]
         return batches
@@ -255,7 +186,7 @@ class KafkaSink:
             (batch,) = self._batches(tp, part)
             try:
                 await (await self._send(batch))
-            except _REFUSALS as error:
+            except REFUSALS as error:
                 return part, error
         return None
 
@@ -315,103 +246,6 @@ class KafkaSink:
         except Exception as error:  # aiokafka also raises AssertionError and KeyError
             raise SinkError(f"{doing}: {explain(error)}") from error
 
-    # --- Positions ---------------------------------------------------------------------------------------------------
-
-    async def _read_positions(self) -> dict[str, str]:
-        """This node's committed positions by worker.
-
-        The topic is read up to the high watermark. The last stable offset would not do: it is before the first open
-        transaction of any node, and our own positions may be after that. Such a transaction ends by its timeout.
-        """
-        tp = TopicPartition(self._options.positions_topic, POSITIONS_PARTITION)
-        connection = {**self._options.connection, "request_timeout_ms": self._options.request_timeout_us // 1000}
-        async with consumer(connection, "read_uncommitted") as reader:
-            reader.assign([tp])
-            end = (await reader.end_offsets([tp]))[tp]
-        latest: dict[bytes | None, bytes | None] = {}
-        async with consumer(connection, "read_committed") as reader:
-            reader.assign([tp])
-            await reader.seek_to_beginning(tp)
-            while await reader.position(tp) < end:
-                for message in (await reader.getmany(tp, timeout_ms=100)).get(tp, ()):
-                    latest[message.key] = message.value
-        return self._ours(latest)
-
-    def _ours(self, latest: Mapping[bytes | None, bytes | None]) -> dict[str, str]:
-        """The positions of this node and journal; a worker's name has no slash.
-
-        Other messages are ignored: the topic is shared, and other programs may write to it.
-        """
-        before, after = f"{self._options.node}/", f"/{self._options.journal}" if self._options.journal else ""
-        ours: dict[str, str] = {}
-        is_replaced = False
-        for key, value in latest.items():
-            name = (key or b"").decode("utf-8", "replace")
-            worker = name.removeprefix(before).removesuffix(after)
-            if value is not None and "/" not in worker and name == before + worker + after:
-                ours[worker] = value.decode("utf-8", "replace")
-            elif value is not None and name.startswith(before):
-                is_replaced = True
-        if is_replaced and not ours and not self._has_warned:
-            self._has_warned = True
-            _log.warning(
-                "%s: the positions of node %s belong to another journal, so this journal is shipped from its beginning."
-                " If the other journal is lost, so are its records that were not shipped",
-                *(self._options.positions_topic, self._options.node),
-            )
-        return ours
-
 
 def _turn(batch: _Batch) -> int:
     return batch.turn
-
-
-def _fill(builder: Any, messages: Sequence[Message]) -> int:
-    """Put `messages` into an empty batch of aiokafka. Returns how many fit, at least one.
-
-    It calls the innermost `append`, which takes 0.3 µs per record; the batch's own `append` takes 0.9 µs, `send` 14 µs.
-    The method is private to aiokafka, which is another reason to pin its version.
-    """
-    append, now, none = builder._builder.append, None, list[Any]()
-    taken = 0
-    for message in messages:
-        put = append(taken, now, message.key, message.body, none)
-        if put is None:
-            break
-        now = put.timestamp  # the same for all records, so that the clock is read once
-        taken += 1
-    builder._relative_offset = taken
-    builder.close()
-    return taken
-
-
-async def _drop(producer: Any) -> None:
-    """Stop a producer that may be blocked, and all its tasks.
-
-    `stop()` waits for batches that a dead broker never acknowledges (aiokafka #1101, #1039), and a cancelled sender
-    waits for its tasks; so each task is cancelled. They are private to aiokafka, hence its pinned version.
-    """
-    producer._closed = True
-    tasks = [task for task in asyncio.all_tasks() if _owner(task) is producer._sender]
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks, timeout=_CLOSE_SECONDS)
-    await in_time(producer.client.close(), _CLOSE_SECONDS)
-    _hush(producer)
-
-
-def _hush(producer: Any) -> None:
-    """Retrieve the errors of futures that nobody awaits, which asyncio would report otherwise."""
-    accumulator = producer._message_accumulator
-    batches = [*accumulator._pending_batches, *(batch for queue in accumulator._batches.values() for batch in queue)]
-    futures = [future for batch in batches for future in (batch.future, batch._drain_waiter)]
-    for future in (*futures, producer._txn_manager._transaction_waiter):
-        if future is not None and future.done() and not future.cancelled():
-            future.exception()
-
-
-def _owner(task: asyncio.Task[Any]) -> object:
-    """The `self` of the method that the task runs."""
-    frame = getattr(task.get_coro(), "cr_frame", None)
-    return None if frame is None else frame.f_locals.get("self")

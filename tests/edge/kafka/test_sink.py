@@ -10,23 +10,11 @@ from confluent_kafka.admin import AdminClient
 
 from sidecar.core.errors import RefusedError, SinkError
 from sidecar.edge.kafka.sink import KafkaSink
-from tests.edge.kafka.topics import Topics, make_topics, positions, read_topic, record, sequences, until
+from tests.edge.kafka.topics import Topics, make_topics, positions, read_topic, record, records, sequences, until
 
 pytestmark = [pytest.mark.kafka]
 
 SOURCE = "//sidecar/test/n/0/1"
-
-
-@pytest.fixture
-def topics(kafka_server):
-    return make_topics(kafka_server.bootstrap)
-
-
-@pytest.fixture
-async def sink(topics):
-    made = KafkaSink(topics.options())
-    yield made
-    await made.close()
 
 
 def aiokafka_tasks():
@@ -38,10 +26,6 @@ async def no_task_is_left():
     """Whatever happened to Kafka: aiokafka's tasks are gone when the sink is closed (I8)."""
     yield
     await until(lambda: not aiokafka_tasks(), "the end of aiokafka's tasks", 3)
-
-
-def records(first, last, **kind):
-    return [record(number, **kind) for number in range(first, last + 1)]
 
 
 def shipped(topics):
@@ -83,38 +67,6 @@ async def test_the_records_of_one_customer_keep_their_order_over_many_batches(to
         by_key.setdefault(message.key(), []).append(message.value())
     assert all(values == sorted(values, key=lambda value: value.split(b'"sequence":')[1]) for values in by_key.values())
     assert sum(map(len, by_key.values())) == 300
-
-
-async def test_a_position_alone_is_committed_too(topics, sink):
-    await sink.open()
-    await sink.commit([], {"0": "after the quarantine"})
-    assert await sink.open() == {"0": "after the quarantine"}
-
-
-async def test_another_node_and_another_journal_of_the_same_name_have_positions_of_their_own(topics):
-    # Fails if the key is the worker, or `node/worker` without the journal: a new volume would be skipped in silence.
-    for node, journal, position in [("n1", "aa", "p1"), ("n1", "bb", "p2"), ("n2", "aa", "p3"), ("n1", "", "p4")]:
-        sink = KafkaSink(topics.options(node, journal=journal))
-        assert await sink.open() == {}
-        await sink.commit([], {"0": position})
-        assert await sink.open() == {"0": position}
-        await sink.close()
-
-
-async def test_an_open_transaction_of_another_node_does_not_hide_our_position(topics, sink):
-    # Fails if positions are read up to the last stable offset (`end_offsets` of a read_committed consumer).
-    await sink.open()
-    other = Producer({"bootstrap.servers": topics.bootstrap, "transactional.id": f"{topics.records}-other"})
-    other.init_transactions(20)
-    other.begin_transaction()
-    other.produce(topics.positions, b"theirs", b"n2/0", partition=0)
-    other.flush(20)
-    await sink.commit(records(1, 5), {"0": "p5"})
-    opening = asyncio.ensure_future(sink.open())  # noqa: TID251 - awaited below
-    done, _ = await asyncio.wait([opening], timeout=1.5)
-    assert not done, "the position behind the open transaction was taken for none"
-    await asyncio.to_thread(other.commit_transaction, 20)
-    assert await opening == {"0": "p5"}
 
 
 async def test_a_second_shipper_of_the_node_fences_the_first_and_nothing_is_doubled(topics):
@@ -173,31 +125,6 @@ async def test_a_record_that_the_broker_refuses_is_found_among_good_ones(kafka_s
     assert await sink.open() == {"0": "300"}
     await sink.close()
     assert shipped(topics) == [number for number in range(1, 301) if number != 123]
-
-
-async def test_what_others_write_to_the_positions_topic_stops_nobody(kafka_server):
-    # Fails if every key must be text: one message of anybody's would stop the shippers of all nodes for ever.
-    topics = make_topics(kafka_server.bootstrap)
-    sink = KafkaSink(topics.options(journal="mine"))
-    await sink.open()
-    await sink.commit(records(1, 2), {"0": "1.1.2"})
-    other = Producer({"bootstrap.servers": topics.bootstrap})
-    for key, value in ((b"\xff\xfe/0/mine", b"\xff"), (b"", b"?"), (b"n1/1/mine", b"\xff")):
-        other.produce(topics.positions, value, key)
-    assert other.flush(20) == 0
-    assert await sink.open() == {"0": "1.1.2", "1": "\ufffd"}
-    await sink.close()
-
-
-async def test_positions_of_a_journal_that_was_replaced_are_left_alone_and_it_is_said(kafka_server, caplog):
-    topics = make_topics(kafka_server.bootstrap)
-    for journal, wanted in (("old", {}), ("new", {}), ("new", {"0": "1.1.2"})):
-        sink = KafkaSink(topics.options(journal=journal))
-        assert await sink.open() == wanted
-        if not wanted:
-            await sink.commit(records(1, 2), {"0": "1.1.2"})
-        await sink.close()
-    assert caplog.text.count("the positions of node n1 belong to another journal") == 1
 
 
 async def test_a_topic_that_takes_smaller_batches_than_ours_gets_smaller_ones(kafka_server):
@@ -298,15 +225,6 @@ async def test_a_killed_broker_fails_the_commit_and_the_next_opening_goes_on(kaf
     assert await sink.open() == {"0": "10"}
     await sink.commit(records(11, 20), {"0": "20"})
     assert shipped(topics) == list(range(1, 21))
-
-
-async def test_a_deleted_position_is_no_position(topics, sink):
-    await sink.open()
-    await sink.commit([], {"0": "p1", "1": "q1"})
-    other = Producer({"bootstrap.servers": topics.bootstrap})
-    other.produce(topics.positions, None, b"n1/0", partition=0)
-    assert other.flush(20) == 0
-    assert await sink.open() == {"1": "q1"}
 
 
 async def test_compressed_batches_are_read_by_others(topics):

@@ -11,7 +11,7 @@ import orjson
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from sidecar.edge.kafka.sink import KafkaOptions
+from sidecar.edge.kafka.options import KafkaOptions
 
 _NUMBERS = itertools.count(1)
 
@@ -174,3 +174,7 @@ async def until(condition, what: str, seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
         await asyncio.sleep(0.01)
+
+
+def records(first, last, **kind):
+    return [record(number, **kind) for number in range(first, last + 1)]
