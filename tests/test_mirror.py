@@ -15,6 +15,7 @@ ELSEWHERE = {
     "sidecar/core/limits/leasing.py": "a lease's figures by limit; tests/core/decision/test_lease.py leases by them",
     "sidecar/core/limits/limit.py": "fields without behaviour; the tests of every kind read them",
     "sidecar/core/native.py": "a word to the compiler; tests/deploy/test_wheel.py compiles what says it",
+    "sidecar/core/usage/quantities.py": "tests/core/usage/test_meters.py reads every quantity by a meter",
     "sidecar/core/usage/ai/base.py": "fields without behaviour; tests of core/usage/ai read those of each",
     "sidecar/edge/kafka/options.py": "fields; tests/edge/kafka/test_positions.py has the names that are made of them",
     "sidecar/edge/kafka/producer.py": "what is private to aiokafka; tests/edge/kafka/test_sink.py sends and ends by it",

@@ -3,8 +3,9 @@
 from sidecar.core.usage.billing import billing
 from sidecar.core.usage.body import MAX_CALLS, Bodies, steps
 from sidecar.core.usage.exclusions import Exclusion
-from sidecar.core.usage.meters import QUANTITIES, meter_for
+from sidecar.core.usage.meters import meter_for
 from sidecar.core.usage.policy_source import PolicySource
+from sidecar.core.usage.quantities import QUANTITIES
 from sidecar.core.usage.rules import (
     MAX_UNITS,
     REQUESTS,

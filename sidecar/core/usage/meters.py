@@ -8,15 +8,13 @@ used (0 without one), and `Meter.missing` returns True.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from sidecar.core.policy import Arriving, Facts, Meter, Tap, glob, model_key
-from sidecar.core.usage.body import steps
+from sidecar.core.policy import Arriving, Meter, Tap
 from sidecar.core.usage.conditions import (
     BodyTest,
-    Field,
     Test,
     body_tests,
     chosen,
@@ -29,19 +27,18 @@ from sidecar.core.usage.conditions import (
     sides,
     status_tests,
 )
-from sidecar.core.usage.rules import MAX_UNITS, Count, Json, Lookup, Measured, MeterRule, Usage, Value
-
-QUANTITIES: Final[dict[str, Callable[[Facts], int]]] = {
-    "request.bytes": lambda facts: facts.bytes_in,
-    "response.bytes": lambda facts: facts.bytes_out,
-    "duration_ms": lambda facts: -(-facts.duration_us // 1_000),
-    "duration_s": lambda facts: -(-facts.duration_us // 1_000_000),
-}
-RPC: Final = "json_rpc_method"
-_HEADER_DIM: Final = "header."
-_REQUEST_HEADER: Final = "request.header."
-
-Units = Callable[[Any], Any]  # an integer, or None: unknown (yet)
+from sidecar.core.usage.quantities import (
+    HEADER_DIM,
+    REQUEST_HEADER,
+    RPC,
+    SIDES,
+    Units,
+    clamped,
+    on_arrival,
+    tokens_of,
+    units_of,
+)
+from sidecar.core.usage.rules import Count, Json, Lookup, Measured, MeterRule, Usage, Value
 
 
 def meter_for(rule: MeterRule, route_id: str, usage: str = "") -> Meter | None:
@@ -52,18 +49,18 @@ def meter_for(rule: MeterRule, route_id: str, usage: str = "") -> Meter | None:
     when = rule.when
     if (when.routes is not None and route_id not in when.routes) or not _readable(rule.value, usage):
         return None
-    if read := sides(when) | _SIDES[type(rule.value)](rule.value):
+    if read := sides(when) | SIDES[type(rule.value)](rule.value):
         return _inside(rule, route_id, read)
-    known, asks = _on_arrival(rule.value)
+    known, asks = on_arrival(rule.value)
     inputs = asks | head_inputs(when) | ({"status"} if when.statuses is not None else set())
-    units = _units(rule.value, route_id, field_of_request) if known else _not_yet
+    units = units_of(rule.value, route_id, field_of_request) if known else _not_yet
     return Meter(
         id=rule.id,
         known=known,
         ask=_where(head_tests(when, field_of_request), units),
         asks=frozenset(asks | head_inputs(when)),
         measure=_where(
-            status_tests(when) + head_tests(when, field_of_facts), _units(rule.value, route_id, field_of_facts)
+            status_tests(when) + head_tests(when, field_of_facts), units_of(rule.value, route_id, field_of_facts)
         ),
         needs=frozenset(inputs if known and "header" not in inputs else inputs | {"exchange"}),
         headers=frozenset(_headers(rule)),
@@ -78,10 +75,10 @@ def _readable(value: Value, usage: str) -> bool:
 def _headers(rule: MeterRule) -> set[bytes]:
     """The header fields of the request that it reads, by lower-case name."""
     value, names = rule.value, headers_of(rule.when)
-    if isinstance(value, Lookup) and value.dim.startswith(_HEADER_DIM):
-        names.add(value.dim.removeprefix(_HEADER_DIM).encode())
-    elif isinstance(value, Measured) and value.source.startswith(_REQUEST_HEADER):
-        names.add(value.source.removeprefix(_REQUEST_HEADER).encode())
+    if isinstance(value, Lookup) and value.dim.startswith(HEADER_DIM):
+        names.add(value.dim.removeprefix(HEADER_DIM).encode())
+    elif isinstance(value, Measured) and value.source.startswith(REQUEST_HEADER):
+        names.add(value.source.removeprefix(REQUEST_HEADER).encode())
     return names
 
 
@@ -93,108 +90,6 @@ def _where(tests: list[Test], units: Units) -> Units:
 
 def _not_yet(_: Any) -> None:
     """A quantity of the answer: the limit defines how many units are held for it."""
-
-
-# --- Quantities ------------------------------------------------------------------------------------------------------
-
-_SIDES: Final[dict[type, Callable[[Any], set[str]]]] = {
-    Count: lambda _: set(),
-    Measured: lambda _: set(),
-    Lookup: lambda value: {"request"} if value.dim in {RPC, "model"} else set(),
-    Json: lambda value: {value.side},
-    Usage: lambda _: {"request", "response"},
-}
-
-
-def _on_arrival(value: Value) -> tuple[bool, set[str]]:
-    """Whether the quantity is known when the request arrives, and what of the request's head it head_inputs at."""
-    if isinstance(value, Count):
-        return True, set()
-    if isinstance(value, Lookup):
-        return True, {"header"} if value.dim.startswith(_HEADER_DIM) else {value.dim} & {"method"}
-    if isinstance(value, Measured):
-        known = value.source.startswith(_REQUEST_HEADER)
-        return known, {"header"} if known else set()
-    return isinstance(value, Json) and value.side == "request", set()
-
-
-def _units(value: Value, route_id: str, field: Field) -> Units:
-    if isinstance(value, Count):
-        units = _clamped(value.units)
-        return lambda _: units
-    if isinstance(value, Lookup):
-        return _looked_up(value, route_id, field)
-    if isinstance(value, Measured):
-        return _measured(value, field)
-    return _number_in(value) if isinstance(value, Json) else _tokens(value)
-
-
-def _looked_up(value: Lookup, route_id: str, field: Field) -> Units:
-    table = {name: _clamped(units) for name, units in value.table.items()}
-    default = _clamped(value.default)
-    if value.dim == "route":
-        units = table.get(route_id, default)
-        return lambda _: units
-    if value.dim == "method":
-        return lambda exchange: table.get(exchange.method, default)
-    if value.dim == RPC:
-        return _by_name(table, default)
-    if value.dim == "model":
-        of = _by_name({model_key(name): units for name, units in table.items()}, default)
-        return lambda exchange: (
-            of(model_key(exchange.tap.model)) if exchange.tap is not None and exchange.tap.model else None
-        )
-    wanted = value.dim.removeprefix(_HEADER_DIM).encode()
-    by_bytes = {name.encode(): units for name, units in table.items()}
-    return lambda exchange: by_bytes.get(field(exchange, wanted) or b"", default)
-
-
-def _measured(value: Measured, field: Field) -> Units:
-    side, _, name = value.source.partition(".header.")
-    if not name:
-        return QUANTITIES[value.source]
-    wanted = name.encode()
-    if side == "request":
-        return lambda exchange: _number(field(exchange, wanted))
-    return lambda facts: _number(facts.response_header(wanted))
-
-
-def _number_in(value: Json) -> Units:
-    side, pointer, length = value.side, value.pointer, value.length
-    steps(pointer)  # raises for an invalid pointer
-    return lambda exchange: None if exchange.tap is None else exchange.tap.number(side, pointer, length)
-
-
-def _tokens(value: Usage) -> Units:
-    """Kinds that the answer does not report were not used. `Reading.quality` states whether it was read at all."""
-    kind, adapter = value.kind, value.adapter
-    return lambda facts: None if facts.tap is None else _clamped(facts.tap.tokens(kind, adapter) or 0)
-
-
-def _by_name(table: Mapping[str, int], default: int) -> Callable[[str], int]:
-    """The units of an exact name, else of the glob with the most letters that matches it."""
-    globs = sorted((name for name in table if "*" in name), key=lambda name: (len(name), name), reverse=True)
-    loose = [(glob(name), table[name]) for name in globs]
-    if not loose:
-        return lambda name: table.get(name, default)
-
-    def units(name: str) -> int:
-        exact = table.get(name)
-        return next((units for matches, units in loose if matches(name)), default) if exact is None else exact
-
-    return units
-
-
-def _number(text: bytes | None) -> int:
-    """A field's whole number, at most MAX_UNITS; other values count as 0. Leading zeros do not count as digits."""
-    if text is None or not text.isdigit():
-        return 0
-    digits = text.lstrip(b"0")
-    return MAX_UNITS if len(digits) > 16 else min(int(digits or b"0"), MAX_UNITS)
-
-
-def _clamped(units: int) -> int:
-    return max(0, min(units, MAX_UNITS))
 
 
 # --- Meters that read bodies -----------------------------------------------------------------------------------------
@@ -214,7 +109,7 @@ def _measure(tests: list[Test], inside: list[BodyTest], units: Units) -> Units:
 
 def _inside(rule: MeterRule, route_id: str, read: set[str]) -> Meter:
     when, value = rule.when, rule.value
-    known, asks = _on_arrival(value)
+    known, asks = on_arrival(value)
     asks |= head_inputs(when) | ({"body"} if "request" in read else set())
     before = _measure(
         head_tests(when, field_of_request), body_tests(when, arriving=True), _counted(rule, _early(value, route_id))
@@ -222,9 +117,9 @@ def _inside(rule: MeterRule, route_id: str, read: set[str]) -> Meter:
     after = _measure(
         status_tests(when) + head_tests(when, field_of_facts),
         body_tests(when, arriving=False),
-        _counted(rule, _units(value, route_id, field_of_facts)),
+        _counted(rule, units_of(value, route_id, field_of_facts)),
     )
-    default = _clamped((value.default or 0) if isinstance(value, Lookup | Json) else 0)
+    default = clamped((value.default or 0) if isinstance(value, Lookup | Json) else 0)
     return Meter(
         id=rule.id,
         known=known,
@@ -295,9 +190,9 @@ def _or_else(default: int | None, measure: Units) -> Units:
 def _early(value: Value, route_id: str) -> Units:
     """The quantity on arrival, as far as it is known or can be estimated."""
     if isinstance(value, Usage):
-        estimate = _tokens(value)
+        estimate = tokens_of(value)
         return lambda arriving: estimate(arriving) or None  # 0 would be admitted by an exhausted limit
-    return _units(value, route_id, field_of_request) if _on_arrival(value)[0] else _not_yet
+    return units_of(value, route_id, field_of_request) if on_arrival(value)[0] else _not_yet
 
 
 def _counted(rule: MeterRule, units: Units) -> Units:
@@ -318,9 +213,9 @@ def _counted(rule: MeterRule, units: Units) -> Units:
             if not globs or (method and matches(method)):
                 total += times * units(method) if by_call else times
         if by_call:
-            return _clamped(total)
+            return clamped(total)
         one: int | None = units(exchange) if total else 0
-        return one if one is None or not each else _clamped(one * total)
+        return one if one is None or not each else clamped(one * total)
 
     return count
 
