@@ -12,9 +12,10 @@ from typing import Any
 from sidecar.checks import upstreams
 from sidecar.checks.contacts import Contacts, contact
 from sidecar.config.compile import Loaded
+from sidecar.config.document import did_you_mean
 from sidecar.config.settings import Settings
 from sidecar.core.decision.lease import bound
-from sidecar.core.identity import Source
+from sidecar.core.identity import KeyRecord, Source
 from sidecar.core.limits import KINDS
 from sidecar.core.policy import Escape, Limit, Policy, Route, escapes
 from sidecar.core.usage import Exclusion, Json, Lookup, MeterRule, When
@@ -37,10 +38,7 @@ async def findings(settings: Settings, *, offline: bool = False) -> dict[str, An
     """
     loaded, keys, pem = load_all(settings)
     policy = loaded.policy
-    warnings = [
-        f"key {key.id}: plan {key.plan!r} is not defined: its requests are refused"
-        for key in keys_with_unknown_plan(policy, keys)
-    ]
+    warnings = _plan_warnings(loaded, keys, settings)
     warnings += [
         f"key {key.id}: its plan is {key.plan}, but the terms of {key.customer} extend {plan}: they do not apply"
         for key, plan in keys_outside_customer_terms(loaded, keys)
@@ -49,7 +47,8 @@ async def findings(settings: Settings, *, offline: bool = False) -> dict[str, An
     warnings += _expiry_warnings(expires)
     warnings += descriptors.warnings(settings)
     warnings += [*upstreams.warnings(settings), *_unread_warnings(loaded, settings)]
-    warnings += [*_spelling_warnings(loaded), *_folder_warnings(settings), *exposure.warnings(settings)]
+    folder_errors, folder_warnings = _journal_folder(settings)
+    warnings += [*_spelling_warnings(loaded), *folder_warnings, *exposure.warnings(settings)]
     wallets = balances(loaded, settings)
     stored = _stored_in_redis(settings, has_wallets=bool(wallets))
     contacts = Contacts({}, [], []) if offline else await contact(settings, loaded.source.scales(), stored=stored)
@@ -72,7 +71,7 @@ async def findings(settings: Settings, *, offline: bool = False) -> dict[str, An
         "certificates": {name: _date(expires_s) for name, expires_s in expires.items()},
         "keys": len(keys) if settings.keys.file is not None else None,
         "contacted": contacts.results,
-        "errors": contacts.errors,
+        "errors": folder_errors + contacts.errors,
         "warnings": warnings + contacts.warnings,
     }
 
@@ -233,11 +232,28 @@ def _date(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).date().isoformat()
 
 
-def _folder_warnings(settings: Settings) -> list[str]:
+def _plan_warnings(loaded: Loaded, keys: list[KeyRecord], settings: Settings) -> list[str]:
+    """Keys of plans that no policy defines. The nearest name is looked for once for each plan."""
+    unknown = keys_with_unknown_plan(loaded.policy, keys)
+    hints = {plan: did_you_mean(plan, loaded.policy.plans) for plan in dict.fromkeys(key.plan for key in unknown)}
+    return [
+        f"{settings.keys.file}: key {key.id}: plan {key.plan!r} is not defined, its requests are refused (403); "
+        f"{hints[key.plan]}"
+        for key in unknown
+    ]
+
+
+def _journal_folder(settings: Settings) -> tuple[list[str], list[str]]:
+    """The errors and the warnings of `journal.dir`. Another user may run the node, so its rights are a warning."""
     folder = settings.journal.dir
     while not folder.exists():
         folder = folder.parent
-    return [] if os.access(folder, os.W_OK) else [f"journal.dir: {folder} cannot be written by this user"]
+    if not folder.is_dir():
+        return [str(settings.fault(("journal", "dir"), f"{folder} is a file, not a folder: name another path"))], []
+    if os.access(folder, os.W_OK):
+        return [], []
+    what = f"{folder} cannot be written by this user: give the folder to the user of the node"
+    return [], [str(settings.fault(("journal", "dir"), what))]
 
 
 def _stored_in_redis(settings: Settings, *, has_wallets: bool) -> str:

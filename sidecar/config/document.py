@@ -98,8 +98,7 @@ def read(path: Path, text: str | None = None) -> Document:
         if "nesting depth" in str(error.problem):  # libyaml's own bound, which is larger than ours
             raise PolicyError([Fault(file, 0, "", f"is nested more than {MAX_DEPTH} deep")]) from None
         line = min(mark.line, source.rstrip("\n").count("\n")) + 1 if mark else 0  # libyaml: the end is a line further
-        bare = _BARE_IPV6.search("".join(source.splitlines()[line - 1 : line]))
-        hint = f'; an IPv6 address is written in quotes: "{bare[1]}"' if bare else ""
+        hint = _hint("".join(source.splitlines()[line - 1 : line]), str(error.problem))
         raise PolicyError([Fault(file, line, "", f"is not YAML: {error.problem}{hint}")]) from error
     except yaml.YAMLError as error:
         raise PolicyError([Fault(file, 0, "", f"is not YAML: {error}")]) from error
@@ -108,6 +107,19 @@ def read(path: Path, text: str | None = None) -> Document:
     if reader.faults:
         raise PolicyError(reader.faults)
     return Document(file, data, reader.positions)
+
+
+def _hint(line: str, problem: str) -> str:
+    """The likely fault of a line that is not YAML, as the end of a sentence; "" for an unknown one."""
+    indent = line[: len(line) - len(line.lstrip())]
+    bare = _BARE_IPV6.search(line)
+    if "\t" in indent:
+        return "; the line begins with a tab: indent with spaces"
+    if bare:
+        return f'; an IPv6 address is written in quotes: "{bare[1]}"'
+    if "mapping values are not allowed" in problem or "block" in problem:
+        return "; check the indents of this line and of those above, and the colons in it"
+    return ""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -104,6 +104,14 @@ _MESSAGES: Final = {
     "too_long": "has more than {max_length}: leave some out",
 }
 
+_TYPES: Final = {
+    "int_parsing": "should be a whole number",
+    "int_type": "should be a whole number",
+    "bool_parsing": "should be true or false",
+    "bool_type": "should be true or false",
+    "string_type": "should be a text",
+}
+
 
 def _follows(detail: ErrorDetails) -> bool:
     """A list whose items are wrong is then too short as well: that is not a fault of its own."""
@@ -122,7 +130,7 @@ def _fault(model: type[BaseModel], document: Document, detail: ErrorDetails) -> 
     if kind == "value_error":
         return document.fault(loc, str(context.get("error", detail["msg"])))
     given = f", not {detail['input']!r}" if isinstance(detail["input"], str | int | float | None) else ""
-    return document.fault(loc, detail["msg"].replace("Input should", "should") + given)
+    return document.fault(loc, _TYPES.get(kind, detail["msg"].replace("Input should", "should")) + given)
 
 
 def _no_field(model: Any, name: str) -> str:

@@ -94,7 +94,8 @@ def test_a_key_of_a_plan_that_is_not_there_is_a_warning(sidecar, folder):
     )
     status, _, err = sidecar("check", "-c", "sidecar.yaml")
     assert status == 0
-    assert err == "warning: key k1: plan 'gold' is not defined: its requests are refused\n"
+    what = "key k1: plan 'gold' is not defined, its requests are refused (403); known: free"
+    assert err == f"warning: {folder}/keys.yaml: {what}\n"
 
 
 def test_kafka_that_does_not_answer_is_a_warning_not_a_fault(sidecar, folder):
@@ -182,3 +183,12 @@ def test_spellings_of_paths_are_a_column_where_a_route_does_not_normalise_them(s
     (folder / "p.yaml").write_text(policy + 'routes: [{ id: a, match: { path: "/**" }, paths: preserve }]\n')
     _, out, _ = sidecar("check", "-c", "sidecar.yaml")
     assert re.search(r"  a +any +/\*\* +preserve +default", out)
+
+
+# Fails if a journal that `run` cannot make is found by `run` alone.
+def test_a_journal_that_is_a_file_is_an_error_with_its_setting(sidecar, folder):
+    settings = folder / "sidecar.yaml"
+    settings.write_text(settings.read_text() + "journal: { dir: keys.yaml/journal }\n")
+    status, _, err = sidecar("check", "-c", "sidecar.yaml", "--offline")
+    assert status == 1
+    assert err == f"error: sidecar.yaml:7: journal.dir: {folder}/keys.yaml is a file, not a folder: name another path\n"

@@ -59,6 +59,14 @@ def test_a_key_that_is_given_twice_names_both_lines():
     [
         ("a: [1\nb: 2", "p.yaml:2: is not YAML: "),
         ("a: b: c", "p.yaml:1: is not YAML: mapping values are not allowed"),
+        (
+            "a:\n\tb: 1",
+            "p.yaml:2: is not YAML: found character that cannot start any token; the line begins with a tab",
+        ),
+        (
+            "a:\n  b: 1\n   c: 2",
+            "p.yaml:3: is not YAML: mapping values are not allowed in this context; check the indent",
+        ),
         ("a: 1\n--- \nb: 2", "p.yaml:2: is not YAML: but found another document"),
         ("a: *b", "p.yaml:1: is not YAML: found undefined alias"),
         ("b: 1\na: [::1]:80", 'expected node content; an IPv6 address is written in quotes: "[::1]:80"'),

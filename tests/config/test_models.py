@@ -54,7 +54,7 @@ def test_all_faults_are_told_at_once_in_the_order_of_their_lines():
     said = faults("row:\n  - {nme: a}\n  - {name: [1]}\ninner: 3\nmany:\n  x: {wait: 5}\n")
     assert said == [
         "p.yaml:2: row[0].nme: is not known here; did you mean 'name'?",
-        "p.yaml:3: row[1].name: should be a valid string",
+        "p.yaml:3: row[1].name: should be a text",
         "p.yaml:4: inner: should be a mapping of fields to values",
         f"p.yaml:6: many.x.wait: 5 of what? {WRITE_A_UNIT}",
     ]

@@ -150,7 +150,7 @@ def test_all_faults_of_a_file_are_told_at_once_with_their_lines(write):
     )
     assert faults(write(text)) == [
         "1: lisen: is not known here; did you mean 'listen'?",
-        "2: workers: should be a valid integer, unable to parse string as an integer, not 'many'",
+        "2: workers: should be a whole number, not 'many'",
         (
             "5: upstreams.default.urls[0]: 'ftp://x' is not an upstream's address: "
             "write http://host:port, https://host:port or unix:/path"

@@ -47,7 +47,7 @@ def test_ten_million_credits_fit_where_their_unit_has_two_digits(load, faults):
         ("credits: { digits: 10 }", "p.yaml:1: units.credits.digits: should be less than or equal to 9, not 10"),
         ("credits: { digits: -1 }", "units.credits.digits: should be greater than or equal to 0, not -1"),
         ("credits: { digits: 1.5 }", "units.credits.digits: 1.5 is not a whole number"),
-        ("credits: { digits: two }", "units.credits.digits: should be a valid integer"),
+        ("credits: { digits: two }", "units.credits.digits: should be a whole number, not 'two'"),
         ("credits: {}", "units.credits.digits: is missing"),
         ("credits: 2", "units.credits: should be a mapping of fields to values"),
         ("credits: { digit: 2 }", "units.credits.digit: is not known here; did you mean 'digits'?"),
