@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.peers import Peer
 from benchmarks.stage import API_KEY, FAILURES, LOAD_CORE, RunFailed, Stage, twice
@@ -45,21 +46,22 @@ def quantile(ordered: Sequence[int], ten_thousandths: int) -> int:
     return ordered[max(-(-len(ordered) * ten_thousandths // 10_000) - 1, 0)]
 
 
-def _open_loop(port: int, rate: int, seconds: int) -> list[int]:
-    argv = [sys.executable, str(SCRIPT), *map(str, (port, rate, seconds, CONNECTIONS)), API_KEY]
+def open_loop(port: int, rate: int, seconds: int, connections: int, *words: str) -> Any:
+    """What the open loop prints, on the load's core; `words` are its last arguments."""
+    argv = [sys.executable, str(SCRIPT), *map(str, (port, rate, seconds, connections)), API_KEY, *words]
     done = subprocess.run(
         ["taskset", "-c", str(LOAD_CORE), *argv], capture_output=True, text=True, check=False, timeout=seconds + 30
     )
     if done.returncode:
         raise RunFailed(f"the open loop at {rate} requests/s: {done.stderr.strip()}")
-    return sorted(json.loads(done.stdout))
+    return json.loads(done.stdout)
 
 
 def _once(peer: Peer | None, rate: int, seconds: int, answer_bytes: int) -> list[int]:
     with Stage() as stage:
         upstream = start_upstream(stage, answer_bytes, LOAD_CORE)
         port = peer.start(stage, upstream).port if peer else upstream
-        return _open_loop(port, rate, seconds)
+        return sorted(open_loop(port, rate, seconds, CONNECTIONS))
 
 
 def _not_for_latency(peer: Peer) -> str:

@@ -150,6 +150,31 @@ for n in range(100):
     assert sum(ns > 50_000_000 for ns in found) >= 10
 
 
+def test_the_open_loop_can_count_failures_and_go_on() -> None:
+    server = """
+import socket
+listening = socket.create_server(("127.0.0.1", 0)); print(listening.getsockname()[1], flush=True)
+peer, _ = listening.accept()
+for n in range(20):
+    peer.recv(4096)
+    if n == 5:
+        peer.close(); peer, _ = listening.accept()
+    else:
+        peer.send(b"HTTP/1.1 %d OK\\r\\nContent-Length: 0\\r\\n\\r\\n" % (503 if n == 3 else 200))
+        if n == 3:
+            peer, _ = listening.accept()
+"""
+    with subprocess.Popen([sys.executable, "-c", server], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        idle = [openloop.Caller(int(process.stdout.readline()))]
+        failures: list[str] = ["one of the warm-up"]
+        answered = openloop.run(openloop.REQUEST % b"k", idle, 20, 1, failures)
+        idle[0].sock.close()
+    # Fails if a failure ends the run, or if the connection is not replaced: then each later request fails.
+    assert len(answered) == 18
+    assert failures[1:] == ["answered b'HTTP/1.1 503 OK'", "the connection was closed in the middle of the run"]
+
+
 @needs_tools
 def test_the_load_stops_when_its_time_is_up() -> None:
     with Stage() as stage:
