@@ -18,8 +18,8 @@ from sidecar.app import kafka
 from sidecar.control.stats import WorkerStats
 from sidecar.edge.clock import SystemClock
 from sidecar.edge.journal.backlog import note_committed
+from sidecar.edge.journal.journals import JournalFolder
 from sidecar.edge.journal.orphan_recovery import Orphans
-from sidecar.edge.journal.reader import JournalFolder
 from sidecar.edge.kafka.connection import no_connection
 from sidecar.edge.kafka.options import KafkaOptions
 from sidecar.edge.kafka.sink import KafkaSink

@@ -20,7 +20,8 @@ import orjson
 
 from sidecar.core.errors import SinkError
 from sidecar.core.record import record_schema
-from sidecar.edge.journal.reader import JournalFolder, JournalReader
+from sidecar.edge.journal.journals import JournalFolder
+from sidecar.edge.journal.reader import JournalReader
 from sidecar.edge.kafka.records import read_last, read_topic
 from sidecar.records.verify import Report, Verifier
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sidecar.app.processes import roles
 from sidecar.config.settings import load_settings
-from sidecar.edge.journal.reader import JournalFolder
+from sidecar.edge.journal.journals import JournalFolder
 from tests.app.node import KEY, POLICY, node
 from tests.servers import certificates
 from tests.servers.ipv6 import needs_ipv6

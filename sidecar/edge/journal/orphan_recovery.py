@@ -13,8 +13,8 @@ from pathlib import Path
 
 from sidecar.core.errors import SinkError
 from sidecar.edge.clock import SystemClock
+from sidecar.edge.journal.journals import workers
 from sidecar.edge.journal.orphans import Orphan, recover
-from sidecar.edge.journal.reader import workers
 
 RETRY_SECONDS = 5
 log = logging.getLogger("sidecar.orphans")

@@ -13,7 +13,6 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 from zlib import crc32
 
 from sidecar.core.errors import LostStretchError, SinkError
@@ -34,40 +33,13 @@ from sidecar.core.record.frame import (
     next_frame,
     segment_name,
 )
+from sidecar.edge.journal.entry import Entry, Figures, Segment
 from sidecar.edge.journal.folder import Folder
 
 _FRAME_BYTES = HEADER_BYTES + PAYLOAD_MAX  # so that any frame fits
 _BLOCK_BYTES = 256 << 10  # per read: it fits into the processor's cache while it is parsed
 _log = logging.getLogger(__name__)
-Segment = tuple[int, int]
 NeededFrom = Callable[[Path], Position | None]
-
-
-class Entry(NamedTuple):
-    """A record in the journal, CLOSE or RECORD. `end`: the offset after it in its segment."""
-
-    type: int
-    stream: str
-    sequence: int
-    id: bytes
-    key: bytes
-    body: bytes
-    segment: Segment
-    end: int
-
-    @property
-    def position_after(self) -> Position:
-        """The position from which to read after this entry."""
-        return Position(*self.segment, self.end)
-
-
-class Figures:
-    """The skipped parts, as plain integers: unreadable bytes, repeated frames, missing numbers."""
-
-    __slots__ = ("corrupt", "corrupt_bytes", "duplicates", "missing", "torn_bytes")
-
-    def __init__(self) -> None:
-        self.corrupt = self.corrupt_bytes = self.duplicates = self.missing = self.torn_bytes = 0
 
 
 class JournalReader:
@@ -80,7 +52,7 @@ class JournalReader:
         self, directory: Path, worker: str, position: Position | None = None, needed_from: NeededFrom | None = None
     ) -> None:
         self.figures = Figures()
-        self._needed_from = needed_from or _nothing_needed
+        self._needed_from = needed_from
         self._folder = Folder(directory / worker)
         self._from = position
         self._fd = -1
@@ -121,7 +93,7 @@ class JournalReader:
         if needed < committed[:2] and self._forget_closed():
             needed = min(self._open.values(), default=committed[:2])
         gone = [segment for segment in self._folder.segments() if segment < min(needed, committed[:2])]
-        if gone and (position := self._needed_from(self._folder.path)) is not None:
+        if gone and self._needed_from is not None and (position := self._needed_from(self._folder.path)) is not None:
             gone = [segment for segment in gone if segment < position[:2]]
         for segment in gone:
             (self._folder.path / segment_name(*segment)).unlink(missing_ok=True)
@@ -314,41 +286,3 @@ class JournalReader:
             self.figures.torn_bytes += len(rest)
             _log.warning("journal %s: the last %d bytes are torn and were skipped", self._path, len(rest))
             self._offset += len(rest)
-
-
-class JournalFolder:
-    """The journals of all workers of a node, for the shipper. `figures` is the sum over all readers that it made."""
-
-    def __init__(self, directory: Path, needed_from: NeededFrom | None = None) -> None:
-        self._directory = directory
-        self._needed_from = needed_from
-        self.figures = Figures()
-
-    def workers(self) -> list[str]:
-        """The names of all folders with segments."""
-        return workers(self._directory)
-
-    def reader(self, worker: str, position: str | None) -> JournalReader:
-        """A reader from `position` on; None: from the oldest entry. SinkError: the position has a wrong format."""
-        start = None if position is None else Position.parse(position)
-        reader = JournalReader(self._directory, worker, start, self._needed_from)
-        reader.figures = self.figures
-        return reader
-
-
-def _nothing_needed(_folder: Path) -> Position | None:
-    return None
-
-
-def workers(directory: Path) -> list[str]:
-    """The workers with a journal under `directory`, sorted; [] if the folder does not exist."""
-    if not directory.is_dir():
-        return []
-    return sorted(folder.name for folder in directory.iterdir() if folder.is_dir() and _has_segments(folder))
-
-
-def _has_segments(folder: Path) -> bool:
-    try:
-        return bool(Folder(folder).segments())
-    except OSError:  # its reader reports the error
-        return True

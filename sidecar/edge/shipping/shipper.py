@@ -9,40 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from sidecar.core.errors import LostStretchError, RefusedError, SinkError
+from sidecar.edge.shipping.figures import Figures
+from sidecar.edge.shipping.source import Journals, Source
 from sidecar.ports import Clock, Entry, RecordSink
 
 log = logging.getLogger(__name__)
 _BODY: Final = attrgetter("body")
-
-
-class Reader(Protocol):
-    """Reads one worker's journal from a position on. OSError or SinkError where it cannot."""
-
-    def read(self, max_bytes: int) -> Sequence[Entry]:
-        """The next records (CLOSE and RECORD), up to about `max_bytes`, at least one where there is one.
-
-        LostStretchError: what lay before the position is gone; call again to go on behind it.
-        """
-
-    def free(self, committed: Any) -> int:
-        """Delete segments that lie wholly before `committed` (a `position_after`); how many went."""
-
-
-class Journals(Protocol):
-    """The journals of this node, a folder a worker."""
-
-    def workers(self) -> Iterable[str]:
-        """The names of all folders there are now."""
-
-    def reader(self, worker: str, position: str | None) -> Reader:
-        """A reader from `position` on; None: from the oldest entry."""
 
 
 class Quarantine(Protocol):
@@ -67,44 +46,6 @@ class Pace:
     retry_max_us: int = 5_000_000
 
 
-class Figures:
-    """Counts of the shipper, as plain integers that a collector reads at scrape."""
-
-    __slots__ = (
-        "failures", "faults", "last_error", "losses", "lost_bytes", "quarantined", "shipped", "state",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.shipped = 0  # entries committed
-        self.quarantined = 0  # entries put aside
-        self.failures = 0  # commits and openings that failed and were tried again
-        self.lost_bytes = 0  # of the journals: shipped before, and gone since, with what was behind them
-        self.losses: dict[str, str] = {}  # the last such loss, by worker
-        self.faults: dict[str, str] = {}  # why a worker's journal cannot be read, by worker
-        self.last_error = ""  # "" while all is well
-        self.state = "starting"  # starting | shipping | failing | stopped
-
-
-class _Source:
-    """One worker's journal: its reader, and what was read of it and not committed yet."""
-
-    __slots__ = ("entries", "position", "reader", "worker")
-
-    def __init__(self, worker: str, reader: Reader) -> None:
-        self.worker = worker
-        self.reader = reader
-        self.position: Any = None  # after the last entry read
-        self.entries: list[Entry] = []
-
-    def fill(self, max_bytes: int) -> bool:
-        """Read on. True where there is something to ship."""
-        read = self.reader.read(max_bytes)
-        if read:
-            self.position = read[-1].position_after
-            self.entries = list(read)
-        return bool(self.entries)
-
-
 class Shipper:
     """The loop. `run` in a task, `stop` from anywhere on its loop; `figures` at any time.
 
@@ -127,8 +68,7 @@ class Shipper:
         self._quarantine = quarantine
         self._clock = clock
         self._pace = pace or Pace()
-        self._sources: dict[str, _Source] = {}
-        self._unfreed = ""  # why segments could not be deleted, the last time
+        self._sources: dict[str, Source] = {}
         self._again_us: dict[str, int] = {}  # when a journal that could not be read is tried again, by worker
         self._committed: dict[str, str] = {}
         self._retry_us = self._pace.retry_min_us
@@ -154,15 +94,15 @@ class Shipper:
                     await self._pause(self._retry_us)
                     self._retry_us = min(2 * self._retry_us, self._pace.retry_max_us)
         except TimeoutError:
-            self._turn("stopped", logging.WARNING, "records are left in the journal")
+            self.figures.turn("stopped", logging.WARNING, "records are left in the journal")
             return False
         finally:
             self._limit = None
         if self.figures.faults:
             self.figures.last_error = "; ".join(self.figures.faults.values())
-            self._turn("stopped", logging.ERROR, f"records stay in the journal: {self.figures.last_error}")
+            self.figures.turn("stopped", logging.ERROR, f"records stay in the journal: {self.figures.last_error}")
             return False
-        self._turn("stopped", logging.INFO, "all records are shipped")
+        self.figures.turn("stopped", logging.INFO, "all records are shipped")
         return True
 
     async def _session(self) -> bool:
@@ -173,7 +113,7 @@ class Shipper:
             self._sources.clear()
             await self._ship_all()
         except (SinkError, OSError) as error:
-            self._fail(error)
+            self.figures.fail(error)
             return False
         finally:
             await self._sink.close()
@@ -193,7 +133,7 @@ class Shipper:
             elif self._stopping.is_set():
                 return
             else:
-                self._quiet()
+                self.figures.quiet()
                 await self._pause(poll_us)
                 poll_us = min(2 * poll_us, self._pace.poll_max_us)
 
@@ -209,19 +149,19 @@ class Shipper:
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one journal, the others go on
                 self._note_fault(worker, error)
             else:
-                self._sources[worker] = _Source(worker, reader)
+                self._sources[worker] = Source(worker, reader)
 
-    def _read(self) -> list[_Source]:
+    def _read(self) -> list[Source]:
         share = self._pace.batch_bytes // max(1, len(self._sources))
         return [source for source in list(self._sources.values()) if self._fill(source, share)]
 
-    def _fill(self, source: _Source, max_bytes: int) -> bool:
+    def _fill(self, source: Source, max_bytes: int) -> bool:
         """Read on. True where there is something to ship."""
         worker = source.worker
         try:
             is_ready = source.fill(max_bytes)
         except LostStretchError as lost:
-            self._note_loss(worker, lost)
+            self.figures.note_loss(worker, lost)
             is_ready = False
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one journal, the others go on
             self._note_fault(worker, error)
@@ -229,13 +169,6 @@ class Shipper:
         if self.figures.faults.pop(worker, None) is not None:
             log.warning("worker %s: its journal can be read again", worker)
         return is_ready
-
-    def _note_loss(self, worker: str, lost: LostStretchError) -> None:
-        """Count it once: the position stays, and each opening of the sink finds the same."""
-        if self.figures.losses.get(worker) != str(lost):
-            self.figures.losses[worker] = str(lost)
-            self.figures.lost_bytes += lost.lost_bytes
-            log.error("worker %s: %s", worker, lost)
 
     def _note_fault(self, worker: str, error: Exception) -> None:
         """Leave this worker's journal alone for a while; it is read again from what is committed."""
@@ -247,10 +180,10 @@ class Shipper:
             log.error("worker %s: its records wait in the journal, which cannot be read: %s", worker, reason)
 
     @staticmethod
-    def _size(sources: list[_Source]) -> int:
+    def _size(sources: list[Source]) -> int:
         return sum(sum(map(len, map(_BODY, source.entries))) for source in sources)
 
-    async def _ship(self, sources: list[_Source]) -> None:
+    async def _ship(self, sources: list[Source]) -> None:
         positions = {source.worker: str(source.position) for source in sources}
         while True:
             entries = [entry for source in sources for entry in source.entries]
@@ -262,21 +195,16 @@ class Shipper:
                 break
         self._committed.update(positions)
         self._note_committed(self._committed)
-        self._count(len(entries))
+        self._retry_us = self._pace.retry_min_us
+        self.figures.count(len(entries))
         for source in sources:
             source.entries = []
             try:
                 source.reader.free(source.position)
             except OSError as error:
-                self._note_unfreed(source.worker, str(error))
+                self.figures.note_unfreed(source.worker, str(error))
 
-    def _note_unfreed(self, worker: str, reason: str) -> None:
-        """Log it once: shipping goes on, and the journal's cap has an alarm of its own."""
-        if reason != self._unfreed:
-            self._unfreed = reason
-            log.error("worker %s: segments that were shipped cannot be deleted: %s", worker, reason)
-
-    def _set_aside(self, sources: list[_Source], refused: RefusedError) -> None:
+    def _set_aside(self, sources: list[Source], refused: RefusedError) -> None:
         bad = {id(entry) for entry in refused.entries}
         for source in sources:
             for entry in source.entries:
@@ -288,30 +216,6 @@ class Shipper:
                         *(entry.id.decode("ascii", "replace"), source.worker, refused.reason),
                     )
             source.entries = [entry for entry in source.entries if id(entry) not in bad]
-
-    def _count(self, entries: int) -> None:
-        self.figures.shipped += entries
-        self.figures.last_error = ""
-        self._retry_us = self._pace.retry_min_us
-        self._turn("shipping", logging.INFO, self._resumed("records are being shipped"))
-
-    def _quiet(self) -> None:
-        self.figures.last_error = ""
-        self._turn("shipping", logging.INFO, self._resumed("the sink is open"))
-
-    def _resumed(self, message: str) -> str:
-        return f"the sink answers again, {message}" if self.figures.state == "failing" else message
-
-    def _fail(self, error: Exception) -> None:
-        self.figures.failures += 1
-        self.figures.last_error = str(error) or type(error).__name__
-        self._turn("failing", logging.ERROR, f"records wait in the journal: {self.figures.last_error}")
-
-    def _turn(self, state: str, level: int, message: str) -> None:
-        """Log on a change of state, never per try: an outage of a day is two lines."""
-        if self.figures.state != state:
-            self.figures.state = state
-            log.log(level, "shipper %s: %s", state, message)
 
     async def _pause(self, us: int) -> None:
         """Sleep, unless stopped; while stopping, a full sleep, bounded by the drain's deadline."""

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from sidecar.edge.clock import SystemClock
-from sidecar.edge.journal.reader import JournalFolder
+from sidecar.edge.journal.journals import JournalFolder
 from sidecar.edge.kafka.sink import KafkaSink
 from sidecar.edge.shipping.file_sink import FileSink
 from sidecar.edge.shipping.folder import FileQuarantine, journal_id

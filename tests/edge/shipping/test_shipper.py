@@ -19,7 +19,7 @@ from confluent_kafka import Producer
 from sidecar.core.errors import LostStretchError, RefusedError, SinkError
 from sidecar.core.record.frame import RECORD, encode_frame, segment_name
 from sidecar.edge.clock import SystemClock
-from sidecar.edge.journal.reader import JournalFolder
+from sidecar.edge.journal.journals import JournalFolder
 from sidecar.edge.kafka.sink import KafkaSink
 from sidecar.edge.shipping.folder import FileQuarantine
 from sidecar.edge.shipping.shipper import Pace, Shipper
