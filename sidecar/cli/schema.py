@@ -17,7 +17,7 @@ SCHEMAS = {
     "config": "sidecar.config.settings:settings_schema",  # its name until 0.1
 }
 TABLES = {
-    "record": "sidecar.core.record.fields:fields_table",
+    "record": "sidecar.core.record.schema:fields_table",
     "settings": "sidecar.config.reference:settings_table",
 }
 

@@ -6,9 +6,10 @@ unseen. Fields are only ever added; whatever changes a meaning is a new version 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
-from sidecar.core.record.fields import ID, KINDS, NAME, TIME, fields_of, object_of
+from sidecar.core.record.fields import FIELDS, ID, KINDS, NAME, TIME, fields_of, object_of
 from sidecar.core.record.text import SCHEMA_STEM
 
 Json = dict[str, Any]
@@ -68,3 +69,40 @@ def record_schema() -> Json:
         "oneOf": [{"$ref": f"#/$defs/{kind}"} for kind in KINDS],
         "$defs": {kind: _event(kind) for kind in KINDS},
     }
+
+
+# --- The table of docs/record.md -------------------------------------------------------------------------------------
+
+
+def fields_table() -> str:
+    """The table of docs/record.md, in Markdown: each field, and behind it the members of its objects."""
+    lines = ["| field | kinds | JSON | meaning | from |", "|---|---|---|---|---|"]
+    shown: set[str] = set()
+    for field in FIELDS:
+        kinds = field.kinds.replace(" ", ", ")
+        optional = "?" if field.optional else ""
+        lines.append(
+            f"| `{field.name}`{optional} | {kinds} | {_type(field.schema)} | {field.meaning} | {field.origin} |"
+        )
+        members = dict(_members(field.name, field.schema)) if field.name not in shown else {}
+        lines += [f"| `{path}` | | {_type(schema)} | {schema['description']} | |" for path, schema in members.items()]
+        shown |= {field.name} if members else set()
+    return "\n".join(lines)
+
+
+def _members(path: str, schema: Json) -> Iterable[tuple[str, Json]]:
+    """The members of the objects in a value at `path`, however deep."""
+    items = schema.get("items", {})
+    for each in items.get("oneOf", [items]):
+        if "properties" in each:
+            yield from _members(f"{path}[]", each)
+    for name, member in schema.get("properties", {}).items():
+        optional = "" if name in schema["required"] else "?"
+        yield f"{path}.{name}{optional}", member
+        yield from _members(f"{path}.{name}", member)
+
+
+def _type(schema: Json) -> str:
+    if "enum" in schema:
+        return " ".join([f"`{each}`" for each in schema["enum"]])
+    return "time" if schema.get("pattern") == TIME["pattern"] else str(schema["type"])

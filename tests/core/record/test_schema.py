@@ -14,6 +14,7 @@ from sidecar.core.record import (
     short_record,
     usage_record,
 )
+from sidecar.core.record.schema import fields_table
 from tests.core.record.test_events import ID, NOW_US, SOURCE, Exchange, decided
 from tests.fixtures import previous
 
@@ -49,6 +50,12 @@ def faults(event):
 def test_the_published_schema_is_the_code_s():
     # Written by: sidecar schema record > docs/record.v1.json
     assert json.loads((ROOT / "docs" / "record.v1.json").read_text()) == record_schema()
+
+
+def test_the_table_in_the_docs_is_that_of_the_code():
+    # Written by: sidecar schema record --table, between the two comments.
+    _, _, rest = (ROOT / "docs" / "record.md").read_text().partition("<!-- fields -->\n")
+    assert rest.partition("\n<!-- end of fields -->")[0] == fields_table()
 
 
 def test_the_schema_is_one():
