@@ -21,7 +21,7 @@ from sidecar.core.decision import Decision
 from sidecar.core.identity import Identity
 from sidecar.core.limits import checks_for
 from sidecar.core.policy import Limit
-from sidecar.core.record import Facts, Ids, RecordTemplates, Totals, open_entry, usage_record
+from sidecar.core.record import Facts, Ids, RecordTemplates, open_entry, usage_record
 from sidecar.core.record.frame import Position
 from sidecar.edge.clock import SystemClock
 from sidecar.edge.journal import Journal, JournalOptions
@@ -71,7 +71,6 @@ class Feed:
         self._journal = Journal(options, self._clock)
         self._ids = Ids(int(worker, 36))
         self._callers = itertools.cycle([Exchange(number, self._clock.now_us()) for number in range(CUSTOMERS)])
-        self._totals = Totals()
         self.records = 0
 
     def write(self, count: int) -> None:

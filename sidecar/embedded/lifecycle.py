@@ -52,7 +52,7 @@ class Embedded:
         self._saver = Saver(state, self._log, clock, interval_seconds * SECOND_US)
         self._wallets: WalletListener | None = None
         self._retained_until = 0  # the number of saves until which ended journals are retained
-        self._report = Report(True, 0, 0, 0, ())
+        self._report = Report(True, 0, 0, ())
         self._begun = ExitStack()  # holds the lock of the files until the first save
 
     async def begin(self) -> None:

@@ -38,7 +38,6 @@ class Report(NamedTuple):
     is_new: bool
     rows: int
     replayed: int
-    unreadable: int
     faults: tuple[str, ...]
 
 
@@ -54,7 +53,7 @@ class Replay:
         self._unproven: set[bytes] = set()  # of those that a note tells of, without a record yet
         self.opened: dict[bytes, bytes] = {}
         self.end = Position(0, 0, 0)
-        self._replayed = self._unreadable = 0
+        self._replayed = 0
         self._is_following = False
 
     def run(self, folder: Path, now_us: int) -> Report:
@@ -63,7 +62,7 @@ class Replay:
         for fault in faults:
             log.error("%s: the previous state is used, with a longer replay", fault)
         if not self._slices:
-            return Report(True, 0, 0, 0, tuple(faults))
+            return Report(True, 0, 0, tuple(faults))
         rows = sum(self._restore(index, each, now_us) for index, each in enumerate(self._slices))
         first = self._slices[0]
         start = min(first.written, first.settled)
@@ -73,7 +72,7 @@ class Replay:
         self.end = self._replay_from(folder, start)
         for id_ in self._unproven:  # it was refused, or did not come so far as to be billed
             self._state.retries.drop(self._attempts[id_], id_)
-        return Report(False, rows, self._replayed, self._unreadable, tuple(faults))
+        return Report(False, rows, self._replayed, tuple(faults))
 
     @property
     def followed(self) -> tuple[Followed, ...]:
@@ -91,7 +90,6 @@ class Replay:
             try:
                 self._replay(end, frame)
             except _UNREADABLE as error:
-                self._unreadable += 1
                 log.error("%s: entry before %s cannot be read: %r", folder, end, error)  # noqa: TRY400
         return position
 

@@ -47,20 +47,26 @@ def test_without_redis_counters_are_in_memory_and_nothing_can_be_away(tmp_path):
     assert store.figures().gauges == {}
 
 
-@pytest.mark.redis
-async def test_on_redis_two_workers_share_one_limit(tmp_path, redis_clean):
-    # Fails if the chain ends in the worker's own memory.
+@pytest.fixture
+async def stores(tmp_path, redis_clean):
+    """Those of two workers, connected."""
     given = settings(tmp_path, f"redis: {{ url: '{redis_clean.url}' }}\nworkers: 2\n")
-    stores = [CounterStore(given, CLOCK, mint, index) for index in range(2)]
-    for store in stores:
+    made = [CounterStore(given, CLOCK, mint, index) for index in range(2)]
+    for store in made:
         store.start()
-    await until(lambda: all(store.wire.ready for store in stores), "both connected")
+    await until(lambda: all(store.wire.ready for store in made), "both connected")
+    yield made
+    for store in made:
+        await store.aclose()
+
+
+@pytest.mark.redis
+async def test_on_redis_two_workers_share_one_limit(stores):
+    # Fails if the chain ends in the worker's own memory.
     told = [reserve(store) for store in stores * 2]
     await until(lambda: all(told), "four decisions")
     assert sorted(said.allowed for (said,) in told) == [False, False, True, True]
     assert {said.mode for (said,) in told} == {"exact"}
-    for store in stores:
-        await store.aclose()
 
 
 def first(store, id_):
@@ -90,13 +96,8 @@ def test_an_alert_that_nobody_wrote_down_is_due_again_after_a_minute_s_ticks(tmp
 
 
 @pytest.mark.redis
-async def test_on_redis_two_workers_share_first_attempts_and_told_alerts(tmp_path, redis_clean):
+async def test_on_redis_two_workers_share_first_attempts_and_told_alerts(stores):
     # Fails if either lies in the worker's own memory.
-    given = settings(tmp_path, f"redis: {{ url: '{redis_clean.url}' }}\nworkers: 2\n")
-    stores = [CounterStore(given, CLOCK, mint, index) for index in range(2)]
-    for store in stores:
-        store.start()
-    await until(lambda: all(store.wire.ready for store in stores), "both connected")
     found = []
     limit = Limit("monthly", "quota", 10, calendar="month", alerts=(50,))
     said = Decision(checks_for((limit,), (1,), ACME, CLOCK.now_us()), CLOCK.now_us(), (5,), (0,))
@@ -107,8 +108,6 @@ async def test_on_redis_two_workers_share_first_attempts_and_told_alerts(tmp_pat
         await until(lambda: told[-1], "the answer, and so that to what was asked before it")
     assert told == [[True], [False]]
     assert len(found) == 1
-    for store in stores:
-        await store.aclose()
 
 
 @pytest.mark.redis

@@ -190,7 +190,6 @@ class Traffic:
         self._stopping = False
         self.clients = [house.client(caller) for caller, number in callers.items() for _ in range(number)]
         self._tasks: list[asyncio.Task[None]] = []
-        self.began_at = len(house.answers)
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.get_running_loop().create_task(self._go(client)) for client in self.clients]

@@ -48,7 +48,6 @@ class Vendors:
     def __init__(self) -> None:
         self.seen: list[tuple[str, bytes, dict[str, str]]] = []
         self.running = 0
-        self.broken_off = 0
         self.go = asyncio.Event()
 
     def application(self) -> web.Application:
@@ -140,9 +139,6 @@ class Vendors:
                 await answer.write(piece)
                 await asyncio.sleep(0)
             await answer.write_eof()
-        except (ConnectionError, asyncio.CancelledError):
-            self.broken_off += 1
-            raise
         finally:
             self.running -= 1
         return answer
