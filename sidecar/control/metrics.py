@@ -95,6 +95,9 @@ COUNTS = {
     "accept_paused_us": Row(
         "sidecar_accept_paused_seconds", "Time in which new connections had to wait for such a worker.", ("reason",), US
     ),
+    "idle_closed": Row(
+        "sidecar_idle_connections_closed", "Idle connections that were closed because others had to wait."
+    ),
     "tls_refused": Row("sidecar_tls_handshakes_refused", "TLS handshakes of clients that were refused.", ("reason",)),
     "keys_stale": Row(
         "sidecar_keys_stale", "Identities taken from the cache after their expiry: the key store did not answer."

@@ -1,8 +1,9 @@
 """Accepts the connections of clients while this worker may have more of them; the others wait in the kernel's queue.
 
 Nobody is refused: where `most` connections are open, or this process has no descriptor left, accepting is paused, and
-`check` resumes it as soon as there is room. The sockets are read here and not by the loop's own server, which would
-accept the whole queue at once, and which closes connections where descriptors run out (uvloop).
+`check` resumes it as soon as there is room. While connections wait, idle ones are closed: else one client could keep
+all others out with connections on which it asks for nothing. The sockets are read here and not by the loop's own
+server, which would accept the whole queue at once, and which closes connections where descriptors run out (uvloop).
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import select
 import socket
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-ACCEPTED_AT_ONCE = 64  # in one turn of the loop: the exchanges under way have their turn as well
+ACCEPTED_AT_ONCE = 8  # in one turn of the loop: the exchanges under way have their turn as well
+CLOSED_AT_ONCE = 8, 64  # idle connections, in one check: at first; at most, where connections still have to wait
 LINE_EVERY_S = 60.0  # for each reason
 FULL, NO_DESCRIPTORS = "max_connections", "descriptors"
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -29,18 +32,20 @@ class Clients(NamedTuple):
     """`make` makes the protocol of a connection, `handshake` returns the TLS arguments of the loop.
 
     `connected` has the protocols of the connections whose handshake is over; `most` bounds their number.
+    `close_idle` closes up to so many that wait for a request, and returns how many.
     """
 
     make: Callable[[], asyncio.Protocol]
     handshake: Callable[[], dict[str, Any]]
     connected: Collection[Any]
     most: int
+    close_idle: Callable[[int], int]
 
 
 class Acceptor:
     """Accepts from the listening sockets that it is given, and sets up the connections.
 
-    `counts`: how often, and for how many µs, accepting was paused, by reason.
+    `counts`: how often, and for how many µs, accepting was paused, by reason; idle connections that were closed.
     """
 
     def __init__(self, clients: Clients) -> None:
@@ -51,6 +56,8 @@ class Acceptor:
         self._paused_s = 0.0  # the time until which the pause is counted
         self._next_line_s: dict[str, float] = {}
         self.counts = {f"{name}|{reason}": 0 for name in ("accept_pauses", "accept_paused_us") for reason in _WHY}
+        self.counts["idle_closed"] = 0
+        self._to_close = CLOSED_AT_ONCE[0]
 
     @property
     def most(self) -> int:
@@ -88,11 +95,26 @@ class Acceptor:
         return list(self._joining)
 
     def check(self, now_s: float) -> None:
-        """Resume where there is room again. Call it a few times a second."""
+        """Make room where connections wait, and resume where there is room. Call it a few times a second."""
         if not self._paused:
             return
         self._count_pause(now_s)
-        if self.number < self._clients.most:
+        if not self._has_waiting():
+            self._to_close = CLOSED_AT_ONCE[0]
+        elif self._paused == NO_DESCRIPTORS or self.number >= self._clients.most:
+            self.counts["idle_closed"] += self._clients.close_idle(self._to_close)
+            self._to_close = min(2 * self._to_close, CLOSED_AT_ONCE[1])
+        asyncio.get_running_loop().call_soon(self._resume)  # the loop has removed what was closed by then
+
+    def _has_waiting(self) -> bool:
+        """Whether a connection waits in the kernel's queue."""
+        waiting = select.poll()
+        for sock in self._sockets:
+            waiting.register(sock, select.POLLIN)
+        return bool(waiting.poll(0))
+
+    def _resume(self) -> None:
+        if self._paused and self.number < self._clients.most:
             self._paused = ""
             for sock in self._sockets:
                 asyncio.get_running_loop().add_reader(sock, self._accept, sock)

@@ -31,11 +31,21 @@ class Port:
 
     def __init__(self, most):
         self.connected = []
-        self.acceptor = Acceptor(Clients(lambda: Visitor(self.connected), dict, self.connected, most))
+        self.idle = 0  # how many of the connections may be closed
+        self.to_close = []  # how many were to be, each time
+        clients = Clients(lambda: Visitor(self.connected), dict, self.connected, most, self.close_idle)
+        self.acceptor = Acceptor(clients)
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.sock.setblocking(False)
         self.clients = []
         self.acceptor.listen(self.sock)
+
+    def close_idle(self, number):
+        self.to_close.append(number)
+        closed = self.connected[: min(number, self.idle)]
+        for each in closed:
+            each.transport.close()
+        return len(closed)
 
     @property
     def pauses(self):
@@ -106,6 +116,43 @@ async def test_beyond_the_bound_connections_wait_and_are_served_when_others_end(
     assert line == "http.max_connections (2) are open: new connections wait until others end"
 
 
+# Fails if idle connections keep others out, if one is closed while none waits, or if the next waits for another check.
+async def test_beyond_the_bound_an_idle_connection_makes_room_for_the_one_that_waits(port):
+    there = port(2)
+    first, second = there.connects(), there.connects()
+    await there.until(lambda: len(there.connected) == 2 and there.pauses and not there.acceptor.joining())
+    there.idle = 1
+    now_s = asyncio.get_running_loop().time()
+    there.acceptor.check(now_s)
+    assert there.to_close == []
+    third = there.connects()
+    there.acceptor.check(now_s)
+    assert await there.greets(third)
+    assert await there.greets(first)
+    assert await there.greets(second)
+    assert await asyncio.get_running_loop().sock_recv(first, 9) == b""
+    assert (there.to_close, there.acceptor.counts["idle_closed"]) == ([8], 1)
+
+
+async def test_the_longer_connections_have_to_wait_the_more_idle_ones_are_closed(port):
+    there = port(1)
+    first, second = there.connects(), there.connects()
+    await there.until(lambda: there.connected and there.pauses and not there.acceptor.joining())
+    for _ in range(6):
+        there.acceptor.check(0.0)
+    assert there.to_close == [8, 16, 32, 64, 64, 64]
+    first.close()
+    await there.until(lambda: not there.connected)
+    there.acceptor.check(0.0)
+    assert await there.greets(second)
+    there.acceptor.check(0.0)
+    assert len(there.to_close) == 6
+    there.connects()
+    there.acceptor.check(0.0)
+    # Fails if many are closed for one that waits.
+    assert there.to_close[6:] == [8]
+
+
 class Exhausted:
     """A listening socket in a process that has no descriptor left, until `has_one`."""
 
@@ -131,9 +178,11 @@ async def test_without_a_descriptor_accepting_pauses_and_goes_on_with_the_next_c
     for _ in range(9):
         await asyncio.sleep(0)
     assert there.pauses == {"descriptors": 1}
+    assert there.to_close == []
     assert "no descriptors left (9 connections are allowed)" in caplog.text
     there.sock.error = 0
     there.acceptor.check(asyncio.get_running_loop().time())
+    assert there.to_close == [8]  # an idle connection has a descriptor
     assert await there.greets(client)
 
 

@@ -37,7 +37,7 @@ def connected(where):
 
 
 def acceptor(client):
-    return Acceptor(Clients(client, dict, set(), 1_000))
+    return Acceptor(Clients(client, dict, set(), 1_000, lambda _number: 0))
 
 
 class Greeter(asyncio.Protocol):

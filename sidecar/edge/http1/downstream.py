@@ -262,6 +262,17 @@ class Downstream(Client):
         if self.state is HEAD and len(self._buffer) <= len(_BLANK_LINE):
             self.deadline = min(self.deadline, self._listener.now + DRAIN_IDLE_S)
 
+    def idle_since(self) -> float:
+        """Since when it waits for a request, or for the rest of a head; infinity: it does not."""
+        if self.state is not HEAD or self.stalled:
+            return _FOREVER
+        timeouts = self._listener.timeouts
+        return self.deadline - (timeouts.idle_s if self._last_bytes and not self._buffer else timeouts.head_s)
+
+    def close_idle(self) -> None:
+        """Make room for another connection."""
+        self._leave(linger=False)
+
     def on_abort(self) -> None:
         """Cut from our side: the exchange learns of it, so that it ends in its record."""
         exchange = self._exchange

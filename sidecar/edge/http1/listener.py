@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import lru_cache
+from heapq import nsmallest
+from ipaddress import ip_address
+from typing import Final, NamedTuple
 
 from sidecar.core.http.problem import Problem
 from sidecar.core.http.request import HeadLimits, Request
 from sidecar.edge.http1.downstream import Downstream
 from sidecar.ports import Client, Exchange
+
+IDLE_S: Final = 1.0  # before that, the request of a new connection may be on its way
 
 
 class Timeouts(NamedTuple):
@@ -77,6 +83,19 @@ class Listener:
             elif now > connection.forget_at:
                 connection.forget_head()
 
+    def close_idle(self, number: int) -> int:
+        """Close up to `number` connections that wait for a request. Returns how many there were.
+
+        First those of the client that has the most connections, and of these first the ones that wait for longest: so a
+        client that takes all connections closes its own.
+        """
+        of_client = Counter([client_of(each.peer) for each in self.connections])
+        idle = [each for each in self.connections if each.idle_since() <= self.now - IDLE_S]
+        closed = nsmallest(number, idle, key=lambda each: (-of_client[client_of(each.peer)], each.idle_since()))
+        for connection in closed:
+            connection.close_idle()
+        return len(closed)
+
     def exchanges(self) -> list[Exchange]:
         """The exchanges in progress."""
         return [each._exchange for each in self.connections if each._exchange is not None]
@@ -95,3 +114,9 @@ class Listener:
         """Close all connections immediately: the drain's deadline has passed."""
         for connection in list(self.connections):
             connection.on_abort()
+
+
+@lru_cache(maxsize=4096)
+def client_of(peer: str) -> str | bytes:
+    """Whose address that is: an IPv4 address is a client, and the /64 of an IPv6 address, which a subscriber has."""
+    return ip_address(peer).packed[:8] if ":" in peer else peer

@@ -1,6 +1,80 @@
-"""The drain of all client connections of a worker."""
+"""The drain of all client connections of a worker, and which of them make room for others."""
 
-from tests.edge.http1.playbook import hello
+import asyncio
+
+import pytest
+
+from sidecar.edge.http1.listener import client_of
+from tests.edge.http1.playbook import Client, hello, port_of
+
+
+async def connects_from(play, address):
+    """A connection of another client."""
+    ends = await asyncio.open_connection("127.0.0.1", port_of(play.server), local_addr=(address, 0))
+    play.ends.append(Client(*ends))
+    return play.ends[-1]
+
+
+# Fails if a busy connection is closed, one of a client with few, one that began to wait later, or one that has been
+# there for less than a second (mutations: no look at the state; the key without the number; without the time).
+async def test_the_connections_that_are_idle_for_longest_of_the_client_with_most_make_room(play):
+    busy, answered, silent = [await play.connects() for _ in range(3)]
+    other = await connects_from(play, "127.0.0.2")
+    upstream = await hello(play, answered)
+    await busy.asks()
+    await upstream.request()
+    assert play.listener.close_idle(9) == 0
+    play.turn(1)
+    half = await play.connects()
+    await half.sends("GET / HTTP/1.1\r\n")
+    play.turn(1)
+    await answered.asks("/b", key="nobody")
+    assert (await answered.answer()).status == 401
+    await play.until(lambda: len(play.listener.connections) == 5)
+    play.turn(1.1)
+    assert play.listener.close_idle(1) == 1
+    assert await silent.sees_the_end() == b""
+    assert play.listener.close_idle(2) == 2
+    assert (await half.sees_the_end(), await answered.sees_the_end()) == (b"", b"")
+    await play.until(lambda: len(play.listener.connections) == 2)
+    assert play.listener.close_idle(9) == 1
+    assert await other.sees_the_end() == b""
+    [left] = play.listener.connections
+    assert left._exchange is not None
+
+
+async def test_a_connection_whose_body_is_under_way_makes_no_room(play, client):
+    await client.sends("POST /a HTTP/1.1\r\nHost: h\r\nX-Api-Key: ann\r\nContent-Length: 9\r\n\r\nhalf")
+    await play.upstream_asked()
+    play.turn(2)
+    # Fails if only its deadline is looked at, which a body has as well.
+    assert play.listener.close_idle(9) == 0
+
+
+async def test_a_connection_whose_answer_is_not_read_yet_makes_no_room(play, client):
+    await hello(play, client)
+    [connection] = play.listener.connections
+    play.turn(2)
+    connection.stalled = True
+    assert play.listener.close_idle(9) == 0
+    connection.stalled = False
+    assert play.listener.close_idle(9) == 1
+
+
+@pytest.mark.parametrize(
+    ("peer", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        # Fails if each of the 2^64 addresses of a subscriber is a client.
+        ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("", "", True),
+    ],
+)
+def test_a_client_is_an_ipv4_address_or_the_64_of_an_ipv6_address(peer, other, same):
+    assert (client_of(peer) == client_of(other)) is same
 
 
 async def test_a_drain_fails_no_accepted_request_and_closes_what_is_idle(play):
