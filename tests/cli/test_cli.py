@@ -117,7 +117,8 @@ def test_a_missing_document_is_named_with_its_setting(sidecar, folder, missing, 
     (folder / name).unlink()
     status, _, err = sidecar(*command.split(), "-c", "sidecar.yaml")
     assert status == 2
-    assert err.splitlines()[-1] == f"sidecar.yaml:{place}: {folder}/{name} cannot be read: {NONE}"
+    remedy = "; `sidecar keys new` makes it" if missing == KEYS else ""
+    assert err.splitlines()[-1] == f"sidecar.yaml:{place}: {folder}/{name} cannot be read: {NONE}{remedy}"
 
 
 @pytest.mark.parametrize("command", [["check"], ["run"], ["kafka", "init"], ["records", "tail"]])
