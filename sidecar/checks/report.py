@@ -51,6 +51,7 @@ async def findings(settings: Settings, *, offline: bool = False) -> dict[str, An
     warnings += [*_spelling_warnings(loaded), *folder_warnings, *exposure.warnings(settings)]
     wallets = balances(loaded, settings)
     stored = _stored_in_redis(settings, has_wallets=bool(wallets))
+    warnings += [] if offline else await upstreams.unreachable(settings)
     contacts = Contacts({}, [], []) if offline else await contact(settings, loaded.source.scales(), stored=stored)
     return {
         "version": policy.version,

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import ssl
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from sidecar.config.addresses import Url
 from sidecar.config.settings import Settings
 from sidecar.config.upstreams import Upstream
+
+CONNECT_SECONDS: Final = 3
 
 
 def report(settings: Settings) -> list[dict[str, Any]]:
@@ -39,6 +45,37 @@ def warnings(settings: Settings) -> list[str]:
             "install the package ca-certificates, or set `tls.ca`"
         )
     return lines
+
+
+async def unreachable(settings: Settings) -> list[str]:
+    """The addresses that take no connection now: they may be back by the time of a request."""
+    places = [
+        (("upstreams", name, "urls", index), url)
+        for name, upstream in settings.upstreams.items()
+        for index, url in enumerate(upstream.urls)
+    ]
+    causes = await asyncio.gather(*[_connection_fault(url) for _, url in places])
+    return [
+        str(settings.fault(loc, f"{url} takes no connection ({cause}): start it, or correct the address"))
+        for (loc, url), cause in zip(places, causes, strict=True)
+        if cause
+    ]
+
+
+async def _connection_fault(url: Url) -> str:
+    """Why `url` takes no connection; "" if it does. Nothing is sent."""
+    connecting = asyncio.open_unix_connection(url.socket) if url.socket else asyncio.open_connection(url.host, url.port)
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            _, writer = await connecting
+    except TimeoutError:
+        return f"no answer within {CONNECT_SECONDS} s"
+    except OSError as error:
+        return os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error)
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+    return ""
 
 
 def _warnings_of(name: str, upstream: Upstream) -> list[str]:

@@ -16,14 +16,14 @@ from sidecar.core.policy import NORMALISE
 
 @click.command()
 @config_option
-@click.option("--offline", is_flag=True, help="Contact neither Redis nor Kafka, and leave the sink alone.")
+@click.option("--offline", is_flag=True, help="Contact no upstream, Redis or Kafka, and leave the sink alone.")
 @json_option
 def check(config: Path | None, offline: bool, as_json: bool) -> int:
     """Validate settings, policies and keys; print routes, limits, prices and balances, with the bound of each.
 
-    Redis, Kafka and the sink are contacted within 15 seconds; nothing is changed there. An error of a document is one
-    line, `file:line: field: remedy`, with exit status 2. Exit status 1: `run` would not work, since a server refuses
-    this node or the sink cannot be written. With warnings alone it is 0.
+    Upstreams, Redis, Kafka and the sink are contacted within 18 seconds; nothing is changed there. An error of a
+    document is one line, `file:line: field: remedy`, with exit status 2. Exit status 1: `run` would not work, since a
+    server refuses this node or the sink cannot be written. With warnings alone it is 0.
 
     Next: `sidecar run -c sidecar.yaml`. While it runs, SIGHUP applies an edited policy.
     """

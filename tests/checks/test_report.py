@@ -1,6 +1,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -140,7 +141,7 @@ async def test_a_shipped_policy_is_without_warnings(tmp_path, policy):
     assert (await found(tmp_path, policy))["warnings"] == []
 
 
-async def test_credit_in_another_scale_than_that_of_the_policy_is_a_warning(tmp_path):
+async def test_credit_in_another_scale_than_that_of_the_policy_is_a_warning(tmp_path, monkeypatch):
     (tmp_path / "p.yaml").write_text(
         "units: { credits: { digits: 2 } }\nplans: { p: { currency: credits, prices: { requests: { per_unit: 1 } }, "
         "limits: [{ id: credit, balance: credits }] } }\n"
@@ -149,6 +150,7 @@ async def test_credit_in_another_scale_than_that_of_the_policy_is_a_warning(tmp_
     (tmp_path / "keys.yaml").chmod(0o600)
     (tmp_path / "sidecar.yaml").write_text("policies: p.yaml\n")
     settings = load_settings(tmp_path / "sidecar.yaml", {})
+    monkeypatch.setattr("sidecar.checks.upstreams.unreachable", AsyncMock(return_value=[]))
     async with open_wallets(settings) as wallets:
         await wallets("acme", "credits").grant(Grant("g", 0, 0, 0, 5, 5))
     [warning] = (await findings(settings))["warnings"]

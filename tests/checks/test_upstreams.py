@@ -1,7 +1,9 @@
+import socket
+
 import pytest
 
 from sidecar.checks import upstreams
-from sidecar.checks.upstreams import report, warnings
+from sidecar.checks.upstreams import report, unreachable, warnings
 from sidecar.config.settings import load_settings
 
 
@@ -55,3 +57,22 @@ def test_what_is_rarely_meant_is_a_warning(tmp_path, monkeypatch, upstream, said
 def test_a_machine_without_authorities_is_a_warning_where_they_are_needed(tmp_path, monkeypatch, upstream, warns):
     monkeypatch.setattr(upstreams, "system_authorities", lambda: False)
     assert [line[:13] for line in warnings(settings_of(tmp_path, f"  api: {upstream}"))] == ["upstreams api"] * warns
+
+
+# Fails if an upstream that is away is first noticed by its clients.
+async def test_an_address_that_takes_no_connection_is_a_warning_with_its_line(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        file = tmp_path / "sidecar.yaml"
+        file.write_text(
+            "upstreams:\n"
+            f'  default: {{ urls: ["http://127.0.0.1:{port}", "http://127.0.0.1:1"] }}\n'
+            f'  other: {{ urls: ["unix:{tmp_path}/none.sock"] }}\n'
+        )
+        settings = load_settings(file, {})
+        found = await unreachable(settings)
+    remedy, missing = "start it, or correct the address", "no such file or directory"
+    assert found == [
+        f"{file}:2: upstreams.default.urls[1]: http://127.0.0.1:1 takes no connection (connection refused): {remedy}",
+        f"{file}:3: upstreams.other.urls[0]: unix:{tmp_path}/none.sock takes no connection ({missing}): {remedy}",
+    ]

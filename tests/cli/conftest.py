@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -28,8 +29,15 @@ plans:
 
 
 @pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "sidecar.yaml").write_text(SETTINGS)
+def api():
+    """The address of an upstream that takes connections and answers nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.fixture
+def folder(tmp_path, api):
+    (tmp_path / "sidecar.yaml").write_text(SETTINGS.replace("127.0.0.1:9", api))
     (tmp_path / "p.yaml").write_text(POLICY)
     (tmp_path / "keys.yaml").write_text("keys: []\n")
     (tmp_path / "keys.yaml").chmod(0o600)
