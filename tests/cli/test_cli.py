@@ -117,8 +117,7 @@ def test_a_missing_document_is_named_with_its_setting(sidecar, folder, missing, 
     (folder / name).unlink()
     status, _, err = sidecar(*command.split(), "-c", "sidecar.yaml")
     assert status == 2
-    remedy = "; `sidecar keys new` makes it" if missing == KEYS else ""
-    assert err.splitlines()[-1] == f"sidecar.yaml:{place}: {folder}/{name} cannot be read: {NONE}{remedy}"
+    assert err.splitlines()[-1] == f"sidecar.yaml:{place}: {folder}/{name} cannot be read: {NONE}"
 
 
 @pytest.mark.parametrize("command", [["check"], ["run"], ["kafka", "init"], ["records", "tail"]])

@@ -44,5 +44,5 @@ def test_check_names_the_topics_that_are_missing(sidecar, folder, environment):
 def test_a_broker_that_does_not_answer_is_status_1_in_one_line(sidecar, folder):
     status, out, err = sidecar("kafka", "init", "-c", "sidecar.yaml", SIDECAR_KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1")
     assert (status, out) == (1, "")
-    assert err.startswith("sidecar: Kafka at 127.0.0.1:1: ")
+    assert err.startswith("sidecar: Kafka: no connection to kafka.bootstrap_servers (127.0.0.1:1): connection refused")
     assert err.count("\n") == 1

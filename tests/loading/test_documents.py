@@ -47,9 +47,8 @@ def test_missing_policies_and_keys_are_named_with_their_setting(settings, tmp_pa
     with pytest.raises(PolicyError) as caught:
         load_all(settings)
     (first, second), file = map(str, caught.value.faults), tmp_path / "sidecar.yaml"
-    made = "`sidecar keys new` makes it"
     assert first == f"{file}:1: policies: {tmp_path}/p.yaml cannot be read: No such file or directory"
-    assert second == f"{file}:1: keys.file: {tmp_path}/keys.yaml cannot be read: No such file or directory; {made}"
+    assert second == f"{file}:1: keys.file: {tmp_path}/keys.yaml cannot be read: No such file or directory"
 
 
 def test_faults_of_policies_and_keys_come_together(settings):

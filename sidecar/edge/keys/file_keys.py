@@ -105,9 +105,7 @@ class KeyFile:
         try:
             return self._path.read_text("utf-8")
         except OSError as error:
-            remedy = "; `sidecar keys new` makes it" if isinstance(error, FileNotFoundError) else ""
-            what = f"cannot be read: {error.strerror}{remedy}"
-            raise PolicyError([Fault(str(self._path), 0, "", what)]) from None
+            raise PolicyError([Fault(str(self._path), 0, "", f"cannot be read: {error.strerror}")]) from None
         except UnicodeDecodeError:
             raise PolicyError([Fault(str(self._path), 0, "", "is not UTF-8 text")]) from None
 
