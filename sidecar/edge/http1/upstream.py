@@ -65,6 +65,7 @@ class UpstreamLeg(Leg):
         "attempt", "head",  # the exchange
         "_answered", "_body", "_buffer", "_caller", "_chunked", "_ended", "_held", "_interim", "_reusable",
         "_total_deadline",
+        "_last_bytes", "_last_head",  # the last answer's head, as received and as parsed
     )  # fmt: skip
 
     head: UpstreamHead
@@ -82,6 +83,8 @@ class UpstreamLeg(Leg):
         self._total_deadline = 0.0
         self._held = False
         self._buffer = b""
+        self._last_bytes = b""
+        self._last_head: ResponseHead | None = None
 
     # The exchange: called by the gateway.
 
@@ -209,14 +212,18 @@ class UpstreamLeg(Leg):
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
-        end = data.find(b"\r\n\r\n") + 4
-        if end < 4 or end > MAX_HEAD_BYTES:
-            if len(data) > MAX_HEAD_BYTES:
-                raise BadAnswer(f"its head is longer than {MAX_HEAD_BYTES} bytes")
-            self._buffer = data
-            return
-        head = self._parse(data[:end])
-        rest = data[end:]
+        head = self._last_head
+        if head is not None and data.startswith(self._last_bytes) and self.head.method != "HEAD":
+            rest = data[len(self._last_bytes) :]
+        else:
+            end = data.find(b"\r\n\r\n") + 4
+            if end < 4 or end > MAX_HEAD_BYTES:
+                if len(data) > MAX_HEAD_BYTES:
+                    raise BadAnswer(f"its head is longer than {MAX_HEAD_BYTES} bytes")
+                self._buffer = data
+                return
+            head = self._parse(data[:end])
+            rest = data[end:]
         if head.status < 200 and head.status != 101:
             self._take_interim(caller, head, rest)
             return
@@ -244,14 +251,17 @@ class UpstreamLeg(Leg):
 
     def _parse(self, head: bytes) -> ResponseHead:
         """Parse a head, or take it from the cache: most answers of an API differ only in their bodies."""
+        if self.head.method == "HEAD" or len(head) > MEMO_HEAD_BYTES:
+            return read_response_head(head, self.head.method)
         cache = self.owner.heads
-        parsed = cache.get(head) if self.head.method != "HEAD" else None
+        parsed = cache.get(head)
         if parsed is None:
             parsed = read_response_head(head, self.head.method)
-            if self.head.method != "HEAD" and len(head) <= MEMO_HEAD_BYTES:
-                if len(cache) >= MEMO_HEADS:
-                    cache.clear()
-                cache[head] = parsed
+            if len(cache) >= MEMO_HEADS:
+                cache.clear()
+            cache[head] = parsed
+        self._last_bytes = head
+        self._last_head = parsed
         return parsed
 
     def _take_interim(self, caller: Caller, head: ResponseHead, rest: bytes) -> None:
