@@ -13,6 +13,7 @@ from sidecar.core.decision import MARK_LIFE_US, Decision, Write, changes_nothing
 from sidecar.core.decision.state import State
 from sidecar.core.errors import StoreError
 from sidecar.core.limits import NEVER_US, Checks, id_us
+from sidecar.core.native import mypyc_attr
 from sidecar.ports import Clock, Local
 
 Done = Callable[[Decision | StoreError], None]
@@ -20,6 +21,7 @@ Done = Callable[[Decision | StoreError], None]
 DROPPED_MAX = 64  # expired keys by one call
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class MemoryCounters(Local):
     """`Counters` that answer immediately. `state`, read by the rule: key → stored value."""
 
