@@ -1,10 +1,8 @@
 import json
-import time
 
 
 def test_the_demo_ends_by_itself_and_its_books_balance(sidecar):
     # Fails if the last records are not shipped in the drain, or a denial makes no record.
-    began = time.monotonic()
     status, out, err = sidecar("demo", "--json")
     assert (status, err) == (0, "")
     told = json.loads(out)
@@ -12,7 +10,6 @@ def test_the_demo_ends_by_itself_and_its_books_balance(sidecar):
     assert told["throttled"] == told["denials_recorded"] > 20
     assert told["served"] + told["throttled"] == told["requests"]
     assert told["last"][-1]["data"]["customer"] == "cust-demo"
-    assert time.monotonic() - began < 15
 
 
 def test_the_demo_in_a_pipe_is_plain_lines_with_a_balance_at_the_end(sidecar):
