@@ -12,27 +12,26 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from urllib.parse import unquote_to_bytes
 
 _PLAIN = re.compile(rb"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)*/?")
 _PCHAR = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@/")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _CONTROLS = frozenset({*range(0x20), 0x7F})
-_CODES = {  # the form of an encoded character, by its two digits in upper and lower case
-    bytes([high, low]): chr(byte) if byte in _UNRESERVED else f"%{byte:02X}"
+_BYTES = {  # the byte that is encoded, in Latin-1, by its two digits in upper and lower case
+    high + low: chr(byte)
     for byte in set(range(256)) - _CONTROLS
-    for high in b"%x%X" % (byte >> 4, byte >> 4)
-    for low in b"%x%X" % (byte & 15, byte & 15)
+    for high in f"{byte >> 4:x}{byte >> 4:X}"
+    for low in f"{byte & 15:x}{byte & 15:X}"
 }
-_ODD = {byte: f"%{byte:02X}" for byte in set(range(0x20, 0x7F)) - _PCHAR - {0x25}}  # encoded where they are not yet
-_HEX = re.compile(rb"[0-9A-Fa-f]{2}")
+_CODES = {code: byte if ord(byte) in _UNRESERVED else f"%{code.upper()}" for code, byte in _BYTES.items()}  # its form
+_ODD = {chr(byte): f"%{byte:02X}" for byte in set(range(0x20, 0x7F)) - _PCHAR - {0x25}}  # encoded if they are not yet
+_HEX = re.compile(r"[0-9A-Fa-f]{2}")
 _PRINTABLE = re.compile(rb"[ -\[\]-~]*")  # ASCII, without the back-slash
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _BEYOND = re.compile(rb"[\x80-\xff]")
 _NOT_ASCII = re.compile(rb"%[89A-Fa-f]")
 _ENCODED_SLASH = re.compile(rb"%(?:2[Ff]|(5[Cc]))")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(/[^?#]*)?(\?.*)?", re.IGNORECASE)
-_SLASHES = re.compile(r"/{2,}")
 _CACHED_BYTES = 512  # longer targets are rare; caching them would let a client fill the memory
 
 
@@ -91,27 +90,46 @@ def slash_fault(raw: bytes) -> str:
 def _normalised(raw: bytes) -> str:
     if _PLAIN.fullmatch(raw):
         return raw.decode("ascii") or "/"
-    return _without_dots(_SLASHES.sub("/", recoded(raw)))
+    path = recoded(raw)
+    while "//" in path:  # each time half of a run is left; a regular expression costs as much for each run
+        path = path.replace("//", "/")
+    return _without_dots(path)
 
 
 def recoded(raw: bytes) -> str:
     """Decode characters that need no encoding, encode the others in upper-case hex, and refuse control characters.
 
-    By tables: a loop over the 8 kB of a path would cost 30 times a request, before any key is looked at.
+    Nothing here is done for each byte: that would cost tens of times a request, before any key is looked at.
     """
     if not _PRINTABLE.fullmatch(raw):
         raw = _encoded(raw)
-    first, *coded = raw.split(b"%")
-    try:
-        codes = [_CODES[part[:2]] + part[2:].decode("ascii") for part in coded]
-    except KeyError as code:
-        raise _refusal(code.args[0]) from None
-    if _NOT_ASCII.search(raw):
+    path = raw.decode("ascii")
+    if "%" in path:
+        first, *coded = path.split("%")
         try:
-            unquote_to_bytes(raw).decode("utf-8")
-        except UnicodeDecodeError:
-            raise NoNormalForm("the path is not UTF-8, or spells a character in an overlong way") from None
-    return (first.decode("ascii") + "".join(codes)).translate(_ODD)
+            codes = _replaced(coded, _CODES)
+        except KeyError as unknown:
+            raise _refusal(unknown.args[0]) from None
+        if _NOT_ASCII.search(raw):
+            _check_utf8(_replaced(coded, _BYTES))
+        path = first + codes
+    for character, code in _ODD.items():
+        if character in path:
+            path = path.replace(character, code)
+    return path
+
+
+def _replaced(coded: list[str], table: dict[str, str]) -> str:
+    """The text after each percent sign, with the entry of a table in the place of its two digits."""
+    return "".join([table[part] if len(part) == 2 else table[part[:2]] + part[2:] for part in coded])
+
+
+def _check_utf8(path: str) -> None:
+    """Refuse a path whose bytes, one to a character, are not UTF-8."""
+    try:
+        path.encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        raise NoNormalForm("the path is not UTF-8, or spells a character in an overlong way") from None
 
 
 def _encoded(raw: bytes) -> bytes:
@@ -123,7 +141,7 @@ def _encoded(raw: bytes) -> bytes:
     return _BEYOND.sub(lambda match: b"%%%02X" % match[0][0], raw)
 
 
-def _refusal(code: bytes) -> NoNormalForm:
+def _refusal(code: str) -> NoNormalForm:
     """Why `%` and these two bytes are refused."""
     if not _HEX.fullmatch(code):
         return NoNormalForm("a percent sign is not followed by two hexadecimal digits")
@@ -138,17 +156,15 @@ def _without_dots(path: str) -> str:
         return path
     normal: list[str] = []
     segments = path.split("/")[1:]
-    for place, segment in enumerate(segments):
-        name, parameters, _ = segment.partition(";")
-        if name in {".", ".."} and parameters:
-            raise NoNormalForm("a dot segment with parameters is a dot segment to some servers")
+    if "/.;" in path or "/..;" in path:
+        raise NoNormalForm("a dot segment with parameters is a dot segment to some servers")
+    for segment in segments:
         if segment == "..":
             if not normal:
                 raise NoNormalForm("the path climbs over the root")
             normal.pop()
         elif segment != ".":
             normal.append(segment)
-            continue
-        if place == len(segments) - 1:
-            normal.append("")
+    if segments[-1] in {".", ".."}:
+        normal.append("")
     return "/" + "/".join(normal)

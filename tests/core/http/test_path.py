@@ -1,5 +1,5 @@
 import re
-from time import perf_counter
+from time import perf_counter, process_time
 from urllib.parse import unquote_to_bytes
 
 import pytest
@@ -267,3 +267,21 @@ def by_byte(raw):
     except UnicodeDecodeError:
         return None
     return "".join(out)
+
+
+def cost_of(raw):
+    """CPU seconds of a path, the least of some."""
+
+    def once():
+        begun = process_time()
+        for _ in range(10):
+            normal_path(raw)
+        return process_time() - begun
+
+    return min(once() for _ in range(9))
+
+
+@pytest.mark.parametrize("raw", [b"/" + b'"' * 8000, b"/" + b"%20" * 2600, b"/" + b"%c3%a9" * 1300])
+# Fails if something is done in Python for each character: about 10 times, before any key is looked at.
+def test_a_path_of_8_kb_costs_about_as_much_in_each_spelling(raw):
+    assert cost_of(raw) < 7 * cost_of(b"/a/b" * 2000)
