@@ -4,8 +4,9 @@ The splitting of the bytes affects neither the reading nor the bytes passed on. 
 stream, at most a megabyte of a document, and a slice and the decoder's window of a compressed answer. Every ending has
 a reading, with its quality.
 
-One `feed` does at most about TURN units of work, a few milliseconds, since other exchanges wait meanwhile: 300,000
-elements `{},` are 900 kB, and take a second. The next calls of `feed` read what is left (`is_behind`).
+One `feed` does at most about TURN units of work, half a millisecond, since other exchanges wait meanwhile, each for
+several turns of the loop: 300,000 elements `{},` are 900 kB, and take a second. The next calls of `feed` read what is
+left (`is_behind`).
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from sidecar.core.usage.ai.response_formats import FilteredStream, Json, OpaqueB
 from sidecar.core.usage.ai.seen import Seen
 from sidecar.core.usage.ai.vendors import VENDORS
 
-TURN: Final = 1_000  # units of work: `_work_of`
-AT_ONCE: Final = 16 * 1024  # bytes that are read without counting
-PIECE: Final = 4 * 1024  # bytes between two looks at the work
+TURN: Final = 400  # units of work: `_work_of`
+AT_ONCE: Final = 16 * 1024  # bytes that are read in one piece where their work is at most TURN
+PIECE: Final = 512  # bytes between two looks at the work; so many are read without a look
 BYTES_PER_UNIT: Final = 1024
 
 
@@ -45,7 +46,7 @@ class Reader:
     `is_behind`: bytes are left that the next `feed` reads; it may be of b"".
     """
 
-    __slots__ = ("_decoder", "_format", "_request", "_rest", "_seen", "_status", "is_behind")
+    __slots__ = ("_decoded", "_decoder", "_format", "_request", "_rest", "_seen", "_status", "is_behind")
 
     def __init__(self, request: AiRequest) -> None:
         self._request = request
@@ -53,7 +54,8 @@ class Reader:
         self._seen = Seen(request.adapter)
         self._format: ResponseFormat = OpaqueBody(self._seen)
         self._status = 0
-        self._rest = b""
+        self._decoded = b""  # not read yet; nothing of it is passed on
+        self._rest = b""  # neither read nor passed on
         self.is_behind = False
 
     def head(self, status: int, content_type: bytes, content_encoding: bytes) -> None:
@@ -77,7 +79,8 @@ class Reader:
             self._decoder.feed(data, last=last)
             self._read_decoded(self._decoder)
             return data
-        if len(data) <= AT_ONCE and not self._rest:
+        size = len(data)
+        if size <= AT_ONCE and not self._rest and (size <= PIECE or _work_of(data) <= TURN):
             return self._format.feed(data)
         return self._read_pieces(self._rest + data)
 
@@ -95,10 +98,12 @@ class Reader:
 
     def _read_decoded(self, decoder: Decoder) -> None:
         work = 0
-        while work < TURN and (piece := decoder.read()):
+        while work < TURN and (data := self._decoded or decoder.read()):
+            piece = data if _work_of(data) <= TURN else data[:PIECE]
+            self._decoded = data[len(piece) :]
             work += _work_of(piece)
             self._format.feed(piece)
-        self.is_behind = decoder.is_behind
+        self.is_behind = bool(self._decoded) or decoder.is_behind
 
     def end(self, *, complete: bool) -> tuple[bytes, Reading]:
         """The withheld bytes, to be passed on, and the reading. `complete`: the upstream ended its answer properly.
@@ -110,7 +115,7 @@ class Reader:
             held += self.feed(b"", last=True)
         if self._decoder is not None:
             self._decoder.close()
-            self._seen.unread += self._decoder.unread
+            self._seen.unread += self._decoder.unread + len(self._decoded)
         held += self._format.end(complete=complete) + self._rest
         self._seen.unread += len(self._rest)
         return held, self._reading(complete=complete)
@@ -131,6 +136,9 @@ class Reader:
 
 
 def _work_of(piece: bytes) -> int:
-    """The work of reading these bytes, in units of about a microsecond: lines of events, and brackets of JSON."""
-    brackets = piece.count(b"{") + piece.count(b"[")
-    return brackets + piece.count(b"\n") + piece.count(b"\r") + len(piece) // BYTES_PER_UNIT
+    """The work of reading these bytes, in units of one to two microseconds: lines of events, and brackets of JSON.
+
+    An element or event `{}` takes several, since a value is parsed and read.
+    """
+    values = 3 * piece.count(b"{") + piece.count(b"[")
+    return values + piece.count(b"\n") + piece.count(b"\r") + len(piece) // BYTES_PER_UNIT
