@@ -120,7 +120,7 @@ async def test_a_node_with_wrong_policies_does_not_start():
         raise PolicyError([Fault("p.yaml", 1, "plans", "wrong")])
 
     with pytest.raises(PolicyError, match=r"p\.yaml:1: plans: wrong"):
-        await Supervisor(node(("good", 0), load=load)).load()
+        await Supervisor(node(("good", 0), load=load)).reloads.load()
 
 
 async def test_a_drain_ends_workers_before_the_shipper(capfd):

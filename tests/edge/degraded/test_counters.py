@@ -40,6 +40,13 @@ LENDING = replace(CREDIT, offline=100)
 ANN = Identity("k1", "app", "cust", "free")
 
 
+class Answerless(MemoryCounters):
+    """Counters of which no window contains the clock's time."""
+
+    def reserve(self, id, checks, done):
+        done(StoreError("memory: no window"))
+
+
 class Flaky(MemoryCounters):
     """Counters that can be away. `lose`: it takes the call and the answer is lost."""
 
@@ -73,11 +80,11 @@ class Flaky(MemoryCounters):
 class House:
     """One worker of `workers`, with everything in memory and a clock of its own."""
 
-    def __init__(self, workers: int = 1) -> None:
+    def __init__(self, workers: int = 1, local: type[MemoryCounters] = MemoryCounters) -> None:
         self.clock = HandClock(START_US)
         self.store = Flaky(self.clock)
         self.ids = Ids(7)
-        self.local = MemoryCounters(self.clock)
+        self.local = local(self.clock)
         self.drift: list[Any] = []
         drifted = lambda id_, checks, actual: self.drift.append((id_, checks.customer, tuple(actual)))  # noqa: E731
         self.port = Degraded(self.store, self.local, self.clock, self.mint, Ledger(total_workers=workers), drifted)
@@ -185,9 +192,9 @@ def test_beyond_the_share_it_denies_with_a_short_reset(house):
     assert (said.allowed, said.violated, list(said.reset_us)) == (False, 0, [RETRY_US])
 
 
-def test_local_counters_that_know_no_answer_are_a_denial_and_no_error(house):
+def test_local_counters_that_know_no_answer_are_a_denial_and_no_error():
+    house = House(local=Answerless)
     house.store.away = True
-    house.local.reserve = lambda _id, _checks, done: done(StoreError("memory: no window"))
     said = house.ask(house.checks(QUOTA))  # Fails if the callback raises: the request would hang.
     assert (said.allowed, said.mode, list(said.reset_us)) == (False, "degraded", [RETRY_US])
 
