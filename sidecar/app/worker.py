@@ -222,7 +222,11 @@ class Worker:
             try:
                 taken = await asyncio.to_thread(take_unsettled, self.settings.journal.dir, living)
             except OSError as error:
-                log.warning("the journals of workers that no longer exist cannot be read: %s", error)
+                log.warning(
+                    "journals of workers that no longer exist cannot be read: %s; trying again in %d s",
+                    error,
+                    ORPHANS_S,
+                )
             else:
                 self.counters.settle_again(taken, self.context.policies.policy)
             await asyncio.sleep(ORPHANS_S)
@@ -251,7 +255,7 @@ class Worker:
             self.listener.abort()
             self.context.open.abort()
         if not await self.link.within_drain(self.counters.settle_up()):
-            log.warning("drain: not all outage debts reached Redis; the journal has them")
+            log.warning("drain: not all outage debts reached Redis: keep journal.dir, the next start sends them")
 
     async def _finish(self, joining: list[asyncio.Task[Any]]) -> None:
         """Serve whom the kernel let in, and wait until every answer has been sent."""

@@ -28,10 +28,10 @@ COMMANDS = {
     "wallet": ("sidecar.cli.wallet:wallet", "Fill, void, show and audit prepaid wallets."),
     "counters": ("sidecar.cli.counters:counters", "Manage the counters: accept a loss of Redis."),
     "migrate": ("sidecar.cli.migrate:migrate", "Take over the data of an earlier version, or check it."),
-    "records": ("sidecar.cli.records:records", "Read records back: tail, verify, count."),
+    "records": ("sidecar.cli.records:records", "Read records: tail, find, count, verify."),
     "ship": ("sidecar.cli.ship:ship", "Ship a journal to Kafka or a file, and stop when it is empty."),
     "schema": ("sidecar.cli.schema:schema", "JSON Schema of records, policies and configuration."),
-    "kafka": ("sidecar.cli.kafka:kafka", "Prepare the topics."),
+    "kafka": ("sidecar.cli.kafka:kafka", "Create and check the topics."),
 }
 HIDDEN = {
     "_worker": ("sidecar.cli.children:worker", ""),

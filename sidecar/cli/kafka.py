@@ -15,23 +15,31 @@ from sidecar.edge.kafka.topics import TopicPlan, ensure_topics, topic_faults
 
 @click.group()
 def kafka() -> None:
-    """Prepare the topics."""
+    """Create and check the topics."""
 
 
 @kafka.command()
 @config_option
-@click.option("--partitions", type=click.IntRange(1), default=12, show_default=True, help="Of the records' topics.")
-@click.option("--replicas", type=click.IntRange(1), default=3, show_default=True, help="Brokers that hold each record.")
+@click.option(
+    "--partitions",
+    type=click.IntRange(1),
+    default=12,
+    show_default=True,
+    help="Partitions of the topics of records and denials.",
+)
+@click.option("--replicas", type=click.IntRange(1), default=3, show_default=True, help="Replicas of each topic.")
 def init(config: Path | None, partitions: int, replicas: int) -> int:
-    """Make the topics that are missing, and say what those that are there lack. Nothing is altered.
+    """Create missing topics, and report wrong settings of existing ones, which are not changed.
 
-    Records bear Kafka's append time, so that a retention cannot delete late ones.
+    Topics use Kafka's append time, so that retention does not delete records that arrive late.
 
     Next: `sidecar run -c sidecar.yaml`.
     """
     settings = settings_of(config)
     if settings.kafka is None:
-        raise click.UsageError("kafka.bootstrap_servers is not set: without it records go to sink.file")
+        raise click.UsageError(
+            "kafka.bootstrap_servers is not set, so records go to sink.file: set it to write to Kafka"
+        )
     return asyncio.run(_init(connection(settings), plans(settings.kafka, partitions, replicas)))
 
 

@@ -115,7 +115,7 @@ def show(config: Path | None, name: str | None, stdin: bool, as_json: bool) -> N
     if name is None:
         matching = registry.register.matching((), {registry.hash_of(sys.stdin.readline().strip())})
         if not matching:
-            raise SidecarError("this key is not registered")
+            raise SidecarError("this key is not registered; `sidecar keys list` shows all keys")
         record = matching[0]
     else:
         record = registry.get(name)
@@ -214,7 +214,7 @@ def _show(record: KeyRecord, credential: str | None, *, as_json: bool) -> None:
         return
     click.echo(f"id {record.id}, customer {record.customer}, subject {record.subject}, plan {record.plan}", err=True)
     if credential:
-        click.echo("the key, shown this once:", err=True)
+        click.echo("the key, which is printed only this once:", err=True)
         click.echo(credential)
 
 

@@ -103,8 +103,10 @@ def tail(config: Path | None, journal: Path | None, file: Path | None, denials: 
 @click.option("--status", type=click.IntRange(100, 599), help="Only answers with this status.")
 @click.option("--id", "id_", default="", help="Only this record: the X-Request-Id of an answer.")
 @click.option("--time", "time_", default="", help="Only this day, minute or second, UTC: 14:03, 2026-11-21T14:03.")
-@click.option("--within", default="0s", show_default=True, help="As much more before and after --time, such as 5m.")
-@click.option("-n", "--last", type=click.IntRange(1), default=20, show_default=True, help="At most so many, the last.")
+@click.option("--within", default="0s", show_default=True, help="How much longer before and after --time, such as 5m.")
+@click.option(
+    "-n", "--last", type=click.IntRange(1), default=20, show_default=True, help="At most this many, the last ones."
+)
 def find(time_: str, within: str, last: int, denials: bool, **options: Any) -> int:
     """Find records and denials: why was this customer refused at 14:03? Exit status 1 if nothing matches.
 

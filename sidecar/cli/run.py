@@ -16,8 +16,8 @@ from sidecar.loading.documents import load
 def run(config: Path | None) -> int:
     """Serve until a signal ends it.
 
-    SIGTERM drains (a second one hurries), SIGHUP reloads policies and keys. /livez, /readyz, /metrics and /status are
-    on the control listener.
+    SIGTERM drains (a second one cuts the open requests), SIGHUP reloads policies and keys. /livez, /readyz, /metrics
+    and /status are on the control listener.
 
     Next: `curl -H 'X-Api-Key: …' http://127.0.0.1:8080/`, and `sidecar records tail`.
     """

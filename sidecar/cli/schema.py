@@ -24,11 +24,11 @@ TABLES = {
 
 @click.command()
 @click.argument("what", type=click.Choice(list(SCHEMAS)))
-@click.option("--table", is_flag=True, help="Of record or settings: all fields as Markdown tables instead.")
+@click.option("--table", is_flag=True, help="Print all fields of record or settings as Markdown tables instead.")
 def schema(what: str, *, table: bool) -> None:
     """Print the JSON Schema of WHAT.
 
-    Next: point your editor at it, or hold your own documents to it in CI.
+    Next: name it in the settings of your editor, or validate your documents with it in CI.
     """
     if not table:
         print_json(_named(SCHEMAS[what])())

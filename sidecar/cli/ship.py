@@ -20,17 +20,23 @@ from sidecar.edge.journal.backlog import measure
 @click.option(
     "--journal",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="The journal's folder; without it that of the settings.",
+    help="The journal's folder. Default: journal.dir of the settings.",
 )
-@click.option("--node", help="The name of the node that wrote it, where it is not that of the settings.")
-@click.option("--seconds", type=click.IntRange(1), default=3600, show_default=True, help="Give up after so long.")
+@click.option("--node", help="The name of the node that wrote it. Default: node of the settings.")
+@click.option(
+    "--seconds",
+    type=click.IntRange(1),
+    default=3600,
+    show_default=True,
+    help="Stop after this many seconds, even if something is left.",
+)
 def ship(config: Path | None, journal: Path | None, node: str | None, seconds: int) -> int:
-    """Carry a journal to Kafka (or to sink.file) and stop when it is empty.
+    """Ship a journal to Kafka (or to sink.file) and stop when it is empty.
 
     Exchanges that its workers left open are closed as `crashed` first, unless a worker still runs.
 
-    Start it again whenever it was cut short: what was committed is not sent twice. Positions are kept by node name, so
-    a dead node's volume is shipped under that node's name. Exit status 1: something is left.
+    If it was interrupted, start it again: what was committed is not sent twice. Positions are kept by node name, so
+    a dead node's volume is shipped under that node's name. Exit status 1: records are left.
 
     Next: `sidecar records verify` proves that nothing is missing.
     """
@@ -40,7 +46,7 @@ def ship(config: Path | None, journal: Path | None, node: str | None, seconds: i
     if node is not None:
         settings = settings.model_copy(update={"node": node})
     if not settings.journal.dir.is_dir():
-        raise SinkError(f"{settings.journal.dir}: there is no journal")
+        raise SinkError(f"{settings.journal.dir}: there is no journal: name its folder with --journal")
     empty, shipping = asyncio.run(carry(settings, seconds))
     figures, left = shipping.shipper.figures, measure(settings.journal.dir, SystemClock().now_us())
     click.echo(f"shipped {figures.shipped}, quarantined {figures.quarantined}, left {left.bytes} bytes")

@@ -94,10 +94,12 @@ class Embedded:
             replay.release(self._clock.now_us())
         if not report.is_new:
             rows, records = counted(report.rows, "row"), counted(report.replayed, "record")
-            log.info("read %s of state and replayed %s after it", rows, records)
+            log.info("state: restored %s, and replayed %s of the journal after them", rows, records)
         is_needed = report.is_new or source != self._journal.path  # else the next start would not look here
         if not await self._saver.save(rest=0) and is_needed:
-            raise SinkError(f"{self._journal.path}: the state cannot be saved: counters would be forgotten")
+            raise SinkError(
+                f"{self._journal.path}: the state cannot be saved: counters would be forgotten: check the disk"
+            )
         self._wallets = WalletListener(self._state, self._journal.path, self._journal.accepting)
         await self._wallets.start()
 
@@ -250,7 +252,8 @@ def state_lock(directory: Path) -> Iterator[None]:
         raise SinkError(f"{path}: cannot be made: {error.strerror}") from None
     except OwnedError as owner:
         raise OwnedError(
-            f"{path}: the process with pid {owner} changes a wallet of the stopped node, or is its worker and starts"
+            f"{path}: the process with pid {owner} changes a wallet of the stopped node, or is its worker and starts:"
+            " try again when it is done"
         ) from None
     try:
         yield

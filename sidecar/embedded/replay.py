@@ -90,7 +90,7 @@ class Replay:
             try:
                 self._replay(end, frame)
             except _UNREADABLE as error:
-                log.error("%s: entry before %s cannot be read: %r", folder, end, error)  # noqa: TRY400
+                log.error("%s: the entry before %s cannot be read, and is not in the counters: %r", folder, end, error)  # noqa: TRY400
         return position
 
     def release(self, now_us: int) -> None:

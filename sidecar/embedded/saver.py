@@ -115,7 +115,11 @@ class Saver:
         except (OSError, SinkError) as error:
             self.figures.failures += 1
             if not self._failing:
-                log.error("%s: the state cannot be saved, the last one stays: %s", self._journal.path, error)  # noqa: TRY400
+                log.error(  # noqa: TRY400
+                    "%s: the state cannot be saved, the last one stays: %s: check the disk of journal.dir",
+                    self._journal.path,
+                    error,
+                )
             self._failing = True
             return False
         finally:
@@ -154,7 +158,7 @@ class _Writing:
         index = 0
         while index < PARTS:
             if self._journal.broken:
-                raise SinkError("the journal is broken")
+                raise SinkError("the journal cannot be written")
             here, items = self._journal.here(), []
             begun_us = self._mono_us()
             while index < PARTS and self._mono_us() - begun_us < STEP_US:

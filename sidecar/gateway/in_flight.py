@@ -34,7 +34,13 @@ class ExchangeLog:
         self._probe.answered(exchange.route, exchange.status, took_us - exchange.upstream_us)
         if exchange.outcome not in _EXPECTED and self._has_line(exchange.started_us):
             figures = {"route": exchange.route, "status": exchange.status, "upstream_us": exchange.upstream_us}
-            log.warning("%s", exchange.outcome, extra={"request": exchange.id.decode(), "fields": figures})
+            why = f": {exchange.refusal.detail}" if exchange.refusal is not None else ""
+            log.warning(
+                "exchange failed: %s%s",
+                exchange.outcome,
+                why,
+                extra={"request": exchange.id.decode(), "fields": figures},
+            )
 
     def fault(self, id: bytes, error: Exception) -> None:
         """A step of this exchange raised: count it, and log the traceback. Never raises."""

@@ -74,7 +74,7 @@ class RedisRegister:
 
     def __init__(self, settings: Settings) -> None:
         if settings.redis is None:
-            raise SidecarError("keys.redis needs redis.url")
+            raise SidecarError("keys.redis needs redis.url: set it, or name a key file with keys.file")
         self._redis = settings.redis
 
     def records(self) -> list[KeyRecord]:

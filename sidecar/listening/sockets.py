@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import Any, Final
 
 from sidecar.config.addresses import Address
 from sidecar.core.errors import SidecarError
@@ -22,6 +22,11 @@ from sidecar.listening.accepting import Acceptor
 
 BACKLOG = 4096
 LET_GO_SECONDS = 2
+_REMEDIES: Final = {
+    errno.EADDRINUSE: ": end the process that listens there, or set another address",
+    errno.EADDRNOTAVAIL: ": set an address of this machine",
+    errno.EACCES: ": set a port above 1023, or permit this user the port",
+}
 
 
 def bind(setting: str, addresses: Sequence[Address], workers: int) -> list[list[socket.socket]]:
@@ -109,7 +114,7 @@ def location(address: Address, scheme: str) -> str:
 
 
 def _refused(setting: str, address: Address, error: OSError) -> SidecarError:
-    return SidecarError(f"{setting}: {address} cannot be bound: {error.strerror}")
+    return SidecarError(f"{setting}: {address} cannot be bound: {error.strerror}{_REMEDIES.get(error.errno or 0, '')}")
 
 
 class Listeners:

@@ -19,7 +19,9 @@ from sidecar.loading.certificates import uses
 if TYPE_CHECKING:
     from sidecar.config.settings import Settings
 
-AS_ROOT: Final = "it runs as root, and needs no right of root: start it as a user of its own, who owns journal.dir"
+AS_ROOT: Final = (
+    "sidecar runs as root, but needs no rights of root: start it as a user of its own that owns journal.dir"
+)
 
 
 def warnings(settings: Settings) -> list[str]:

@@ -29,6 +29,7 @@ POLL_SECONDS = 0.2
 BATCH_BYTES = 1 << 20
 END_BYTES = 64 << 20
 _TIME = b'"time":"'
+_NOTHING_YET = ": nothing was recorded there yet, or its path is wrong"
 
 More = Callable[[], Iterator[bytes]]
 Bodies = AsyncIterator[bytes]
@@ -117,7 +118,7 @@ def _journal(folder: Path, stream: str) -> More:
     """Each call gives the new entries of all workers' journals."""
     if not folder.is_dir():
         reason = os.strerror(errno.ENOTDIR if folder.exists() else errno.ENOENT)
-        raise SinkError(f"{folder}: cannot be read: {reason}")
+        raise SinkError(f"{folder}: cannot be read: {reason}{'' if folder.exists() else _NOTHING_YET}")
     journals = JournalFolder(folder)
     readers: dict[str, JournalReader] = {}
 
@@ -142,7 +143,8 @@ def _file(path: Path, *, only_end: bool, may_be_missing: bool) -> More:
             if may_be_missing and isinstance(error, FileNotFoundError):
                 offset = max(offset, 0)
                 return
-            raise SinkError(f"{path}: cannot be read: {error.strerror}") from None
+            more = _NOTHING_YET if isinstance(error, FileNotFoundError) else ""
+            raise SinkError(f"{path}: cannot be read: {error.strerror}{more}") from None
         with file:
             if offset < 0:
                 offset = _start_of_end(file) if only_end else 0

@@ -213,6 +213,6 @@ class Link:
         except PolicyError as error:
             faults = [str(fault) for fault in error.faults]
         except Exception as error:
-            log.exception("%s failed", phase)
+            log.exception("reload: %s failed", phase)
             faults = [f"{type(error).__name__}: {error}"]
         return {"faults": faults, "version": version}

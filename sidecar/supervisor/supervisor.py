@@ -129,7 +129,10 @@ class Supervisor:
             if self._is_over(slot, status):
                 return
             if status == EXIT_STATE or (status == EXIT_WRONG and not self._announced):
-                log.error("%s cannot start with this configuration: the node ends", slot.role.name)
+                log.error(
+                    "%s cannot start with this configuration: the node ends. Its error is in the line before",
+                    slot.role.name,
+                )
                 self.wrong = True
                 self.stop()
                 return
@@ -210,7 +213,7 @@ class Supervisor:
                 child.status.missed = 0 if alive else child.status.missed + 1
                 self._update_cover()
                 if child.status.missed >= MISSED_BEATS and child.status.served:
-                    log.error("%s no longer answers: killed", child.name)
+                    log.error("%s no longer answers: killing it, to start it again", child.name)
                     child.kill()
 
     async def _drain(self, slots: Sequence[tuple[ChildSlot, asyncio.Task[None]]]) -> bool:

@@ -199,7 +199,10 @@ def test_a_key_is_shown_by_its_id_or_by_itself(desk):
     assert desk("show", "--stdin", stdin=key) == (0, out, "")
     assert json.loads(desk("show", "k_1", "--json")[1]) == desk.listed()[0]
     assert desk("show", "k_9")[::2] == (1, "sidecar: no key has the id k_9; `sidecar keys list` shows all ids\n")
-    assert desk("show", "--stdin", stdin="other-0123\n")[::2] == (1, "sidecar: this key is not registered\n")
+    assert desk("show", "--stdin", stdin="other-0123\n")[::2] == (
+        1,
+        "sidecar: this key is not registered; `sidecar keys list` shows all keys\n",
+    )
     assert desk("show")[0] == desk("show", "k_1", "--stdin")[0] == 2
 
 

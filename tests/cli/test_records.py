@@ -155,7 +155,9 @@ def test_what_does_not_exist_cannot_be_read(sidecar, folder, command, where):
     status, out, err = sidecar("records", command, *where, SIDECAR_SINK__FILE="typo.jsonl")
     path = "typo.jsonl" if where[0] == "-c" else where[1]
     assert (status, out) == (1, "")
-    assert err.endswith(f"{path}: cannot be read: No such file or directory\n")
+    assert err.endswith(
+        f"{path}: cannot be read: No such file or directory: nothing was recorded there yet, or its path is wrong\n"
+    )
 
 
 # Fails if a place without records is proven to be whole.

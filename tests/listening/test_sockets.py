@@ -74,9 +74,13 @@ def test_a_port_that_another_node_serves_is_refused_in_one_line(sockets, monkeyp
     monkeypatch.setattr(module, "LET_GO_SECONDS", 0)
     [[taken]] = bound(sockets, 1)
     where = Address(*taken.getsockname())
-    with pytest.raises(SidecarError, match=rf"^listen: {where} cannot be bound: Address already in use$"):
+    with pytest.raises(
+        SidecarError, match=rf"^listen: {where} cannot be bound: Address already in use: end the process"
+    ):
         bind("listen", [ANY, where], 2)
-    with pytest.raises(SidecarError, match=r"^control\.listen: 192\.0\.2\.1:80 cannot be bound: "):
+    with pytest.raises(
+        SidecarError, match=r"^control\.listen: 192\.0\.2\.1:80 cannot be bound: .*: set an address of this machine$"
+    ):
         bind("control.listen", [Address("192.0.2.1", 80)], 1)
 
 
@@ -87,7 +91,9 @@ def test_a_socket_of_ours_on_the_same_address_is_refused_where_settings_named_it
     [own] = bind("listen", [where], 1)
     sockets += control + own
     listen("control.listen", control)
-    with pytest.raises(SidecarError, match=rf"^listen: {where} cannot be bound: Address already in use$"):
+    with pytest.raises(
+        SidecarError, match=rf"^listen: {where} cannot be bound: Address already in use: end the process"
+    ):
         listen("listen", own)
 
 
@@ -150,7 +156,9 @@ def test_a_port_that_one_family_has_in_use_is_refused_for_both(sockets, monkeypa
     taken = socket.create_server((host, 0), family=family)
     sockets.append(taken)
     port = taken.getsockname()[1]
-    with pytest.raises(SidecarError, match=rf"^listen: :{port} cannot be bound: Address already in use$"):
+    with pytest.raises(
+        SidecarError, match=rf"^listen: :{port} cannot be bound: Address already in use: end the process"
+    ):
         bind("listen", [Address("", port)], 1)
 
 

@@ -249,7 +249,8 @@ class Ledger:
         if not self._broken:
             reason = error.strerror or error
             log.warning(
-                "outage file %s: cannot be written (%s): if this worker is killed now, its shares and debts are lost",
+                "outage file %s: cannot be written (%s): if this worker is killed now, its shares and debts are lost:"
+                " check the disk of journal.dir",
                 self._path,
                 reason,
             )

@@ -44,7 +44,8 @@ def redistribute(journal: Path, workers: int, total_workers: int, now_us: int) -
             set_aside(files[index], each.damage)
             each.doubt(now_us)
             log.error(
-                "outage file %s: %d debts are given up, since they may have been sent", files[index], len(each.doubtful)
+                "outage file %s: %d debts may have reached Redis and are not sent again: counters may be too low",
+                *(files[index], len(each.doubtful)),
             )
     local = _divided(list(outages.values()), workers, total_workers, now_us)
     leaks_us: dict[str, int] = {}

@@ -39,6 +39,7 @@ class Names:
         self._take = take
         self._due_s = self._earliest_s = 0.0
         self._failed: set[str] = set()
+        self._resolved: set[str] = set()
         self._task: asyncio.Task[None] | None = None
 
     def check(self, now: float) -> None:
@@ -66,11 +67,14 @@ class Names:
                 if address.host not in self._failed:
                     self._failed.add(address.host)
                     log.warning(
-                        "upstream %s: the host %s cannot be resolved (%s): its last addresses stay in use",
+                        "upstream %s: the host %s cannot be resolved (%s): %s",
                         self._upstream, address.host, getattr(error, "strerror", None) or error,
+                        "its last addresses stay in use" if address.host in self._resolved
+                        else f"requests to it are answered 502; check upstreams.{self._upstream}.urls",
                     )  # fmt: skip
                 continue
             if address.host in self._failed:
                 self._failed.discard(address.host)
                 log.info("upstream %s: the host %s can be resolved again", self._upstream, address.host)
+            self._resolved.add(address.host)
             self._take(address, ips)

@@ -146,7 +146,10 @@ class Journal(ports.Journal):
         self._writer.start()
         self._folder.own(self._options.spares)
         if self.folder != self._options.worker:
-            _log.warning("%s: used while another process still writes to the worker's own folder", self._folder.path)
+            _log.warning(
+                "journal %s: used instead of the worker's own folder, which an earlier process still writes",
+                self._folder.path,
+            )
         try:
             history = look_back(self._folder, self._settled.until())
             epoch = self._folder.raise_epoch(self._clock.now_us())
@@ -317,7 +320,8 @@ class Journal(ports.Journal):
         if lost:
             self.figures.lost += lost
             _log.error(
-                "journal %s: not written before the end, and lost: %s", self._folder.path, counted(lost, "frame")
+                "journal %s: not written before the end, and lost: %s: check the disk of journal.dir",
+                *(self._folder.path, counted(lost, "frame")),
             )
         whole = await self._writer.aclose() and not (self._opened or self._long_open)
         self._settled.finish(self._segments.position, settled=settled and whole)

@@ -52,7 +52,11 @@ class Orphans:
             reason = str(error) if isinstance(error, SinkError | OSError) else repr(error)
             if self.faults.get(worker) != reason:
                 self.faults[worker] = reason
-                log.error("the journal of worker %s, which no longer exists, cannot be recovered: %s", worker, reason)  # noqa: TRY400 - the reason, not our stack
+                log.error(  # noqa: TRY400 - the reason, not our stack
+                    "the journal of worker %s, which no longer exists, cannot be recovered and is tried again: %s",
+                    worker,
+                    reason,
+                )
             return
         self.faults.pop(worker, None)
         if closed is not None:

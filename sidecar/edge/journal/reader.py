@@ -165,7 +165,11 @@ class JournalReader:
         elif frame_at(os.pread(self._fd, _FRAME_BYTES, here.offset), 0) is None:
             self.figures.corrupt += 1
             self.figures.corrupt_bytes += position.offset - here.offset
-            _log.error("journal %s: the bytes before %d are corrupt, but were shipped", self._path, position.offset)
+            _log.error(
+                "journal %s: the bytes before %d are corrupt, but were shipped: nothing is lost",
+                self._path,
+                position.offset,
+            )
             self._offset = position.offset
             return
         else:  # within an entry, so the position is of another journal: rather repeat a record than lose it

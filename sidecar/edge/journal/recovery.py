@@ -142,7 +142,7 @@ def _pair(frame: Frame, findings: Findings, *, unsettled: bool) -> None:
 
 def _set_aside(path: Path, bad: Bad, data: bytes) -> None:
     """Copy corrupt bytes to a file, for analysis. They also stay in place, and readers skip them."""
-    _log.error("journal %s: %d bytes at %d are corrupt, and were copied to a .bad file", path, len(data), bad.start)
     aside = path.with_name(f"{path.name}.{bad.start}.bad")
+    _log.error("journal %s: %d bytes at %d are corrupt; a copy is in %s", path, len(data), bad.start, aside.name)
     if not aside.exists():
         aside.write_bytes(data)

@@ -30,7 +30,7 @@ def unsettled(ended: Sequence[Ended], policy: Policy) -> list[Settlement]:
         try:
             settlement = reader.read(each.id, each.opened, each.closed, _ended_us(each.closed))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            log.error("exchange %r cannot be settled again: %r", each.id, error)  # noqa: TRY400 - damage, not our stack
+            log.error("exchange %r cannot be settled again: %r; its counters keep what it reserved", each.id, error)  # noqa: TRY400 - damage, not our stack
             continue
         if settlement is not None and _matters(settlement):
             settlements.append(settlement)

@@ -197,7 +197,9 @@ class Writer:
 
     def _note_failed_sync(self, error: BaseException) -> None:
         self._figures.sync_errors += 1
-        _log.error("journal %s: a sync failed (%s): continuing in a new file", self._segments.path, error)
+        _log.error(
+            "journal %s: a sync failed (%s): continuing in a new file; check the disk", self._segments.path, error
+        )
         self._segments.distrust()
 
     def _write_again(self, frames: list[bytes], thens: list[Then]) -> None:
@@ -218,7 +220,7 @@ class Writer:
     def _break(self, frames: list[bytes], thens: list[Then], *, acknowledged: bool) -> None:
         if not self.broken:
             _log.error(
-                "journal %s: cannot be written: records wait in memory until the disk can be written",
+                "journal %s: cannot be written: records wait in memory until it can be: check the disk of journal.dir",
                 self._segments.path,
             )
         self.broken = True

@@ -68,16 +68,23 @@ async def test_a_name_server_that_does_not_answer_changes_nothing_and_is_logged_
         names.check(now)
         await settled(names)
     assert (taken, names.failures) == ([("b", ["10.0.0.1"])] * 2, 2)
-    book.answers["a"] = ["10.0.0.3"]
+    away, book.answers["a"] = book.answers["a"], ["10.0.0.3"]
     names.check(300.0)
     await settled(names)
     assert taken[-2:] == [("a", ["10.0.0.3"]), ("b", ["10.0.0.1"])]
+    book.answers["a"] = away
+    names.check(400.0)
+    await settled(names)
     assert [record.message for record in caplog.records] == [
+        (
+            "upstream api: the host a cannot be resolved (Temporary failure in name resolution): "
+            "requests to it are answered 502; check upstreams.api.urls"
+        ),
+        "upstream api: the host a can be resolved again",
         (
             "upstream api: the host a cannot be resolved (Temporary failure in name resolution): "
             "its last addresses stay in use"
         ),
-        "upstream api: the host a can be resolved again",
     ]
     await names.aclose()
 
