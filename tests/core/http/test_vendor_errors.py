@@ -4,6 +4,8 @@ import anthropic
 import httpx2
 import openai
 import pytest
+from google import genai
+from google.genai import errors, types
 
 from sidecar.core.http.problem import BAD_KEY, NO_KEY, NO_PLAN, Problem, problem_body
 from sidecar.core.http.vendor_errors import with_vendor_error
@@ -16,21 +18,27 @@ def limited(wait_s):
     return Problem(429, "quota-exceeded", "limit monthly is used up", headers=((b"Retry-After", b"%d" % wait_s),))
 
 
+def answering(problem, vendor):
+    """A transport that answers with the problem, and the list of the requests that came."""
+    answer = with_vendor_error(problem, vendor)
+    requests = []
+
+    def respond(request):
+        requests.append(request)
+        fields = [(name.decode(), value.decode()) for name, value in answer.headers]
+        return httpx2.Response(answer.status, headers=fields, content=problem_body(answer, "01JD"))
+
+    return httpx2.MockTransport(respond), requests
+
+
 def raised(library, problem, vendor):
     """The exception of a client of the library when it gets a problem, and how often it asked."""
-    answered = with_vendor_error(problem, vendor)
-    asked = []
-
-    def answer(request):
-        asked.append(request)
-        fields = [(name.decode(), value.decode()) for name, value in answered.headers]
-        return httpx2.Response(answered.status, headers=fields, content=problem_body(answered, "01JD"))
-
-    with httpx2.Client(transport=httpx2.MockTransport(answer)) as http:
+    transport, requests = answering(problem, vendor)
+    with httpx2.Client(transport=transport) as http:
         client = library(api_key="k", base_url="http://h", http_client=http, max_retries=2)
         with pytest.raises(Exception, match=problem.detail) as caught:
             client.post("/a", cast_to=object)
-    return caught.value, len(asked)
+    return caught.value, len(requests)
 
 
 # Fails if `x-should-retry` is left out: Anthropic's client then sleeps for the rest of the month.
@@ -49,13 +57,26 @@ def test_the_libraries_show_where_to_top_up():
     assert (error.code, error.type) == ("balance-exhausted", "insufficient_quota")
 
 
-# As google-genai 3.6 reads it: the library is not among the tests' dependencies.
-def test_gemini_has_code_message_and_status():
-    assert with_vendor_error(limited(5), "gemini").extra["error"] == {
-        "code": 429,
-        "message": "limit monthly is used up",
-        "status": "RESOURCE_EXHAUSTED",
-    }
+@pytest.mark.parametrize(
+    ("problem", "name"),
+    [
+        (NO_KEY, "UNAUTHENTICATED"),
+        (BAD_KEY, "UNAUTHENTICATED"),
+        (NO_PLAN, "PERMISSION_DENIED"),
+        (TOP_UP, "FAILED_PRECONDITION"),
+        (limited(5), "RESOURCE_EXHAUSTED"),
+        (limited(99_522), "RESOURCE_EXHAUSTED"),
+    ],
+)
+def test_googles_library_shows_the_reason_at_once(problem, name):  # Fails if `message` of `error` is left out.
+    transport, requests = answering(problem, "gemini")
+    options = types.HttpOptions(base_url="http://h", client_args={"transport": transport})
+    with genai.Client(api_key="k", http_options=options) as client, pytest.raises(errors.ClientError) as caught:
+        client.models.generate_content(model="gemini-2.5-pro", contents="Hello")
+    error = caught.value
+    assert (error.code, error.details["error"]["code"], len(requests)) == (problem.status, problem.status, 1)
+    assert error.message.startswith(problem.detail)
+    assert error.details["error"]["status"] == name
 
 
 @pytest.mark.parametrize(("wait_s", "told"), [(1, False), (60, False), (61, True)])
