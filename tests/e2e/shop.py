@@ -10,6 +10,7 @@ import contextlib
 import io
 import itertools
 import os
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -151,18 +152,20 @@ async def shop(
     customers: list[Customer],
     app: web.Application,
     redis_url: str = "",
+    tls: ssl.SSLContext | None = None,
     **settings: str,
 ) -> AsyncIterator[Shop]:
     """Run a node before `app` until the block ends. `policy`: a document on disk, or the text of one of the test's own.
 
     A Redis that is well is given two seconds: on a busy machine 50 ms are soon over. `settings` set `SIDECAR_<NAME>`.
+    With `tls` the API is served over TLS.
     """
     path = policy
     if isinstance(policy, str):
         path = folder / "policy.yaml"
         path.write_text(policy)
     (folder / "customers.yaml").write_text("keys:\n" + "".join(each.entry() for each in customers))
-    async with served(app) as url:
+    async with served(app, **({"ssl_context": tls} if tls else {})) as url:
         own = {
             "SIDECAR_POLICIES": str(path),
             "SIDECAR_KEYS__FILE": str(folder / "customers.yaml"),

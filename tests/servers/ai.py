@@ -56,7 +56,7 @@ class Vendors:
         app.router.add_post("/v1/responses", self._responses)
         app.router.add_post("/v1/embeddings", self._embeddings)
         app.router.add_post("/v1/messages", self._messages)
-        app.router.add_post("/v1beta/models/{model}:{verb}", self._gemini)
+        app.router.add_post("/{version:v1|v1beta}/models/{model}:{verb}", self._gemini)
         return app
 
     async def _asked(self, request: web.Request) -> dict[str, Any]:
