@@ -171,7 +171,7 @@ CASES = {
     "paths": Case("paths of 8 kB without a key, 4 connections", "requests", _paths),
     "drips": Case("blank lines and half heads, 400 connections", "pieces", _drips),
     "keys": Case("unknown keys, 4 connections", "requests", _keys),
-    "connections": Case("2,000 idle connections, 1,000 are allowed", "connections", _connections),
+    "connections": Case("2,000 idle connections, 1,000 are allowed", "opened", _connections),
 }
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -152,24 +153,26 @@ def report(outcomes: dict[str, Outcome], *, as_json: bool) -> None:
         cases = {name: {**asdict(each), "ratio": each.ratio()} for name, each in outcomes.items()}
         print(json.dumps({"load_average": load, "cases": cases}, indent=2))
         return
-    table = Table(title=f"The victim's latency in ms (load average {load:.1f})", padding=(0, 0, 0, 1), width=WIDTH)
-    for column in ("case", "p50", "p99", "attacked p99", "ratio", "failed", "the attack, per second"):
-        table.add_column(column, justify="left" if column == "case" else "right")
+    title = f"The victim's latency in ms, median and least of the rounds (load average {load:.1f})"
+    table = Table(title=title, box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for column in ("case", "p50", "p99", "p50", "attacked p99", "ratio", "failed", "attack"):
+        table.add_column(column, no_wrap=True, justify="left" if column in {"case", "attack"} else "right")
     for name, each in outcomes.items():
-        figures = ([one.p50_us for one in each.normal], [one.p99_us for one in each.normal])
-        failed = str(sum(each.failures().values()))
-        attacked = _ms([one.p99_us for one in each.attacked])
-        table.add_row(name, *map(_ms, figures), attacked, f"{each.ratio():.1f}", failed, _attack(name, each))
+        figures = [text for runs in (each.normal, each.attacked) for text in _quantiles(runs)]
+        table.add_row(name, *figures, f"{each.ratio():.1f}", str(sum(each.failures().values())), _attack(name, each))
     Console(width=WIDTH).print(table)
 
 
-def _ms(values_us: list[int]) -> str:
-    return f"{statistics.median(values_us) / 1000:.1f} ({min(values_us) / 1000:.1f})"
+def _quantiles(runs: list[Latency]) -> tuple[str, str]:
+    """The median p50 in ms, and the median p99 with the least one."""
+    p99s_ms = [run.p99_us / 1000 for run in runs]
+    p50_ms = statistics.median(run.p50_us / 1000 for run in runs)
+    return f"{p50_ms:.1f}", f"{statistics.median(p99s_ms):.1f} ({min(p99s_ms):.1f})"
 
 
 def _attack(name: str, outcome: Outcome) -> str:
     rate = statistics.median(each["per_second"] for each in outcome.attacks)
-    return f"{rate:,.0f} {attacks.CASES[name].unit}, {max(each['open'] for each in outcome.attacks)} open"
+    return f"{rate:,.{rate < 10:d}f} {attacks.CASES[name].unit}/s"
 
 
 @click.command(context_settings={"show_default": True})
@@ -193,7 +196,8 @@ def main(cases: str, rounds: int, seconds: int, *, pure: bool, as_json: bool) ->
         raise click.ClickException(str(failure)) from failure
     report(outcomes, as_json=as_json)
     if faults := [fault for name, each in outcomes.items() for fault in each.faults(name)]:
-        sys.exit("\n".join(faults))
+        print("\n".join(faults), file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

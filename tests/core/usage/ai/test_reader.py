@@ -336,6 +336,16 @@ def test_one_turn_reads_a_bounded_part_of_what_a_compressed_answer_decodes_to(co
     assert reader.end(complete=True)[1].quality == "estimated"
 
 
+# Fails if decoded bytes that were not read are not in the estimate, or are passed on.
+def test_what_was_decoded_and_not_read_of_a_cut_answer_is_estimated():
+    reader = fresh(SSE, b"deflate")
+    reader.feed(zlib.compress(b"data: words\n\n" * 5_000))
+    reader.feed(b"", last=True)
+    held, reading = reader.end(complete=False)
+    assert held == b""
+    assert reading.fields["output"] > 3_000
+
+
 def fresh(kind, coding=b""):
     reader = Reader(ai_request())
     reader.head(200, kind, coding)
