@@ -168,9 +168,9 @@ class Case(NamedTuple):
 CASES = {
     "uploads": Case("256 uploads of one key, 300 B/s each", "pieces", _uploads),
     "answers": Case("answers that take long to read, one connection", "answers", _odd_answers),
-    "paths": Case("paths of 8 kB without a key, 4 connections", "requests", _paths),
+    "paths": Case("paths of 8 kB without a key, 4 connections", "sent", _paths),
     "drips": Case("blank lines and half heads, 400 connections", "pieces", _drips),
-    "keys": Case("unknown keys, 4 connections", "requests", _keys),
+    "keys": Case("unknown keys, 4 connections", "sent", _keys),
     "connections": Case("2,000 idle connections, 1,000 are allowed", "opened", _connections),
 }
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -28,7 +28,7 @@ from rich.table import Table
 
 from benchmarks import attacks, compiled, sidecars
 from benchmarks.latency import open_loop, quantile
-from benchmarks.stage import API_KEY, FAILURES, LOAD_CORE, PROXY_CORE, RunFailed, Stage, free_port
+from benchmarks.stage import API_KEY, FAILURES, LOAD_CORE, PROXY_CORE, RunFailed, Stage, free_port, get
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE, CONNECTIONS = 150, 16  # of the victim
@@ -87,8 +87,15 @@ class Outcome:
         return slow * (self.ratio() > MOST_RATIO) + failed
 
 
-def start(stage: Stage, python: Path, path: str) -> int:
-    """Start the API and a sidecar of one worker before it; the sidecar's port."""
+class Node(NamedTuple):
+    """The ports of a sidecar."""
+
+    port: int
+    control: int
+
+
+def start(stage: Stage, python: Path, path: str) -> Node:
+    """Start the API and a sidecar of one worker before it."""
     ports = {"port": free_port(), "control": free_port(), "upstream": free_port()}
     stage.start("upstream", _module("odd", ports["upstream"]), LOAD_CORE, _PATH)
     stage.until_answers("the upstream", ports["upstream"], seconds=READY_SECONDS)
@@ -100,7 +107,7 @@ def start(stage: Stage, python: Path, path: str) -> int:
         "sidecar", [str(python), "-P", "-m", "sidecar", "run", "-c", "sidecar.yaml"], PROXY_CORE, {"PYTHONPATH": path}
     )
     stage.until_answers("the sidecar", ports["port"], seconds=READY_SECONDS)
-    return ports["port"]
+    return Node(ports["port"], ports["control"])
 
 
 _PATH = {"PYTHONPATH": str(ROOT)}
@@ -131,15 +138,23 @@ def under_attack(stage: Stage, name: str, port: int, seconds: int) -> tuple[Late
     return latency, report
 
 
-def measure(name: str, start_sidecar: Callable[[Stage], int], rounds: int, seconds: int) -> Outcome:
+def wait_until_idle(stage: Stage, node: Node) -> None:
+    """Wait until no exchange is open: an AI answer is read on when its client has left."""
+    stage.until(
+        "the last exchange to end", lambda: b"\nsidecar_open_exchanges 0.0" in get(node.control, "/metrics")[1], 60
+    )
+
+
+def measure(name: str, start_sidecar: Callable[[Stage], Node], rounds: int, seconds: int) -> Outcome:
     """Rounds without and with the attack, on one worker."""
     outcome = Outcome()
     with Stage() as stage:
-        port = start_sidecar(stage)
+        node = start_sidecar(stage)
         for number in range(rounds):
             print(f"{name}: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
-            outcome.normal.append(victim(port, seconds))
-            attacked, report = under_attack(stage, name, port, seconds)
+            wait_until_idle(stage, node)
+            outcome.normal.append(victim(node.port, seconds))
+            attacked, report = under_attack(stage, name, node.port, seconds)
             outcome.attacked.append(attacked)
             outcome.attacks.append(report)
         stage.check_alive()
@@ -155,7 +170,7 @@ def report(outcomes: dict[str, Outcome], *, as_json: bool) -> None:
         return
     title = f"The victim's latency in ms, median and least of the rounds (load average {load:.1f})"
     table = Table(title=title, box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for column in ("case", "p50", "p99", "p50", "attacked p99", "ratio", "failed", "attack"):
+    for column in ("case", "p50", "p99", "p50", "attack p99", "ratio", "fail", "attack"):
         table.add_column(column, no_wrap=True, justify="left" if column in {"case", "attack"} else "right")
     for name, each in outcomes.items():
         figures = [text for runs in (each.normal, each.attacked) for text in _quantiles(runs)]

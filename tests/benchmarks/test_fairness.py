@@ -42,8 +42,18 @@ def test_the_exit_code_says_whether_the_victim_was_hurt(monkeypatch, attacked_us
     done = CliRunner().invoke(fairness.main, ["--pure", "--cases", "keys,paths"])
     assert done.exit_code == exit_code
     assert max(map(len, done.stdout.splitlines())) <= 80
-    assert done.stdout.count("9.0 requests/s") == 2
+    assert done.stdout.count("9.0 sent/s") == 2
     assert done.stderr.count("3.0 times") == 2 * exit_code
+
+
+def test_each_round_begins_when_the_attack_of_the_one_before_has_left_no_exchange(monkeypatch):
+    steps = []
+    monkeypatch.setattr(fairness, "wait_until_idle", lambda *_: steps.append("idle"))
+    monkeypatch.setattr(fairness, "victim", lambda *_: steps.append("normal") or Latency(1, 1, {}))
+    monkeypatch.setattr(fairness, "under_attack", lambda *_: steps.append("attacked") or (Latency(1, 1, {}), ATTACK))
+    fairness.measure("keys", lambda _stage: fairness.Node(0, 0), 2, 1)
+    # Fails if answers that are read on without their client count as normal.
+    assert steps == ["idle", "normal", "attacked"] * 2
 
 
 def test_a_case_that_is_unknown_is_named():
