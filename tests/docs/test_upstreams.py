@@ -30,7 +30,7 @@ def test_the_example_of_the_page_is_valid(tmp_path):
 
 
 def test_the_second_example_of_the_readme_is_valid(tmp_path):
-    settings_yaml, policy_yaml = yaml_after(README, "## Before a vendor's API")[:2]
+    settings_yaml, policy_yaml = yaml_after(README, "## In front of a vendor's API")[:2]
     (tmp_path / "sidecar.yaml").write_text(settings_yaml)
     (tmp_path / "policy.yaml").write_text(policy_yaml)
     settings = load_settings(tmp_path / "sidecar.yaml", {})
