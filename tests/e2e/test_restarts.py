@@ -136,7 +136,9 @@ async def test_a_node_is_back_at_once_while_streams_of_its_killed_supervisor_end
     assert running.process._transport.is_closing(), "a transport that is left open is reported by a later test"
     served = [record for record in map(orjson.loads, running.records()) if record["type"] == "sidecar.usage.v1"]
     assert len({record["id"] for record in served}) == len(served)
-    assert sum(record["data"]["outcome"] == "ok" for record in served) == visitors.answered + 1
+    complete = sum(record["data"]["outcome"] == "ok" for record in served) - 1  # without the stream's
+    # A worker that is killed has recorded some exchanges whose last bytes it has not sent yet.
+    assert visitors.answered <= complete <= visitors.answered + visitors.failed
 
 
 async def until_listening(again):
