@@ -4,6 +4,7 @@ from sidecar.core.decision import MARK_LIFE_US, changes_nothing, reserve, settle
 from sidecar.core.identity import Identity
 from sidecar.core.limits import checks_for
 from sidecar.core.policy import Limit
+from sidecar.testing import apply_writes
 
 # What every backend does is in tests/edge/counters_suite.py; here is what the rule promises as a rule.
 
@@ -21,16 +22,6 @@ def checks(*limits, costs=None, now_us=NOW_US):
 
 def ids():
     return (b"01KAJ52%019d" % n for n in range(10**9))
-
-
-def apply(state, writes):
-    for key, member, value, _ in writes:
-        if member is None:
-            state[key] = value
-        elif value is None:
-            state.get(key, {}).pop(member, None)
-        else:
-            state.setdefault(key, {})[member] = value
 
 
 def test_the_rule_changes_nothing_itself():
@@ -72,7 +63,7 @@ def test_a_mark_holds_the_verdict():  # 1 + the index that denied, and 64 x a bi
     marks = []
     for id_ in islice(ids(), 2):
         _, writes = reserve(state, id_, asked, NOW_US)
-        apply(state, writes)
+        apply_writes(state, writes)
         marks.append(writes[-1][2])
     assert marks == ["128", "129"]
 
