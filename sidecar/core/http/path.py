@@ -90,10 +90,14 @@ def slash_fault(raw: bytes) -> str:
 def _normalised(raw: bytes) -> str:
     if _PLAIN.fullmatch(raw):
         return raw.decode("ascii") or "/"
-    path = recoded(raw)
-    while "//" in path:  # each time half of a run is left; a regular expression costs as much for each run
+    return _without_dots(merged(recoded(raw)))
+
+
+def merged(path: str) -> str:
+    """The path with several slashes in a row as one."""
+    while "//" in path:  # half of a row is left each time; a regular expression is slower where there are many rows
         path = path.replace("//", "/")
-    return _without_dots(path)
+    return path
 
 
 def recoded(raw: bytes) -> str:
