@@ -7,8 +7,6 @@ is complete, so pipelined answers come in order and no byte of one request is re
 from __future__ import annotations
 
 import asyncio
-import socket
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, cast
 
@@ -28,12 +26,15 @@ from sidecar.edge.http1.heads import (
     response_head,
     switching_head,
 )
+from sidecar.edge.http1.large_heads import LARGE_BYTES
+from sidecar.edge.http1.peers import acknowledged_bytes, address_of
 from sidecar.ports import Client, Exchange
 
 if TYPE_CHECKING:
     from sidecar.edge.http1.listener import Listener
 
 HEAD: Final = "head"
+QUEUED: Final = "queued"  # a large head waits for its turn
 BODY: Final = "body"
 WAIT: Final = "wait"
 SKIP: Final = "skip"
@@ -187,14 +188,12 @@ class Downstream(Client):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
-        peer = transport.get_extra_info("peername")
-        self.peer = _unmapped(peer[0]) if isinstance(peer, tuple) else ""
+        self.peer = address_of(transport)
         self.tls = transport.get_extra_info("ssl_object") is not None
-        self._listener.connections.add(self)
-        self._listener.empty.clear()
-        self.deadline = self._listener.now + (
-            DRAIN_IDLE_S if self._listener.draining else self._listener.timeouts.head_s
-        )
+        listener = self._listener
+        listener.connections.add(self)
+        listener.empty.clear()
+        self.deadline = listener.now + (DRAIN_IDLE_S if listener.draining else listener.timeouts.head_s)
 
     def data_received(self, data: bytes) -> None:
         state = self.state
@@ -212,7 +211,7 @@ class Downstream(Client):
                 self._exchange.on_body(data)
         elif state is SKIP:
             self._skip(data)
-        elif state is WAIT:
+        elif state is WAIT or state is QUEUED:
             self._buffer += data
             if len(self._buffer) > PIPELINED_BYTES:
                 self.pause_reading()
@@ -314,7 +313,7 @@ class Downstream(Client):
 
     def _is_reading(self, now: float) -> bool:
         """Whether the client took some of its answer since the last look: then it has as long again."""
-        before, self._taken = self._taken, _taken_bytes(self._transport)
+        before, self._taken = self._taken, acknowledged_bytes(self._transport)
         if self._taken == before:
             return False
         self.deadline = (now if before >= 0 else self.deadline) + self._listener.timeouts.stalled_s
@@ -349,6 +348,9 @@ class Downstream(Client):
                 if end < 4:
                     self._wait_for_more(buffer)
                     return
+                if end > LARGE_BYTES and not self._listener.large_heads.is_due(self, buffer[:end]):
+                    self._wait_in_queue()
+                    return
                 if end == len(buffer):
                     self._buffer = b""
                 else:
@@ -357,6 +359,19 @@ class Downstream(Client):
                 self._take_head(buffer)
         finally:
             self._pumping = False
+
+    def _wait_in_queue(self) -> None:
+        """Read no more meanwhile: so the end of the client's side is seen after its request, as it was sent."""
+        self.state = QUEUED
+        self.deadline = _FOREVER
+        self.pause_reading()
+
+    def read_queued(self) -> None:
+        """Its turn has come (`LargeHeads`)."""
+        if self.state is QUEUED:  # else the connection was closed meanwhile
+            self.state = HEAD
+            self.resume_reading()
+            self._pump()
 
     def _wait_for_more(self, buffer: bytes) -> None:
         limits = self._listener.limits
@@ -483,14 +498,3 @@ class Downstream(Client):
             transport.write_eof()
         else:
             transport.close()
-
-
-def _taken_bytes(transport: asyncio.Transport) -> int:
-    """How much of all that was sent the client's machine acknowledged (`tcpi_bytes_acked` of linux/tcp.h)."""
-    info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
-    return int.from_bytes(info[120:128], sys.byteorder)
-
-
-def _unmapped(peer: str) -> str:
-    """The address of a peer; that of an IPv4 client on a socket for both families is IPv4 (RFC 4291 §2.5.5.2)."""
-    return peer.removeprefix("::ffff:") if "." in peer else peer

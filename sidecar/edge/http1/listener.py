@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from functools import lru_cache
 from heapq import nsmallest
-from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from sidecar.core.http.problem import Problem
 from sidecar.core.http.request import HeadLimits, Request
 from sidecar.edge.http1.downstream import Downstream
+from sidecar.edge.http1.large_heads import LargeHeads
+from sidecar.edge.http1.peers import client_of
 from sidecar.ports import Client, Exchange
 
 IDLE_S: Final = 1.0  # before that, the request of a new connection may be on its way
@@ -46,6 +46,7 @@ class Listener:
     ) -> None:
         self.serve = serve
         self.connections: set[Downstream] = set()
+        self.large_heads = LargeHeads()
         self.limits = limits or HeadLimits()
         self.timeouts = timeouts or Timeouts()
         self.max_body_bytes = max_body_bytes
@@ -114,9 +115,3 @@ class Listener:
         """Close all connections immediately: the drain's deadline has passed."""
         for connection in list(self.connections):
             connection.on_abort()
-
-
-@lru_cache(maxsize=4096)
-def client_of(peer: str) -> str | bytes:
-    """Whose address that is: an IPv4 address is a client, and the /64 of an IPv6 address, which a subscriber has."""
-    return ip_address(peer).packed[:8] if ":" in peer else peer

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sidecar.edge.http1.listener import client_of
+from sidecar.edge.http1.peers import client_of
 from tests.edge.http1.playbook import Client, hello, port_of
 
 
