@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 from pydantic import SecretStr
 
+from sidecar.app.eviction import evictions_of
 from sidecar.config.models import Model
 from sidecar.config.settings import Settings
 from sidecar.control.build_variant import build_variant
@@ -107,13 +108,20 @@ async def _run_node(
             reload = supervisor.listen_to_signals(tasks)
             watch = Watch(_watched(settings), reload, WATCH_SECONDS)
             watch.start()
+            inspection = tasks.create_task(_warn_of_evictions(settings), name="inspection")
             status = await supervisor.run()
+            inspection.cancel()
             watch.stop()
             return status
     finally:
         for each in sockets:
             each.close()
         await runner.cleanup()
+
+
+async def _warn_of_evictions(settings: Settings) -> None:
+    for warning in await evictions_of(settings):
+        log.warning(warning)
 
 
 def _watched(settings: Settings) -> list[Path]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from sidecar.app import kafka
+from sidecar.app.eviction import REDIS_SECONDS, eviction_warnings
 from sidecar.core.errors import SinkError, StoreError
 from sidecar.edge.kafka.connection import KafkaRefusalError
 from sidecar.edge.kafka.topics import topic_faults
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from sidecar.config.sections import Redis
     from sidecar.config.settings import Settings
 
-REDIS_SECONDS = 5
 KAFKA_SECONDS = 10
 BROKERS_EXPECTED = 3
 
@@ -80,23 +80,6 @@ async def _contact_redis(settings: Settings, stored: str, contacts: Contacts) ->
     return False
 
 
-async def eviction_warnings(settings: Settings) -> list[str]:
-    """Whether the Redis of wallets may evict them; none where it cannot be asked."""
-    if settings.redis is None:
-        return []
-    try:
-        async with asyncio.timeout(REDIS_SECONDS):
-            return _eviction_warnings(await inspect(settings.redis.endpoint, REDIS_SECONDS), "counters and wallets")
-    except (RedisError, OSError, TimeoutError):
-        return []
-
-
-def _eviction_warnings(seen: Inspection, stored: str) -> list[str]:
-    if seen.maxmemory_policy in {"", "noeviction"}:
-        return []
-    return [f"redis: maxmemory-policy is {seen.maxmemory_policy}: it may evict {stored}; set noeviction"]
-
-
 async def _migration_warnings(redis: Redis) -> list[str]:
     try:
         due = await is_due(redis, REDIS_SECONDS)
@@ -117,7 +100,7 @@ def persistence_warnings(seen: Inspection, stored: str) -> list[str]:
     if not seen.maxmemory_policy and not seen.append_only:
         what = stored or "counters"
         return [f"redis: it has {what}, and its user may not run INFO: check maxmemory-policy and persistence there"]
-    warnings = _eviction_warnings(seen, f"counters and {stored}" if stored else "counters")
+    warnings = eviction_warnings(seen, f"counters and {stored}" if stored else "counters")
     if not stored:
         return warnings
     if seen.append_only == "0" and seen.snapshots == "no":

@@ -15,7 +15,7 @@ import click
 
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
 from sidecar.config.compile import plan_names
-from sidecar.core.errors import Fault, PolicyError, SidecarError, StoreError
+from sidecar.core.errors import Fault, PolicyError, SidecarError, StoreError, unreadable
 from sidecar.core.words import counted
 from sidecar.edge.clock import SystemClock
 from sidecar.keys.imports import Import, Options, plan_import
@@ -108,7 +108,7 @@ def _text(file: str) -> str:
         content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
         return content.decode("utf-8-sig")
     except OSError as error:
-        raise click.UsageError(f"{file}: cannot be read: {error.strerror}") from None
+        raise click.UsageError(f"{file}: {unreadable(error)}") from None
     except UnicodeDecodeError as error:
         raise click.UsageError(f"{file}: is not UTF-8 text: {error.reason} at byte {error.start}") from None
 

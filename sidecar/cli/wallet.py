@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from sidecar.checks.contacts import eviction_warnings
+from sidecar.app.eviction import evictions_of
 from sidecar.cli.options import print_json
 from sidecar.cli.tables import print_rows
 from sidecar.cli.wallet_options import END, GRANT_ID, MOMENT, Target, run_on, wallet_options
@@ -97,7 +97,7 @@ def grant(target: Target, id_: str | None, as_json: bool, amount: str, rollover_
             f"--expires {format_moment(wanted.expires_us)} is in the past: write a later time, or never"
         )
     _report(change, wanted.id, target, as_json=as_json)
-    for warning in asyncio.run(eviction_warnings(target.settings)):
+    for warning in asyncio.run(evictions_of(target.settings)):
         click.echo(f"warning: {warning}", err=True)
 
 

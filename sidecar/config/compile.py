@@ -19,7 +19,7 @@ from sidecar.config.plans import CustomerDoc, Offer
 from sidecar.config.policies import PolicyDoc
 from sidecar.config.routes import DEFAULT_ROUTE, route_of
 from sidecar.config.wallet_units import Units
-from sidecar.core.errors import Fault, PolicyError
+from sidecar.core.errors import Fault, PolicyError, unreadable
 from sidecar.core.policy import Plan, Policy
 from sidecar.core.price.decimals import DIGITS
 from sidecar.core.usage import REQUESTS, Exclusion, MeterRule, PolicySource
@@ -112,7 +112,7 @@ def _policy_files(path: Path) -> list[Path]:
     try:
         entries = sorted(path.iterdir())
     except OSError as error:
-        raise PolicyError([Fault(str(path), 0, "", f"cannot be read: {error.strerror or error}")]) from None
+        raise PolicyError([Fault(str(path), 0, "", unreadable(error))]) from None
     files = [each for each in entries if each.suffix in (".yaml", ".yml") and each.name[0] != "." and each.is_file()]
     if not files:
         what = "has no *.yaml file: put a policy there, or name one with `policies:`"

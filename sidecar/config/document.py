@@ -16,7 +16,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sidecar.config import units
-from sidecar.core.errors import Fault, PolicyError
+from sidecar.core.errors import Fault, PolicyError, unreadable
 
 MAX_FILE_BYTES: Final = 4 << 20
 MAX_VALUES: Final = 200_000  # after aliases are expanded: a "billion laughs" stops here
@@ -84,7 +84,7 @@ def read(path: Path, text: str | None = None) -> Document:
     try:
         source = path.read_bytes().decode() if text is None else text
     except OSError as error:
-        raise PolicyError([Fault(file, 0, "", f"cannot be read: {error.strerror or error}")]) from error
+        raise PolicyError([Fault(file, 0, "", unreadable(error))]) from error
     except UnicodeDecodeError as error:
         raise PolicyError([Fault(file, 0, "", f"is not UTF-8 text: {error.reason} at byte {error.start}")]) from error
     if len(source) > MAX_FILE_BYTES:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum, unique
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 
 class SidecarError(Exception):
@@ -127,6 +127,19 @@ class LostStretchError(SinkError):
     def __init__(self, detail: str, lost_bytes: int) -> None:
         super().__init__(detail)
         self.lost_bytes = lost_bytes
+
+
+def unreadable(error: OSError) -> str:
+    """Why a file that a setting names cannot be read, and the remedy."""
+    remedy = _REMEDIES.get(type(error), "")
+    return f"cannot be read: {error.strerror or error}{remedy and f': {remedy}'}"
+
+
+_REMEDIES: Final[dict[type[OSError], str]] = {
+    FileNotFoundError: "create it, or correct the path",
+    PermissionError: "let the user of the sidecar read it",
+    IsADirectoryError: "name a file",
+}
 
 
 class Fault(NamedTuple):

@@ -13,10 +13,10 @@ from sidecar.core.http.problem import (
     BAD_KEY,
     BAD_MAX_FORWARDS,
     LOOP,
-    NO_KEY,
     NO_ROUTE,
     OPTIONS_ANSWER,
     Problem,
+    no_key,
     too_large,
 )
 from sidecar.core.http.request import Request
@@ -115,7 +115,7 @@ class RoutedRequest:
                 return BAD_KEY if has_valid_checksum(credential) is False else None
             if credential is not None:
                 return credential
-        return None if route.unattributed == "allow" else NO_KEY
+        return None if route.unattributed == "allow" else no_key(tuple([source.place for source in route.sources]))
 
 
 def _nobody(_credential: bytes) -> bool:

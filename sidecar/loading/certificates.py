@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sidecar.core.errors import Fault, PolicyError
+from sidecar.core.errors import Fault, PolicyError, unreadable
 
 if TYPE_CHECKING:
     from sidecar.config.document import Loc
@@ -187,7 +187,7 @@ def _read_files(use: Use, pem: dict[str, str]) -> list[tuple[str, str]]:
         try:
             pem[str(path)] = path.read_bytes().decode("latin-1")  # comments may be in any encoding
         except OSError as error:
-            faults.append((name, f"{path} cannot be read: {error.strerror}"))
+            faults.append((name, f"{path} {unreadable(error)}"))
     return faults
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.config.secret_text import VARIABLE
-from sidecar.core.errors import Fault, PolicyError
+from sidecar.core.errors import Fault, PolicyError, unreadable
 from sidecar.loading.certificates import Pem, read_pem
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _read(text: SecretText, secrets: dict[str, str], env: Mapping[str, str]) -> 
                 with Path(source).open("rb") as file:
                     secrets[source] = file.read(_FILE_BYTES).decode("latin-1").strip()
             except OSError as error:
-                yield f"{source} cannot be read: {error.strerror}"
+                yield f"{source} {unreadable(error)}"
                 return
             if not secrets[source]:
                 yield f"{source} is empty"

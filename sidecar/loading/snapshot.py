@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sidecar.core.errors import Fault, PolicyError, SidecarError
+from sidecar.core.errors import Fault, PolicyError, SidecarError, unreadable
 from sidecar.core.policy import Policy
 from sidecar.core.usage import PolicySource
 from sidecar.edge.files import OwnedError, lock_file
@@ -142,7 +142,7 @@ class Snapshot:
                 [Fault(str(args[0]), 0, "", f"cannot be read: {args[2]}") for args in error.args[0]]
             ) from None
         except OSError as error:
-            raise PolicyError([Fault(str(source), 0, "", f"cannot be read: {error.strerror}")]) from None
+            raise PolicyError([Fault(str(source), 0, "", unreadable(error))]) from None
 
     @staticmethod
     def _write(source: PolicySource, path: Path) -> None:

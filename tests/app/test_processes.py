@@ -7,6 +7,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from sidecar.app.processes import roles
 from sidecar.config.settings import load_settings
 from sidecar.edge.journal.journals import JournalFolder
@@ -30,6 +32,18 @@ async def test_a_node_serves_is_ready_and_its_records_are_there_after_the_drain(
         assert 'sidecar_requests_total{route="default",status="2xx"} 1.0' in metrics
         assert await running.stop() == 0
         assert kinds(running.records()).count("usage") == 1
+
+
+@pytest.mark.redis
+async def test_a_redis_that_may_evict_is_in_the_log_of_a_node_that_starts(tmp_path, make_redis):
+    redis = make_redis()
+    redis.cli.config_set("maxmemory-policy", "allkeys-lru")
+    async with node(tmp_path, SIDECAR_REDIS__URL=redis.url) as running:
+        async with asyncio.timeout(15):
+            while "maxmemory-policy is allkeys-lru" not in (tmp_path / "node.log").read_text():
+                await asyncio.sleep(0.05)
+        # Fails if the node is not ready before, or does not serve.
+        assert (await running.ask())[0] == 200
 
 
 async def test_beyond_max_connections_a_client_waits_until_another_leaves(tmp_path):

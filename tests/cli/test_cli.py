@@ -97,7 +97,7 @@ def test_sidecar_yaml_of_the_working_folder_is_taken(sidecar, folder, arguments)
     assert sidecar(*arguments, SIDECAR_CONFIG="other.yaml")[2].startswith("other.yaml:1: workorz: ")
 
 
-NONE = "No such file or directory"
+NONE = "No such file or directory: create it, or correct the path"
 
 
 KEYS, POLICIES = ("keys.yaml", "6: keys.file"), ("p.yaml", "5: policies")

@@ -315,7 +315,8 @@ async def test_a_wrong_file_is_told_with_its_line_before_anything_starts(tmp_pat
         stderr=asyncio.subprocess.PIPE,
     )
     _, said = await asyncio.wait_for(process.communicate(), 20)
-    expected = f"{tmp_path}/sidecar.yaml:5: tls.cert: {tmp_path}/nope.pem cannot be read: No such file or directory\n"
+    why = "cannot be read: No such file or directory: create it, or correct the path"
+    expected = f"{tmp_path}/sidecar.yaml:5: tls.cert: {tmp_path}/nope.pem {why}\n"
     assert (process.returncode, said.decode()) == (2, expected)
 
 

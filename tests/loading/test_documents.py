@@ -47,8 +47,9 @@ def test_missing_policies_and_keys_are_named_with_their_setting(settings, tmp_pa
     with pytest.raises(PolicyError) as caught:
         load_all(settings)
     (first, second), file = map(str, caught.value.faults), tmp_path / "sidecar.yaml"
-    assert first == f"{file}:1: policies: {tmp_path}/p.yaml cannot be read: No such file or directory"
-    assert second == f"{file}:1: keys.file: {tmp_path}/keys.yaml cannot be read: No such file or directory"
+    why = "cannot be read: No such file or directory: create it, or correct the path"
+    assert first == f"{file}:1: policies: {tmp_path}/p.yaml {why}"
+    assert second == f"{file}:1: keys.file: {tmp_path}/keys.yaml {why}"
 
 
 def test_faults_of_policies_and_keys_come_together(settings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
@@ -65,6 +66,13 @@ def too_long_to_read(most_bytes: int) -> Problem:
     return Problem(413, "body-too-large", detail)
 
 
+@lru_cache(maxsize=1024)
+def no_key(places: tuple[str, ...]) -> Problem:
+    """The route needs a key, and none of the `places` where one may be sent has one."""
+    detail = f"this API needs a key: send it {' or '.join(places)}"
+    return Problem(401, "key-missing", detail, headers=_AUTHENTICATE)
+
+
 def no_feature(plans: Sequence[str]) -> Problem:
     """The caller's plan lacks what a route or a model asks for; `plans` are the ids of those that have it."""
     detail = "the plan of this key does not include this part of the API"
@@ -93,7 +101,6 @@ OPTIONS_ANSWER: Final = Problem(
     204, "max-forwards", "", headers=((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
 )
 BAD_MAX_FORWARDS: Final = Problem(400, "malformed-request", "Max-Forwards is not one plain number")
-NO_KEY: Final = Problem(401, "key-missing", "this API needs a key", headers=_AUTHENTICATE)
 BAD_KEY: Final = Problem(401, "key-unknown", "this key is not known, or was revoked", headers=_AUTHENTICATE)
 KEYS_AWAY: Final = Problem(503, "keys-unavailable", "keys cannot be verified now", headers=((b"Retry-After", b"1"),))
 NO_PLAN: Final = Problem(403, "plan-unknown", "the plan of this key is not in the policy")

@@ -22,10 +22,11 @@ class Source:
     """A place of a request that may hold the credential: kind `header`, `bearer`, `basic` or `query`.
 
     `name` is that of the header or parameter; the default of bearer and basic is `Authorization`. `field` is the header
-    name in lower case, which is removed together with the credential; b"" for a parameter.
+    name in lower case, which is removed together with the credential; b"" for a parameter. `place` completes the
+    sentence "send the key …".
     """
 
-    __slots__ = ("field", "kind", "name", "read")
+    __slots__ = ("field", "kind", "name", "place", "read")
 
     def __init__(self, kind: str, name: str = "") -> None:
         if kind not in _READERS:
@@ -35,6 +36,7 @@ class Source:
         self.kind = kind
         self.name = (name or "Authorization").encode()
         self.field = b"" if kind == "query" else self.name.lower()
+        self.place = _PLACES[kind].format(self.name.decode())
         self.read: Callable[[Source, Request], ReadResult] = _READERS[kind]
 
     def __repr__(self) -> str:
@@ -90,4 +92,11 @@ _READERS: dict[str, Callable[[Source, Request], ReadResult]] = {
     "bearer": _from_bearer,
     "basic": _from_basic,
     "query": _from_query,
+}
+
+_PLACES = {
+    "header": "as `{}: <key>`",
+    "bearer": "as `{}: Bearer <key>`",
+    "basic": "as the password of `{}: Basic`",
+    "query": "as the parameter `{}`",
 }

@@ -1,4 +1,4 @@
-"""What the socket of a client connection says of its client."""
+"""The client of a connection: its address, whose that is, and the progress of its answer."""
 
 from __future__ import annotations
 

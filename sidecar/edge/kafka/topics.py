@@ -144,7 +144,8 @@ def _raise_refused(answers: Sequence[Mapping[str, Any]]) -> None:
     for answer in answers:
         error = errors.for_code(answer["error_code"])
         if error not in {errors.NoError, errors.TopicAlreadyExistsError}:  # created by another `init` at the same time
-            refused.append(f"{answer['topic']}: {answer.get('error_message') or error.__name__}")
+            remedy = ": choose the number with --replicas" if error is errors.InvalidReplicationFactorError else ""
+            refused.append(f"{answer['topic']}: {answer.get('error_message') or error.__name__}{remedy}")
     if refused:
         raise SinkError("Kafka did not create " + "; ".join(refused))
 

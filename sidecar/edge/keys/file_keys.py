@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sidecar.core.errors import Fault, PolicyError
+from sidecar.core.errors import Fault, PolicyError, unreadable
 from sidecar.core.identity import Identity, KeyRecord
 from sidecar.edge.keys.key_document import KeyDocument
 from sidecar.ports import Keys
@@ -105,7 +105,7 @@ class KeyFile:
         try:
             return self._path.read_text("utf-8")
         except OSError as error:
-            raise PolicyError([Fault(str(self._path), 0, "", f"cannot be read: {error.strerror}")]) from None
+            raise PolicyError([Fault(str(self._path), 0, "", unreadable(error))]) from None
         except UnicodeDecodeError:
             raise PolicyError([Fault(str(self._path), 0, "", "is not UTF-8 text")]) from None
 

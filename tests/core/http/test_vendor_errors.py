@@ -7,10 +7,11 @@ import pytest
 from google import genai
 from google.genai import errors, types
 
-from sidecar.core.http.problem import BAD_KEY, NO_KEY, NO_PLAN, Problem, problem_body
+from sidecar.core.http.problem import BAD_KEY, NO_PLAN, Problem, no_key, problem_body
 from sidecar.core.http.vendor_errors import with_vendor_error
 from sidecar.edge.http1.heads import problem_answer
 
+NO_KEY = no_key(("as `X-Api-Key: <key>`",))
 TOP_UP = Problem(402, "balance-exhausted", "the balance is used up", extra={"link": "https://pay.example"})
 
 

@@ -101,3 +101,12 @@ def test_a_source_that_cannot_be_read_is_not_made(kind, name):
 
 def test_a_source_shows_its_place():
     assert repr(HEADER) == "Source('header', 'X-Api-Key')"
+
+
+def test_each_place_is_a_part_of_a_sentence():
+    assert [source.place for source in (HEADER, BEARER, BASIC, QUERY)] == [
+        "as `X-Api-Key: <key>`",
+        "as `Authorization: Bearer <key>`",
+        "as the password of `Authorization: Basic`",
+        "as the parameter `api_key`",
+    ]

@@ -2,9 +2,6 @@
 
 import asyncio
 
-import pytest
-
-from sidecar.edge.http1.peers import client_of
 from tests.edge.http1.playbook import Client, hello, port_of
 
 
@@ -59,22 +56,6 @@ async def test_a_connection_whose_answer_is_not_read_yet_makes_no_room(play, cli
     assert play.listener.close_idle(9) == 0
     connection.stalled = False
     assert play.listener.close_idle(9) == 1
-
-
-@pytest.mark.parametrize(
-    ("peer", "other", "same"),
-    [
-        ("192.0.2.1", "192.0.2.1", True),
-        ("192.0.2.1", "192.0.2.2", False),
-        # Fails if each of the 2^64 addresses of a subscriber is a client.
-        ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", True),
-        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
-        ("fe80::1%eth0", "fe80::2%eth0", True),
-        ("", "", True),
-    ],
-)
-def test_a_client_is_an_ipv4_address_or_the_64_of_an_ipv6_address(peer, other, same):
-    assert (client_of(peer) == client_of(other)) is same
 
 
 async def test_a_drain_fails_no_accepted_request_and_closes_what_is_idle(play):

@@ -98,7 +98,7 @@ async def test_an_operators_topic_is_told_what_it_lacks_and_left_alone(kafka_ser
 
 @pytest.mark.kafka
 async def test_more_replicas_than_brokers_is_refused_with_kafkas_words(kafka_server):
-    with pytest.raises(SinkError, match=r"many\.records: .*replica"):
+    with pytest.raises(SinkError, match=r"many\.records: .*replica.*: choose the number with --replicas"):
         await ensure_topics(connection(kafka_server), plans("many", replicas=3))
 
 
