@@ -67,7 +67,9 @@ COMPILED = (
     "sidecar/edge/http1/connecting.py",
     "sidecar/edge/http1/downstream.py",
     "sidecar/edge/http1/heads.py",
+    "sidecar/edge/http1/large_heads.py",
     "sidecar/edge/http1/listener.py",
+    "sidecar/edge/http1/peers.py",
     "sidecar/edge/http1/pool.py",
     "sidecar/edge/http1/upstream.py",
     "sidecar/edge/journal/log.py",
@@ -98,6 +100,7 @@ COMPILED = (
 
 # Modules, and whole packages, that run for a request or beside one and are not compiled, with the reason.
 LEFT_OUT = {
+    "sidecar/core/checksum.py": "chooses a function at import",
     "sidecar/core/decision/extension.py": "a few calls a second, for long exchanges",
     "sidecar/core/decision/grants.py": "changes of wallets by operators",
     "sidecar/core/decision/saved.py": "saves the state, beside requests",

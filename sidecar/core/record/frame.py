@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple, Self, Union
-from zlib import crc32
 
+from sidecar.core.checksum import crc32
 from sidecar.core.errors import SinkError
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from zlib import crc32
 
+from sidecar.core.checksum import crc32
 from sidecar.core.errors import LostStretchError, SinkError
 from sidecar.core.record.frame import (
     CLOSE,
