@@ -113,7 +113,7 @@ class Worker:
             refused=self._refused,
         )
         connected, most = self.listener.connections, max_connections(settings)
-        self.acceptor = Acceptor(Clients(self._client, self._handshake, connected, most, self.listener.close_idle))
+        self.acceptor = Acceptor(Clients(self._client, self._handshake, connected, most, self.listener.idle))
         self.reload = Reload(self, pem)
         self._listeners = Listeners(fds.listen, fds.others, self.acceptor)
 

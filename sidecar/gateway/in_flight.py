@@ -67,7 +67,7 @@ class OpenExchanges:
     """`settling`: exchanges of this batch of the journal whose last bytes wait until their settles have been sent.
 
     `detached`: those whose answer is read on though their client has left. `flush` sends what the store was asked.
-    Answers whose reading takes longer continue in later turns of the loop, one of them in each.
+    Answers whose reading takes longer continue in later turns of the loop, one of them in every other turn.
     """
 
     def __init__(self, clock: Clock, log: ExchangeLog, flush: Callable[[], None]) -> None:
@@ -102,7 +102,11 @@ class OpenExchanges:
         self._behind.append(exchange)
         if not self._has_turn:
             self._has_turn = True
-            asyncio.get_running_loop().call_soon(self._read_on)
+            asyncio.get_running_loop().call_soon(self._rest)
+
+    def _rest(self) -> None:
+        """A turn for the other exchanges alone."""
+        asyncio.get_running_loop().call_soon(self._read_on)
 
     def _read_on(self) -> None:
         exchange = self._behind.popleft()
@@ -110,7 +114,7 @@ class OpenExchanges:
             _read_on(exchange)
         self._has_turn = bool(self._behind)
         if self._has_turn:
-            asyncio.get_running_loop().call_soon(self._read_on)
+            asyncio.get_running_loop().call_soon(self._rest)
 
     def deliver(self) -> None:
         """After a batch of the journal: send its settles in one write, and then the last bytes of its answers."""

@@ -13,11 +13,14 @@ import errno
 import logging
 import select
 import socket
-from collections.abc import Callable, Collection
-from typing import Any, NamedTuple
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, NamedTuple, Protocol
 
 ACCEPTED_AT_ONCE = 8  # in one turn of the loop: the exchanges under way have their turn as well
-CLOSED_AT_ONCE = 8, 64  # idle connections, in one check: at first; at most, where connections still have to wait
+CLOSED_IN_A_CHECK = 8, 64  # idle connections: at first; at most, where connections still have to wait
+CLOSED_AT_ONCE = 4  # of these: closing them, and what is accepted in their place, must not hold up others
+CLOSED_EVERY_S = 0.006  # so that all are closed before the next check
 LINE_EVERY_S = 60.0  # for each reason
 FULL, NO_DESCRIPTORS = "max_connections", "descriptors"
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -28,18 +31,25 @@ _WHY = {
 log = logging.getLogger("sidecar.connections")
 
 
+class Idle(Protocol):
+    """A connection that waited for a request when it was chosen."""
+
+    def close_idle(self) -> bool:
+        """Close it, unless it has a request by now. Returns whether it is closed."""
+
+
 class Clients(NamedTuple):
     """`make` makes the protocol of a connection, `handshake` returns the TLS arguments of the loop.
 
     `connected` has the protocols of the connections whose handshake is over; `most` bounds their number.
-    `close_idle` closes up to so many that wait for a request, and returns how many.
+    `idle` returns up to so many that wait for a request, the first to be closed first.
     """
 
     make: Callable[[], asyncio.Protocol]
     handshake: Callable[[], dict[str, Any]]
     connected: Collection[Any]
     most: int
-    close_idle: Callable[[int], int]
+    idle: Callable[[int], Iterable[Idle]]
 
 
 class Acceptor:
@@ -57,7 +67,8 @@ class Acceptor:
         self._next_line_s: dict[str, float] = {}
         self.counts = {f"{name}|{reason}": 0 for name in ("accept_pauses", "accept_paused_us") for reason in _WHY}
         self.counts["idle_closed"] = 0
-        self._to_close = CLOSED_AT_ONCE[0]
+        self._to_close = CLOSED_IN_A_CHECK[0]
+        self._idle: deque[Idle] = deque()  # to be closed
 
     @property
     def most(self) -> int:
@@ -100,11 +111,23 @@ class Acceptor:
             return
         self._count_pause(now_s)
         if not self._has_waiting():
-            self._to_close = CLOSED_AT_ONCE[0]
-        elif self._paused == NO_DESCRIPTORS or self.number >= self._clients.most:
-            self.counts["idle_closed"] += self._clients.close_idle(self._to_close)
-            self._to_close = min(2 * self._to_close, CLOSED_AT_ONCE[1])
+            self._to_close = CLOSED_IN_A_CHECK[0]
+        elif not self._idle and (self._paused == NO_DESCRIPTORS or self.number >= self._clients.most):
+            self._idle.extend(self._clients.idle(self._to_close))
+            self._to_close = min(2 * self._to_close, CLOSED_IN_A_CHECK[1])
+            self._close_idle()
         asyncio.get_running_loop().call_soon(self._resume)  # the loop has removed what was closed by then
+
+    def _close_idle(self) -> None:
+        """Close the next idle connections, as long as others wait for their places."""
+        if not self._paused:
+            self._idle.clear()
+            return
+        for _ in range(min(CLOSED_AT_ONCE, len(self._idle))):
+            self.counts["idle_closed"] += self._idle.popleft().close_idle()
+        asyncio.get_running_loop().call_soon(self._resume)
+        if self._idle:
+            asyncio.get_running_loop().call_later(CLOSED_EVERY_S, self._close_idle)
 
     def _has_waiting(self) -> bool:
         """Whether a connection waits in the kernel's queue."""

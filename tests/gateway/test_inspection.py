@@ -630,18 +630,19 @@ async def test_a_client_that_leaves_meanwhile_takes_no_usage_with_it(done, drain
     assert scene.at_rest()
 
 
-async def test_two_such_answers_are_read_in_turn():
+# Fails if both are read in one turn, if one has two turns in a row, or if no turn is left to the others alone.
+async def test_two_such_answers_are_read_one_in_every_other_turn():
     scene = Reading()
     exchanges = []
     for _ in range(2):
         exchanges.append((scene.post(), scene.client))
         scene.stream().send_body(MANY)
     seen = []
-    for _ in range(20):
+    for _ in range(40):
         await asyncio.sleep(0)
         seen.append([len(client.content) for _, client in exchanges])
     moves = [[after > before for before, after in zip(*pair, strict=True)] for pair in pairwise(seen)]
-    assert all(sum(move) == 1 for move in moves)
+    assert all(sum(one) + sum(other) == 1 for one, other in pairwise(moves))
     assert [move[0] for move in moves].count(True) in {9, 10}
     for exchange, _ in exchanges:
         exchange.on_client_gone()
@@ -655,7 +656,8 @@ async def test_a_fault_in_a_later_turn_ends_the_exchange(monkeypatch):
     scene.post()
     scene.stream().send_body(MANY)
     monkeypatch.setattr(Reader, "feed", lambda *_, **__: 1 // 0)
-    await asyncio.sleep(0)
+    for _ in range(2):
+        await asyncio.sleep(0)
     assert (scene.client.ended, scene.tally.counts["exchange_faults"] > 0) == ("cut", True)
 
 

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from sidecar.listening import accepting as module
-from sidecar.listening.accepting import Acceptor, Clients
+from sidecar.listening.accepting import CLOSED_AT_ONCE, Acceptor, Clients
 
 
 class Visitor(asyncio.Protocol):
@@ -16,6 +16,7 @@ class Visitor(asyncio.Protocol):
 
     def __init__(self, connected):
         self.connected = connected
+        self.is_busy = False
 
     def connection_made(self, transport):
         self.transport = transport
@@ -25,6 +26,12 @@ class Visitor(asyncio.Protocol):
     def connection_lost(self, exc):
         self.connected.remove(self)
 
+    def close_idle(self):
+        if self.is_busy:
+            return False
+        self.transport.close()
+        return True
+
 
 class Port:
     """A listening socket, an acceptor of `most` connections, and the clients that are connected to it."""
@@ -33,19 +40,16 @@ class Port:
         self.connected = []
         self.idle = 0  # how many of the connections may be closed
         self.to_close = []  # how many were to be, each time
-        clients = Clients(lambda: Visitor(self.connected), dict, self.connected, most, self.close_idle)
+        clients = Clients(lambda: Visitor(self.connected), dict, self.connected, most, self.closable)
         self.acceptor = Acceptor(clients)
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.sock.setblocking(False)
         self.clients = []
         self.acceptor.listen(self.sock)
 
-    def close_idle(self, number):
+    def closable(self, number):
         self.to_close.append(number)
-        closed = self.connected[: min(number, self.idle)]
-        for each in closed:
-            each.transport.close()
-        return len(closed)
+        return self.connected[: min(number, self.idle)]
 
     @property
     def pauses(self):
@@ -151,6 +155,42 @@ async def test_the_longer_connections_have_to_wait_the_more_idle_ones_are_closed
     there.acceptor.check(0.0)
     # Fails if many are closed for one that waits.
     assert there.to_close[6:] == [8]
+
+
+# Fails if all are closed at once, so that everybody waits for that, if one that became busy is counted, or if more are
+# closed than others wait for.
+async def test_idle_connections_are_closed_a_few_at_a_time_while_others_wait(port):
+    there = port(20)
+    for _ in range(20):
+        there.connects()
+    await there.until(lambda: len(there.connected) == 20 and not there.acceptor.joining())
+    for _ in range(6):
+        there.connects()
+    there.idle = 8
+    there.connected[1].is_busy = True
+    await there.until(lambda: there.pauses)
+    there.acceptor.check(0.0)
+    assert there.acceptor.counts["idle_closed"] == CLOSED_AT_ONCE - 1
+    there.acceptor.check(0.0)
+    assert there.to_close == [8]  # not again before these are closed
+    await there.until(lambda: there.acceptor.counts["idle_closed"] == 7)
+    await there.until(lambda: len(there.connected) == 19 and not there.acceptor.joining())
+    assert there.acceptor.number == 19
+
+
+async def test_no_more_idle_connections_are_closed_than_others_wait_for(port):
+    there = port(20)
+    for _ in range(20):
+        there.connects()
+    await there.until(lambda: len(there.connected) == 20 and not there.acceptor.joining())
+    last = there.connects()
+    there.idle = 8
+    await there.until(lambda: there.pauses)
+    there.acceptor.check(0.0)
+    assert await there.greets(last)
+    await there.until(lambda: not there.acceptor._idle)
+    # Fails if the rest of those that were chosen is closed as well.
+    assert there.acceptor.counts["idle_closed"] == CLOSED_AT_ONCE
 
 
 class Exhausted:

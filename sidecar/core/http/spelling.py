@@ -17,15 +17,19 @@ from typing import Final
 from sidecar.core.http.path import NoNormalForm, merged, recoded
 from sidecar.core.http.problem import Problem
 
+MAX_SEGMENTS: Final = 200  # in all readings: each of them is matched with the routes, before a key is looked up
+_SEPARATOR: Final = re.compile(rb"/|%2[Ff]|%5[Cc]")
 _DOTS: Final = re.compile(r"/\.\.?(?:[/;]|%3B|$)")
 
 
 def readings(target: bytes) -> set[str]:
     """The paths that servers may take a target for, its normal form among them.
 
-    Raises NoNormalForm where one of them has a dot segment, or begins with two slashes.
+    Raises NoNormalForm where one of them has a dot segment, begins with two slashes, or has too many segments.
     """
     path = target.partition(b"?")[0]
+    if len(_SEPARATOR.findall(path)) > MAX_SEGMENTS:
+        raise NoNormalForm(f"a path that is not in normal form has at most {MAX_SEGMENTS} segments here")
     decoded = recoded(path)
     separated = decoded.replace("%2F", "/").replace("%5C", "/")  # has the segments of all readings
     if separated.startswith("//"):

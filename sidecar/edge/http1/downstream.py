@@ -268,9 +268,12 @@ class Downstream(Client):
         timeouts = self._listener.timeouts
         return self.deadline - (timeouts.idle_s if self._last_bytes and not self._buffer else timeouts.head_s)
 
-    def close_idle(self) -> None:
-        """Make room for another connection."""
-        self._leave(linger=False)
+    def close_idle(self) -> bool:
+        """Make room for another connection, unless this one has a request by now. Returns whether it does."""
+        is_idle = self.idle_since() < _FOREVER
+        if is_idle:
+            self._leave(linger=False)
+        return is_idle
 
     def on_abort(self) -> None:
         """Cut from our side: the exchange learns of it, so that it ends in its record."""
@@ -321,11 +324,8 @@ class Downstream(Client):
 
     def _check_pace(self, now: float) -> None:
         timeouts = self._listener.timeouts
-        if (
-            self._reading
-            and not self._has_answer
-            and self._body_bytes < (now - self._body_since) * timeouts.body_min_bytes_per_s
-        ):
+        is_slow = self._body_bytes < (now - self._body_since) * timeouts.body_min_bytes_per_s
+        if self._reading and not self._has_answer and is_slow:
             self._broken(Problem(408, "body-timeout", "the request body came too slowly"))
         else:
             self._body_bytes = 0

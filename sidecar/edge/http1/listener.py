@@ -84,18 +84,15 @@ class Listener:
             elif now > connection.forget_at:
                 connection.forget_head()
 
-    def close_idle(self, number: int) -> int:
-        """Close up to `number` connections that wait for a request. Returns how many there were.
+    def idle(self, number: int) -> list[Downstream]:
+        """Up to `number` connections that wait for a request, in the order in which they are to be closed.
 
         First those of the client that has the most connections, and of these first the ones that wait for longest: so a
         client that takes all connections closes its own.
         """
         of_client = Counter([client_of(each.peer) for each in self.connections])
         idle = [each for each in self.connections if each.idle_since() <= self.now - IDLE_S]
-        closed = nsmallest(number, idle, key=lambda each: (-of_client[client_of(each.peer)], each.idle_since()))
-        for connection in closed:
-            connection.close_idle()
-        return len(closed)
+        return nsmallest(number, idle, key=lambda each: (-of_client[client_of(each.peer)], each.idle_since()))
 
     def exchanges(self) -> list[Exchange]:
         """The exchanges in progress."""

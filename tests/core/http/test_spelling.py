@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.http.path import NoNormalForm, normal_path, read_target
-from sidecar.core.http.spelling import deviation, readings
+from sidecar.core.http.spelling import MAX_SEGMENTS, deviation, readings
 
 PIECES = st.sampled_from(b"/ // . .. a %2e %61 %41 %7e ; %3b %25 %7B { %c3%a9 %C3%A9 %2F %2f %5C %5c %252F".split())
 TARGETS = st.lists(PIECES, max_size=8).map(lambda pieces: b"/" + b"".join(pieces))
@@ -113,3 +113,11 @@ def test_a_code_has_the_name_of_what_its_normal_form_changes(byte):
     except NoNormalForm:
         return
     assert (form == code) == (deviation(code).slug == "path-empty-query")
+
+
+@pytest.mark.parametrize("separator", [b"/", b"%2f", b"%2F", b"%5c", b"%5C"])
+def test_a_path_of_too_many_segments_is_not_read_in_several_ways(separator):
+    # Fails if a separator is not counted: each reading costs its segments, for each route.
+    assert readings(b"/a%2F" + b"b".join([separator] * (MAX_SEGMENTS - 2)))
+    with pytest.raises(NoNormalForm, match=f"at most {MAX_SEGMENTS} segments"):
+        readings(b"/a%2F" + b"b".join([separator] * (MAX_SEGMENTS - 1)))

@@ -5,6 +5,10 @@ import asyncio
 from tests.edge.http1.playbook import Client, hello, port_of
 
 
+def closes_idle(play, number):
+    return sum(each.close_idle() for each in play.listener.idle(number))
+
+
 async def connects_from(play, address):
     """A connection of another client."""
     ends = await asyncio.open_connection("127.0.0.1", port_of(play.server), local_addr=(address, 0))
@@ -20,7 +24,7 @@ async def test_the_connections_that_are_idle_for_longest_of_the_client_with_most
     upstream = await hello(play, answered)
     await busy.asks()
     await upstream.request()
-    assert play.listener.close_idle(9) == 0
+    assert closes_idle(play, 9) == 0
     play.turn(1)
     half = await play.connects()
     await half.sends("GET / HTTP/1.1\r\n")
@@ -29,15 +33,25 @@ async def test_the_connections_that_are_idle_for_longest_of_the_client_with_most
     assert (await answered.answer()).status == 401
     await play.until(lambda: len(play.listener.connections) == 5)
     play.turn(1.1)
-    assert play.listener.close_idle(1) == 1
+    assert closes_idle(play, 1) == 1
     assert await silent.sees_the_end() == b""
-    assert play.listener.close_idle(2) == 2
+    assert closes_idle(play, 2) == 2
     assert (await half.sees_the_end(), await answered.sees_the_end()) == (b"", b"")
     await play.until(lambda: len(play.listener.connections) == 2)
-    assert play.listener.close_idle(9) == 1
+    assert closes_idle(play, 9) == 1
     assert await other.sees_the_end() == b""
     [left] = play.listener.connections
     assert left._exchange is not None
+
+
+async def test_a_connection_that_got_its_request_after_it_was_chosen_is_not_closed(play, client):
+    await hello(play, client)
+    play.turn(2)
+    [chosen] = play.listener.idle(9)
+    await client.asks("/b")
+    await play.until(lambda: chosen._exchange is not None)
+    assert not chosen.close_idle()
+    assert chosen._exchange is not None
 
 
 async def test_a_connection_whose_body_is_under_way_makes_no_room(play, client):
@@ -45,7 +59,7 @@ async def test_a_connection_whose_body_is_under_way_makes_no_room(play, client):
     await play.upstream_asked()
     play.turn(2)
     # Fails if only its deadline is looked at, which a body has as well.
-    assert play.listener.close_idle(9) == 0
+    assert closes_idle(play, 9) == 0
 
 
 async def test_a_connection_whose_answer_is_not_read_yet_makes_no_room(play, client):
@@ -53,9 +67,9 @@ async def test_a_connection_whose_answer_is_not_read_yet_makes_no_room(play, cli
     [connection] = play.listener.connections
     play.turn(2)
     connection.stalled = True
-    assert play.listener.close_idle(9) == 0
+    assert closes_idle(play, 9) == 0
     connection.stalled = False
-    assert play.listener.close_idle(9) == 1
+    assert closes_idle(play, 9) == 1
 
 
 async def test_a_drain_fails_no_accepted_request_and_closes_what_is_idle(play):

@@ -4,9 +4,9 @@ The splitting of the bytes affects neither the reading nor the bytes passed on. 
 stream, at most a megabyte of a document, and a slice and the decoder's window of a compressed answer. Every ending has
 a reading, with its quality.
 
-One `feed` does at most about TURN units of work, half a millisecond, since other exchanges wait meanwhile, each for
-several turns of the loop: 300,000 elements `{},` are 900 kB, and take a second. The next calls of `feed` read what is
-left (`is_behind`).
+One `feed` does at most about TURN units of work, a third of a millisecond, since other exchanges wait meanwhile, each
+for several turns of the loop: 300,000 elements `{},` are 900 kB, and take a second. The next calls of `feed` read what
+is left (`is_behind`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sidecar.core.usage.ai.response_formats import FilteredStream, Json, OpaqueB
 from sidecar.core.usage.ai.seen import Seen
 from sidecar.core.usage.ai.vendors import VENDORS
 
-TURN: Final = 400  # units of work: `_work_of`
+TURN: Final = 250  # units of work: `_work_of`
 AT_ONCE: Final = 16 * 1024  # bytes that are read in one piece where their work is at most TURN
 PIECE: Final = 512  # bytes between two looks at the work; so many are read without a look
 BYTES_PER_UNIT: Final = 1024
