@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, ClassVar, Final, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import ConfigDict
 
 from sidecar.config import units
 from sidecar.config.document import did_you_mean
@@ -59,7 +62,7 @@ class LimitDoc(Model):
     down. `exact: true`: one Redis call per request, also where leases are on.
     """
 
-    model_config = PLAIN_DEFAULTS
+    model_config = ConfigDict(**PLAIN_DEFAULTS, frozen=True)
 
     moved_fields: ClassVar = {
         "price": "prices are the plan's: write them under its prices, by meter",
@@ -163,6 +166,7 @@ def written(doc: LimitDoc, *, sized: bool = True, seats: int = 1, digits: int = 
     return figures._replace(period_us=_period_us(kind.name, match[3], kind.example))
 
 
+@lru_cache(maxsize=8192)  # checks, plans and customers' terms compile the same limits again
 def compiled(doc: LimitDoc, *, seats: int = 1, digits: int = DIGITS) -> Limit:
     """The limit, of a document without faults. Where it is `per_seat`, for that many seats.
 
