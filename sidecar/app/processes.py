@@ -95,14 +95,25 @@ async def _run_node(
     settings: Settings, setup: Setup, sockets: Sequence[socket.socket], control: Sequence[socket.socket]
 ) -> int:
     supervisor = Supervisor(setup)
-    await supervisor.reloads.load()
+    try:
+        await supervisor.load()
+        return await _run_loaded(settings, supervisor, sockets, control)
+    finally:
+        await supervisor.dismiss()
+        for each in sockets:
+            each.close()
+
+
+async def _run_loaded(
+    settings: Settings, supervisor: Supervisor, sockets: Sequence[socket.socket], control: Sequence[socket.socket]
+) -> int:
     for warning in exposure.warnings(settings):
         log.warning(warning)
     listen("control.listen", control)
     listen("listen", sockets)
     runner = await serve(supervisor, control)
     for each in control:
-        setup.announce(f"control on {location(address_of(each), 'http')}")
+        supervisor.setup.announce(f"control on {location(address_of(each), 'http')}")
     try:
         async with asyncio.TaskGroup() as tasks:
             reload = supervisor.listen_to_signals(tasks)
@@ -114,8 +125,6 @@ async def _run_node(
             watch.stop()
             return status
     finally:
-        for each in sockets:
-            each.close()
         await runner.cleanup()
 
 

@@ -110,8 +110,8 @@ class Child:
         self.on_report: Callable[[Child, Json], None] = lambda _child, _message: None
 
     @classmethod
-    async def spawn(cls, name: str, command: Sequence[str], start: Json, keeps: Sequence[int] = ()) -> Child:
-        """Start `command --fd N` as a new process that shares only the pipe with us, and send it `start`.
+    async def spawn(cls, name: str, command: Sequence[str], keeps: Sequence[int] = ()) -> Child:
+        """Start `command --fd N` as a new process that shares only the pipe with us. It waits for its `start`.
 
         `keeps` are further descriptors that it inherits, with their numbers.
         """
@@ -124,9 +124,11 @@ class Child:
             ours.close()
             raise
         reader, writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES)
-        child = cls(name, process, reader, writer)
-        child.send({"do": "start"} | start)
-        return child
+        return cls(name, process, reader, writer)
+
+    def start(self, with_: Json) -> None:
+        """Send the start message: settings, and what a predecessor passed on."""
+        self.send({"do": "start"} | with_)
 
     def send(self, message: Json) -> None:
         """Send without waiting for an answer; to a child that has ended nothing is sent."""

@@ -36,10 +36,11 @@ class Role(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class ChildSlot:
-    """A role and its current child."""
+    """A role and its current child. `spare` is the first one until it is started."""
 
     role: Role
     child: Child | None = None
+    spare: Child | None = None
     restarts: int = 0
     last_status: str = "starting"
     passed_on: Json = field(default_factory=dict)

@@ -46,6 +46,21 @@ class Supervisor:
         self._announced = False
         self._cover = Cover()
 
+    async def load(self) -> None:
+        """Load policies and keys, while the processes of the children import their code. PolicyError: what is wrong."""
+        for slot in self.slots:
+            with contextlib.suppress(OSError):  # `run` tries again, and reports it
+                slot.spare = await _spawned(slot)
+        await self.reloads.load()
+
+    async def dismiss(self) -> None:
+        """End the processes that were not started, since the node does not run."""
+        for slot in self.slots:
+            if slot.spare is not None:
+                slot.spare.kill()
+                await slot.spare.gone()
+                slot.spare = None
+
     async def run(self) -> int:
         """Start, keep, drain; the exit status.
 
@@ -164,7 +179,8 @@ class Supervisor:
 
     async def _live(self, slot: ChildSlot) -> int:
         start = self.setup.start | {"drain_seconds": self.setup.drain_seconds} | slot.passed_on
-        child = await Child.spawn(slot.role.name, slot.role.command, start, slot.role.keeps)
+        child, slot.spare = slot.spare or await _spawned(slot), None
+        child.start(start)
         child.status.needs = set(slot.role.needs)
         child.on_report = self._on_report
         slot.child = child
@@ -244,3 +260,7 @@ class Supervisor:
 
     def _living(self) -> list[Child]:
         return [slot.child for slot in self.slots if slot.child]
+
+
+async def _spawned(slot: ChildSlot) -> Child:
+    return await Child.spawn(slot.role.name, slot.role.command, slot.role.keeps)

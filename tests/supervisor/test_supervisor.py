@@ -123,6 +123,40 @@ async def test_a_node_with_wrong_policies_does_not_start():
         await Supervisor(node(("good", 0), load=load)).reloads.load()
 
 
+async def test_processes_start_while_policies_are_loaded_and_are_the_first_children():
+    # Fails if they are started after that, or if `run` starts others.
+    spares = []
+    the_node = node(("good", 0), ("good", 1))
+    supervisor = Supervisor(the_node)
+    the_node.load = lambda: spares.extend(slot.spare.process.pid for slot in supervisor.slots) or "v1"
+    await supervisor.load()
+    assert [slot.spare.status.not_ready for slot in supervisor.slots] == ["starting", "starting"]
+    task = asyncio.get_running_loop().create_task(supervisor.run())
+    await until_ready(supervisor)
+    assert [slot.child.process.pid for slot in supervisor.slots] == spares
+    os.kill(spares[0], signal.SIGKILL)
+    await until(lambda: supervisor.slots[0].restarts == 1)
+    await until_ready(supervisor)
+    supervisor.stop()
+    assert await asyncio.wait_for(task, 10) == 0
+
+
+async def test_processes_end_where_the_policies_are_wrong():
+    the_node = node(("good", 0))
+    supervisor, pids = Supervisor(the_node), []
+
+    def load():
+        pids.append(supervisor.slots[0].spare.process.pid)
+        raise PolicyError([Fault("p.yaml", 1, "plans", "wrong")])
+
+    the_node.load = load
+    with pytest.raises(PolicyError):
+        await supervisor.load()
+    await supervisor.dismiss()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+
+
 async def test_a_drain_ends_workers_before_the_shipper(capfd):
     # Fails if _drain asks all stages at once.
     supervisor = Supervisor(node(("good", 1), ("slow", 0), drain_seconds=1))
