@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from sidecar.core.http.cors import UpstreamOrigins
 from sidecar.core.policy import Policy, Route
 from sidecar.core.record import Totals
 from sidecar.gateway.failed_authentications import FailedAuthentications
@@ -33,7 +34,7 @@ class Ports(NamedTuple):
 
 
 class WorkerContext:
-    """The ports; `policies`, `heads`, `failures`, `open`, `log`, `refusals`; and `totals`, the units of all records.
+    """The ports; `policies`, `heads`, `failures`, `open`, `log`, `refusals`, `origins`; `totals`: of all records.
 
     `mint` makes a new id, dated in ms: of the request, the reservation and the record.
     """
@@ -54,6 +55,7 @@ class WorkerContext:
         self.failures = FailedAuthentications(self.clock, options.failures_per_second, self.heads.trusts)
         self.log = ExchangeLog(self.clock, self.probe)
         self.refusals = Refusals(self.clock, self.probe)
+        self.origins = UpstreamOrigins()
         self.open = OpenExchanges(self.clock, self.log, flush)
         self.totals = Totals()
         self.journal.on_acknowledged(self.open.deliver)

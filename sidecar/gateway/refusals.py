@@ -30,7 +30,8 @@ def presented(problem: Problem, exchange: RequestExchange) -> Problem:
     routed = exchange.routed
     if routed.route.usage and problem.status != 204:
         problem = with_vendor_error(problem, routed.route.usage)
-    cors = routed.cors
+    origins, origin = exchange.context.origins, routed.origin
+    cors = origins.fields(exchange.route, origin) if origin else routed.cors
     return problem._replace(headers=(*problem.headers, *cors)) if cors else problem
 
 

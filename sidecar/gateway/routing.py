@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sidecar.core.http.cors import NO_FIELDS, Field, preflighted_method
+from sidecar.core.http.cors import NO_FIELDS, Field, asking_origin, preflighted_method
 from sidecar.core.http.forward import MALFORMED, UpstreamHead, max_forwards, trace, upstream_target
 from sidecar.core.http.problem import (
     BAD_KEY,
@@ -40,12 +40,13 @@ class RoutedRequest:
     `identity`, `terms`, `checks` and `templates` are those of the last exchange with this head, `upstream_head` the one
     that goes up. `is_inspected`: bodies are read, or it may be a retry (inspection.py). `retry_key` is the part of a
     head that a retry repeats, b"" where there are no retries; the body has to be the same as well. `client_request_id`
-    is that of a trusted proxy. `cors`: the fields that the answer gets for browsers.
+    is that of a trusted proxy. `cors`: the fields that the answer gets for browsers. `origin` is that of a page that
+    calls a route without `cors`, where the upstream decides.
     """
 
     __slots__ = (
-        "checks", "client_request_id", "cors", "digest", "identity", "is_inspected", "policy", "refusal", "retry_key",
-        "route", "source", "terms", "templates", "traceparent", "upstream_head",
+        "checks", "client_request_id", "cors", "digest", "identity", "is_inspected", "origin", "policy", "refusal",
+        "retry_key", "route", "source", "terms", "templates", "traceparent", "upstream_head",
     )  # fmt: skip
 
     def __init__(self, context: WorkerContext, request: Request, peer: str) -> None:
@@ -65,6 +66,7 @@ class RoutedRequest:
         self.route: Route = announced or route or NOWHERE
         cors = self.route.cors
         self.cors: Sequence[Field] = NO_FIELDS if cors is None or announced else cors.answer_fields(request)
+        self.origin = asking_origin(request) if cors is None else b""
         self.refusal: Problem | None
         ambiguous = None if request.is_normal else path_problem(self.policy, self.route, request)
         if ambiguous is not None:

@@ -113,6 +113,22 @@ def test_a_page_of_another_origin_cannot():
     assert b"Access-Control-Allow-Origin" not in dict(scene.client.fields)
 
 
+# Fails if what upstreams allow is not learned, or is taken from a request that was made before it was known.
+@pytest.mark.parametrize("allowed", [PAGE.encode(), b"*"])
+def test_a_refusal_on_a_route_without_cors_may_be_read_by_the_page_that_the_upstream_lets_read(allowed):
+    scene = Scene(quota(1))
+    scene.ask(f"Origin: {PAGE}")
+    scene.call.connect().respond(200, b"", (b"Access-Control-Allow-Origin", allowed))
+    scene.ask(f"Origin: {PAGE}")
+    fields = dict(scene.client.fields)
+    assert (scene.client.status, fields[b"Access-Control-Allow-Origin"]) == (429, allowed)
+    assert b"Retry-After" in fields[b"Access-Control-Expose-Headers"]
+    for other in ("https://evil.example", ""):
+        scene.ask(f"Origin: {other}")
+        told = b"*" if allowed == b"*" and other else None
+        assert dict(scene.client.fields).get(b"Access-Control-Allow-Origin") == told
+
+
 def test_a_page_can_read_that_the_upstream_failed():
     scene = Scene(cors=Cors(frozenset({PAGE})))
     scene.ask(f"Origin: {PAGE}")

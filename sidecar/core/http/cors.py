@@ -16,6 +16,8 @@ from sidecar.core.http.response import ResponseHead
 
 Field = tuple[bytes, bytes]
 ANY_ORIGIN: Final = "*"
+ORIGINS_MAX: Final = 1_000  # remembered of upstreams
+ORIGIN_BYTES: Final = 256  # longer ones are not remembered
 NO_FIELDS: Final[Sequence[Field]] = ()
 EXPOSED: Final = (
     b"Access-Control-Expose-Headers",
@@ -73,6 +75,44 @@ class Cors(NamedTuple):
         """The one Origin of a request where it is in the list, else b""."""
         origin = request.fields.get(b"origin", b"")
         return origin if origin.decode("latin-1") in self.origins and b"origin" not in request.repeated else b""
+
+
+class UpstreamOrigins:
+    """The origins that upstreams allow, by route, for our own answers on routes without `cors`.
+
+    An upstream with CORS of its own lets a page read the answers of a route. A refusal in their place lets it as well:
+    else the page would see a network error where it is to wait. The last answer with a status below 300 counts.
+    """
+
+    def __init__(self) -> None:
+        self._fields: dict[tuple[str, bytes], Sequence[Field]] = {}
+
+    def learn(self, route: str, origin: bytes, head: ResponseHead) -> None:
+        """Remember whether this answer to a request of `origin` lets its page read it."""
+        allowed = head.fields.get(b"access-control-allow-origin", b"")
+        if allowed in {origin, b"*"}:
+            self._remember((route, allowed), head.fields.get(b"access-control-allow-credentials") == b"true")
+        elif head.status < 300:
+            self._fields.pop((route, origin), None)
+            self._fields.pop((route, b"*"), None)
+
+    def _remember(self, key: tuple[str, bytes], credentials: bool) -> None:
+        own: Sequence[Field] = ((b"Access-Control-Allow-Origin", key[1]), EXPOSED)
+        if key[1] != b"*":
+            own = (*own, _VARY, _CREDENTIALS) if credentials else (*own, _VARY)
+        if key not in self._fields and len(self._fields) >= ORIGINS_MAX:
+            del self._fields[next(iter(self._fields))]
+        self._fields[key] = own
+
+    def fields(self, route: str, origin: bytes) -> Sequence[Field]:
+        """The fields of our answer on this route to a request of `origin`."""
+        return self._fields.get((route, origin)) or self._fields.get((route, b"*"), NO_FIELDS)
+
+
+def asking_origin(request: Request) -> bytes:
+    """The Origin of a request, b"" where it has none, several, or an overlong one."""
+    origin = request.fields.get(b"origin", b"")
+    return origin if len(origin) <= ORIGIN_BYTES and b"origin" not in request.repeated else b""
 
 
 def preflighted_method(request: Request) -> str:

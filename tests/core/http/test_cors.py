@@ -2,9 +2,9 @@
 
 import pytest
 
-from sidecar.core.http.cors import Cors, preflighted_method, with_cors
+from sidecar.core.http.cors import ORIGINS_MAX, Cors, UpstreamOrigins, asking_origin, preflighted_method, with_cors
 from sidecar.core.http.request import HeadLimits, read_request
-from sidecar.core.http.response import ResponseHead
+from sidecar.core.http.response import ResponseHead, read_response
 
 PAGE = "https://app.example"
 ONE = Cors(frozenset({PAGE}))
@@ -95,3 +95,66 @@ def test_an_upstream_that_speaks_for_itself_is_passed_on_as_it_is():
     assert with_cors([(b"A", b"b")], ours, head) == ((b"A", b"b"), *ours)
     head.fields[b"access-control-allow-origin"] = b"*"
     assert with_cors([(b"A", b"b")], ours, head) == [(b"A", b"b")]
+
+
+# What upstreams allow, for routes without `cors`.
+
+
+def answered(*fields, status=200):
+    return read_response((status, b"", 1), list(fields), "GET")
+
+
+ALLOWED = (b"Access-Control-Allow-Origin", PAGE.encode())
+
+
+def test_the_origin_that_an_upstream_allows_is_remembered_by_route():
+    origins = UpstreamOrigins()
+    origins.learn("a", PAGE.encode(), answered(ALLOWED))
+    fields = dict(origins.fields("a", PAGE.encode()))
+    assert (fields[b"Access-Control-Allow-Origin"], fields[b"Vary"]) == (PAGE.encode(), b"Origin")
+    assert b"Access-Control-Allow-Credentials" not in fields
+    # Fails if another page, or another route, is let in too.
+    assert not origins.fields("a", b"https://other.example")
+    assert not origins.fields("b", PAGE.encode())
+    origins.learn("a", PAGE.encode(), answered(ALLOWED, (b"Access-Control-Allow-Credentials", b"true")))
+    assert dict(origins.fields("a", PAGE.encode()))[b"Access-Control-Allow-Credentials"] == b"true"
+
+
+def test_an_upstream_that_allows_another_origin_allows_none():
+    origins = UpstreamOrigins()
+    origins.learn("a", b"https://evil.example", answered(ALLOWED))
+    assert not origins.fields("a", b"https://evil.example")
+    assert not origins.fields("a", PAGE.encode())
+
+
+@pytest.mark.parametrize("allowed", [PAGE.encode(), b"*"])
+def test_an_upstream_that_allows_it_no_more_is_followed_and_its_errors_are_not(allowed):
+    origins = UpstreamOrigins()
+    origins.learn("a", PAGE.encode(), answered((b"Access-Control-Allow-Origin", allowed)))
+    origins.learn("a", PAGE.encode(), answered(status=500))
+    assert origins.fields("a", PAGE.encode())
+    origins.learn("a", PAGE.encode(), answered())
+    assert not origins.fields("a", PAGE.encode())
+
+
+def test_the_origins_of_upstreams_are_bounded():
+    origins = UpstreamOrigins()
+    for number in range(ORIGINS_MAX + 1):
+        origin = b"https://%d.example" % number
+        origins.learn("a", origin, answered((b"Access-Control-Allow-Origin", origin)))
+    assert len(origins._fields) == ORIGINS_MAX
+    assert origins.fields("a", origin)
+    assert not origins.fields("a", b"https://0.example")
+
+
+@pytest.mark.parametrize(
+    ("fields", "origin"),
+    [
+        ((), b""),
+        ((f"Origin: {PAGE}",), PAGE.encode()),
+        ((f"Origin: {PAGE}", "Origin: https://evil.example"), b""),
+        (("Origin: https://" + "x" * 256,), b""),
+    ],
+)
+def test_a_request_is_of_one_origin(fields, origin):
+    assert asking_origin(request(*fields)) == origin
