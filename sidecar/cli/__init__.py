@@ -17,6 +17,7 @@ from sidecar.core.errors import PolicyError, SidecarError, StateError
 
 EXIT_FAILED = 1
 EXIT_WRONG = 2
+FAULTS_SHOWN = 50  # of a document; a generated one has the same fault on thousands of lines
 GC_OBJECTS = 100_000  # new objects before a collection: modules and policies are many objects, and nearly all stay
 
 # name → the command's module and function, and its line in `--help`.
@@ -110,8 +111,10 @@ def main() -> None:
         error.show()
         status = error.exit_code
     except PolicyError as error:
-        for fault in error.faults:
+        for fault in error.faults[:FAULTS_SHOWN]:
             click.echo(str(fault), err=True)
+        if len(error.faults) > FAULTS_SHOWN:
+            click.echo(f"and {len(error.faults) - FAULTS_SHOWN:,} more faults", err=True)
         status = EXIT_WRONG
     except (SidecarError, OSError) as error:
         click.echo(f"sidecar: {error}", err=True)

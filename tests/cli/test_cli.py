@@ -1,6 +1,8 @@
+import re
+
 import pytest
 
-from sidecar.cli import COMMANDS, HIDDEN
+from sidecar.cli import COMMANDS, FAULTS_SHOWN, HIDDEN
 
 
 def test_help_names_every_command_and_says_what_to_do_next(sidecar):
@@ -79,6 +81,17 @@ def test_all_faults_of_policies_and_keys_come_at_once(sidecar, folder):
     assert status == 2
     assert "p.yaml:1: plans.free.limits[0]" in err
     assert "keys.yaml:2: " in err
+
+
+def test_of_very_many_faults_the_first_are_shown_and_the_others_counted(sidecar, folder):
+    (folder / "keys.yaml").write_text("keys:\n" + "  - { id: k }\n" * 1_000)
+    status, _, err = sidecar("check", "-c", "sidecar.yaml")
+    lines = err.splitlines()
+    assert status == 2
+    assert len(lines) == FAULTS_SHOWN + 1
+    assert "keys.yaml:2: " in lines[0]
+    # Fails if an operator takes the first faults for all of them.
+    assert re.fullmatch(r"and \d,\d{3} more faults", lines[-1])
 
 
 # Fails if the defaults are taken although a settings file is there: counters would be in memory, in silence.
