@@ -7,6 +7,7 @@ written in batches, and after an error it can be repeated.
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ from sidecar.keys.registers import make_credential, make_id, open_keys
 from sidecar.keys.tables import as_csv, as_json, table
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
     from sidecar.config.settings import Settings
     from sidecar.core.identity import KeyRecord
     from sidecar.keys.registers import Register
@@ -75,8 +78,10 @@ def import_(config: Path | None, file: str, only_check: bool, force: bool, as_js
         raise PolicyError(_shortened(name, error.faults)) from None
     if only_check:
         _report(changes, [], "would import", as_json=as_json)
-    else:
-        _write(register.register, changes, as_json=as_json)
+        return
+    if changes.made:
+        require_output()
+    _write(register.register, changes, as_json=as_json)
 
 
 @click.command()
@@ -119,11 +124,38 @@ def _write(register: Register, changes: Import, *, as_json: bool) -> None:
     try:
         register.put(*changes.new, *changes.changed, written=written.extend)
     except StoreError as error:
-        _print_made(changes, written, as_json=as_json)
+        with printing_once(_made(changes, written)):
+            _print_made(changes, written, as_json=as_json)
         all_ = counted(len(changes.new) + len(changes.changed), "key")
         remedy = "import the file again: keys that are registered stay as they are"
         raise SidecarError(f"{len(written):,} of {all_} were imported, then {error}; {remedy}") from None
-    _report(changes, written, "imported", as_json=as_json)
+    with printing_once(_made(changes, written)):
+        _report(changes, written, "imported", as_json=as_json)
+
+
+def _made(changes: Import, written: list[KeyRecord]) -> list[str]:
+    """The ids of the keys that were made, and are registered."""
+    return [record.id for record in written if record.id in changes.made]
+
+
+@contextmanager
+def printing_once(ids: Collection[str]) -> Iterator[None]:
+    """Print keys that were made for `ids`. SidecarError: that failed, and nobody has them."""
+    try:
+        yield
+    except OSError as error:
+        if not ids:
+            raise
+        raise SidecarError(
+            f"registered, but not printed ({error.strerror or error}): {', '.join(ids)}; nobody has these keys: "
+            "`sidecar keys rotate` makes others in their place, `sidecar keys revoke` ends them"
+        ) from None
+
+
+def require_output() -> None:
+    """UsageError: there is no standard output, on which a key is printed once."""
+    if sys.stdout is None:
+        raise click.UsageError("standard output is closed, and a new key is printed there, once: nothing was done")
 
 
 def _report(changes: Import, written: list[KeyRecord], did: str, *, as_json: bool) -> None:

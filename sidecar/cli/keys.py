@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sidecar.cli.key_files import defined_plans, export, force_option, import_, now
+from sidecar.cli.key_files import defined_plans, export, force_option, import_, now, printing_once, require_output
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
 from sidecar.cli.tables import print_rows
 from sidecar.config.document import did_you_mean
@@ -66,6 +66,8 @@ def new(config: Path | None, name_: str | None, stdin: bool, force: bool, as_jso
         _check_plan(settings, record.plan, "--plan")
     if registry.find(record.id) is not None:
         raise SidecarError(f"another key has the id {record.id}; rotate that key, or choose another --id")
+    if not stdin:
+        require_output()
     registry.register.put(record)
     _show(record, None if stdin else credential, as_json=as_json)
 
@@ -113,7 +115,7 @@ def show(config: Path | None, name: str | None, stdin: bool, as_json: bool) -> N
     if stdin is (name is not None):
         raise click.UsageError("give the ID of a key, or --stdin")
     if name is None:
-        matching = registry.register.matching((), {registry.hash_of(sys.stdin.readline().strip())})
+        matching = registry.register.matching((), {registry.hash_of(_read_credential())})
         if not matching:
             raise SidecarError("this key is not registered; `sidecar keys list` shows all keys")
         record = matching[0]
@@ -201,6 +203,7 @@ def rotate(config: Path | None, old: str, grace: str, name_: str | None, as_json
     fresh = replace(before, id=name_ or make_id(), hash=registry.hash_of(credential))
     if read_record(fresh.stored())[0] is None or registry.find(fresh.id) is not None:
         raise click.UsageError("--id is the id of another key, or is not 1 to 256 printable ASCII characters")
+    require_output()
     registry.register.put(fresh, replace(before, expires=end.isoformat().replace("+00:00", "Z")))
     if not as_json:
         click.echo(f"{old} works until {end.isoformat()}", err=True)
@@ -210,12 +213,14 @@ def rotate(config: Path | None, old: str, grace: str, name_: str | None, as_json
 def _show(record: KeyRecord, credential: str | None, *, as_json: bool) -> None:
     """Print the fields of a new key, and the key itself if `credential` is given."""
     if as_json:
-        print_json(_row(record, now()) | ({"key": credential} if credential else {}))
+        with printing_once([record.id] if credential else []):
+            print_json(_row(record, now()) | ({"key": credential} if credential else {}))
         return
     click.echo(f"id {record.id}, customer {record.customer}, subject {record.subject}, plan {record.plan}", err=True)
     if credential:
         click.echo("the key, which is printed only this once:", err=True)
-        click.echo(credential)
+        with printing_once([record.id]):
+            click.echo(credential)
 
 
 def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
@@ -238,7 +243,11 @@ def _state(record: KeyRecord, moment: datetime) -> str:
 
 
 def _read_credential() -> str:
-    credential = sys.stdin.readline().strip()
+    try:
+        credential = sys.stdin.readline().strip()
+        credential.encode()
+    except UnicodeError:
+        raise click.UsageError("--stdin: the key is not UTF-8 text") from None
     if not credential:
         raise click.UsageError("--stdin: standard input is empty; write the key to it")
     if what := credential_fault(credential):

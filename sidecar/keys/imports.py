@@ -56,7 +56,7 @@ class _Planner:
         self._keys = keys
         self._options = options
         self._faults = faults
-        self._lines: dict[str, int] = {}  # where an id or a hash was first, by itself
+        self._first: dict[str, tuple[int, KeyRecord]] = {}  # the line and the key of an id or a hash, by itself
         self._result = Import([], [], 0, {})
         self._hint = cache(lambda plan: did_you_mean(plan, options.plans or ()))
 
@@ -137,9 +137,10 @@ class _Planner:
 
     def _is_twice(self, line: int, record: KeyRecord) -> bool:
         for name in ("id", "hash"):
-            first = self._lines.setdefault(f"{name} {getattr(record, name)}", line)
-            if first != line:
-                self._fault(line, "key" if name == "hash" else name, f"is the same as in line {first}")
+            first, before = self._first.setdefault(f"{name} {getattr(record, name)}", (line, record))
+            if before is not record:
+                where = f"line {first}" if first != line else "an earlier key of this line"
+                self._fault(line, "key" if name == "hash" else name, f"is the same as in {where}")
                 return True
         return False
 

@@ -101,6 +101,9 @@ def _json_rows(file: str, text: str, faults: list[Fault]) -> Iterator[Row]:
         except json.JSONDecodeError as error:
             faults.append(Fault(file, error.lineno, f"column {error.colno}", f"is not JSON: {error.msg}"))
             return
+        except (RecursionError, ValueError):  # deeper, or a longer number, than is ever read
+            faults.append(Fault(file, line, "", "is nested too deep, or has a number of too many digits"))
+            return
         if isinstance(value, dict):
             yield Row(line, value)
         else:
@@ -111,6 +114,13 @@ def _json_rows(file: str, text: str, faults: list[Fault]) -> Iterator[Row]:
             return
         if is_array and text[place] == ",":
             place = _after_blanks(text, place + 1)
+            if text[place : place + 1] == "]":
+                faults.append(Fault(file, line, "", "is followed by a comma, and by no other key"))
+                return
+    if is_array and text[place:].strip() != "]":
+        line += text.count("\n", counted, place)
+        what = "has text behind its array: give one array" if place < len(text) else "ends inside its array: it was cut"
+        faults.append(Fault(file, line, "", what))
 
 
 def _after_blanks(text: str, start: int) -> int:

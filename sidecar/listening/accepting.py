@@ -21,6 +21,7 @@ ACCEPTED_AT_ONCE = 8  # in one turn of the loop: the exchanges under way have th
 CLOSED_IN_A_CHECK = 8, 64  # idle connections: at first; at most, where connections still have to wait
 CLOSED_AT_ONCE = 4  # of these: closing them, and what is accepted in their place, must not hold up others
 CLOSED_EVERY_S = 0.006  # so that all are closed before the next check
+HANDSHAKE_S = 1.0  # a handshake that takes longer makes room
 LINE_EVERY_S = 60.0  # for each reason
 FULL, NO_DESCRIPTORS = "max_connections", "descriptors"
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -36,6 +37,22 @@ class Idle(Protocol):
 
     def close_idle(self) -> bool:
         """Close it, unless it has a request by now. Returns whether it is closed."""
+
+
+class _Handshake:
+    """A connection that is being set up, since `since_s`; over TLS its client may take its time."""
+
+    def __init__(self, sock: socket.socket, protocol: asyncio.Protocol, since_s: float) -> None:
+        self.protocol = protocol
+        self.since_s = since_s
+        self._sock = sock
+
+    def close_idle(self) -> bool:
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)  # the loop has the descriptor, and sees its end
+        except OSError:
+            return False
+        return True
 
 
 class Clients(NamedTuple):
@@ -61,7 +78,7 @@ class Acceptor:
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
         self._sockets: list[socket.socket] = []
-        self._joining: dict[asyncio.Task[Any], asyncio.Protocol] = {}
+        self._joining: dict[asyncio.Task[Any], _Handshake] = {}
         self._paused = ""  # the reason
         self._paused_s = 0.0  # the time until which the pause is counted
         self._next_line_s: dict[str, float] = {}
@@ -79,7 +96,7 @@ class Acceptor:
     def number(self) -> int:
         """The open connections, those in their TLS handshake among them."""
         connected = self._clients.connected
-        return len(connected) + len([each for each in self._joining.values() if each not in connected])
+        return len(connected) + len([each for each in self._joining.values() if each.protocol not in connected])
 
     def listen(self, sock: socket.socket) -> None:
         """Accept from this socket."""
@@ -98,7 +115,7 @@ class Acceptor:
         protocol, loop = self._clients.make(), asyncio.get_running_loop()
         setting_up = loop.connect_accepted_socket(lambda: protocol, connection, **self._clients.handshake())
         task = loop.create_task(setting_up, name="join")
-        self._joining[task] = protocol
+        self._joining[task] = _Handshake(connection, protocol, loop.time())
         task.add_done_callback(self._joined)
 
     def joining(self) -> list[asyncio.Task[Any]]:
@@ -113,10 +130,20 @@ class Acceptor:
         if not self._has_waiting():
             self._to_close = CLOSED_IN_A_CHECK[0]
         elif not self._idle and (self._paused == NO_DESCRIPTORS or self.number >= self._clients.most):
-            self._idle.extend(self._clients.idle(self._to_close))
+            self._idle.extend(self._waiting_clients(now_s))
             self._to_close = min(2 * self._to_close, CLOSED_IN_A_CHECK[1])
             self._close_idle()
         asyncio.get_running_loop().call_soon(self._resume)  # the loop has removed what was closed by then
+
+    def _waiting_clients(self, now_s: float) -> list[Idle]:
+        """Those that are to be closed: handshakes that have taken long, the oldest first, and then idle connections."""
+        connected, number = self._clients.connected, self._to_close
+        slow = [
+            each
+            for each in self._joining.values()
+            if each.since_s <= now_s - HANDSHAKE_S and each.protocol not in connected
+        ]
+        return [*slow[:number], *self._clients.idle(number - min(number, len(slow)))]
 
     def _close_idle(self) -> None:
         """Close the next idle connections, as long as others wait for their places."""

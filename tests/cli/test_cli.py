@@ -1,4 +1,7 @@
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -141,3 +144,21 @@ def test_a_missing_authority_is_named_with_its_setting(sidecar, folder, command)
     status, _, err = sidecar(*command, "-c", "sidecar.yaml")
     assert status == 2
     assert err.splitlines()[-1] == f"sidecar.yaml:7: kafka.security.ca: {folder}/no.pem cannot be read: {NONE}"
+
+
+# Fails if a key that nobody has is registered without a word, or if the remedy is left out.
+@pytest.mark.parametrize("command", [["new", "--customer", "c", "--plan", "free", "--id", "k_1"], ["import", "k.csv"]])
+def test_a_made_key_that_cannot_be_printed_is_named_and_without_an_output_nothing_is_registered(folder, command):
+    (folder / "k.csv").write_text("id,customer,plan\nk_1,c,free\n")
+    options = ["--make-keys"] if command[0] == "import" else []
+    run = [sys.executable, "-m", "sidecar", "keys", *command, *options]
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *run]
+    done = subprocess.run(closed, cwd=folder, capture_output=True, text=True, check=False)
+    assert (done.returncode, "standard output is closed" in done.stderr) == (2, True)
+    assert (folder / "keys.yaml").read_text() == "keys: []\n"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(run, cwd=folder, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode != 0
+    assert "registered, but not printed (No space left on device): k_1; nobody has these keys" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "k_1" in (folder / "keys.yaml").read_text()

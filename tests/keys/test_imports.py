@@ -1,5 +1,7 @@
 """Mirrors sidecar/keys/imports.py; tests/cli/test_key_files.py has what a user sees of it."""
 
+import json
+
 import pytest
 
 from sidecar.core.errors import PolicyError
@@ -73,6 +75,15 @@ def test_a_key_with_a_right_checksum_is_taken():
 def test_two_rows_with_one_id_or_key_are_a_fault(second, column):
     text = f"id,key,customer,plan\nk_1,first-key-1,c,free\n{second},c,free\n"
     assert faults(text) == [f"f:3: {column}: is the same as in line 2"]
+
+
+def test_two_keys_with_one_id_on_one_line_are_a_fault():
+    # Fails if a line stands for a key: compact JSON has all of them on one.
+    first, second = (
+        {"id": "k_1", "key": f"{name}-key-1", "customer": "c", "plan": "free"} for name in ("one", "other")
+    )
+    text = json.dumps([first, second])
+    assert faults(text) == ["f:1: id: is the same as in an earlier key of this line"]
 
 
 # Fails if a change of plan keeps the time of the one before.

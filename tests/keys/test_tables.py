@@ -71,3 +71,22 @@ def test_a_fault_names_its_line_and_column(text, fault):
 def test_empty_cells_are_defaults_and_those_of_required_columns_are_left_out():
     ((row,), _) = read_rows("f", "id,zone,test,expires\n,,,\n")
     assert row.values == {"zone": "UTC", "test": False, "expires": ""}
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('[{"id": "a"},\n', "f:2: ends inside its array: it was cut"),
+        ('[{"id": "a"}', "f:1: is not followed by a comma or a bracket"),
+        ("[", "f:1: ends inside its array: it was cut"),
+        ('[{"id": "a"}]\n[{"id": "b"}]', "f:1: has text behind its array: give one array"),
+        ('[{"id": "a"}] x', "f:1: has text behind its array: give one array"),
+        ('[{"id": "a"},]', "f:1: is followed by a comma, and by no other key"),
+        ("[" * 100_000, "f:1: is nested too deep, or has a number of too many digits"),
+        ('[{"id": ' + "1" * 5_000 + "}]", "f:1: is nested too deep, or has a number of too many digits"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_json_that_is_cut_or_continued_is_a_fault(text, fault):
+    # Fails if a part of the keys is imported without a word.
+    assert fault in lines_of(text)[1]

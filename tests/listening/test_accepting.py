@@ -193,6 +193,38 @@ async def test_no_more_idle_connections_are_closed_than_others_wait_for(port):
     assert there.acceptor.counts["idle_closed"] == CLOSED_AT_ONCE
 
 
+async def shaking(_make, connection, **_tls):
+    """A handshake of a client that sends nothing: it ends when the socket is shut."""
+    assert await asyncio.get_running_loop().sock_recv(connection, 1) == b""
+    connection.close()
+    raise ConnectionResetError
+
+
+# Fails if clients that begin no handshake keep others out, or if one that has just begun is cut.
+async def test_a_handshake_that_takes_long_makes_room(port, monkeypatch):
+    there, loop = port(2), asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "connect_accepted_socket", shaking)
+    first, second, _ = there.connects(), there.connects(), there.connects()
+    await there.until(lambda: there.pauses)
+    now_s = loop.time()
+    there.acceptor.check(now_s)
+    assert len(there.acceptor.joining()) == 2
+    oldest = min(there.acceptor._joining.values(), key=lambda each: each.since_s)
+    oldest.since_s -= 2
+    there.acceptor.check(now_s)
+    assert await asyncio.wait_for(loop.sock_recv(first, 1), 5) == b""
+    assert there.acceptor.counts["idle_closed"] == 1
+    with pytest.raises(BlockingIOError):
+        second.recv(1)
+    await there.until(lambda: len(there.acceptor.joining()) == 1)
+    there.acceptor.check(now_s)
+    await there.until(lambda: there.pauses == {"max_connections": 2})  # the third has its place
+    for each in list(there.acceptor._joining.values()):
+        assert each.close_idle()
+    await there.until(lambda: not there.acceptor.joining())
+    assert not oldest.close_idle()
+
+
 class Exhausted:
     """A listening socket in a process that has no descriptor left, until `has_one`."""
 

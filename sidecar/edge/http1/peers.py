@@ -28,6 +28,12 @@ def client_of(peer: str) -> str | bytes:
 
 
 def acknowledged_bytes(transport: asyncio.BaseTransport) -> int:
-    """How much of all that was sent the client's machine acknowledged (`tcpi_bytes_acked` of linux/tcp.h)."""
-    info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+    """How much of all that was sent the client's machine acknowledged (`tcpi_bytes_acked` of linux/tcp.h).
+
+    -1: the socket is closed, and the transport has not said so yet.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return -1
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
     return int.from_bytes(info[120:128], sys.byteorder)

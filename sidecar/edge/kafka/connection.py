@@ -106,7 +106,7 @@ def no_connection(servers: object) -> str:
     """The error text when no broker of `kafka.bootstrap_servers` can be reached."""
     named = ",".join(map(str, servers)) if isinstance(servers, list | tuple) else str(servers)
     cause = explain(FAILURES.error) if FAILURES.error is not None else "no broker answers"
-    return f"no connection to kafka.bootstrap_servers ({named}): {cause}"
+    return f"no connection to kafka.bootstrap_servers ({named}): {cause}: start it, or correct the address"
 
 
 @contextmanager

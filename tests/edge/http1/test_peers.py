@@ -46,6 +46,11 @@ def test_an_address_is_that_of_the_client_in_its_own_family(peer, address):
     assert address_of(Transport(peername=peer)) == address
 
 
+def test_of_a_closed_socket_no_byte_is_counted():
+    # Fails if a client that leaves over TLS is an error in the log: its transport has no socket before it is told so.
+    assert acknowledged_bytes(Transport()) == -1
+
+
 async def test_the_bytes_that_have_arrived_are_counted():
     server = socket.create_server(("127.0.0.1", 0))
     with server, socket.create_connection(server.getsockname()) as ours:

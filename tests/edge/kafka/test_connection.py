@@ -24,7 +24,10 @@ async def test_a_refused_connection_is_told_in_plain_words_and_not_by_aiokafka(c
     with pytest.raises(errors.KafkaConnectionError):
         await producer.start()
     await producer.stop()
-    assert no_connection(server) == f"no connection to kafka.bootstrap_servers ({server}): connection refused"
+    assert (
+        no_connection(server)
+        == f"no connection to kafka.bootstrap_servers ({server}): connection refused: start it, or correct the address"
+    )
     assert not [record for record in caplog.records if record.name == "aiokafka"]
 
 
