@@ -181,4 +181,4 @@ def test_a_preflight_on_a_route_without_cors_is_a_request_as_any_other():
     scene.ask(*PREFLIGHT, key="", method="OPTIONS")
     assert scene.problem == "key-missing"
     # Fails if the client is not told where this route reads the key.
-    assert "send it as `X-Api-Key: <key>`" in scene.members["detail"]
+    assert "send it in the header X-Api-Key" in scene.members["detail"]

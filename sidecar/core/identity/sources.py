@@ -23,7 +23,7 @@ class Source:
 
     `name` is that of the header or parameter; the default of bearer and basic is `Authorization`. `field` is the header
     name in lower case, which is removed together with the credential; b"" for a parameter. `place` completes the
-    sentence "send the key …".
+    sentence "send it …".
     """
 
     __slots__ = ("field", "kind", "name", "place", "read")
@@ -95,8 +95,8 @@ _READERS: dict[str, Callable[[Source, Request], ReadResult]] = {
 }
 
 _PLACES = {
-    "header": "as `{}: <key>`",
-    "bearer": "as `{}: Bearer <key>`",
-    "basic": "as the password of `{}: Basic`",
-    "query": "as the parameter `{}`",
+    "header": "in the header {}",
+    "bearer": "in the header {}, after the word Bearer",
+    "basic": "as the password of Basic in the header {}",
+    "query": "in the query's parameter {}",
 }

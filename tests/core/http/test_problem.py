@@ -28,10 +28,10 @@ def test_every_fixed_answer_that_asks_to_come_back_says_when_in_whole_seconds(pr
 
 
 def test_a_key_that_is_missing_is_answered_with_the_scheme_that_mends_it():
-    problem = problems.no_key(("as `X-Key: <key>`", "as `Authorization: Bearer <key>`"))
+    problem = problems.no_key(("in the header A", "in the query's parameter b"))
     assert dict(problem.headers)[b"WWW-Authenticate"].startswith(b"Bearer ")
     # Fails if only the first place is named.
-    assert problem.detail == "this API needs a key: send it as `X-Key: <key>` or as `Authorization: Bearer <key>`"
+    assert problem.detail == "this API needs a key: send it in the header A or in the query's parameter b"
 
 
 # unkey #7000

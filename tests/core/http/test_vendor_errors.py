@@ -11,7 +11,7 @@ from sidecar.core.http.problem import BAD_KEY, NO_PLAN, Problem, no_key, problem
 from sidecar.core.http.vendor_errors import with_vendor_error
 from sidecar.edge.http1.heads import problem_answer
 
-NO_KEY = no_key(("as `X-Api-Key: <key>`",))
+NO_KEY = no_key(("in the header X-Api-Key",))
 TOP_UP = Problem(402, "balance-exhausted", "the balance is used up", extra={"link": "https://pay.example"})
 
 

@@ -105,8 +105,8 @@ def test_a_source_shows_its_place():
 
 def test_each_place_is_a_part_of_a_sentence():
     assert [source.place for source in (HEADER, BEARER, BASIC, QUERY)] == [
-        "as `X-Api-Key: <key>`",
-        "as `Authorization: Bearer <key>`",
-        "as the password of `Authorization: Basic`",
-        "as the parameter `api_key`",
+        "in the header X-Api-Key",
+        "in the header Authorization, after the word Bearer",
+        "as the password of Basic in the header Authorization",
+        "in the query's parameter api_key",
     ]
