@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 from pydantic import SecretStr
 
-from sidecar.app.eviction import evictions_of
 from sidecar.config.models import Model
 from sidecar.config.settings import Settings
 from sidecar.control.build_variant import build_variant
@@ -38,6 +37,7 @@ from sidecar.edge.watch import Watch
 from sidecar.embedded.folders import check_states
 from sidecar.listening.sockets import address_of, bind, listen, location
 from sidecar.loading import certificates, exposure, header_secrets
+from sidecar.loading.eviction import evictions_of
 from sidecar.loading.snapshot import Snapshot
 from sidecar.supervisor.child import PlainSettings, Secret
 from sidecar.supervisor.link import Json

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from sidecar.app import kafka
-from sidecar.app.eviction import REDIS_SECONDS, eviction_warnings
 from sidecar.core.errors import SinkError, StoreError
 from sidecar.edge.kafka.connection import KafkaRefusalError
 from sidecar.edge.kafka.topics import topic_faults
 from sidecar.edge.redis.endpoint import describe_error
 from sidecar.edge.redis.inspection import Inspection, inspect
 from sidecar.keys.migration import is_due
+from sidecar.loading.eviction import REDIS_SECONDS, eviction_warnings
 from sidecar.wallets.scales import scale_warnings
 
 if TYPE_CHECKING:

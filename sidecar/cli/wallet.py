@@ -13,7 +13,6 @@ from typing import Any
 
 import click
 
-from sidecar.app.eviction import evictions_of
 from sidecar.cli.options import print_json
 from sidecar.cli.tables import print_rows
 from sidecar.cli.wallet_options import END, GRANT_ID, MOMENT, Target, run_on, wallet_options
@@ -22,6 +21,7 @@ from sidecar.core.price.book import EVERY, Change
 from sidecar.core.price.decimals import AMOUNT_MAX
 from sidecar.core.price.wallet import Grant, balance
 from sidecar.core.words import counted
+from sidecar.loading.eviction import evictions_of
 from sidecar.wallets.audit import Audit, Rebuilt, audit, differences, rebuilt
 from sidecar.wallets.opening import AnyWallet
 from sidecar.wallets.text import describe_wallet, format_moment

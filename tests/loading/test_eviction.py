@@ -2,8 +2,8 @@
 
 import pytest
 
-from sidecar.app.eviction import evictions_of
 from sidecar.config.settings import load_settings
+from sidecar.loading.eviction import evictions_of
 
 
 @pytest.mark.redis
