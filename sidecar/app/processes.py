@@ -129,8 +129,11 @@ async def _run_loaded(
 
 
 async def _warn_of_evictions(settings: Settings) -> None:
-    for warning in await evictions_of(settings):
-        log.warning(warning)
+    try:
+        for warning in await evictions_of(settings):
+            log.warning(warning)
+    except Exception as error:  # noqa: BLE001 - whatever Redis answers, it must not end the node
+        log.warning("redis: it is not known whether it may evict counters: %r; run `sidecar check`", error)
 
 
 def _watched(settings: Settings) -> list[Path]:

@@ -217,11 +217,10 @@ class RequestExchange(Exchange):
             self.tunnelled = head.status == 101
             decision = self.decision
             fields = self.context.heads.answer_fields(decision, head) if decision is not None else ()
-            routed = self.routed
-            if routed.cors:
-                fields = with_cors(fields, routed.cors, head)
-            elif routed.origin:
-                self.context.origins.learn(self.route, routed.origin, head)
+            if self.routed.cors:
+                fields = with_cors(fields, self.routed.cors, head)
+            elif self.routed.origin:
+                self.context.origins.learn(self.route, self.routed.origin, head)
             self.client.respond(head, self.id, fields)
         except Exception as error:  # noqa: BLE001
             end_faulty(self, error)

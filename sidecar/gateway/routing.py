@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sidecar.core.http.cors import NO_FIELDS, Field, asking_origin, preflighted_method
+from sidecar.core.http.cors import NO_FIELDS, Field, origin_of, preflighted_method
 from sidecar.core.http.forward import MALFORMED, UpstreamHead, max_forwards, trace, upstream_target
 from sidecar.core.http.problem import (
     BAD_KEY,
@@ -66,7 +66,7 @@ class RoutedRequest:
         self.route: Route = announced or route or NOWHERE
         cors = self.route.cors
         self.cors: Sequence[Field] = NO_FIELDS if cors is None or announced else cors.answer_fields(request)
-        self.origin = asking_origin(request) if cors is None else b""
+        self.origin = origin_of(request) if cors is None else b""
         self.refusal: Problem | None
         ambiguous = None if request.is_normal else path_problem(self.policy, self.route, request)
         if ambiguous is not None:

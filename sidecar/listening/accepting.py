@@ -130,12 +130,12 @@ class Acceptor:
         if not self._has_waiting():
             self._to_close = CLOSED_IN_A_CHECK[0]
         elif not self._idle and (self._paused == NO_DESCRIPTORS or self.number >= self._clients.most):
-            self._idle.extend(self._waiting_clients(now_s))
+            self._idle.extend(self._to_be_closed(now_s))
             self._to_close = min(2 * self._to_close, CLOSED_IN_A_CHECK[1])
             self._close_idle()
         asyncio.get_running_loop().call_soon(self._resume)  # the loop has removed what was closed by then
 
-    def _waiting_clients(self, now_s: float) -> list[Idle]:
+    def _to_be_closed(self, now_s: float) -> list[Idle]:
         """Those that are to be closed: handshakes that have taken long, the oldest first, and then idle connections."""
         connected, number = self._clients.connected, self._to_close
         slow = [

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.app import processes
 from sidecar.app.processes import roles
 from sidecar.config.settings import load_settings
 from sidecar.edge.journal.journals import JournalFolder
@@ -44,6 +45,16 @@ async def test_a_redis_that_may_evict_is_in_the_log_of_a_node_that_starts(tmp_pa
                 await asyncio.sleep(0.05)
         # Fails if the node is not ready before, or does not serve.
         assert (await running.ask())[0] == 200
+
+
+async def test_an_odd_answer_of_redis_at_the_start_is_a_line_and_ends_no_node(monkeypatch, caplog):
+    async def odd(_settings):
+        raise ValueError("odd")
+
+    monkeypatch.setattr(processes, "evictions_of", odd)
+    # Fails if it leaves the task, whose group is the node.
+    await processes._warn_of_evictions(load_settings(None, {}))
+    assert "it is not known whether it may evict counters: ValueError('odd')" in caplog.text
 
 
 async def test_beyond_max_connections_a_client_waits_until_another_leaves(tmp_path):

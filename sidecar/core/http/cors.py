@@ -81,7 +81,8 @@ class UpstreamOrigins:
     """The origins that upstreams allow, by route, for our own answers on routes without `cors`.
 
     An upstream with CORS of its own lets a page read the answers of a route. A refusal in their place lets it as well:
-    else the page would see a network error where it is to wait. The last answer with a status below 300 counts.
+    else the page would see a network error where it is to wait. An answer that allows it counts, whatever its status,
+    until one with a status below 300 does not.
     """
 
     def __init__(self) -> None:
@@ -109,7 +110,7 @@ class UpstreamOrigins:
         return self._fields.get((route, origin)) or self._fields.get((route, b"*"), NO_FIELDS)
 
 
-def asking_origin(request: Request) -> bytes:
+def origin_of(request: Request) -> bytes:
     """The Origin of a request, b"" where it has none, several, or an overlong one."""
     origin = request.fields.get(b"origin", b"")
     return origin if len(origin) <= ORIGIN_BYTES and b"origin" not in request.repeated else b""

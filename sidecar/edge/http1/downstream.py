@@ -247,13 +247,12 @@ class Downstream(Client):
 
     def resume_writing(self) -> None:
         self.stalled = False
+        listener = self._listener
         if self._exchange is not None:
-            self.deadline = (
-                _FOREVER if self.state is not BODY else self._listener.now + self._listener.timeouts.body_grace_s
-            )
+            self.deadline = listener.now + listener.timeouts.body_grace_s if self.state is BODY else _FOREVER
             self._exchange.on_client_resumed()
             return
-        self.deadline = self._listener.now + self._listener.timeouts.idle_s
+        self.deadline = listener.now + listener.timeouts.idle_s
         self._pump()
 
     def on_drain(self) -> None:
@@ -293,9 +292,8 @@ class Downstream(Client):
         try:
             self.on_deadline(now)
         except Exception as error:  # noqa: BLE001 - whatever it is
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": "a client's deadline could not be kept", "exception": error}
-            )
+            fault = {"message": "a client's deadline could not be kept", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(fault)
             self._transport.abort()
 
     def on_deadline(self, now: float) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.core.http.cors import ORIGINS_MAX, Cors, UpstreamOrigins, asking_origin, preflighted_method, with_cors
+from sidecar.core.http.cors import ORIGINS_MAX, Cors, UpstreamOrigins, origin_of, preflighted_method, with_cors
 from sidecar.core.http.request import HeadLimits, read_request
 from sidecar.core.http.response import ResponseHead, read_response
 
@@ -157,4 +157,4 @@ def test_the_origins_of_upstreams_are_bounded():
     ],
 )
 def test_a_request_is_of_one_origin(fields, origin):
-    assert asking_origin(request(*fields)) == origin
+    assert origin_of(request(*fields)) == origin
