@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
-from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from pydantic import SecretStr
 
 from sidecar.config.models import Model
 from sidecar.config.settings import Settings
-from sidecar.control.build_variant import build_variant
+from sidecar.control.build_variant import VERSION, build_variant
 from sidecar.control.listener import serve
 from sidecar.core.errors import SidecarError
 from sidecar.edge import logs
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
     from sidecar.loading.snapshot import Load
 
 log = logging.getLogger("sidecar.node")
-PACKAGE = "metering-sidecar"
 WATCH_SECONDS = 0.25  # a revoked key in the file is felt within twice that
 
 
@@ -71,7 +69,7 @@ def run_node(settings: Settings, load: Load) -> int:
         snapshot.drop()
         raise
     setup = Setup(
-        version=version(PACKAGE),
+        version=VERSION,
         build_variant=build_variant(),
         roles=roles(settings, [[each.fileno() for each in mine] for mine in sockets]),
         start=start_of(snapshot.settings),

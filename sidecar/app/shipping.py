@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sidecar.app import kafka
+from sidecar.control.build_variant import VERSION
 from sidecar.control.stats import WorkerStats
 from sidecar.edge.clock import SystemClock
 from sidecar.edge.journal.backlog import note_committed
@@ -57,7 +58,7 @@ class Shipping:
             SystemClock(),
             note_committed=partial(note_committed, folder),
         )
-        self.orphans = Orphans(folder, f"//sidecar/{settings.region}/{settings.node}", living)
+        self.orphans = Orphans(folder, f"//sidecar/{settings.region}/{settings.node}", living, VERSION)
         self._faulty: set[str] = set()  # workers whose journals were unreadable at the last report
 
     def stats(self) -> WorkerStats:

@@ -238,12 +238,11 @@ class Worker:
         else:
             self.link.not_ready("the journal takes no more records: its disk or journal.cap is full")
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, *, final: bool = False) -> None:
         """Say that we are metering, traffic or not, and how far: an outage must not look like no usage."""
-        totals = self.context.totals.units
-        self.journal.checkpoint(
-            self.context.open.number, self.context.policies.policy.version, self.counters.degraded_s, totals
-        )
+        context = self.context
+        policy, totals = context.policies.policy.version, context.totals.units
+        self.journal.checkpoint(context.open.number, policy, self.counters.degraded_s, totals, final=final)
 
     async def _drain(self) -> None:
         """Fail no accepted request (I12): what is under way is finished, and only then is anything cut."""
@@ -264,13 +263,13 @@ class Worker:
         await self.context.open.idle.wait()
 
     async def _close(self) -> None:
-        self.journal.summarise_denials()
-        self._checkpoint()
         await self.upstreams.aclose()
         await self.counters.aclose()
         await self.keys.aclose()
         if self.embedded is not None:
             await self.embedded.aclose(is_orphan=self.link.is_orphan)
+        self.journal.summarise_denials()
+        self._checkpoint(final=True)
         await self.journal.aclose(settled=self.counters.all_settled)
 
 

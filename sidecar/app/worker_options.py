@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sidecar.control.build_variant import VERSION
 from sidecar.core.http.forward import HOP_BY_HOP
 from sidecar.core.http.request import HeadLimits
 from sidecar.core.policy import Policy
@@ -31,6 +32,7 @@ def journal_options(settings: Settings, index: int) -> JournalOptions:
         cap_bytes=journal.cap_bytes // settings.workers,
         on_full=journal.on_full,
         spares=SPARE_FOLDERS,
+        version=VERSION,
         denials=DenialOptions(
             share_bytes=journal.cap_bytes // settings.workers * journal.denials.share_percent // 100,
             per_second=_shared_out(journal.denials.per_second, settings.workers),

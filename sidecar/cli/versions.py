@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import version
 
-from sidecar.control.build_variant import build_variant
+from sidecar.control.build_variant import VERSION, build_variant
 
 PARTS = ("httptools", "uvloop", "hiredis", "aiokafka")
 
@@ -24,4 +24,4 @@ def line() -> str:
     parts = [f"{name} {version(name)}" for name in PARTS]
     parts.insert(1, f"llhttp {llhttp()}")
     about = [build_variant(), f"Python {platform.python_version()}", *parts]
-    return f"sidecar {version('metering-sidecar')} ({', '.join(about)})"
+    return f"sidecar {VERSION} ({', '.join(about)})"

@@ -1,13 +1,16 @@
-"""Whether the data path that runs here is compiled or pure Python.
+"""The version of the sidecar, and whether the data path that runs here is compiled or pure Python.
 
-The import system is asked, by the rule by which it loads modules; nothing is imported for the answer.
+For the variant, the import system is asked, by the rule by which it loads modules; nothing is imported for the answer.
 """
 
 from __future__ import annotations
 
 from importlib.machinery import ExtensionFileLoader, PathFinder
+from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
+VERSION: Final = version("metering-sidecar")
 COMPILED, PURE = "compiled", "pure"
 _GATEWAY = Path(__file__).parents[1] / "gateway"
 

@@ -159,14 +159,15 @@ async def write_records(settings, numbers, worker="0", opens=0):
 
 
 async def read_back(settings):
-    """The verifier's report, and the records' own numbers in order of arrival."""
+    """The verifier's report, and the own numbers of usage records in order of arrival."""
     report = await verified(record_source(settings, "records", None, None), schema=False)
     if settings.kafka is None:
         bodies = settings.sink.file.read_bytes().splitlines()
     else:
         messages = read_topic(settings.kafka.bootstrap_servers, settings.kafka.topics.records)
         bodies = [message.value() for message in messages]
-    return report, [json.loads(body)["data"].get("number", 0) for body in bodies]
+    data = [json.loads(body)["data"] for body in bodies]
+    return report, [each["number"] for each in data if "number" in each]
 
 
 def last_segment(settings, worker="0"):
@@ -182,12 +183,12 @@ async def test_after_a_power_cut_all_workers_are_shipped_on_and_the_loss_is_coun
     await write_records(settings, range(101, 104), "1")
     assert (await shipping.ship(settings, 30))[0] is True
     os.truncate(last_segment(settings), kept)
-    assert (await shipping.ship(settings, 30))[1].stats()["counts"]["journal_lost_bytes"] > 1_000
+    assert (await shipping.ship(settings, 30))[1].stats()["counts"]["journal_lost_bytes"] > 500
     await write_records(settings, range(11, 16))
     await write_records(settings, range(104, 106), "1")
     empty, did = await shipping.ship(settings, 30)
     assert empty is True
-    assert did.stats()["counts"]["journal_lost_bytes"] > 1_000
+    assert did.stats()["counts"]["journal_lost_bytes"] > 500
     assert "records after them that were not shipped yet are lost" in caplog.text.lower()
     report, numbers = await read_back(settings)
     assert sorted(numbers) == [*range(1, 16), *range(101, 106)]
@@ -247,7 +248,8 @@ async def test_two_nodes_of_one_name_and_a_lost_volume_repeat_no_source(kafka_se
     report, numbers = await read_back(one)
     assert sorted(numbers) == [*range(1, 51), *range(101, 151), *range(201, 251)]
     assert report.whole
-    assert len(report.sources) == 3
+    # A source for each life, and where it did not end one more, of the shipper that closed it.
+    assert len(report.sources) == 6
     assert report.totals == {("c", "requests"): 150}
     # What older versions wrote: another record under a source and a number that are used. It is billed, and reported.
     again = json.loads(usage_record(999)(next(iter(report.sources)), 1))

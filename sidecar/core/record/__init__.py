@@ -7,6 +7,7 @@ from sidecar.core.record.events import (
     Checkpoint,
     Denied,
     Totals,
+    arrived_us,
     checkpoint_record,
     crashed_record,
     denial_record,
@@ -23,6 +24,6 @@ from sidecar.core.record.templates import RecordTemplates, templates_for
 
 __all__ = [
     "INTERNAL_ERROR", "WITHHELD", "Alert", "Checkpoint", "Denied", "Facts", "Ids", "RecordTemplates", "Settlement",
-    "Settlements", "Totals", "alert_record", "checkpoint_record", "crashed_record", "denial_record", "open_entry",
-    "record_schema", "short_record", "templates_for", "usage_record", "withheld_record",
+    "Settlements", "Totals", "alert_record", "arrived_us", "checkpoint_record", "crashed_record", "denial_record",
+    "open_entry", "record_schema", "short_record", "templates_for", "usage_record", "withheld_record",
 ]  # fmt: skip

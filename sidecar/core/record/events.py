@@ -18,6 +18,7 @@ from sidecar.core.usage.billing import billing
 WITHHELD: Final = "withheld"
 INTERNAL_ERROR: Final = "internal_error"  # an exception of our own: a step raised
 SHORT_PATH: Final = 2048  # characters
+_OPEN_BEGIN: Final = b'{"time_us":'
 
 
 class Denied(NamedTuple):
@@ -66,6 +67,14 @@ def usage_record(facts: Facts, time_us: int, source: str, sequence: int) -> byte
 def open_entry(facts: Facts, time_us: int) -> bytes:
     """The facts known just before the upstream sees the exchange: enough to close it as crashed after a kill."""
     return facts.templates.open(facts).render(facts, time_us)
+
+
+def arrived_us(opened: bytes) -> int:
+    """When the exchange of an OPEN entry arrived (µs since 1970): it was reserved then or later."""
+    start = len(_OPEN_BEGIN)
+    if not opened.startswith(_OPEN_BEGIN):
+        return int(orjson.loads(opened)["time_us"])
+    return int(opened[start : opened.index(b",", start)])
 
 
 def denial_record(facts: Facts, time_us: int, source: str, sequence: int) -> bytes:

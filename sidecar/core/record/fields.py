@@ -309,8 +309,8 @@ FIELDS: Final = (
     Field("policy", _TEXT, "the version of the policy", "policy", "checkpoint"),
     Field("denials", _COUNT, "denials of this epoch, with a record of their own or only counted", "journal",
           "checkpoint", True),
-    Field("oldest_open", TIME, "period_time of the oldest open exchange: no later record of this source is of an "
-          "earlier period", "worker", "checkpoint", True),
+    Field("oldest_open", TIME, "when the oldest open exchange arrived: no later record of this source is of one that "
+          "arrived earlier", "journal", "checkpoint", True),
     Field("final", _FLAG, "true: the last record of this source", "worker", "checkpoint", True),
     # The life of a source.
     Field("state", {"enum": ["started", "closed", "retired"]}, "started: it will write records; closed: by a "

@@ -37,12 +37,13 @@ from typing import Final, NamedTuple
 
 from sidecar import ports
 from sidecar.core.errors import SinkError
-from sidecar.core.record import Checkpoint, Denied, Ids, checkpoint_record
+from sidecar.core.record import Checkpoint, Denied, Ids, arrived_us, checkpoint_record
 from sidecar.core.record.events import denial_summary_record
 from sidecar.core.record.frame import CLOSE, NO_ID, NOTE, OPEN, PROGRESS, RECORD, Position, encode_frame
 from sidecar.core.words import counted
 from sidecar.edge.journal.denial_budget import DenialBudget, DenialOptions
 from sidecar.edge.journal.folder import Disk, Folder
+from sidecar.edge.journal.predecessors import announcement, lineage
 from sidecar.edge.journal.recovery import close_open, look_back
 from sidecar.edge.journal.segments import Figures, Segments
 from sidecar.edge.journal.settled import Ended, SettledMark
@@ -63,7 +64,7 @@ class JournalOptions(NamedTuple):
     (synced). `cap_bytes` is the bound of this worker's folder. on_full: reject (`accepting` returns False) or serve
     (exchanges are admitted without a record, and counted). `denials` bounds the records of denials. `spares`: the
     number of other folders to try if the worker's own has an owner, which is a worker of a killed supervisor that still
-    finishes.
+    finishes. `version` of the sidecar: in the record that announces the source; "": it is not announced.
     """
 
     directory: Path
@@ -76,6 +77,7 @@ class JournalOptions(NamedTuple):
     on_full: str = "reject"
     denials: DenialOptions = DenialOptions()
     spares: int = 0
+    version: str = ""
 
 
 class Report(NamedTuple):
@@ -150,23 +152,27 @@ class Journal(ports.Journal):
                 "journal %s: used instead of the worker's own folder, which an earlier process still writes",
                 self._folder.path,
             )
+        now_us = self._clock.now_us()
         try:
             history = look_back(self._folder, self._settled.until())
-            epoch = self._folder.raise_epoch(self._clock.now_us())
+            known = lineage(self._folder)
+            epoch = self._folder.raise_epoch(now_us)
         except SinkError:
             self._folder.release()
             raise
         source = f"{self._options.source}/{epoch}"
         self._sources = {"records": source, "denials": f"{source}/denials"}
         self._segments.begin(epoch, source)
-        closings = close_open(self._folder.path, history.open, source, self._clock.now_us())
-        crashed = len(closings.frames)
+        version, mint = self._options.version, partial(self._ids.mint, now_us // 1000)
+        statements = list(announcement(known, source, version, mint, now_us)) if version else []
+        closings = close_open(self._folder.path, history.open, source, now_us, first=len(statements) + 1)
+        crashed, written = len(closings.frames), [*statements, *closings.frames]
         self._to_settle = [*history.ended, *closings.ended]
-        closed = self._segments.position if self._writer.put_synced(closings.frames) else None
+        closed = self._segments.position if self._writer.put_synced(written) else None
         self._settled.begin(closed, settled=not self._to_settle)
-        self._next["records"] += crashed
+        self._next["records"] += len(written)
         figures = self.figures
-        figures.records += crashed
+        figures.records += len(written)
         figures.crashed, figures.torn_bytes = crashed, history.torn_bytes
         figures.corrupt, figures.corrupt_bytes = history.corrupt, history.corrupt_bytes
         self._second()
@@ -281,9 +287,20 @@ class Journal(ports.Journal):
         return {**self._long_open, **self._opened, **self._closing}
 
     def checkpoint(
-        self, open_exchanges: int, policy: str, degraded_s: int, totals: Mapping[str, int] | None = None
+        self,
+        open_exchanges: int,
+        policy: str,
+        degraded_s: int,
+        totals: Mapping[str, int] | None = None,
+        *,
+        final: bool = False,
     ) -> None:
-        """Write a checkpoint: the highest number of each stream, and `totals`, the units by meter of all records."""
+        """Write a checkpoint: the highest number of each stream, and `totals`, the units by meter of all records.
+
+        `final`: nothing is written after it. It is an ordinary one while an exchange is open, for the next start closes
+        that one, and this source.
+        """
+        final = final and not self.unclosed()
         state = Checkpoint(
             highest={stream: following - 1 for stream, following in self._next.items()},
             totals=totals or {},
@@ -293,10 +310,14 @@ class Journal(ports.Journal):
             degraded_s=degraded_s,
             policy=policy,
             denials=self.denials.total,
+            oldest_open_us=min(map(arrived_us, self.unclosed().values()), default=0),
+            final=final,
         )
         now_us = self._clock.now_us()
         id_ = self._ids.mint(now_us // 1000)
         self.close("records", id_, self._sources["records"], partial(checkpoint_record, state, id_, now_us), _ignore)
+        if final:
+            self._ended = self._shut = True
 
     def take_ended(self) -> list[Ended]:
         """Exchanges of earlier epochs whose settles the store has not acknowledged, to be sent again. Call it once."""

@@ -21,13 +21,17 @@ log = logging.getLogger("sidecar.orphans")
 
 
 class Orphans:
-    """`recovered` counts exchanges that were closed; `faults` says by worker why its journal could not be recovered."""
+    """`recovered` counts exchanges that were closed; `faults` says by worker why its journal could not be recovered.
 
-    def __init__(self, directory: Path, node: str, living: Collection[str]) -> None:
+    `node`: the begin of its sources, as in `Orphan`; so is `version`.
+    """
+
+    def __init__(self, directory: Path, node: str, living: Collection[str], version: str = "") -> None:
         self.recovered = 0
         self.faults: dict[str, str] = {}
         self._directory = directory
         self._node = node
+        self._version = version
         self._done = set(living)
 
     async def run(self) -> None:
@@ -45,7 +49,7 @@ class Orphans:
         return self._done.issuperset(workers(self._directory))
 
     async def _recover(self, worker: str) -> None:
-        orphan = Orphan(self._directory, worker, f"{self._node}/{worker}")
+        orphan = Orphan(self._directory, worker, f"{self._node}/{worker}", self._version)
         try:
             closed = await asyncio.to_thread(recover, orphan, SystemClock())
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one journal, the shipper goes on

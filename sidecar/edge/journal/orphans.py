@@ -1,7 +1,8 @@
 """Recovery of journals whose worker no longer exists: open exchanges are closed, so that segments can be deleted.
 
 Any process that can own a folder may recover it, so never while a worker owns it. The records have an epoch of their
-own, which ends with a checkpoint; without open exchanges nothing is written. The recovery can be killed and repeated.
+own, which closes the sources that have not ended, and ends with a final checkpoint. If all have ended and no exchange
+is open, nothing is written. The recovery can be killed and repeated.
 """
 
 from __future__ import annotations
@@ -13,15 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import orjson
-
 from sidecar.core.errors import SinkError
 from sidecar.core.record import Checkpoint, Ids, checkpoint_record
-from sidecar.core.record.frame import HEAD, RECORD, encode_frame, frame_at, segment_name
+from sidecar.core.record.frame import RECORD, encode_frame
 from sidecar.core.words import counted
 from sidecar.edge.files import OwnedError
-from sidecar.edge.journal.folder import Disk, Folder, mapped
-from sidecar.edge.journal.recovery import Closings, close_open, look_back
+from sidecar.edge.journal.folder import Disk, Folder
+from sidecar.edge.journal.predecessors import Lineage, announcement, lineage
+from sidecar.edge.journal.recovery import close_open, look_back
 from sidecar.edge.journal.segments import Figures, Segments
 from sidecar.edge.journal.settled import Ended, SettledMark
 from sidecar.ports import Clock
@@ -31,11 +31,22 @@ _log = logging.getLogger(__name__)
 
 
 class Orphan(NamedTuple):
-    """A journal to recover. `source`: its worker's name in records, used if no segment contains it."""
+    """A journal to recover. `source`: its worker's name in records, used if no segment contains it.
+
+    `version` of the sidecar: its last source is closed too, where it has not ended; "": only open exchanges are closed.
+    """
 
     directory: Path
     worker: str
     source: str
+    version: str = ""
+
+
+class Files(NamedTuple):
+    """The clock and the disk of a recovery."""
+
+    clock: Clock
+    disk: Disk
 
 
 def recover(orphan: Orphan, clock: Clock, disk: Disk | None = None) -> int | None:
@@ -51,8 +62,9 @@ def recover(orphan: Orphan, clock: Clock, disk: Disk | None = None) -> int | Non
         return None
     try:
         history = look_back(folder, SettledMark(folder).until())
-        if history.open:
-            _close(folder, orphan.source, history.open, clock, disk or Disk())
+        known = lineage(folder)
+        if history.open or (orphan.version and known.unended):
+            _close(folder, orphan, history.open, known, Files(clock, disk or Disk()))
         elif not history.ended and (end := folder.end()) is not None:
             folder.mark_closed(end)
     finally:
@@ -91,14 +103,21 @@ def take_unsettled(directory: Path, living: Collection[str]) -> list[Ended]:
     return taken
 
 
-def _close(folder: Folder, source: str, opened: dict[bytes, bytes], clock: Clock, disk: Disk) -> None:
-    now_us = clock.now_us()
-    named = _source_of(folder) or source
+def _close(folder: Folder, orphan: Orphan, opened: dict[bytes, bytes], known: Lineage, files: Files) -> None:
+    now_us = files.clock.now_us()
     epoch = folder.raise_epoch(now_us)
-    own = f"{named}/{epoch}"
-    closings = close_open(folder.path, opened, own, now_us)
-    frames = [*closings.frames, _checkpoint(closings, own, folder.retained_bytes(), now_us)]
-    segments = Segments(folder, disk, Figures(), segment_bytes=_SEGMENT_BYTES, durable=True)
+    own = f"{known.last.rpartition('/')[0] or orphan.source}/{epoch}"
+    mint = partial(Ids(secrets.randbits(60)).mint, now_us // 1000)
+    statements = list(announcement(known, own, orphan.version, mint, now_us)) if orphan.version else []
+    closings = close_open(folder.path, opened, own, now_us, first=len(statements) + 1)
+    frames = [*statements, *closings.frames]
+    checkpoint = Checkpoint(
+        {"records": len(frames), "denials": 0}, closings.usage, backlog_bytes=folder.retained_bytes(), final=True
+    )
+    id_, number = mint(), len(frames) + 1
+    body = checkpoint_record(checkpoint, id_, now_us, own, number)
+    frames.append(encode_frame(RECORD, "records", number, id_, own.encode(), body))
+    segments = Segments(folder, files.disk, Figures(), segment_bytes=_SEGMENT_BYTES, durable=True)
     segments.begin(epoch, own)
     try:
         if segments.append(frames) < len(frames):
@@ -111,23 +130,3 @@ def _close(folder: Folder, source: str, opened: dict[bytes, bytes], clock: Clock
             folder.mark_closed(segments.position)
     finally:
         segments.close()
-
-
-def _checkpoint(closings: Closings, source: str, backlog_bytes: int, now_us: int) -> bytes:
-    """The last entry of the epoch, with its last sequence, so that a missing end can be detected."""
-    number = len(closings.frames)
-    checkpoint = Checkpoint({"records": number, "denials": 0}, closings.usage, backlog_bytes=backlog_bytes)
-    id_ = Ids(secrets.randbits(60)).mint(now_us // 1000)
-    write = partial(checkpoint_record, checkpoint, id_, now_us)
-    return encode_frame(RECORD, "records", number + 1, id_, source.encode(), write(source, number + 1))
-
-
-def _source_of(folder: Folder) -> str:
-    """The worker's name in records, without the epoch, from its last readable segment; "" if none is readable."""
-    for segment in reversed(folder.segments()):
-        with mapped(folder.path / segment_name(*segment)) as data:
-            first = frame_at(data, 0)
-            if first is not None and first[1].type == HEAD:
-                source: str = orjson.loads(first[1].body).get("source", "")
-                return source.rpartition("/")[0]
-    return ""

@@ -6,7 +6,7 @@ part, and after a power failure possibly corrupt bytes. Recovery has two steps:
 1. `look_back` reads all segments from the position in the file `closed` on. It collects the open exchanges and cuts a
    torn last frame. It writes no record, so it can be killed at any point and repeated. Damage never stops it: corrupt
    bytes are copied to a file, and the frames after them are read. Memory is bounded by the number of open exchanges.
-2. `close_open` makes a `crashed` record for each open exchange, numbered from 1 in a new epoch, with the units that
+2. `close_open` makes a `crashed` record for each open exchange, numbered in a new epoch, with the units that
    were reserved. An exchange whose OPEN cannot be read gets an unattributed record; without a record, it would prevent
    the deletion of all later segments.
 
@@ -63,19 +63,19 @@ class Findings:
 
 
 class Closings(NamedTuple):
-    """CLOSE frames, numbered from 1; the units by meter in their records; and the exchanges to settle."""
+    """CLOSE frames, in order; the units by meter in their records; and the exchanges to settle."""
 
     frames: list[bytes]
     usage: dict[str, int]
     ended: list[Ended]
 
 
-def close_open(path: Path, opened: dict[bytes, bytes], source: str, now_us: int) -> Closings:
-    """The `crashed` records of `source` for open exchanges. `path` is for the log."""
+def close_open(path: Path, opened: dict[bytes, bytes], source: str, now_us: int, first: int = 1) -> Closings:
+    """The `crashed` records of `source` for open exchanges, numbered from `first`. `path` is for the log."""
     frames: list[bytes] = []
     usage: dict[str, int] = {}
     ended: list[Ended] = []
-    for sequence, (id_, body) in enumerate(opened.items(), 1):
+    for sequence, (id_, body) in enumerate(opened.items(), first):
         try:
             record = crashed_record(body, id_, now_us, source, sequence)
             key = str(orjson.loads(body).get("customer", ""))
