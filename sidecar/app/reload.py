@@ -68,6 +68,8 @@ class Reload:
             prepared = self._prepared or await self._build(self._worker.link.start.get("pem"), staged=False)
             self.discard()
             self._worker.keys.swap_in(prepared.keys)
+            if prepared.policy.hashes != self._worker.context.policies.policy.hashes:
+                self._worker.state_policy(prepared.policy)
             self._worker.context.policies.swap_in(prepared.policy, prepared.upstreams)
             self._worker.listener.limits = prepared.limits
             if prepared.renewed is not None:

@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from sidecar.app.key_store import KeyStore
+from sidecar.app.policy_states import applied, refused
 from sidecar.app.reload import Reload
 from sidecar.app.stats import worker_stats
 from sidecar.app.stores import CounterStore
@@ -23,6 +24,7 @@ from sidecar.app.upstreams import Upstreams
 from sidecar.app.worker_options import client_timeouts, gateway_options, head_limits, journal_options
 from sidecar.control.probe import Figures
 from sidecar.core.http.problem import Problem
+from sidecar.core.policy import Policy
 from sidecar.core.record import Ids
 from sidecar.core.words import counted
 from sidecar.edge.clock import SystemClock
@@ -139,6 +141,8 @@ class Worker:
         self.keys.start()
         await self.counters.reached()  # else the first requests are let through alone while Redis would answer
         self.counters.settle_again(self.journal.take_ended(), self.context.policies.policy)
+        self.state_policy(self.context.policies.policy)
+        self.link.on_refused = self._state_refused
         self._listen()
         wheel = asyncio.get_running_loop().create_task(self._turn(), name="wheel")
         orphans = asyncio.get_running_loop().create_task(self._settle_orphans(), name="orphans")
@@ -160,6 +164,17 @@ class Worker:
             wheel.cancel()
             orphans.cancel()
             await self._close()
+
+    def state_policy(self, policy: Policy) -> None:
+        """Record that `policy` is applied. One worker does it for the node, before it serves a request by it."""
+        if self._index == 0:
+            for statement in applied(policy):
+                self.journal.state(statement)
+
+    def _state_refused(self, faults: list[str]) -> None:
+        """Record that an edit of the policy was refused."""
+        if self._index == 0:
+            self.journal.state(refused(self.context.policies.policy, faults))
 
     def _leave_embedded(self) -> None:
         """The first start with Redis: what the node counted by itself stays out of the counters on Redis."""

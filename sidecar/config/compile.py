@@ -20,16 +20,19 @@ from sidecar.config.policies import PolicyDoc
 from sidecar.config.routes import DEFAULT_ROUTE, route_of
 from sidecar.config.wallet_units import Units
 from sidecar.core.errors import Fault, PolicyError, unreadable
-from sidecar.core.policy import Plan, Policy
+from sidecar.core.policy import Hashes, Plan, Policy
 from sidecar.core.price.decimals import DIGITS
 from sidecar.core.usage import REQUESTS, Exclusion, MeterRule, PolicySource
+
+SHORT = 8  # hex digits of a version that is made of the content
+Meters = Mapping[str, tuple[At, MeterDoc]]
 
 
 class Loaded(NamedTuple):
     """A compiled policy, its source, and its offers, for commands that explain them.
 
     `offers` are by (customer, plan); those of plans themselves have the customer "". `units` have a scale of their own.
-    `places` are those of the routes, by id.
+    `places` are those of the routes, by id; `labels` those of the plans and customers whose version is given, by label.
     """
 
     policy: Policy
@@ -37,6 +40,7 @@ class Loaded(NamedTuple):
     offers: Mapping[tuple[str, str], Offer]
     units: Units
     places: Mapping[str, At]
+    labels: Mapping[str, At]
 
     @property
     def rules(self) -> Mapping[str, MeterRule]:
@@ -150,37 +154,54 @@ def _compiled(parts: Parts, offers: Offers, names: Names) -> Loaded:
     rules = {REQUESTS.id: REQUESTS} | {
         name: rule_of(name, meter, names.region) for name, (_, meter) in parts.meters.items()
     }
-    compiled = {name: _plan(offer, parts.meters) for (customer, name), offer in offers.items() if not customer}
+    plans = {name: _plan(offer, parts.meters) for (customer, name), offer in offers.items() if not customer}
+    own = {
+        customer: _own(plans[name], offer, parts.customers[customer][1], parts.meters)
+        for (customer, name), offer in offers.items()
+        if customer
+    }
+    files = {Path(at.document.file).name: at.document.digest for part in parts for at, _ in part.values()}
+    labels = {plans[name][0].label: at for name, (at, doc) in parts.plans.items() if doc.version is not None}
+    labels |= {own[name][0].label: at for name, (at, doc) in parts.customers.items() if doc.version is not None}
+    hashes = {plan.label: digest for plan, digest in (*plans.values(), *own.values())}
     source = PolicySource(
-        _short_hash(_content(parts, names.region)),
+        _digest(_content(parts, names.region))[:SHORT],
         tuple(route_of(route) for _, route in parts.routes.values()) or (DEFAULT_ROUTE,),
-        tuple(compiled.values()),
+        tuple(plan for plan, _ in plans.values()),
         rules,
         exclusions=tuple(exclusion_of(doc) for _, doc in parts.exclusions.values()),
-        customers={
-            customer: _own(compiled[name], offer, parts.customers[customer][1])
-            for (customer, name), offer in offers.items()
-            if customer
-        },
+        customers={customer: plan for customer, (plan, _) in own.items()},
+        hashes=Hashes(files, hashes, tuple(labels)),
     )
-    places = {name: at for name, (at, _) in parts.routes.items()}
-    return Loaded(source.policy(), source, offers, parts.units, places)
+    routes = {name: at for name, (at, _) in parts.routes.items()}
+    return Loaded(source.policy(), source, offers, parts.units, routes, labels)
 
 
-def _plan(offer: Offer, meters: Mapping[str, tuple[At, MeterDoc]]) -> Plan:
+def _plan(offer: Offer, meters: Meters) -> tuple[Plan, str]:
+    """A plan, and the SHA-256 of its terms, which its label stands for: the plan, its meters and scales."""
     name, limits = str(offer.at.loc[-1]), tuple(limit for _, limit in offer.compiled_limits)
-    used = {limit.meter: _content_of(meters[limit.meter][1]) for limit in limits if limit.meter in meters}
+    used = _used({limit.meter for limit in limits}, meters)
     scales = {limit.unit: limit.digits for limit in limits if limit.digits != DIGITS}
-    content = [_content_of(offer.plan), used, scales] if scales else [_content_of(offer.plan), used]
-    version = offer.plan.version or _short_hash(content)
-    return Plan(name, f"{name}@{version}", limits, offer.features)
+    digest = _digest([_content_of(offer.plan), used, scales] if scales else [_content_of(offer.plan), used])
+    return Plan(name, f"{name}@{offer.plan.version or digest[:SHORT]}", limits, offer.features), digest
 
 
-def _own(plan: Plan, offer: Offer, customer: CustomerDoc) -> Plan:
-    """A customer's own terms, as a plan of the same id: `pro@3+acme-1` is its label in records."""
-    version = customer.version or _short_hash(_content_of(customer))
+def _own(base: tuple[Plan, str], offer: Offer, customer: CustomerDoc, meters: Meters) -> tuple[Plan, str]:
+    """A customer's own terms, as a plan of the same id: `pro@3+acme-1` is its label in records; and their SHA-256.
+
+    Seats are not a part of the terms: their number changes without a new version.
+    """
+    plan, digest = base
+    content = _content_of(customer)
+    used = _used({limit.meter for limit in customer.limits if limit.meter} | set(customer.prices), meters)
+    version = customer.version or _digest([content, used] if used else content)[:SHORT]
     limits = tuple(limit for _, limit in offer.compiled_limits)
-    return Plan(plan.id, f"{plan.label}+{version}", limits, offer.features)
+    terms = {name: value for name, value in content.items() if name != "seats"}
+    return Plan(plan.id, f"{plan.label}+{version}", limits, offer.features), _digest([digest, terms, used])
+
+
+def _used(names: set[str], meters: Meters) -> dict[str, Any]:
+    return {name: _content_of(meters[name][1]) for name in names if name in meters}
 
 
 def _content(parts: Parts, region: str) -> list[Any]:
@@ -192,6 +213,6 @@ def _content_of(doc: Model) -> dict[str, Any]:
     return doc.model_dump(exclude_defaults=True)
 
 
-def _short_hash(content: Any) -> str:
-    """Eight hex digits of a document's content; its comments and layout do not matter."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+def _digest(content: Any) -> str:
+    """The SHA-256 of a document's content, in hex; its comments and layout do not matter."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

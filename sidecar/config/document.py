@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -37,11 +38,12 @@ class Position(NamedTuple):
 
 
 class Document(NamedTuple):
-    """A document's plain data, and the position of each value by its path."""
+    """A document's plain data, and the position of each value by its path. `digest`: SHA-256 of its text, in hex."""
 
     file: str
     data: Any
     positions: dict[Loc, Position]
+    digest: str = ""
 
     def position(self, loc: Loc) -> Position:
         """The position of `loc`, or of the nearest enclosing value that the document has."""
@@ -106,7 +108,7 @@ def read(path: Path, text: str | None = None) -> Document:
         raise PolicyError([Fault(file, 0, "", f"is nested more than {MAX_DEPTH} deep")]) from None
     if reader.faults:
         raise PolicyError(reader.faults)
-    return Document(file, data, reader.positions)
+    return Document(file, data, reader.positions, sha256(source.encode()).hexdigest())
 
 
 def _hint(line: str, problem: str) -> str:

@@ -16,6 +16,7 @@ from sidecar.core.policy import Policy
 from sidecar.core.usage import PolicySource
 from sidecar.edge.keys.file_keys import KeyFile
 from sidecar.loading.header_secrets import read_secrets
+from sidecar.loading.plan_labels import label_faults
 
 NO_SCALES: Final[Mapping[str, int]] = MappingProxyType({})
 
@@ -36,7 +37,8 @@ class Node(NamedTuple):
 def load(settings: Settings, applied: Mapping[str, int] = NO_SCALES) -> PolicySource:
     """Validate the policies and keys that `settings` name; returns the policies. PolicyError: all faults.
 
-    `applied`: the digits, by unit, of the balances of the policy that runs; one with other digits is refused.
+    `applied`: the digits, by unit, of the balances of the policy that runs; one with other digits is refused. So is a
+    plan label that this node has applied with other content.
     """
     loaded = load_all(settings).loaded
     balances = {limit.balance: at for offer in loaded.offers.values() for at, limit in offer.limits if limit.balance}
@@ -61,6 +63,11 @@ def load_all(settings: Settings) -> Node:
         pem = read_secrets(settings)
     except PolicyError as error:
         faults += error.faults
+    if loaded is not None:
+        try:
+            faults += label_faults(loaded, settings.journal.dir)
+        except PolicyError as error:
+            faults += error.faults
     if loaded is None or faults:
         raise PolicyError(settings.ascribe(faults))
     return Node(loaded, keys, pem)

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidecar.core.errors import Fault, PolicyError, SidecarError, unreadable
-from sidecar.core.policy import Policy
+from sidecar.core.policy import NO_HASHES, Policy
 from sidecar.core.usage import PolicySource
 from sidecar.edge.files import OwnedError, lock_file
 from sidecar.loading.certificates import expiries
 from sidecar.loading.header_secrets import read_secrets
+from sidecar.loading.plan_labels import remember_labels
 
 if TYPE_CHECKING:  # a child has no models of settings in memory
     from sidecar.config.settings import Settings
@@ -64,6 +65,7 @@ class Snapshot:
         self._folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=settings.journal.dir))  # mode 0700
         self._scales: dict[str, int] = {}  # of the committed policy
         self._staged_scales: dict[str, int] = {}
+        self._staged_hashes = NO_HASHES
         self._taken = self._committed = self._previous = 0  # numbers of versions
         self.pem: dict[str, str] = {}  # certificates, private keys and secrets of headers, staged last; only in memory
         self.expiries: dict[str, int] = {}  # of the committed certificates
@@ -95,11 +97,12 @@ class Snapshot:
         link.unlink(missing_ok=True)
         link.symlink_to(name)
         self.pem = pem
-        self._staged_scales = source.scales()
+        self._staged_scales, self._staged_hashes = source.scales(), source.hashes
         return source.version
 
     def commit(self) -> None:
         """Make the staged version current, by one rename. OSError: it is not current."""
+        remember_labels(self._original.journal.dir, self._staged_hashes)
         committed_expiries = expiries(self._original, self.pem)
         (self._folder / NEXT).replace(self._folder / CURRENT)
         self._remove(self._previous)  # no child is still reading that one

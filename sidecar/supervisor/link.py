@@ -5,7 +5,8 @@ supervisor died: drain, then exit. The data path does not use this channel.
 
     supervisor → child   {"do": "start", …} once, first · {"do": "stats", "n": id}
                          {"do": "prepare" | "commit", "n": id, …} with the changed fields of the start message
-                         {"do": "discard"} · {"do": "drain", "seconds": s} · {"do": "abort"}
+                         {"do": "discard"} · {"do": "refused", "faults": […]}: a reload was refused
+                         {"do": "drain", "seconds": s} · {"do": "abort"}
                          {"do": "cover", "fds": sockets, "on": bool}
     child → supervisor   {"ready": where} · {"not_ready": why} · {"away": what, "why": why} · {"back": what}
                          {"closed": why}: it accepts no more connections
@@ -72,6 +73,7 @@ class Link:
         self.on_stats: Callable[[], WorkerStats] = WorkerStats
         self.reloads: Reloads | None = None
         self.missed_commit = False
+        self.on_refused: Callable[[list[str]], None] = lambda _faults: None
         self.on_cover: Callable[[Sequence[int], bool], None] = lambda _fds, _on: None
         self.node_ends = False  # otherwise only this child ends, and a successor is started
         self.draining = asyncio.Event()
@@ -178,6 +180,8 @@ class Link:
             case "discard":
                 if self.reloads is not None:
                     self.reloads.discard()
+            case "refused":
+                self.on_refused(message["faults"])
             case "drain":
                 self.drain_seconds = int(message.get("seconds", self.drain_seconds))
                 self.node_ends = True

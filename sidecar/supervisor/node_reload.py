@@ -72,6 +72,8 @@ class NodeReload:
     def _refused(self, faults: list[str]) -> PolicyView:
         self.policy.faults = faults
         self.policy.failed_reloads += 1
+        for child in self._living():
+            child.send({"do": "refused", "faults": faults})
         for fault in faults:
             log.error("reload refused, the current policies, keys and certificates stay: %s", fault)
         return self.policy

@@ -5,10 +5,12 @@ from sidecar.core.policy.meter import Arriving, Excluded, Exclusion, Facts, Mete
 from sidecar.core.policy.model import (
     DEFAULT_SOURCES,
     INHERITED,
+    NO_HASHES,
     NORMALISE,
     NOWHERE,
     PRESERVE,
     REFUSE,
+    Hashes,
     Plan,
     Route,
     Timeouts,
@@ -31,8 +33,8 @@ from sidecar.core.policy.spellings import Escape, escapes
 from sidecar.core.policy.terms import Terms
 
 __all__ = [
-    "ANY", "CACHED_PATHS", "DEFAULT_SOURCES", "INHERITED", "NORMALISE", "NOWHERE", "PRESERVE", "REFUSE", "REST",
-    "Arriving", "Escape", "Excluded", "Exclusion", "Facts", "Limit", "Meter", "Plan", "Policy", "Route", "Tap", "Terms",
-    "Timeouts", "escapes", "glob", "head_test", "host_name", "model_key", "path_problem", "regex", "segments",
-    "specificity", "ties",
+    "ANY", "CACHED_PATHS", "DEFAULT_SOURCES", "INHERITED", "NORMALISE", "NOWHERE", "NO_HASHES", "PRESERVE", "REFUSE",
+    "REST", "Arriving", "Escape", "Excluded", "Exclusion", "Facts", "Hashes", "Limit", "Meter", "Plan", "Policy",
+    "Route", "Tap", "Terms", "Timeouts", "escapes", "glob", "head_test", "host_name", "model_key", "path_problem",
+    "regex", "segments", "specificity", "ties",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -85,3 +86,17 @@ class Plan:
 
 
 NOWHERE: Final = Route("")  # the route of requests that no route matches
+
+
+class Hashes(NamedTuple):
+    """SHA-256 in hex: of the documents of a policy by their file names, and of the terms of its plans by label.
+
+    `given`: the labels whose version is written in a document; that of the others is a hash of their content.
+    """
+
+    files: Mapping[str, str]
+    plans: Mapping[str, str]
+    given: tuple[str, ...] = ()
+
+
+NO_HASHES: Final = Hashes({}, {})

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from sidecar.core.policy.meter import Excluded, Exclusion, Meter
-from sidecar.core.policy.model import Plan, Route
+from sidecar.core.policy.model import NO_HASHES, Plan, Route
 from sidecar.core.policy.patterns import HeadTest, head_test, regex, specificity
 from sidecar.core.policy.terms import Terms, buffered_sides, inspected_sides
 
@@ -26,7 +26,7 @@ class Policy:
 
     __slots__ = (
         "_choices", "_only", "_own", "_parts", "_paths", "_room", "_terms", "_tries",
-        "carriers", "customers", "exclusions", "headers", "late", "plans", "routes", "version",
+        "carriers", "customers", "exclusions", "hashes", "headers", "late", "plans", "routes", "version",
     )  # fmt: skip
 
     def __init__(
@@ -45,6 +45,7 @@ class Policy:
         features, changed ones included.
         """
         self.version = version
+        self.hashes = NO_HASHES  # of its documents, set by who read them
         self.exclusions = tuple(exclusions)
         self.plans = {plan.id: plan for plan in plans}
         self._terms: dict[str, dict[str, Terms]] = {}

@@ -343,12 +343,12 @@ FIELDS: Final = (
     Field("reason", NAME, "why, where an operator did it", "operator", "posting", True),
     Field("actor", NAME, "who, where an operator did it", "operator", "posting", True),
     # A policy that was loaded.
-    Field("policy", NAME, "its version", "policy", "policy"),
+    Field("policy", NAME, "its version; of a refused one, that of the policy that stays", "policy", "policy"),
     Field("state", {"enum": ["applied", "refused"]}, "refused: it has faults, and the one before it stays", "worker",
           "policy"),
-    Field("files", _TEXTS, "SHA-256 of each document, by its path below the policy folder", "policy", "policy"),
-    Field("plans", _TEXTS, "SHA-256 of the compiled terms by label (id@version): a label means one thing for ever",
-          "policy", "policy"),
+    Field("files", _TEXTS, "SHA-256 of each document, by its file name; of a refused one empty", "policy", "policy"),
+    Field("plans", _TEXTS, "SHA-256 of the terms by label (id@version): a label means one thing for ever. More than "
+          "5,000 plans are in several records", "policy", "policy"),
     Field("faults", {"type": "array", "items": _TEXT}, "of a refused one", "policy", "policy", True),
     Field("actor", NAME, "who changed it, where that is known", "operator", "policy", True),
     # An operator's act.

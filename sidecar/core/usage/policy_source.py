@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sidecar.core.limits import KINDS
 from sidecar.core.limits.base import WALLET
-from sidecar.core.policy import Plan, Policy, Route
+from sidecar.core.policy import NO_HASHES, Hashes, Plan, Policy, Route
 from sidecar.core.usage.exclusions import Exclusion
 from sidecar.core.usage.meters import meter_for
 from sidecar.core.usage.rules import MeterRule
@@ -26,6 +26,7 @@ class PolicySource(NamedTuple):
     rules: Mapping[str, MeterRule]
     exclusions: tuple[Exclusion, ...]
     customers: Mapping[str, Plan]
+    hashes: Hashes = NO_HASHES
 
     def scales(self) -> dict[str, int]:
         """The digits of each unit in which a balance pays."""
@@ -35,7 +36,7 @@ class PolicySource(NamedTuple):
 
     def policy(self) -> Policy:
         """Compile the policy that the data path reads."""
-        return Policy(
+        policy = Policy(
             self.version,
             self.routes,
             self.plans,
@@ -45,3 +46,5 @@ class PolicySource(NamedTuple):
             exclusions=self.exclusions,
             customers=self.customers,
         )
+        policy.hashes = self.hashes
+        return policy

@@ -40,6 +40,7 @@ from sidecar.core.errors import SinkError
 from sidecar.core.record import Checkpoint, Denied, Ids, arrived_us, checkpoint_record
 from sidecar.core.record.events import denial_summary_record
 from sidecar.core.record.frame import CLOSE, NO_ID, NOTE, OPEN, PROGRESS, RECORD, Position, encode_frame
+from sidecar.core.record.statements import Statement, statement_record
 from sidecar.core.words import counted
 from sidecar.edge.journal.denial_budget import DenialBudget, DenialOptions
 from sidecar.edge.journal.folder import Disk, Folder
@@ -318,6 +319,18 @@ class Journal(ports.Journal):
         self.close("records", id_, self._sources["records"], partial(checkpoint_record, state, id_, now_us), _ignore)
         if final:
             self._ended = self._shut = True
+
+    def state(self, statement: Statement) -> None:
+        """Write the record of a statement that concerns no customer. A journal that has not started has no source."""
+        if not self._sources:
+            return
+        now_us = self._clock.now_us()
+        id_ = self._ids.mint(now_us // 1000)
+
+        def write(source: str, sequence: int) -> bytes:
+            return statement_record(statement, id_, (now_us, source, sequence))
+
+        self.close("records", id_, self._sources["records"], write, _ignore)
 
     def take_ended(self) -> list[Ended]:
         """Exchanges of earlier epochs whose settles the store has not acknowledged, to be sent again. Call it once."""
