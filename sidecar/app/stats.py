@@ -17,7 +17,9 @@ def worker_stats(worker: Worker) -> WorkerStats:
     store, keys = worker.counters.figures(), worker.keys.figures()
     denials = worker.journal.denials
     state_counts, state_ages = worker.embedded.figures() if worker.embedded is not None else ({}, {})
+    posting_counts, posting_gauges = worker.postings.figures()
     counts = {
+        **posting_counts,
         **state_counts,
         **figures.counts,
         **store.counts,
@@ -47,6 +49,7 @@ def worker_stats(worker: Worker) -> WorkerStats:
             "exchanges": worker.context.open.number,
             "journal_full": journal.full | journal.broken,
             "denials_waiting": denials.waiting,
+            **posting_gauges,
             **worker.upstreams.gauges(),
             **store.gauges,
             **keys.gauges,

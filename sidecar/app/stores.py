@@ -59,7 +59,7 @@ class StoreFigures(NamedTuple):
 class CounterStore:
     """The counters of a worker, and the two stores beside them: first attempts of retries, and sent alerts.
 
-    `wire`, `breaker`, `degraded`, `markers` and `leases` are None where the counters are in memory.
+    `wire`, `redis`, `breaker`, `degraded`, `markers` and `leases` are None where the counters are in memory.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class CounterStore:
         self.markers: RedisMarkers | None = None
         self.wire: Wire | None = None
         self.stats = WireStats()
-        self._redis: RedisCounters | None = None
+        self.redis: RedisCounters | None = None
         self.breaker: Breaker | None = None
         self.degraded: Degraded | None = None
         self.leases: Leases | None = None
@@ -102,9 +102,9 @@ class CounterStore:
         )
         self.markers = RedisMarkers(self.wire, clock, mint, self._marker_file)
         self.markers.changed = self._update_loss_guard
-        self._redis = RedisCounters(self.wire, clock)
+        self.redis = RedisCounters(self.wire, clock)
         self.breaker = Breaker(
-            self._redis,
+            self.redis,
             clock,
             failures=redis.breaker_failures,
             pause_us=redis.breaker_open_ms * MS,
@@ -192,14 +192,14 @@ class CounterStore:
 
     def settled(self) -> bool:
         """Whether Redis has answered all settles sent before the last call that returned True. Called once a second."""
-        if self._redis is None:
+        if self.redis is None:
             return True
-        return not self._unsettled() and self._redis.end_round()
+        return not self._unsettled() and self.redis.end_round()
 
     @property
     def all_settled(self) -> bool:
         """Whether Redis has answered all settles."""
-        return self._redis is None or not (self._unsettled() or self._redis.unanswered)
+        return self.redis is None or not (self._unsettled() or self.redis.unanswered)
 
     def _unsettled(self) -> int:
         debts = self.degraded.owed if self.degraded is not None else 0
@@ -211,6 +211,10 @@ class CounterStore:
             if self.wire is None or self.wire.ready:
                 return
             await asyncio.sleep(CONNECT_INTERVAL_S)
+
+    def is_away(self) -> bool:
+        """Whether Redis does not answer at present."""
+        return self.wire is not None and (not self.wire.ready or (self.breaker is not None and self.breaker.is_open))
 
     def flush(self) -> None:
         """Write now the commands that this tick has sent to Redis so far."""

@@ -21,6 +21,7 @@ from sidecar.app.reload import Reload
 from sidecar.app.stats import worker_stats
 from sidecar.app.stores import CounterStore
 from sidecar.app.upstreams import Upstreams
+from sidecar.app.wallet_postings import WalletPostings
 from sidecar.app.worker_options import client_timeouts, gateway_options, head_limits, journal_options
 from sidecar.control.probe import Figures
 from sidecar.core.http.problem import Problem
@@ -81,6 +82,7 @@ class Worker:
         options = journal_options(settings, index)
         self.journal = Journal(options._replace(worker=link.start.get("journal", options.worker)), self.clock)
         self.counters = CounterStore(settings, self.clock, mint, index, self.journal.note)
+        self.postings = WalletPostings(settings, self.counters, self.journal, self.clock, ids)
         self.keys = KeyStore(settings, self.clock, self.figures, self.counters)
         self.embedded = (
             Embedded(self.counters.embedded, self.journal, self.clock, settings.journal.state_seconds)
@@ -142,6 +144,7 @@ class Worker:
         await self.counters.reached()  # else the first requests are let through alone while Redis would answer
         self.counters.settle_again(self.journal.take_ended(), self.context.policies.policy)
         self.state_policy(self.context.policies.policy)
+        self.postings.start(self._index)
         self.link.on_refused = self._state_refused
         self._listen()
         wheel = asyncio.get_running_loop().create_task(self._turn(), name="wheel")
@@ -215,6 +218,8 @@ class Worker:
             self.context.open.end_overdue(round(late_s * 1_000_000))
             self.late_us += round(late_s * 1_000_000)
             self.counters.adjust_leases()
+            if turns % 2 == 0:
+                self.postings.tick()
             if turns % 5 == 0:
                 self.counters.extend([*self.listener.exchanges(), *self.context.open.detached])
             if turns % 10 == 0:
@@ -270,6 +275,8 @@ class Worker:
             self.context.open.abort()
         if not await self.link.within_drain(self.counters.settle_up()):
             log.warning("drain: not all outage debts reached Redis: keep journal.dir, the next start sends them")
+        if not await self.link.within_drain(self.postings.finish()):
+            log.warning("drain: not all postings of wallets are in the journal: the next start writes them")
 
     async def _finish(self, joining: list[asyncio.Task[Any]]) -> None:
         """Serve whom the kernel let in, and wait until every answer has been sent."""

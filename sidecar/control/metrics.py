@@ -36,6 +36,11 @@ EVENTS = Row("sidecar_events", "Other events, by name.", ("event",))
 COUNTS = {
     "records": Row("sidecar_records", "Records written to the journal."),
     "shipped": Row("sidecar_records_shipped", "Records committed to Kafka or written to the sink."),
+    "postings": Row("sidecar_wallet_postings", "Postings of wallets written to the journal."),
+    "postings_unreadable": Row(
+        "sidecar_wallet_postings_unreadable",
+        "Postings in a wallet's ledger that could not be read, and were passed over.",
+    ),
     "quarantined": Row("sidecar_records_quarantined", "Records that the sink rejects permanently, set aside."),
     "state_saves": Row("sidecar_state_saves", "States of a node without Redis that were saved."),
     "state_save_failures": Row("sidecar_state_save_failures", "States that could not be saved; the last one remains."),
@@ -112,6 +117,7 @@ GAUGES = {
         "sidecar_keys_unsubscribed",
         "Workers without notice of changed keys: a revocation takes up to keys.cache_ttl.",
     ),
+    "wallets_unread": Row("sidecar_wallets_unread", "Wallets with postings that may not be in the journal yet."),
     "connections": Row("sidecar_open_connections", "Open connections of clients, also in their TLS handshake."),
     "connections_max": Row("sidecar_max_connections", "Connections of clients that the workers may have open."),
     "exchanges": Row("sidecar_open_exchanges", "Exchanges in progress."),

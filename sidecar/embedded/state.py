@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from sidecar.core.decision.saved import Row, writes_of
-from sidecar.core.limits import current_key
+from sidecar.core.limits.keys import beside_wallet, current_key
 from sidecar.core.price.book import Change, WalletSnapshot
 from sidecar.core.price.wallet import Grant, Wallet
 from sidecar.edge.memory.alerts import MemoryAlerts
@@ -37,6 +37,7 @@ class EmbeddedState:
         self.counters = MemoryCounters(clock)
         self.retries = MemoryRetries(clock, self._note_retry)
         self.alerts = MemoryAlerts(clock, self._topped, self._note_alert)
+        self.posted: dict[str, int] = {}  # the key of a wallet → the number of the last posting that is on the stream
 
     # As rows.
 
@@ -46,6 +47,8 @@ class EmbeddedState:
             yield ["retry", digest.hex(), until_us, id_.decode()]
         for counter, percents in self.alerts.written():
             yield ["alert", counter, 0, percents]
+        for key, number in self.posted.items():
+            yield ["posted", key, 0, number]
 
     def restore(self, row: Row, now_us: int) -> None:
         """Restore the entry of a row."""
@@ -54,8 +57,15 @@ class EmbeddedState:
             self.retries.restore(bytes.fromhex(key), values[0].encode(), expire_us)
         elif kind == "alert":
             self.alerts.restore(current_key(key), values[0])
+        elif kind == "posted":
+            self._restore_posted(key, values[0])
         else:
             self.counters.store(current_key(key), writes_of(row), now_us)
+
+    def _restore_posted(self, key: str, number: int) -> None:
+        """Postings that a replay repeats have new numbers: none of them is taken for one that is on the stream."""
+        ledger = self.counters.state.get(beside_wallet(key, "ledger"), {})
+        self.posted[key] = min(number, next(reversed(ledger), 0))
 
     # As notes.
 
@@ -76,6 +86,7 @@ class EmbeddedState:
         """Change a wallet, and call `then` with what was done once that is in the journal; `failed`: it is not."""
         dated = request | {"now_us": self._clock.now_us()}
         done = self._change(dated)
+        self.counters.charged(self._wallet(request).key)
         self._note(orjson.dumps({"wallet": dated}, default=tuple), lambda written: then(done) if written else failed())
 
     def read(self, request: Json) -> WalletSnapshot:

@@ -19,7 +19,8 @@ import orjson
 from sidecar.records.seen import EXAMPLES, Ids, Numbers
 
 _NOBODY = "sidecar.unattributed.v1"
-_ALERT = "sidecar.alert.v1"  # its id is made of what it reports: two producers may report the same
+# Their ids are made of their content: two producers may report the same, and a killed one is repeated by another.
+_REPEATABLE = frozenset(f"sidecar.{kind}.v1" for kind in ("alert", "posting", "correction", "void"))
 _CHECKPOINT = "sidecar.checkpoint.v1"
 _HIGHEST = 1 << 36  # a larger number is a fault of the record
 
@@ -121,7 +122,7 @@ class Verifier:
             numbers = report.sources[source] = Numbers()
         is_new_number = numbers.add(number)
         if not self._ids.add(id_):
-            if is_new_number and kind == _ALERT:
+            if is_new_number and kind in _REPEATABLE:
                 return True
             report.duplicates += 1
             if report.duplicates <= EXAMPLES:

@@ -107,12 +107,13 @@ def test_a_number_that_comes_again_under_another_id_is_summed_and_reported():
     assert report.reused_examples == [f"{SOURCE} 2 another"]
 
 
-def test_one_alert_that_two_producers_report_is_no_copy():
-    # Its id is made of customer, limit, period and percent, so that it is one alert for whoever reads it.
-    alerts = [body(1, source=source, id_="alert", kind="sidecar.alert.v1") for source in ("a", "b", "b")]
+@pytest.mark.parametrize("kind", ["alert", "posting", "correction", "void"])
+def test_one_content_that_two_producers_report_is_not_a_copy(kind):
+    # Its id is made of its content (of an alert customer, limit, period and percent), so it is one for who reads it.
+    alerts = [body(1, source=source, id_=kind, kind=f"sidecar.{kind}.v1") for source in ("a", "b", "b")]
     report = verify(alerts[:2])
     assert report.whole
-    assert report.kinds == {"sidecar.alert.v1": 1}
+    assert report.kinds == {f"sidecar.{kind}.v1": 1}
     assert verify(alerts).duplicates == 1
 
 

@@ -75,7 +75,7 @@ class Till:
         for number, posting in enumerate((*expired, *changed)):
             stands += posting.delta
             place = f"{self.now_us // 1000}-{number}"
-            self.postings.append(Posted(place, *posting, stands))
+            self.postings.append(Posted(place, *posting[:3], stands, posting.charges))
         assert stands == balance(self.wallet)
 
 

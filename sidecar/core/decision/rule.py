@@ -173,17 +173,22 @@ def _settled(state: Mapping[str, Any], id_: bytes, checks: Checks, actual: Seque
     writes: list[Write] = []
     for payer in sorted({check.payer for check in checks.entries} - {-1}):
         keys, due = checks.entries[payer].keys, 0
-        is_held = id_ in state.get(keys[3], {})
-        for check, units in zip(checks.entries, actual, strict=True):
+        hold: Hold | None = state.get(keys[3], {}).get(id_)
+        held = {part.key: part.charge for part in hold.parts} if hold is not None else {}
+        charges: list[str] = []
+        for check, used in zip(checks.entries, actual, strict=True):
             if check.payer != payer:
                 continue
-            key, base = check.keys[0], check.cost if is_held else 0
-            owed = min(units, COUNT_MAX) - base
-            after, more = wallet_charges.corrected(check.limit, state.get(key, base), owed)
+            key, base, units = check.keys[0], check.cost if hold is not None else 0, min(used, COUNT_MAX)
+            after, more = wallet_charges.corrected(check.limit, state.get(key, base), units - base)
             due += more
-            if owed:
+            if units != base:
                 writes.append((key, None, after, check.kind.expiry_us(check.limit, check.window)))
+            amount = held.get(key, 0) + more
+            if units or amount:
+                charges.append(f"{check.limit.meter} {units} {amount}")
         wallet = wallet_charges.load(state, keys, now_us, releasing=False)
-        writes += wallet_charges.writes_of(state, wallet_charges.settled(wallet, id_, due, now_us))
+        paid = wallet_charges.settled(wallet, id_, due, " ".join(charges), now_us)
+        writes += wallet_charges.writes_of(state, paid)
         writes.append((keys[3], id_, None, 0))
     return writes

@@ -74,7 +74,8 @@ def load(state: Mapping[str, Any], keys: tuple[str, ...], now_us: int, *, releas
     for id_, hold in _due(state.get(keys[3], {}), now_us) if releasing else ():
         back = sum(_released(state, counters, part) for part in hold.parts)
         wallet, moved = wallets.move(wallet, "release", id_.decode(), -back, now_us)
-        postings += moved
+        rest = hold.charge - back  # its tier had changed
+        postings += _explained(moved, "release", id_, f"* 0 {rest}" if rest else "")
         released.append(id_)
     return WalletState(keys, was, wallet, postings, counters, released, now_us)
 
@@ -88,10 +89,21 @@ def charge(loaded: WalletState, limit: Limit, id_: bytes, due: int, now_us: int)
     return (0 < due > left, left, 0, after, 0, None, 0), paid
 
 
-def settled(loaded: WalletState, id_: bytes, due: int, now_us: int) -> WalletState:
-    """The wallet after a hold is replaced by the actual amount, `due` more."""
+def settled(loaded: WalletState, id_: bytes, due: int, charges: str, now_us: int) -> WalletState:
+    """The wallet after a hold is replaced by the actual amount, `due` more. `charges` are all of the exchange.
+
+    There is a posting with the charges although the estimate may have been right: it is the proof of what was charged.
+    """
     wallet, moved = wallets.move(loaded.wallet, "settle", id_.decode(), due, now_us)
-    return loaded._replace(wallet=wallet, postings=[*loaded.postings, *moved])
+    return loaded._replace(wallet=wallet, postings=[*loaded.postings, *_explained(moved, "settle", id_, charges)])
+
+
+def _explained(moved: list[Posting], kind: str, id_: bytes, charges: str) -> list[Posting]:
+    """The postings with the charges in the one that moved the balance; there is one although nothing may have moved."""
+    if not charges:
+        return moved
+    delta = moved[0].delta if moved and moved[0].kind == kind else 0
+    return [Posting(kind, id_.decode(), delta, charges), *(each for each in moved if each.kind != kind)]
 
 
 def parts_of(entries: Sequence[Check], evaluations: Sequence[Evaluation], payer: int) -> tuple[Part, ...]:
@@ -151,7 +163,7 @@ def _added(limit: Limit, total: int, after: int) -> int:
 
 
 def _posted(ledger: Mapping[int, Any], loaded: WalletState) -> tuple[int, list[Write]]:
-    """The postings as (kind, id, delta, balance after it), and the sum of those that go to make room.
+    """The postings as (kind, id, delta, balance after it, charges if any), and the sum of those that go to make room.
 
     A posting's number is its millisecond and its place in it (`PLACES`), and above all numbers before it.
     """
@@ -160,7 +172,8 @@ def _posted(ledger: Mapping[int, Any], loaded: WalletState) -> tuple[int, list[W
     balance, writes = wallets.balance(loaded.was), []
     for posting in loaded.postings:
         number, balance = number + 1, balance + posting.delta
-        writes.append((loaded.keys[1], number, (*posting, balance), NEVER_US))
+        more = (posting.charges,) if posting.charges else ()
+        writes.append((loaded.keys[1], number, (*posting[:3], balance, *more), NEVER_US))
     if not writes or len(ledger) + len(writes) < wallets.LEDGER_MAX:
         return 0, writes
     oldest = [*ledger.items(), *((each[1], each[2]) for each in writes)][: wallets.LEDGER_TRIMMED]

@@ -83,6 +83,17 @@ def wallet_of(key: str) -> tuple[str, str]:
     return "" if customer == "%" else unquote(customer), name
 
 
+def beside_wallet(key: str, name: str) -> str:
+    """The key `name` (ledger, granted, …) of the wallet at `key`."""
+    return key.replace(":wallet:", f":{name}:", 1)
+
+
+def account_of(key: str) -> str:
+    """The account whose key this is."""
+    tag = key[key.index("{") + 1 : key.index("}")]
+    return "" if tag == "%" else unquote(tag)
+
+
 def marks_stem(account: str) -> str:
     """The key, up to its bucket, of the marks that make a call idempotent by exchange id."""
     return account_stem(account) + _MARKS

@@ -82,7 +82,9 @@ class PricedKind(CalendarCounted):
 
     def settle_words(self, check: Check, actual: int, age_us: int, wallet: int) -> tuple[str, Words]:
         arm, words = super().settle_words(check, actual, age_us, wallet)
-        return ("priced", (*words, check.cost, price_word(check.limit.price), wallet)) if wallet else (arm, words)
+        if not wallet:
+            return arm, words
+        return "priced", (*words, check.cost, price_word(check.limit.price), wallet, check.limit.meter)
 
 
 def price_word(price: Price | None) -> str:

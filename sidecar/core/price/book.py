@@ -16,6 +16,7 @@ class Posted(NamedTuple):
     """A posting (core.price.wallet) as the ledger stores it. `balance`: that of the wallet afterwards.
 
     `place` is its unique position in the ledger: ms since the epoch, a hyphen, and a sequence number within that ms.
+    `charges` are those of a settle, as in core.price.wallet.
     """
 
     place: str
@@ -23,6 +24,7 @@ class Posted(NamedTuple):
     id: str
     delta: int
     balance: int
+    charges: str = ""
 
     @property
     def at_ms(self) -> int:

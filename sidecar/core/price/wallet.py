@@ -54,14 +54,19 @@ class Wallet(NamedTuple):
 
 
 class Posting(NamedTuple):
-    """One change of a balance. `kind`: grant, void, expire, rollover, reserve, settle or release (a hold ran out).
+    """One change of a balance. `kind`: grant, void, expire, rollover, reserve, settle, release or lost.
 
-    `id` is that of the grant or exchange; `delta` is never 0.
+    release: a hold ran out; lost: an exchange gave back an amount whose grant had gone.
+
+    `id` is that of the grant or exchange; `delta` is 0 only of a settle whose estimate was right, and of a removed
+    grant. `charges` of a settle: meter, units and amount of each priced meter, with spaces: all that the exchange cost.
+    Of a release, with the meter *: the amount that does not come back, since the tiers of the price had changed.
     """
 
     kind: str
     id: str
     delta: int
+    charges: str = ""
 
 
 def balance(wallet: Wallet) -> int:
@@ -118,7 +123,7 @@ def move(wallet: Wallet, kind: str, id: str, amount: int, now_us: int) -> tuple[
     else:
         after, lost = give_back(wallet, -amount, now_us)
     change = balance(after) - balance(wallet)
-    return after, _nonzero([Posting(kind, id, change + lost), Posting("expire", id, -lost)])
+    return after, _nonzero([Posting(kind, id, change + lost), Posting("lost", id, -lost)])
 
 
 def expire_grants(wallet: Wallet, now_us: int) -> tuple[Wallet, list[Posting]]:

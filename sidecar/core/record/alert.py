@@ -6,15 +6,14 @@ made of these alone, so two workers that record the same alert use the same id, 
 
 from __future__ import annotations
 
-from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from sidecar.core.decision import Decision
-from sidecar.core.digits import BASE32
 from sidecar.core.identity import Identity
 from sidecar.core.limits import KINDS, Checks, Limit, account_stem, escaped
 from sidecar.core.limits.base import WALLET
 from sidecar.core.price.decimals import DIGITS
+from sidecar.core.record.ids import derived_id
 from sidecar.core.record.text import whole_record
 
 REPEAT_AFTER_US: Final = 2 * 366 * 86_400_000_000  # after its grant; the period of a balance has no end
@@ -55,7 +54,7 @@ def window_alert(decision: Decision, index: int, percent: int) -> Alert:
     check = checks.entries[index]
     counter, window, limit = check.keys[0], check.window, check.limit
     return Alert(
-        alert_id(claim_key(counter, percent), window.start_us),
+        derived_id(claim_key(counter, percent), window.start_us),
         counter,
         checks.identity,
         limit,
@@ -83,7 +82,7 @@ def balance_alert(decision: Decision, index: int, percent: int, topped: TopUp) -
     """The alert that the balance at `index` is at or past `percent` of the balance after the last top-up."""
     checks = decision.checks
     return Alert(
-        alert_id(claim_key(topped.counter, percent), topped.made_us),
+        derived_id(claim_key(topped.counter, percent), topped.made_us),
         topped.counter,
         checks.identity,
         checks.entries[index].limit,
@@ -111,12 +110,6 @@ def claim_key(counter: str, percent: int) -> str:
     """Where an alert is claimed: the counter's own key, behind `alert`. No counter's key has as many parts."""
     customer, _, rest = counter.partition("}:")  # within the braces all that could end them is escaped
     return f"{customer}}}:alert:{rest}:{percent}"
-
-
-def alert_id(key: str, start_us: int) -> bytes:
-    """The id of the alert that is claimed at `key`: as if made at `start_us`, and for the rest the key's digest."""
-    number = (start_us // 1000 << 80) + int.from_bytes(sha256(key.encode()).digest()[:10], "big")
-    return "".join(BASE32[number >> shift & 31] for shift in range(125, -1, -5)).encode()
 
 
 def alert_record(alert: Alert, plan: str, time_us: int, source: str, sequence: int) -> bytes:

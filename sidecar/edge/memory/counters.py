@@ -13,6 +13,7 @@ from sidecar.core.decision import MARK_LIFE_US, Decision, Write, changes_nothing
 from sidecar.core.decision.state import State
 from sidecar.core.errors import StoreError
 from sidecar.core.limits import NEVER_US, Checks, id_us
+from sidecar.core.limits.base import WALLET
 from sidecar.core.native import mypyc_attr
 from sidecar.ports import Clock, Local
 
@@ -23,9 +24,13 @@ DROPPED_MAX = 64  # expired keys by one call
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class MemoryCounters(Local):
-    """`Counters` that answer immediately. `state`, read by the rule: key → stored value."""
+    """`Counters` that answer immediately. `state`, read by the rule: key → stored value.
+
+    `charged` is called with the key of each wallet that a settle changes.
+    """
 
     def __init__(self, clock: Clock) -> None:
+        self.charged: Callable[[str], None] = _ignore
         self._now_us = clock.now_us
         self._expiries: dict[str, int] = {}
         self._due: list[tuple[int, str]] = []  # a heap with each key once; a key that expires later now is pushed again
@@ -62,6 +67,10 @@ class MemoryCounters(Local):
         if changes_nothing(checks, actual):
             return
         self._settle(id, checks, actual, self._now_us())
+        if checks.has_wallet:
+            for check in checks.entries:
+                if check.kind.stored_as == WALLET:
+                    self.charged(check.keys[0])
 
     def _settle(self, id: bytes, checks: Checks, actual: Sequence[int], now_us: int) -> None:
         self._drop(now_us)
@@ -149,6 +158,10 @@ class MemoryCounters(Local):
                 heappop(due)
                 del expiries[key]
                 self.state.pop(key, None)
+
+
+def _ignore(_key: str) -> None:
+    """The default of `charged`."""
 
 
 def _put_slot(state: dict[str, Any], key: str, member: bytes | int, until_us: int, now_us: int) -> None:

@@ -34,6 +34,11 @@ class MemoryWallet:
         self._store = store
         self._keys = wallet_keys(customer, name)
 
+    @property
+    def key(self) -> str:
+        """Its first key."""
+        return self._keys[0]
+
     def grant(self, wanted: Grant, now_us: int) -> Change:
         """Add a grant; the store sets `remaining` and `made_us`."""
         return self._keep(grant(self._state, self._keys, wanted, now_us), now_us)

@@ -32,8 +32,8 @@ class _Wire:
     `instead`: the same checks in the windows of Redis's clock, if those differ from ours.
     """
 
-    __slots__ = ("as_reserved", "forced", "head", "instead", "scripts", "settle_head", "settle_keys", "slot_key",
-                 "tail", "unreserved", "wallets")  # fmt: skip
+    __slots__ = ("as_reserved", "forced", "head", "instead", "payers", "scripts", "settle_head", "settle_keys",
+                 "slot_key", "tail", "unreserved", "wallets")  # fmt: skip
 
     def __init__(self, checks: Checks) -> None:
         entries = checks.entries
@@ -58,6 +58,7 @@ class _Wire:
         self.settle_keys = b"\r\n" + bulks(*settled) + b"$26\r\n"
         self.as_reserved = [bulks(*words) for words in as_reserved]
         self.unreserved = not any(checks.costs)
+        self.payers = tuple([check.keys[0] for check in entries if check.kind.stored_as == WALLET])
         self.instead: Checks | None = None
 
 
@@ -67,13 +68,14 @@ _WIRES: Final = Derived(_Wire, by_costs=True)
 class RedisCounters(Counters):
     """`Counters` on Redis. `clock` is used for the age of ids only: Redis's clock decides.
 
-    `unsettled` counts settles that failed.
+    `unsettled` counts settles that failed. `charged` is called with a wallet's key before each call that may change it.
     """
 
     def __init__(self, commands: Commands, clock: Clock) -> None:
         self._send = commands.send
         self._now_us = clock.now_us
         self.unsettled = 0
+        self.charged: Callable[[str], None] = ignore
         self._round = 0
         self._unanswered = [0, 0]  # settles without a reply, by the round in which they were sent
 
@@ -96,6 +98,8 @@ class RedisCounters(Counters):
         if wire.instead is not None:
             sent = wire.instead
             wire = _WIRES.of(sent)
+        for key in wire.payers:
+            self.charged(key)
         packed = b"".join((wire.head, id[:7], wire.tail, id, b"\r\n"))
         self._send(wire.slot_key, packed, partial(self._replied, packed, checks, sent, done))
 
@@ -122,6 +126,8 @@ class RedisCounters(Counters):
         gone = b"\r\n$1\r\n1\r\n" if wire.unreserved or age_us > MARK_LIFE_US else b"\r\n$1\r\n0\r\n"
         packed = b"".join((wire.settle_head, id[:7], wire.settle_keys, id, gone, *words))
         self._unanswered[self._round] += 1
+        for key in wire.payers:
+            self.charged(key)
         self._send(wire.slot_key, packed, partial(self._settled, packed, wire, failed, self._round))
 
     def extend(self, exchanges: Sequence[tuple[bytes, Checks]]) -> None:

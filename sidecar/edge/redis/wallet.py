@@ -6,6 +6,7 @@ idempotent by id, so a caller without a reply may repeat one. Requests are charg
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from sidecar.core.limits import wallet_keys, wallet_of
 from sidecar.core.price.book import Change, Posted, WalletSnapshot
 from sidecar.core.price.wallet import Grant, Wallet
 from sidecar.edge.redis.endpoint import NO_ANSWER, describe
+from sidecar.edge.redis.unread_wallets import UNREAD, token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -67,7 +69,7 @@ class RedisWallet:
                     now_us,
                     _wallet(_pairs(fields)),
                     {name: int(text.split()[0]) for name, text in _pairs(held).items()},
-                    {name: _given(name, text) for name, text in granted.items()},
+                    {name: given_of(name, text) for name, text in granted.items()},
                     posted,
                 )
         raise StoreError("the wallet's ledger was trimmed during each read; try again when there are fewer requests")
@@ -81,7 +83,7 @@ class RedisWallet:
             rows = await _answer(page)
             if not rows:
                 return None
-            posted += [_posted(place, _texts(fields)) for place, fields in rows]
+            posted += [posted_of(place, _texts(fields)) for place, fields in rows]
             end = f"({posted[-1].place}"
         return tuple(reversed(posted))
 
@@ -94,6 +96,8 @@ class RedisWallet:
         return bool(await self._run(_REPLACE, (self._wallet, self._ledger), last, *fields))
 
     async def _change(self, *words: str | int) -> Change:
+        note = token(0, secrets.token_hex(8))  # of long ago, so that it is found at once
+        await _answer(self._redis.hset(UNREAD, self._wallet, note))
         done, now_us, moved, fields = await self._run(_CHANGE, self._keys, *words)
         return Change(done.decode(), moved, now_us, _wallet(_pairs(fields)))
 
@@ -147,14 +151,16 @@ def _grant(id: str, figures: list[str]) -> Grant:
     return Grant(id, *map(int, figures))
 
 
-def _given(id: str, text: str) -> Grant:
+def given_of(id: str, text: str) -> Grant:
     """A grant as it was made: the time, and the figures of the command."""
     made_us, priority, starts_us, expires_us, amount, rollover_max, rollover_until_us = map(int, text.split())
     return Grant(id, priority, starts_us, expires_us, amount, amount, rollover_max, rollover_until_us, made_us)
 
 
-def _posted(place: bytes, fields: Mapping[str, str]) -> Posted:
-    return Posted(place.decode(), fields["kind"], fields["id"], int(fields["delta"]), int(fields["balance"]))
+def posted_of(place: bytes, fields: Mapping[str, str]) -> Posted:
+    """A posting of the ledger. KeyError, ValueError: it is not one of ours."""
+    figures = int(fields["delta"]), int(fields["balance"])
+    return Posted(place.decode(), fields["kind"], fields["id"], *figures, fields.get("charges", ""))
 
 
 def _script(*names: str) -> str:

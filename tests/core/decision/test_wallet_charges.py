@@ -41,7 +41,7 @@ class World:
     def post(self, postings):
         ledger = self.state.setdefault(LEDGER, {})
         for each in postings:
-            ledger[max(ledger, default=0) + 1] = (*each, wallet.balance(self.state[WALLET]))
+            ledger[max(ledger, default=0) + 1] = (*each[:3], wallet.balance(self.state[WALLET]))
 
     def mint(self):
         self.made += 1
@@ -59,7 +59,7 @@ class World:
     def store(self, writes):
         apply_writes(self.state, writes)
         held = self.state.get(WALLET, Wallet())
-        assert held.carried + sum(delta for _, _, delta, _ in self.ledger) == wallet.balance(held)
+        assert held.carried + sum(delta for _, _, delta, *_ in self.ledger) == wallet.balance(held)
 
     @property
     def ledger(self):
@@ -137,7 +137,7 @@ def test_a_settle_moves_the_counter_and_the_wallet_to_the_truth():
     world.settle(id_, checks, 9, 0)
     assert (world.balance, world.state[checks.keys[0][0]]) == (10, 9)
     assert world.state[HELD] == {}
-    assert [(kind, delta) for kind, _, delta, _ in world.ledger] == [("grant", 100), ("reserve", -60), ("settle", -30)]
+    assert [(kind, delta) for kind, _, delta, *_ in world.ledger] == [("grant", 100), ("reserve", -60), ("settle", -30)]
 
 
 # DEEIX-Chat #477: settling below zero rolled the usage back
@@ -159,7 +159,7 @@ def test_a_hold_that_nobody_settles_goes_back_when_its_time_has_come():
     world.now_us += 1
     assert world.ask(tokens, credit, costs=(1, 0)).allowed
     assert (world.balance, world.state[checks.keys[0][0]]) == (90, 1)
-    assert ("release", 100) in [(kind, delta) for kind, _, delta, _ in world.ledger]
+    assert ("release", 100) in [(kind, delta) for kind, _, delta, *_ in world.ledger]
 
 
 # Fails if what a late settle owes is counted from what was held.
@@ -248,7 +248,7 @@ def test_a_ledger_that_is_full_carries_its_oldest_postings(monkeypatch):
     for number in range(1, 12):
         world.ask(tokens, credit, costs=(1, 0))
         assert len(world.ledger) < 6
-        assert world.state[WALLET].carried + sum(delta for _, _, delta, _ in world.ledger) == 1000 - 10 * number
+        assert world.state[WALLET].carried + sum(delta for _, _, delta, *_ in world.ledger) == 1000 - 10 * number
     assert world.state[WALLET].carried > 0
 
 
@@ -284,5 +284,5 @@ def test_the_wallet_holds_what_was_granted_less_the_price_of_the_running_totals(
             granted += other + 1
         totals = [world.state.get(key, 0) for key, *_ in counters[:2]]
         owed = sum(charged(limit.price, total) for limit, total in zip(priced, totals, strict=True))
-        forfeited = sum(delta for kind, _, delta, _ in world.ledger if kind == "expire")
+        forfeited = sum(delta for kind, _, delta, *_ in world.ledger if kind == "expire")
         assert granted + forfeited - owed == wallet.balance(world.state.get(WALLET, Wallet()))

@@ -14,6 +14,7 @@ from sidecar.core.limits import (
     wallet_name,
     wallet_of,
 )
+from sidecar.core.limits.keys import account_of, beside_wallet
 from tests.core.limits.examples import (
     DAY_US,
     NOW_US,
@@ -152,3 +153,11 @@ def test_keys_of_other_things_are_left_alone(key):
 def test_no_key_of_today_is_taken_for_one_of_before():
     every = [*keys(burst, monthly, minute, fixed, inflight, cost, credit), wallet_keys("c:{u}st", "credits")]
     assert all(current_key(key) == key for each in every for key in each)
+
+
+@pytest.mark.parametrize("account", ["acme", "a}:wallet:b", "ä %", ""])
+def test_the_other_keys_of_a_wallet_and_its_account_follow_from_its_first_key(account):
+    # Fails if a name within a customer or an account is replaced, or if an escape is not undone.
+    keys = wallet_keys("c:wallet:1", "usd", account or "c:wallet:1")
+    assert keys == tuple(beside_wallet(keys[0], name) for name in ("wallet", "ledger", "holds", "held", "granted"))
+    assert account_of(keys[0]) == (account or "c:wallet:1")

@@ -92,7 +92,7 @@ def test_what_finds_no_room_when_it_comes_back_has_expired_with_its_grant():
     wallet = Wallet((grant("a", 30, 20),))
     after, postings = move(wallet, "release", "exchange", -25, NOW_US)
     assert left(after) == {"a": 30}
-    assert postings == [Posting("release", "exchange", 25), Posting("expire", "exchange", -15)]
+    assert postings == [Posting("release", "exchange", 25), Posting("lost", "exchange", -15)]
 
 
 def test_an_expired_grant_goes_and_says_what_went_with_it():

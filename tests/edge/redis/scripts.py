@@ -64,7 +64,7 @@ class Oracle:
 _READ_ALL = """
 local found, read = {}, { string = { 'GET' }, hash = { 'HGETALL' }, zset = { 'ZRANGE', 0, -1, 'WITHSCORES' },
                           stream = { 'XRANGE', '-', '+' } }
-for n, key in ipairs(redis.call('KEYS', 'sc:*')) do
+for n, key in ipairs(redis.call('KEYS', 'sc:{*')) do
   local how = read[redis.call('TYPE', key).ok]
   found[n] = { key, redis.call(how[1], key, unpack(how, 2)) }
 end
@@ -106,7 +106,11 @@ def _wallet(flat):
 
 def _ledger(entries):
     rows = [dict(_pairs(flat)) for _, flat in entries]
-    return [(row[b"kind"].decode(), row[b"id"].decode(), int(row[b"delta"]), int(row[b"balance"])) for row in rows]
+    return [
+        (row[b"kind"].decode(), row[b"id"].decode(), int(row[b"delta"]), int(row[b"balance"]))
+        + ((row[b"charges"].decode(),) if b"charges" in row else ())
+        for row in rows
+    ]
 
 
 def _held(flat):

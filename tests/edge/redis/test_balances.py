@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
@@ -19,9 +20,11 @@ from sidecar.core.policy import Limit
 from sidecar.core.price import Price, Tier, charged, price_fault
 from sidecar.core.price import wallet as wallets
 from sidecar.core.price.wallet import Grant, Wallet
+from sidecar.core.record.postings import wallet_posting
 from sidecar.edge.clock import SystemClock
 from sidecar.edge.redis.counters import RedisCounters
 from sidecar.edge.redis.scripts import PLAIN, WITH_WALLETS, script_text
+from sidecar.edge.redis.wallet import posted_of
 from sidecar.edge.redis.wire import WireOptions
 from tests.edge.counters_suite import DAY_US, SECOND_US, START_US, WHO, SetClock, Store
 from tests.edge.redis.at_once import Blocking
@@ -214,7 +217,7 @@ def fund(cli, oracle, who, unit, grant, now_us):
     cli.hset(wallet_key, "debt", wallet.debt)
     ledger = oracle.state.setdefault(ledger_key, {})
     for each in postings:
-        ledger[max(ledger, default=0) + 1] = (*each, wallets.balance(wallet))
+        ledger[max(ledger, default=0) + 1] = (*each[:3], wallets.balance(wallet))
         row = {"kind": each.kind, "id": each.id, "delta": each.delta, "balance": wallets.balance(wallet)}
         cli.xadd(ledger_key, row)
 
@@ -231,19 +234,52 @@ def sums_up(shapes):
 
 # Fails if one order, one bound, one rounding or one posting differs: burning by age before expiry; giving back
 # forwards; a release after the counter is read, or at today's price; a settle that trusts a hold that is gone; a trim
-# that counts one too many; a hold that is written on a denial; `>=` for `>` where an expiry is looked at.
+# that counts one too many; a hold that is written on a denial; `>=` for `>` where an expiry is looked at. Of records:
+# a settle without its held charge, a release whose tier had changed and that says nothing, a lost amount left out.
 @settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(LIMITS, st.sampled_from([WHO, APART]), STEPS, st.integers(0, 1000))
 def test_the_script_is_the_rule_with_balances_in_it(store, limits, who, steps, seed):
-    play = Play(store, limits, who, seed)
+    play, stream = Play(store, limits, who, seed), Stream(store.redis)
     for what, which, costs, passing_us in steps:
         store.clock.at_us += passing_us
         getattr(play, what)(which, costs)
         shapes = stored(store.redis)
         assert shapes == present(play.oracle.state)
         assert sums_up(shapes)
+        stream.read()
+        assert stream.sums_up(shapes)
+    # Without its mark an exchange can be settled twice: a wallet is charged again, and the stream has it once.
+    assert not stream.repeats or "forget" in [what for what, *_ in steps]
+
+
+class Stream:
+    """The postings of the ledgers as they are on the stream of records."""
+
+    def __init__(self, cli):
+        self.cli, self.read_to, self.total, self.ids, self.repeats = cli, {}, Counter(), set(), 0
+
+    def read(self):
+        for key in map(bytes.decode, self.cli.scan_iter("sc:*:ledger:*")):
+            wallet = key.replace(":ledger:", ":wallet:")
+            for place, fields in self.cli.xrange(key, self.read_to.get(key, "-")):
+                posted = posted_of(place, {name.decode(): value.decode() for name, value in fields.items()})
+                record = wallet_posting(wallet, posted, None, posted.at_ms * 1000)
+                if record is not None:
+                    self.repeats += (wallet, record.id) in self.ids
+                    self.ids.add((wallet, record.id))
+                    self.total[wallet] += record.posting.delta
+                self.read_to[key] = f"({place.decode()}"
+
+    def sums_up(self, shapes):
+        """Whether the sum of each wallet's records is its balance, and what open exchanges hold of it."""
+        for key in [key for key in shapes if ":wallet:" in key]:
+            grants, debt, _ = shapes[key]
+            held = sum(hold[1] for hold in shapes.get(key.replace(":wallet:", ":held:"), {}).values())
+            if self.total[key] != sum(grant[5] for grant in grants) - debt + held:
+                return False
+        return True
 
 
 # The scripts as they are, on Redis's own clock.

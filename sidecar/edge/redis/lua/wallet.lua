@@ -9,6 +9,7 @@
 local call, floor, min, max = redis.call, math.floor, math.min, math.max
 local MAX = 2251799813685248
 local RELEASED, LEDGER, TRIMMED = 8, 10000, 1000
+local UNREAD = 100000 -- postings that wait for their reader; beyond it the oldest go although they are not on the stream
 local GRANT = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$'
 local wallets, moved, prices = {}, {}, {} -- by place of the first key; counters after releases; prices by word
 
@@ -110,8 +111,14 @@ local function move(wallet, kind, id, amount)
     local paid = min(-amount, wallet.debt)
     wallet.debt = wallet.debt - paid
     post(wallet, kind, id, -amount)
-    post(wallet, 'expire', id, -refill(wallet, -amount - paid)) -- its grant is gone
+    post(wallet, 'lost', id, -refill(wallet, -amount - paid)) -- its grant is gone
   end
+end
+
+-- Add the charges to posting `n`, the one that moved the balance; there is one although nothing may have moved.
+local function explain(wallet, n, kind, id, charges)
+  wallet.postings[n] = wallet.postings[n] or { kind, id, '0', words(wallet.balance) }
+  wallet.postings[n][5] = charges
 end
 
 local function available(wallet)
@@ -140,6 +147,8 @@ local function read(wallet)
       wallet.debt = value + 0
     elseif name == 'carried' then
       wallet.carried = value + 0
+    elseif name == 'posted' then
+      wallet.posted = string.match(value, '^%d+') + 0
     end
   end
   wallet.balance, wallet.owed = wallet.balance - wallet.debt, wallet.debt
@@ -168,9 +177,9 @@ local function release(wallet)
   local due = call('ZRANGEBYSCORE', wallet.holds, '-inf', wallet.now, 'LIMIT', 0, RELEASED)
   if #due == 0 then return end
   local held = call('HMGET', wallet.held, unpack(due))
-  for n, id in ipairs(due) do
+  for place, id in ipairs(due) do
     local back = 0
-    for key, units, charge, price in string.gmatch(held[n] or '', ' (%S+) (%S+) (%S+) (%S+)') do
+    for key, units, charge, price in string.gmatch(held[place] or '', ' (%S+) (%S+) (%S+) (%S+)') do
       local total = moved[key] or call('GET', key)
       if total then
         local left = max(0, total - units)
@@ -180,8 +189,11 @@ local function release(wallet)
         back = back + charge -- its window is long over
       end
     end
+    local n = #wallet.postings + 1
     move(wallet, 'release', id, -back)
-    wallet.released[n] = id
+    local kept = (string.match(held[place] or '', '^%S+') or back) - back
+    if kept ~= 0 then explain(wallet, n, 'release', id, '* 0 ' .. words(kept)) end -- its tier had changed
+    wallet.released[place] = id
     if id == wallet.id then wallet.holding = false end
   end
 end
@@ -193,18 +205,23 @@ local function open(at, id, now, releasing)
     key = KEYS[at], ledger = KEYS[at + 1], holds = KEYS[at + 2], held = KEYS[at + 3], id = id, now = now,
     grants = {}, debt = 0, balance = 0, carried = 0, -- as it is now
     postings = {}, counters = {}, released = {}, dropped = {}, -- what led there
-    due = 0, parts = {}, -- what is asked of it
+    due = 0, parts = {}, charges = {}, -- what is asked of it
   }
   wallets[at] = wallet
-  wallet.holding = call('HEXISTS', wallet.held, id) == 1
+  wallet.hold = call('HGET', wallet.held, id)
+  wallet.holding = wallet.hold ~= false
   wallet.length = call('XLEN', wallet.ledger)
   sweep(wallet, read(wallet))
   if releasing then release(wallet) end
   return wallet
 end
 
+-- Sum up the oldest postings, and remove them; not while they wait for their reader, which is asked for at every hundredth.
 local function trim(wallet)
+  local waits = wallet.posted and wallet.length < UNREAD
+  if waits and wallet.length % 100 >= #wallet.postings then return end
   local oldest = call('XRANGE', wallet.ledger, '-', '+', 'COUNT', TRIMMED)
+  if waits and string.match(oldest[#oldest][1], '^%d+') + 0 >= wallet.posted then return end
   for _, posting in ipairs(oldest) do
     local fields = posting[2]
     for n = 1, #fields, 2 do
@@ -237,7 +254,12 @@ local function keep(wallet)
   if #changed > 0 then call('HSET', wallet.key, unpack(changed)) end
   if #wallet.dropped > 0 then call('HDEL', wallet.key, unpack(wallet.dropped)) end
   for _, posting in ipairs(wallet.postings) do
-    call('XADD', wallet.ledger, '*', 'kind', posting[1], 'id', posting[2], 'delta', posting[3], 'balance', posting[4])
+    local kind, id, delta, balance, charges = unpack(posting, 1, 5)
+    if charges then
+      call('XADD', wallet.ledger, '*', 'kind', kind, 'id', id, 'delta', delta, 'balance', balance, 'charges', charges)
+    else
+      call('XADD', wallet.ledger, '*', 'kind', kind, 'id', id, 'delta', delta, 'balance', balance)
+    end
   end
   if #wallet.postings > 0 and wallet.length + #wallet.postings >= LEDGER then trim(wallet) end
 end
@@ -247,6 +269,21 @@ local function ask(wallet, key, units, price, used, after)
   local charge = charged(price, after) - charged(price, used)
   wallet.due = wallet.due + charge
   wallet.parts[#wallet.parts + 1] = key .. ' ' .. words(units, charge) .. ' ' .. price
+end
+
+-- The charge that is held for a priced counter.
+local function held(wallet, key)
+  for name, _, charge in string.gmatch(wallet.holding and wallet.hold or '', ' (%S+) (%S+) (%S+) (%S+)') do
+    if name == key then return charge + 0 end
+  end
+  return 0
+end
+
+-- All that an exchange cost of one meter, for the posting of its settle.
+local function note(wallet, meter, units, amount)
+  if units ~= 0 or amount ~= 0 then
+    wallet.charges[#wallet.charges + 1] = meter .. ' ' .. words(units, amount)
+  end
 end
 
 -- The second pass of a reserve: charge every wallet, or keep only what had expired. Before the counters are set.
@@ -271,7 +308,9 @@ local function repay(id)
       call('SET', wallet.parts[n], wallet.parts[n + 1], 'PXAT', wallet.parts[n + 2])
     end
     if wallet.holding then wallet.released[1] = id end
+    local n = #wallet.postings + 1
     move(wallet, 'settle', id, wallet.due)
+    if #wallet.charges > 0 then explain(wallet, n, 'settle', id, table.concat(wallet.charges, ' ')) end
     keep(wallet)
   end
 end

@@ -15,16 +15,19 @@ if cost > 0 then
   ask(wallet, key, cost, ARGV[at + 7], used, after)
 end
 at = at + 9
--- settle: more expire_ms cost price, place of the wallet in KEYS
+-- settle: more expire_ms cost price, place of the wallet in KEYS, meter
 local more, base = ARGV[at + 1] + 0, ARGV[at + 3] + 0
+local units, charge = more + base, 0
 local wallet = open(ARGV[at + 5] + 0, id, clock(), false)
-if not wallet.holding then more, base = more + base, 0 end -- the hold ran out, and was released
+if not wallet.holding then more, base = units, 0 end -- the hold ran out, and was released
 if more ~= 0 then
   local total = (call('GET', key) or base) + 0
   local after = math.max(0, math.min(total + more, 2251799813685248))
-  wallet.due = wallet.due + charged(ARGV[at + 4], after) - charged(ARGV[at + 4], total)
+  charge = charged(ARGV[at + 4], after) - charged(ARGV[at + 4], total)
+  wallet.due = wallet.due + charge
   local n = #wallet.parts
   wallet.parts[n + 1], wallet.parts[n + 2], wallet.parts[n + 3] = key, after, ARGV[at + 2]
 end
+note(wallet, ARGV[at + 6], units, charge + held(wallet, key))
 paying = true
-at = at + 6
+at = at + 7
