@@ -1,0 +1,247 @@
+"""The ledger's folder: files whose names say which offsets they hold, so that the names alone say where to go on.
+
+    ledger.json                                  format, a random id, and the cluster or file that each topic is of
+    <topic>/p0007.lock                           held by the one process that loads or compacts the partition
+    <topic>/p0007.<first>-<last>.parquet         offsets with 18 digits, both included
+
+A file appears whole or not at all: written beside its place, synced, renamed, its folder synced. Where a kill left the
+parts of a compacted file beside it, the parts are ignored, because the larger range covers them. Other overlaps, names
+that are not ours and files that are damaged are refused by name, and the rest is read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from sidecar.core.errors import SinkError
+from sidecar.edge.files import OwnedError, lock_file, sync_folder, write_atomic
+from sidecar.edge.ledger.schema import FORMAT
+
+_NAME: Final = re.compile(r"p(\d{4,})\.(\d{18})-(\d{18})\.parquet")
+_MAGIC: Final = b"PAR1"
+_LISTINGS: Final = 10
+_MODE: Final = 0o640  # records name customers and paths
+SEALED: Final = "sealed"  # a folder that is not a topic
+FILE_TOPIC: Final = "file."  # the topic of a sink file begins with this
+
+
+class LedgerFile(NamedTuple):
+    """One file: the offsets from `first` to `last`, both included, of a partition."""
+
+    topic: str
+    part: int
+    first: int
+    last: int
+
+    @property
+    def name(self) -> str:
+        """The file's name in the folder of its topic."""
+        return f"p{self.part:04}.{self.first:018}-{self.last:018}.parquet"
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.name}"
+
+
+class Listing(NamedTuple):
+    """The files to read, those that a larger one covers, and what is refused: a name and why."""
+
+    files: list[LedgerFile]
+    covered: list[LedgerFile]
+    refused: list[tuple[str, str]]
+
+    def of(self, topic: str, part: int) -> list[LedgerFile]:
+        """The files of a partition, in order."""
+        return [each for each in self.files if (each.topic, each.part) == (topic, part)]
+
+    def position(self, topic: str, part: int) -> int:
+        """The offset after the last one that is here; 0 without files."""
+        return max([each.last + 1 for each in self.of(topic, part)], default=0)
+
+    def gaps(self) -> list[tuple[LedgerFile, LedgerFile]]:
+        """Neighbours of a partition between which offsets are in no file."""
+        pairs = zip(self.files, self.files[1:], strict=False)
+        return [(a, b) for a, b in pairs if a[:2] == b[:2] and b.first > a.last + 1]
+
+
+class Disk:
+    """The steps by which files appear and go; tests end the process before and after each. All raise OSError."""
+
+    def sync(self, path: Path) -> None:
+        """Make the contents durable."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def rename(self, draft: Path, path: Path) -> None:
+        """Give the file its name."""
+        draft.replace(path)
+
+    def sync_folder(self, path: Path) -> None:
+        """Make the names durable."""
+        sync_folder(path)
+
+    def delete(self, path: Path) -> None:
+        """Remove a file that another one covers."""
+        path.unlink(missing_ok=True)
+
+
+class LedgerFolder:
+    """The folder of a ledger. SinkError from each method: the folder cannot be used, and why."""
+
+    def __init__(self, path: Path, disk: Disk | None = None) -> None:
+        self.path = path
+        self.disk = disk or Disk()
+
+    def identify(self, origins: Mapping[str, str] | None = None) -> None:
+        """Write ledger.json on first use, and check the folder against it. `origins`: of each topic, such as a cluster.
+
+        A topic of another origin has the same offsets for other records, so it is refused.
+        """
+        about = self.identity()
+        known: dict[str, str] = dict(about.get("origins", {}))
+        for topic, origin in (origins or {}).items():
+            if known.setdefault(topic, origin) != origin:
+                raise SinkError(
+                    f"{self.path}: {topic} was loaded from {known[topic]}, and this is {origin}: set another ledger.dir"
+                )
+        wanted = {"format": FORMAT, "id": about.get("id") or secrets.token_hex(8), "origins": known}
+        if wanted == about:
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.path / "ledger.json", json.dumps(wanted, indent=1).encode() + b"\n")
+        except OSError as error:
+            raise SinkError(f"{self.path}: the ledger cannot be written here: {error.strerror}") from error
+
+    def identity(self) -> dict[str, Any]:
+        """The contents of ledger.json; empty before the first use."""
+        path = self.path / "ledger.json"
+        try:
+            about = json.loads(path.read_bytes())
+            form = int(about["format"])
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SinkError(f"{path}: not a ledger's ({error}): put back what it held") from error
+        if form > FORMAT:
+            raise SinkError(f"{path}: format {form} is of a newer version; this one reads up to {FORMAT}")
+        return dict(about)
+
+    def listing(self) -> Listing:
+        """All files, in order of topic, partition and offset.
+
+        The folder is read until two readings agree: a compaction between them could hide both a file and its parts.
+        """
+        names = self._names()
+        for _ in range(_LISTINGS):
+            before, names = names, self._names()
+            if names == before:
+                break
+        files, refused = [], []
+        for topic, name in names:
+            match = _NAME.fullmatch(name)
+            if match is None:
+                refused.append((f"{topic}/{name}", "not a name of the ledger"))
+                continue
+            each = LedgerFile(topic, *map(int, match.groups()))
+            if each.last < each.first:
+                refused.append((str(each), "its range is empty"))
+            elif not self._is_whole(each):
+                refused.append((str(each), "damaged: not a whole Parquet file"))
+            else:
+                files.append(each)
+        return _resolve(files, refused)
+
+    def at(self, file: LedgerFile) -> Path:
+        """The path of a file."""
+        return self.path / file.topic / file.name
+
+    def lock(self, topic: str, part: int) -> int:
+        """Become the only writer of a partition until the descriptor is closed. OwnedError: another process is."""
+        try:
+            return lock_file(self.path / topic / f"p{part:04}.lock")
+        except OwnedError as owner:
+            raise OwnedError(f"{topic} partition {part}: the process with pid {owner} loads it") from None
+        except OSError as error:
+            raise SinkError(f"{self.path}: the ledger cannot be written here: {error.strerror}") from error
+
+    def work_file(self, topic: str, part: int, kind: str) -> Path:
+        """A path for what a writer of the partition has under way. `clear_work` removes what a killed one left."""
+        return self.path / topic / f"p{part:04}.{kind}"
+
+    def clear_work(self, topic: str, part: int) -> None:
+        """Remove what a killed writer left. The caller holds the lock."""
+        for kind in ("lines", "new"):
+            with suppress(FileNotFoundError):
+                self.work_file(topic, part, kind).unlink()
+
+    def publish(self, draft: Path, file: LedgerFile) -> Path:
+        """Give a whole draft its name, durably."""
+        path = self.at(file)
+        try:
+            draft.chmod(_MODE)
+            self.disk.sync(draft)
+            self.disk.rename(draft, path)
+            self.disk.sync_folder(path.parent)
+        except OSError as error:
+            raise SinkError(f"{path}: {error.strerror}") from error
+        return path
+
+    def delete(self, files: Iterable[LedgerFile]) -> None:
+        """Remove files that others cover, or that are no longer retained."""
+        try:
+            for file in files:
+                self.disk.delete(self.at(file))
+        except OSError as error:
+            raise SinkError(f"{self.path}: {error.strerror}") from error
+
+    def _names(self) -> list[tuple[str, str]]:
+        try:
+            topics = [each.name for each in os.scandir(self.path) if each.is_dir() and each.name != SEALED]
+            return sorted(
+                (topic, each.name)
+                for topic in topics
+                for each in os.scandir(self.path / topic)
+                if each.name.endswith(".parquet")
+            )
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise SinkError(f"{error.filename}: the ledger cannot be read: {error.strerror}") from error
+
+    def _is_whole(self, file: LedgerFile) -> bool:
+        try:
+            with self.at(file).open("rb") as opened:
+                size = os.fstat(opened.fileno()).st_size
+                begin = opened.read(4)
+                opened.seek(max(0, size - 8))
+                footer, end = int.from_bytes(opened.read(4), "little"), opened.read(4)
+        except FileNotFoundError:
+            return True  # compacted since: who reads it lists again
+        except OSError:
+            return False
+        return begin == end == _MAGIC and footer + 12 <= size
+
+
+def _resolve(files: list[LedgerFile], refused: list[tuple[str, str]]) -> Listing:
+    """Part what is to be read from what is covered, and refuse a file that overlaps another in part."""
+    chosen: list[LedgerFile] = []
+    covered: list[LedgerFile] = []
+    for each in sorted(files, key=lambda file: (file.topic, file.part, file.first, -file.last)):
+        last = chosen[-1] if chosen and chosen[-1][:2] == each[:2] else None
+        if last is None or each.first > last.last:
+            chosen.append(each)
+        elif each.last <= last.last:
+            covered.append(each)
+        else:
+            refused.append((str(each), f"its offsets overlap those of {last.name}"))
+    return Listing(chosen, covered, refused)
