@@ -228,6 +228,21 @@ class Sink(Model):
     """Write records to standard output instead of the file."""
 
 
+class Ledger(Model):
+    """The records of all nodes in Parquet files, for billing (docs/ledger.md). Only `sidecar ledger` uses it."""
+
+    dir: LocalPath = Path("data/ledger")
+    """The folder of the ledger, on a durable volume; one for all loaders."""
+    memory_bytes: Annotated[int, Field(ge=256 << 20)] = 1 << 30
+    """The memory that DuckDB may use; the rest is in temporary files."""
+    threads: Annotated[int, Field(ge=0, le=256)] = 0
+    """The threads of a question to the ledger; 0: one for each core. A loader uses one for each partition at a time."""
+    retain_seconds: NotNegative = 0
+    """How long `ledger compact` retains records after their period, at least; 0: for ever. Example: `400d`"""
+    retain_denials_seconds: NotNegative = 0
+    """The same of the topic of denials; 0: as `retain`. Example: `90d`"""
+
+
 class Http(Model):
     """Bounds on requests and connections of clients (docs/connections.md)."""
 

@@ -27,6 +27,7 @@ from sidecar.config.sections import (
     Journal,
     Kafka,
     Keys,
+    Ledger,
     Listen,
     LocalPath,
     Log,
@@ -72,6 +73,7 @@ class Settings(Model):
     kafka: Kafka | None = None
     journal: Journal = Journal()
     sink: Sink = Sink()
+    ledger: Ledger = Ledger()
     http: Http = Http()
     node: Name = Field(
         default_factory=lambda: re.sub(r"[^A-Za-z0-9._-]", "-", platform.node())[:63].lstrip("._-") or "node"

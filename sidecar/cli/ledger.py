@@ -1,0 +1,310 @@
+"""`sidecar ledger`: load records for billing, sum them up, ask for them. Answers go to standard output."""
+
+from __future__ import annotations
+
+import csv
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from sidecar.app import kafka
+from sidecar.cli.key_files import now
+from sidecar.cli.ledger_progress import LoadDisplay
+from sidecar.cli.options import config_option, json_option, print_json, settings_of
+from sidecar.cli.tables import print_table
+from sidecar.config.settings import Settings
+from sidecar.core.errors import SinkError
+from sidecar.edge.kafka.bulk import BulkReader
+from sidecar.edge.ledger.engine import Engine
+from sidecar.edge.ledger.files import LedgerFolder
+from sidecar.edge.ledger.queries import DIMENSIONS, Scope
+from sidecar.ledger.compacting import Retention
+from sidecar.ledger.compacting import compact as compact_folder
+from sidecar.ledger.loading import FLUSH_SECONDS, Loader, LoadOptions
+from sidecar.ledger.periods import instant, period
+from sidecar.ledger.reading import Answer, Ledger, open_ledger
+from sidecar.ledger.sink_files import SinkFile
+
+F = TypeVar("F", bound=Callable[..., Any])
+_SHOWN: Final = 1_000
+_LISTS: Final = ("source", "id", "data")
+
+
+@click.group()
+def ledger() -> None:
+    """Records for billing: load them into files, sum them up, trace a sum to its records.
+
+    Needs `pip install 'metering-sidecar[billing]'`. All periods are in UTC.
+    """
+
+
+def _memory(settings: Settings) -> str:
+    return f"{settings.ledger.memory_bytes}B"
+
+
+@contextmanager
+def _stopping() -> Iterator[threading.Event]:
+    """An event that the first SIGTERM or SIGINT sets. A second one ends the process at once."""
+    stop = threading.Event()
+    before = {}
+
+    def ask(number: int, _frame: object) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@ledger.command()
+@config_option
+@click.option("--follow", is_flag=True, help="Go on with new records until SIGTERM; a file each minute.")
+@click.option(
+    "--file", "files", multiple=True, type=click.Path(path_type=Path, dir_okay=False), help="A sink file; repeatable."
+)
+@click.option("--partition", "partitions", multiple=True, type=click.IntRange(0), help="Only this one; repeatable.")
+@json_option
+def load(config: Path | None, follow: bool, files: tuple[Path, ...], partitions: tuple[int, ...], as_json: bool) -> int:
+    """Load records and denials: from Kafka, or from the sink's file, or from the files that are named.
+
+    It goes on where the last load ended, and can be killed at any time. Several loads share the partitions.
+    Exit status 1: something was refused, which standard error names; the rest is loaded.
+
+    Next: `sidecar ledger totals --period 2026-11`.
+    """
+    settings = settings_of(config)
+    if files and partitions:
+        raise click.UsageError("--partition is of topics: leave it out with --file")
+    with _stopping() as stop, LoadDisplay(quiet=as_json) as display:
+        options = LoadOptions(
+            stop.is_set, display.on_file, display.on_progress, on_trouble=display.on_trouble, follow=follow
+        )
+        with Loader(LedgerFolder(settings.ledger.dir), options, memory=_memory(settings)) as loader:
+            if settings.kafka is not None and not files:
+                topics = kafka.streams(settings.kafka).values()
+                with BulkReader(kafka.bulk_options(settings)) as reader:
+                    loader.load_topics(reader, topics, partitions)
+            else:
+                _load_files(loader, files or _sink_files(settings), bool(files))
+                while follow and not stop.wait(FLUSH_SECONDS):
+                    _load_files(loader, files or _sink_files(settings), bool(files))
+    report = loader.report
+    if as_json:
+        print_json(report.as_json())
+    else:
+        for fault in report.faults:
+            click.echo(f"sidecar: {fault}", err=True)
+        display.conclude(report)
+    return 1 if report.faults else 0
+
+
+def _sink_files(settings: Settings) -> list[Path]:
+    path = settings.record_file
+    if path is None:
+        raise SinkError("records go to standard output, which cannot be read back: name --file")
+    return [path, path.with_name(f"{path.stem}.denials{path.suffix}")]
+
+
+def _load_files(loader: Loader, files: Sequence[Path], is_named: bool) -> None:
+    for path in files:
+        if not is_named and not path.exists():
+            continue
+        try:
+            loader.load_file(SinkFile(path))
+        except SinkError as error:
+            loader.report.fault(str(error))
+
+
+def _period_options(function: F) -> F:
+    for option in (
+        click.option("--to", "end", default="", help="Up to this time, not included."),
+        click.option("--from", "start", default="", help="From this time on: 2026-11-21 or 2026-11-21T14:00."),
+        click.option(
+            "--period", "period_", default="", help="A year, month, day or hour: 2026-11. Not with --from, --to."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def _scope(period_: str, start: str, end: str, customer: str = "", meter: str = "") -> Scope:
+    if period_ and (start or end):
+        raise click.UsageError("--period and --from, --to exclude each other: write one of them")
+    try:
+        bounds = period(period_) if period_ else (instant(start) if start else None, instant(end) if end else None)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    return Scope(*bounds, customer=customer or None, meter=meter or None)
+
+
+@contextmanager
+def _ledger_of(settings: Settings) -> Iterator[Ledger]:
+    """The ledger of the settings; its faults on standard error."""
+    options = settings.ledger
+    with open_ledger(options.dir, memory=_memory(settings), threads=options.threads) as made:
+        for fault in made.faults:
+            click.echo(f"sidecar: {fault}", err=True)
+        yield made
+
+
+def _dimensions(_ctx: click.Context, _parameter: click.Parameter, value: str) -> list[str]:
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    unknown = [name for name in names if name not in DIMENSIONS]
+    if unknown:
+        raise click.BadParameter(f"'{unknown[0]}' is not one of {', '.join(DIMENSIONS)}")
+    return list(dict.fromkeys(names))
+
+
+@ledger.command()
+@config_option
+@_period_options
+@click.option("--by", default="customer,meter", show_default=True, callback=_dimensions, help="customer, meter, model, "
+              "key, route, plan, subject, account, tier, kind, hour, day; several with commas.")  # fmt: skip
+@click.option("--customer", default="", help="Only this customer.")
+@click.option("--meter", default="", help="Only this meter.")
+@json_option
+def totals(config: Path | None, by: list[str], customer: str, meter: str, as_json: bool, **bounds: str) -> int:
+    """Sum up units, corrections and voids included.
+
+    `units` are billed, `not_billable` are not. A sum by meter counts rows, because a record has one for each meter.
+    Exit status 1: files were refused or offsets are missing, so the sums lack records.
+
+    Next: `sidecar ledger trace --customer acme --meter tokens --period 2026-11`.
+    """
+    scope = _scope(bounds["period_"], bounds["start"], bounds["end"], customer, meter)
+    with _ledger_of(settings_of(config)) as made:
+        answer = made.totals(by, scope)
+        status = 1 if made.faults else 0
+    if as_json:
+        print_json({"start_us": scope.start_us, "end_us": scope.end_us, "by": by, "totals": answer.as_dicts()})
+    elif answer.rows:
+        print_table(answer.as_dicts(), answer.columns)
+    else:
+        click.echo("sidecar: the ledger has no usage of that", err=True)
+    return status
+
+
+@ledger.command()
+@click.argument("sql")
+@config_option
+@click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values.")
+@json_option
+def query(sql: str, config: Path | None, as_csv: bool, as_json: bool) -> int:
+    """Ask in SQL, of the views usage, denials, postings, checkpoints and so on (docs/ledger.md). Nothing is changed.
+
+    Next: `sidecar ledger query "SELECT plan, sum(units) FROM usage GROUP BY plan"`.
+    """
+    if as_csv and as_json:
+        raise click.UsageError("--csv and --json exclude each other: write one of them")
+    with _ledger_of(settings_of(config)) as made:
+        try:
+            names, parts = made.query(sql)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        if as_csv:
+            writer = csv.writer(sys.stdout)
+            writer.writerow(names)
+            for part in parts:
+                writer.writerows(part)
+        else:
+            _show(Answer(names, [row for part in parts for row in part]), as_json)
+        return 1 if made.faults else 0
+
+
+def _show(answer: Answer, as_json: bool) -> None:
+    if as_json:
+        print_json(answer.as_dicts())
+    else:
+        print_table(answer.as_dicts(), answer.columns)
+
+
+@ledger.command()
+@click.argument("record_id", required=False, default="")
+@config_option
+@_period_options
+@click.option("--customer", default="", help="The customer of the sum.")
+@click.option("--meter", default="", help="The meter of the sum.")
+@click.option("-n", "--last", "limit", type=click.IntRange(0), default=_SHOWN, show_default=True, help="0: all.")
+@json_option
+def trace(record_id: str, config: Path | None, limit: int, as_json: bool, **options: str) -> int:
+    """Show a record with all that refers to it and its decision; or the records of a sum, in order of time.
+
+    Exit status 1: there is no such record.
+
+    Next: `sidecar ledger trace 01M8NXEFA000A1604YF8Y20000`.
+    """
+    customer, meter = options["customer"], options["meter"]
+    scope = _scope(options["period_"], options["start"], options["end"], customer, meter)
+    if bool(record_id) is any(value is not None for value in scope):
+        raise click.UsageError("name either a record's id, or --customer, --meter and --period of a sum")
+    with _ledger_of(settings_of(config)) as made:
+        answer = made.record(record_id) if record_id else made.records_of(scope, limit)
+    if not answer.rows:
+        click.echo(f"sidecar: the ledger has no record {record_id}".rstrip(), err=True)
+        return 1
+    rows = [{name: value for name, value in row.items() if value is not None} for row in answer.as_dicts()]
+    if as_json:
+        print_json(rows)
+    elif record_id:
+        _print_fields(rows)
+    else:
+        print_table(answer.as_dicts(), answer.columns)
+        if limit and len(rows) == limit:
+            click.echo(f"sidecar: the first {limit} rows; `-n 0` shows all", err=True)
+    return 0
+
+
+def _print_fields(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        click.echo()
+        for name, value in row.items():
+            click.echo(f"  {name:<20} {value}")
+
+
+@ledger.command()
+@config_option
+@json_option
+def compact(config: Path | None, as_json: bool) -> int:
+    """Join small files into larger ones, and remove what `ledger.retain` no longer asks for. Sums do not change.
+
+    Partitions that a loader holds are left out. It can be killed at any time.
+    """
+    settings = settings_of(config)
+    folder = LedgerFolder(settings.ledger.dir)
+    if not folder.identity():
+        raise SinkError(f"{folder.path}: not a ledger: `sidecar ledger load` makes one, or set ledger.dir")
+    with _stopping() as stop, Engine(folder=folder.path, memory=_memory(settings)) as engine:
+        done = compact_folder(folder, engine, _retention(settings), stop=stop.is_set)
+    if as_json:
+        print_json(done.as_json())
+    else:
+        for file, parts in done.joined:
+            click.echo(f"{file}: of {parts} files")
+        for file in done.removed:
+            click.echo(f"{file}: removed, no longer retained")
+        for fault in done.faults:
+            click.echo(f"sidecar: {fault}", err=True)
+    return 1 if done.faults else 0
+
+
+def _retention(settings: Settings) -> Retention:
+    options = settings.ledger
+    now_us = int(now().timestamp()) * 1_000_000
+
+    def before(seconds: int) -> int:
+        return now_us - seconds * 1_000_000 if seconds else 0
+
+    denials = settings.kafka.topics.denials if settings.kafka is not None else "usage.denials"
+    own = options.retain_denials_seconds or options.retain_seconds
+    return Retention(before(options.retain_seconds), {denials: before(own)})

@@ -1,0 +1,82 @@
+"""The progress of a load on standard error: a bar on a terminal, else a line for each file that was written."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from sidecar.core.words import counted
+
+if TYPE_CHECKING:
+    from sidecar.edge.ledger.writer import Loaded
+    from sidecar.ledger.report import LoadReport
+    from sidecar.ledger.report import Progress as Place
+
+
+class LoadDisplay:
+    """Shows what a load does. `quiet`: only troubles."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        console = Console(stderr=True)
+        self._is_bar = console.is_terminal and not quiet
+        self._quiet = quiet
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
+        self._bar = Progress(*columns, TimeElapsedColumn(), console=console, disable=not self._is_bar)
+        self._task = self._bar.add_task("loading", total=None, figures="")
+        self._places: dict[tuple[str, int], Place] = {}
+        self._begun: dict[tuple[str, int], int] = {}
+        self._troubles = ""
+
+    def on_file(self, loaded: Loaded) -> None:
+        """A file was written."""
+        if self._quiet or self._is_bar:
+            return
+        parts = [counted(loaded.records, "record"), f"{loaded.size} bytes"]
+        parts += [
+            f"{number} {name}" for number, name in ((loaded.rejected, "rejected"), (loaded.copies, "twice")) if number
+        ]
+        click.echo(f"{loaded.file}: {', '.join(parts)}", err=True)
+
+    def on_progress(self, place: Place) -> None:
+        """A partition was read further."""
+        if not self._is_bar:
+            return
+        key = (place.topic, place.part)
+        self._begun.setdefault(key, place.offset)
+        self._places[key] = place
+        done = sum(each.offset - self._begun[name] for name, each in self._places.items())
+        lag = sum(max(0, each.end - each.offset) for each in self._places.values())
+        elapsed = self._bar.tasks[0].elapsed or 0
+        rate = f"{done / elapsed:,.0f}/s" if elapsed > 1 else ""
+        self._bar.update(
+            self._task, completed=done, total=done + lag, figures=f"{place.topic}/{place.part} {rate} lag {lag:,}"
+        )
+
+    def on_trouble(self, text: str) -> None:
+        """Something failed that is tried again; each cause is one line."""
+        if text != self._troubles:
+            self._troubles = text
+            click.echo(f"sidecar: {text}: trying again", err=True)
+
+    def conclude(self, report: LoadReport) -> None:
+        """Print the sums."""
+        count = counted(len(report.files), "file")
+        rejected, copies = report.total("rejected"), report.total("copies")
+        click.echo(f"{counted(report.total('records'), 'record')} in {count}, {rejected} rejected, {copies} twice")
+        if rejected:
+            click.echo('sidecar: `sidecar ledger query "SELECT * FROM rejected"` shows the rejected', err=True)
+
+    def __enter__(self) -> Self:
+        if self._is_bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._is_bar:
+            self._bar.stop()

@@ -1,0 +1,240 @@
+"""Loads records into the ledger: committed messages of topics, by partition, or sink files.
+
+Where to go on is in the names of the files that are there, and nowhere else. So a load that is killed at any point is
+repeated from its last whole file, and nothing is lost or doubled. A file is cut after FLUSH_RECORDS, so that loads of
+the same topic from the same place make the same files; with `follow` also after some time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from time import monotonic
+from typing import Final, NamedTuple, Self
+
+from sidecar.core.errors import SinkError
+from sidecar.edge.files import OwnedError
+from sidecar.edge.kafka.bulk import BulkReader, Chunk, Place
+from sidecar.edge.kafka.connection import KafkaRefusalError
+from sidecar.edge.ledger.earlier import Earlier
+from sidecar.edge.ledger.engine import Engine
+from sidecar.edge.ledger.files import LedgerFolder
+from sidecar.edge.ledger.schema import text
+from sidecar.edge.ledger.writer import TAIL_KEY, Loaded, PartitionWriter
+from sidecar.ledger.report import LoadReport, Progress
+from sidecar.ledger.sink_files import SinkFile
+
+FLUSH_RECORDS: Final = 250_000
+FLUSH_BYTES: Final = 512 << 20
+FLUSH_SECONDS: Final = 60
+_POLL_SECONDS: Final = 0.5
+_PATIENCE_SECONDS: Final = 2  # for transactions that are open at the end
+
+
+class LoadOptions(NamedTuple):
+    """How to load. `stop` is asked between chunks; the others get each file, each step, and failures to be retried."""
+
+    stop: Callable[[], bool] = lambda: False
+    on_file: Callable[[Loaded], None] = lambda _: None
+    on_progress: Callable[[Progress], None] = lambda _: None
+    on_trouble: Callable[[str], None] = lambda _: None
+    flush_records: int = FLUSH_RECORDS
+    flush_seconds: float = FLUSH_SECONDS
+    follow: bool = False
+
+
+class Loader:
+    """One process that loads. It owns an engine and the locks of its partitions, until `close`."""
+
+    def __init__(self, folder: LedgerFolder, options: LoadOptions, *, memory: str, threads: int = 1) -> None:
+        folder.identify()
+        self._folder = folder
+        self._options = options
+        self._closing = ExitStack()
+        self._engine = self._closing.enter_context(Engine(folder=folder.path, memory=memory, threads=threads))
+        self._shared = (self._engine, Earlier(self._engine, folder))
+        self.report = LoadReport()
+        listing = folder.listing()
+        for name, why in listing.refused:
+            self.report.fault(f"{name}: {why}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+    # Files.
+
+    def load_file(self, file: SinkFile) -> None:
+        """Load what is new in a sink file. SinkError: another file was loaded, or another process loads it."""
+        if not file.topic:
+            return  # no whole line yet
+        with ExitStack() as closing:
+            writer = self._writer(closing, (file.topic, 0))
+            position = writer.position
+            file.check(position, self._tail(file.topic))
+            for pairs, end in file.chunks(position):
+                position = self._add_in_slices(writer, pairs, end, file)
+                self._options.on_progress(Progress(str(file.path), 0, position, file.end))
+                if self._options.stop():
+                    break
+            self._flush(writer, position, file)
+
+    def _add_in_slices(self, writer: PartitionWriter, pairs: list[tuple[int, bytes]], end: int, file: SinkFile) -> int:
+        """Collect, and write a file each time that there are enough; the place after the last one."""
+        while pairs:
+            room = self._options.flush_records - writer.records
+            now, pairs = pairs[:room], pairs[room:]
+            writer.add(now)
+            position = pairs[0][0] if pairs else end
+            if self._is_full(writer):
+                self._flush(writer, position, file)
+        return end
+
+    def _tail(self, topic: str) -> str:
+        files = self._folder.listing().of(topic, 0)
+        if not files:
+            return ""
+        path = text(str(self._folder.at(files[-1])))
+        digest = self._engine.run(f"SELECT value FROM parquet_kv_metadata({path}) WHERE key = '{TAIL_KEY}'")
+        return bytes(digest[0][0]).decode() if digest else ""
+
+    # Topics.
+
+    def load_topics(self, reader: BulkReader, topics: Iterable[str], wanted: Sequence[int] = ()) -> None:
+        """Load the partitions that no other process has, or those that are wanted, up to their ends or for ever.
+
+        OwnedError: another process has a wanted partition, or all. SinkError: Kafka does not answer.
+        """
+        cluster, partitions = reader.partitions(topics)
+        self._folder.identify(dict.fromkeys(partitions, f"Kafka cluster {cluster}"))
+        with ExitStack() as closing:
+            writers = self._own(closing, partitions, wanted)
+            ends = self._begin(reader, writers)
+            _TopicLoad(self, reader, writers, ends).run()
+
+    def _own(
+        self, closing: ExitStack, partitions: dict[str, list[int]], wanted: Sequence[int]
+    ) -> dict[Place, PartitionWriter]:
+        for number in wanted:
+            if not any(number in known for known in partitions.values()):
+                raise SinkError(f"no topic of {', '.join(partitions)} has a partition {number}")
+        writers: dict[Place, PartitionWriter] = {}
+        owners = []
+        for topic, known in partitions.items():
+            for number in known:
+                if wanted and number not in wanted:
+                    continue
+                try:
+                    writers[topic, number] = self._writer(closing, (topic, number))
+                except OwnedError as owned:
+                    if wanted:
+                        raise
+                    owners.append(str(owned))
+        if not writers:
+            raise OwnedError("; ".join(owners[:3]) or "no partition to load")
+        return writers
+
+    def _writer(self, closing: ExitStack, place: Place) -> PartitionWriter:
+        writer = PartitionWriter(self._folder, *place, self._shared)
+        closing.callback(writer.close)
+        return writer
+
+    def _begin(self, reader: BulkReader, writers: dict[Place, PartitionWriter]) -> dict[Place, int]:
+        """Assign each partition from where its files end; the ends of the logs."""
+        bounds = reader.bounds(writers)
+        for place, writer in writers.items():
+            name = f"{place[0]} partition {place[1]}"
+            low, high = bounds[place]
+            if writer.position > high:
+                raise SinkError(
+                    f"{name} ends at {high}, and the ledger has it up to {writer.position}: the topic was made anew; "
+                    "set another ledger.dir, or move the folder of the topic away"
+                )
+            if low > writer.position:
+                if writer.position:
+                    self.report.fault(f"{name}: offsets {writer.position} to {low - 1} were deleted before a load")
+                writer.position = low
+        reader.assign({place: writer.position for place, writer in writers.items()})
+        return {place: high for place, (_, high) in bounds.items()}
+
+    # Both.
+
+    def _is_full(self, writer: PartitionWriter) -> bool:
+        return writer.records >= self._options.flush_records or writer.size >= FLUSH_BYTES
+
+    def _flush(self, writer: PartitionWriter, end: int, file: SinkFile | None = None) -> None:
+        loaded = writer.flush(end, {TAIL_KEY: file.tail(end)} if file is not None else None)
+        if loaded is not None:
+            self.report.files.append(loaded)
+            self._options.on_file(loaded)
+
+
+class _TopicLoad:
+    """The loop over the partitions of one process."""
+
+    def __init__(
+        self, loader: Loader, reader: BulkReader, writers: dict[Place, PartitionWriter], ends: dict[Place, int]
+    ) -> None:
+        self._loader, self._options = loader, loader._options
+        self._reader, self._writers, self._ends = reader, writers, ends
+        self._positions = {place: writer.position for place, writer in writers.items()}
+        self._since: dict[Place, float] = {}  # when the first record of an unwritten batch came
+
+    def run(self) -> None:
+        """Read to the ends of the logs (with `follow` until `stop`), and write what was collected."""
+        waiting_until = monotonic() + _PATIENCE_SECONDS
+        while not self._options.stop():
+            if not self._options.follow and not self._behind():
+                break
+            chunk = self._read()
+            for place, pairs in chunk.messages.items():
+                self._add(place, pairs)
+            for place, end in chunk.ends.items():
+                self._positions[place] = max(self._positions[place], end)
+                self._ends[place] = max(self._ends[place], end)
+            if chunk.messages:
+                waiting_until = monotonic() + _PATIENCE_SECONDS
+            elif monotonic() > waiting_until and not self._options.follow:
+                break  # a transaction is open: the rest is for the next load
+            self._flush_old()
+        for place in self._writers:
+            self._flush(place)
+
+    def _read(self) -> Chunk:
+        """With `follow` an outage of Kafka is waited for."""
+        try:
+            return self._reader.read(_POLL_SECONDS)
+        except KafkaRefusalError:
+            raise
+        except SinkError as error:
+            if not self._options.follow:
+                raise
+            self._options.on_trouble(str(error))
+            return Chunk({}, {})
+
+    def _behind(self) -> bool:
+        return any(self._positions[place] < end for place, end in self._ends.items())
+
+    def _add(self, place: Place, pairs: list[tuple[int, bytes]]) -> None:
+        writer = self._writers[place]
+        self._since.setdefault(place, monotonic())
+        while pairs:
+            room = self._options.flush_records - writer.records
+            now, pairs = pairs[:room], pairs[room:]
+            writer.add(now)
+            self._positions[place] = now[-1][0] + 1
+            if self._loader._is_full(writer):
+                self._flush(place)
+        self._options.on_progress(Progress(*place, self._positions[place], self._ends[place]))
+
+    def _flush_old(self) -> None:
+        due = monotonic() - self._options.flush_seconds
+        if self._options.follow:
+            for place in [place for place, since in self._since.items() if since < due]:
+                self._flush(place)
+
+    def _flush(self, place: Place) -> None:
+        self._loader._flush(self._writers[place], self._positions[place])
+        self._since.pop(place, None)

@@ -1,0 +1,101 @@
+"""Questions to the ledger. If a compaction took a file away meanwhile, the question is asked again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+from sidecar.core.errors import SinkError
+from sidecar.edge.ledger.engine import Engine
+from sidecar.edge.ledger.files import LedgerFolder, Listing
+from sidecar.edge.ledger.queries import RECORD, Scope, records_of, totals
+from sidecar.edge.ledger.views import create_views
+
+T = TypeVar("T")
+_ATTEMPTS: Final = 3
+_FETCH: Final = 10_000
+
+
+class Answer(NamedTuple):
+    """Column names and rows."""
+
+    columns: list[str]
+    rows: list[tuple[Any, ...]]
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """The rows as mappings."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+class Ledger:
+    """The views of a ledger on one connection. `faults`: files that were refused, and offsets that are missing."""
+
+    def __init__(self, folder: Path, *, memory: str, threads: int = 0) -> None:
+        self._folder = LedgerFolder(folder)
+        if not self._folder.identity():
+            raise SinkError(f"{folder}: not a ledger: `sidecar ledger load` makes one, or set ledger.dir")
+        self._engine = Engine(threads=threads or os.cpu_count() or 1, memory=memory)
+        self.listing: Listing = create_views(self._engine, self._folder)
+
+    @property
+    def faults(self) -> list[str]:
+        """All that is wrong with the files."""
+        gaps = [
+            f"{before.topic} partition {before.part}: offsets {before.last + 1} to {after.first - 1} are in no file"
+            for before, after in self.listing.gaps()
+        ]
+        return [f"{name}: {why}" for name, why in self.listing.refused] + gaps
+
+    def totals(self, by: Sequence[str], scope: Scope) -> Answer:
+        """Sums by dimensions (queries.DIMENSIONS)."""
+        return self._ask(*totals(by, scope))
+
+    def records_of(self, scope: Scope, limit: int) -> Answer:
+        """The rows that a sum is made of."""
+        return self._ask(*records_of(scope, limit))
+
+    def record(self, id_: str) -> Answer:
+        """The rows of a record and of all that refers to it."""
+        return self._ask(RECORD, [id_])
+
+    def query(self, sql: str) -> tuple[list[str], Iterator[list[tuple[Any, ...]]]]:
+        """One statement that only reads: its columns, and its rows in parts. ValueError: it does more."""
+        if not self._engine.is_one_query(sql):
+            raise ValueError("one SELECT is needed: the ledger is never changed by a query")
+        self._engine.restrict(self._folder.path)
+        names, cursor = self._again(lambda: self._engine.stream(sql))
+        return names, iter(lambda: cursor.fetchmany(_FETCH), [])
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._engine.close()
+
+    def _ask(self, sql: str, parameters: list[Any]) -> Answer:
+        def ask() -> Answer:
+            names, cursor = self._engine.stream(sql, parameters)
+            return Answer(names, cursor.fetchall())
+
+        return self._again(ask)
+
+    def _again(self, ask: Callable[[], T]) -> T:
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return ask()
+            except SinkError:
+                if all(self._folder.at(file).exists() for file in self.listing.files):
+                    raise
+                self.listing = create_views(self._engine, self._folder)
+        return ask()
+
+
+@contextmanager
+def open_ledger(folder: Path, *, memory: str, threads: int = 0) -> Iterator[Ledger]:
+    """A ledger to ask. SinkError: `folder` is not a ledger."""
+    ledger = Ledger(folder, memory=memory, threads=threads)
+    try:
+        yield ledger
+    finally:
+        ledger.close()

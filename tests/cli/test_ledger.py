@@ -1,0 +1,118 @@
+"""`sidecar ledger` as a user calls it: load, totals, query, trace, compact."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.edge.ledger.events import change, event, lines, record_id, usage
+
+
+@pytest.fixture
+def records(folder):
+    path = folder / "data" / "records.jsonl"
+    path.parent.mkdir()
+    made = [usage(number, {"requests": 1, "tokens": number}, customer=f"c{number % 2}") for number in range(1, 11)]
+    path.write_bytes(lines(*made, change(11, record_id(2), {"tokens": -2}, customer="c0"), b"nonsense", made[0]))
+    (path.parent / "records.denials.jsonl").write_bytes(lines(event(1, "denial", {"customer": "c1"})))
+    return path
+
+
+def test_the_sinks_files_are_loaded_once_and_summed_up(sidecar, records):
+    status, out, err = sidecar("ledger", "load")
+    assert (status, out) == (0, "14 records in 2 files, 1 rejected, 1 twice\n")
+    assert "p0000.000000000000000000-" in err
+    assert "SELECT * FROM rejected" in err
+    assert sidecar("ledger", "load")[1] == "0 records in 0 files, 0 rejected, 0 twice\n"
+    status, out, _ = sidecar("ledger", "totals", "--period", "2026-11")
+    assert status == 0
+    assert [line.split() for line in out.splitlines()] == [
+        ["customer", "meter", "units", "not_billable", "rows"],
+        ["c0", "requests", "5", "0", "5"],
+        ["c0", "tokens", "28", "0", "6"],
+        ["c1", "requests", "5", "0", "5"],
+        ["c1", "tokens", "25", "0", "5"],
+    ]
+    assert max(map(len, out.splitlines())) <= 80
+    out = json.loads(
+        sidecar("ledger", "totals", "--from", "2026-11-21", "--by", "day", "--meter", "tokens", "--json")[1]
+    )
+    assert out["totals"] == [{"day": "2026-11-21", "units": 53, "not_billable": 0, "rows": 11}]
+    assert "no usage" in sidecar("ledger", "totals", "--period", "2026-12")[2]
+
+
+def test_a_sum_is_traced_and_a_record_is_shown(sidecar, records):
+    sidecar("ledger", "load")
+    sum_ = ("--customer", "c0", "--meter", "tokens", "--period", "2026-11")
+    rows = json.loads(sidecar("ledger", "trace", *sum_, "--json")[1])
+    assert (len(rows), sum(row["units"] for row in rows)) == (6, 28)
+    status, out, _ = sidecar("ledger", "trace", record_id(2))
+    assert status == 0
+    assert "decision" in out
+    assert "typo" in out
+    assert sidecar("ledger", "trace", "nobody")[::2] == (1, "sidecar: the ledger has no record nobody\n")
+    status, _, err = sidecar("ledger", "trace")
+    assert (status, "name either" in err) == (2, True)
+
+
+def test_a_query_is_a_table_json_or_csv(sidecar, records):
+    sidecar("ledger", "load")
+    sql = "SELECT customer, sum(units)::BIGINT AS units FROM usage GROUP BY ALL ORDER BY ALL"
+    assert sidecar("ledger", "query", sql)[1].split() == ["customer", "units", "c0", "33", "c1", "30"]
+    assert sidecar("ledger", "query", sql, "--csv")[1] == "customer,units\nc0,33\nc1,30\n"
+    assert json.loads(sidecar("ledger", "query", sql, "--json")[1])[0] == {"customer": "c0", "units": 33}
+    status, _, err = sidecar("ledger", "query", "DROP VIEW usage")
+    assert (status, "never changed" in err) == (2, True)
+    assert sidecar("ledger", "query", "SELECT nothing FROM usage")[0] == 1
+
+
+def test_compaction_is_reported_and_changes_no_sum(sidecar, records, folder):
+    for _ in range(3):
+        sidecar("ledger", "load")
+        with records.open("ab") as file:
+            file.write(lines(usage(20 + records.stat().st_size)))
+    before = sidecar("ledger", "totals")[1]
+    done = json.loads(sidecar("ledger", "compact", "--json")[1])
+    assert [each["parts"] for each in done["joined"]] == [3]
+    assert sidecar("ledger", "totals")[1] == before
+    assert sidecar("ledger", "compact")[:2] == (0, "")
+
+
+def test_wrong_usage_is_status_2_and_names_what_is_right(sidecar, folder):
+    for words, text in (
+        (("totals", "--by", "colour"), "not one of customer"),
+        (("totals", "--period", "lately"), "write 2026-11"),
+        (("totals", "--period", "2026-11", "--to", "2026-12-01"), "exclude each other"),
+        (("load", "--file", "x", "--partition", "1"), "leave it out with --file"),
+        (("query", "SELECT 1", "--csv", "--json"), "exclude each other"),
+    ):
+        status, _, err = sidecar("ledger", *words)
+        assert (status, text in err) == (2, True), err
+    assert sidecar("ledger", "totals")[::2] == (
+        1, f"sidecar: {folder}/data/ledger: not a ledger: `sidecar ledger load` makes one, or set ledger.dir\n"
+    )  # fmt: skip
+    assert sidecar("ledger", "load", "--file", "none.jsonl")[0] == 1
+
+
+# Fails if the extra is imported by the command's module: `--help` would need it, and the error is a traceback.
+def test_a_missing_extra_is_named_with_the_command_that_installs_it(sidecar, records, folder):
+    (folder / "duckdb.py").write_text("raise ImportError\n")
+    status, _, err = sidecar("ledger", "load", PYTHONPATH=str(folder))
+    assert (status, err) == (2, "sidecar: this command needs DuckDB: pip install 'metering-sidecar[billing]'\n")
+    assert sidecar("ledger", "load", "--help", PYTHONPATH=str(folder))[0] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_load_that_follows_and_what_came_is_written(folder, records, number):
+    words = [sys.executable, "-m", "sidecar", "ledger", "load", "--follow"]
+    with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        deadline = time.monotonic() + 30
+        while len(list((folder / "data" / "ledger").rglob("*.parquet"))) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        running.send_signal(number)
+        out, _ = running.communicate(timeout=30)
+    assert (running.returncode, out) == (0, "14 records in 2 files, 1 rejected, 1 twice\n")

@@ -1,0 +1,127 @@
+"""Compaction changes no sum, wherever it is killed; and only what has ended is removed."""
+
+import os
+import signal
+
+from sidecar.edge.ledger.engine import Engine
+from sidecar.edge.ledger.files import LedgerFolder
+from sidecar.edge.ledger.schema import NAMES
+from sidecar.ledger.compacting import Retention, compact
+from sidecar.ledger.loading import Loader, LoadOptions
+from sidecar.ledger.sink_files import SinkFile
+from tests.edge.ledger.events import lines, usage
+from tests.edge.ledger.ledgers import TOPIC, ask, contents, load
+from tests.ledger.test_loading import kill_at
+
+DAY_US = 86_400_000_000
+ALL = f"SELECT topic, {', '.join(f'{chr(34)}{name}{chr(34)}' for name in NAMES)} FROM ledger ORDER BY ALL"
+
+
+def day(number):
+    return {
+        "period_time": f"2026-11-{number:02}T10:00:00.000000Z",
+        "envelope": {"time": f"2026-11-{number:02}T10:00:01Z"},
+    }
+
+
+def run(folder, retention=None, **options):
+    ledger = LedgerFolder(folder)
+    ledger.identify()
+    with Engine(folder=folder) as engine:
+        return compact(ledger, engine, retention or Retention(), **options)
+
+
+def ranges(folder):
+    return [tuple(map(int, name[6:-8].split("-"))) for name in contents(folder)]
+
+
+def test_files_of_a_day_are_joined_and_every_row_stays(tmp_path):
+    batches = [
+        [usage(n, {"requests": 1, "tokens": n}, **day(20 + n // 4)) for n in range(start, start + 2)]
+        for start in (1, 3, 5, 7)
+    ]
+    load(tmp_path, *batches)
+    before = ask(tmp_path, ALL)
+    done = run(tmp_path)
+    # Fails if files of two days are joined: retention could not remove the older one.
+    assert ranges(tmp_path) == [(0, 3), (4, 7)]
+    assert [parts for _, parts in done.joined] == [2, 2]
+    assert ask(tmp_path, ALL) == before
+    assert run(tmp_path).joined == []
+
+
+def test_no_file_gets_more_rows_than_the_bound_and_none_spans_missing_offsets(tmp_path):
+    load(tmp_path, *[[usage(number)] for number in range(1, 8)])
+    next((tmp_path / TOPIC).glob("*2.parquet")).unlink()
+    run(tmp_path, max_rows=3)
+    assert ranges(tmp_path) == [(0, 1), (3, 5), (6, 6)]
+
+
+def test_the_same_parts_are_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        load(tmp_path / name, *[[usage(number)] for number in range(1, 8)])
+        run(tmp_path / name)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+# Fails if the parts are deleted before the union has its name.
+def test_a_compaction_that_is_killed_at_any_step_changes_nothing(tmp_path):
+    for step in range(1, 9):
+        folder = tmp_path / str(step)
+        load(folder, *[[usage(number)] for number in range(1, 5)])
+        before = ask(folder, ALL)
+        killed = kill_at(step, folder, "compact")
+        assert killed == (-signal.SIGKILL if step <= 7 else 0)  # sync, rename, sync the folder, 4 deletions
+        assert ask(folder, ALL) == before
+        assert LedgerFolder(folder).listing().position(TOPIC, 0) == 4
+        run(folder)
+        assert (ranges(folder), ask(folder, ALL)) == ([(0, 3)], before)
+
+
+def test_a_sink_file_goes_on_after_a_compaction(tmp_path):
+    path, ledger = tmp_path / "r.jsonl", tmp_path / "ledger"
+
+    def load_file():
+        with Loader(LedgerFolder(ledger), LoadOptions(flush_records=2), memory="512MB") as loader:
+            loader.load_file(SinkFile(path))
+            return loader.report.total("records")
+
+    path.write_bytes(lines(*[usage(number) for number in range(1, 7)]))
+    load_file()
+    run(ledger)
+    path.write_bytes(lines(*[usage(number) for number in range(1, 9)]))
+    assert load_file() == 2  # Fails if the union has no digest of its end, or another.
+
+
+def test_a_partition_that_a_loader_holds_is_left_out(tmp_path):
+    load(tmp_path, [usage(1)], [usage(2)])
+    lock = LedgerFolder(tmp_path).lock(TOPIC, 0)
+    done = run(tmp_path)
+    os.close(lock)
+    assert (done.joined, len(done.faults)) == ([], 1)
+
+
+def at(number):
+    return ask_us(f"2026-11-{number:02}")
+
+
+def ask_us(text):
+    with Engine() as engine:
+        return engine.run(f"SELECT epoch_us(TIMESTAMP '{text}')")[0][0]
+
+
+def test_only_whole_files_that_ended_before_are_removed_and_the_last_one_never(tmp_path):
+    load(tmp_path, *[[usage(number, **day(number))] for number in range(1, 5)])
+    load(tmp_path, *[[usage(number, **day(number))] for number in range(1, 3)], topic="usage.denials")
+    # A late record of day 1 in the file of day 3: that file ends on day 3.
+    load(tmp_path, [usage(7, **day(1)), usage(8, **day(3))], [usage(9, **day(4))], part=1)
+    done = run(tmp_path, Retention(at(3), {"usage.denials": at(30)}))
+    assert [(file.topic, file.part, file.first) for file in done.removed] == [
+        ("usage.denials", 0, 0),
+        (TOPIC, 0, 0),
+        (TOPIC, 0, 1),
+    ]
+    done = run(tmp_path, Retention(at(30)))
+    assert [(file.part, file.first) for file in done.removed] == [(0, 2), (1, 0)]
+    assert LedgerFolder(tmp_path).listing().position(TOPIC, 0) == 4  # Fails if the last file goes: all would come again
+    assert run(tmp_path).removed == []
