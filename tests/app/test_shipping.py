@@ -14,9 +14,11 @@ from sidecar.app.record_sources import record_source
 from sidecar.config.settings import load_settings
 from sidecar.core.errors import SinkError
 from sidecar.core.record.frame import RECORD, encode_frame, segment_name
+from sidecar.core.record.statements import Audit, statement_record
 from sidecar.edge.clock import SystemClock
 from sidecar.edge.journal import Journal, JournalOptions
 from sidecar.edge.journal.backlog import measure
+from sidecar.edge.journal.command_source import CommandSource, PendingRecord
 from sidecar.loading.certificates import read_pem
 from sidecar.records.sources import verified
 from sidecar.supervisor.link import Link
@@ -305,3 +307,34 @@ async def test_a_reload_renews_what_the_brokers_are_shown(tmp_path):
     assert len(context.get_ca_certs()) == known
     await renewals.commit()
     assert len(context.get_ca_certs()) == known + 1
+
+
+# --- Records of commands ---------------------------------------------------------------------------------------------
+
+
+def write_audit(settings):
+    id_, statement = mint(), Audit("keys.revoke", "ann", "key/k_1", "cli", "done", "c")
+    record = PendingRecord(id_, "c", lambda *at: statement_record(statement, id_, at))
+    with CommandSource(settings.journal.dir, "//sidecar/local/n1", SystemClock()) as commands:
+        commands.write([record], "0.1.0")
+
+
+async def test_records_of_commands_are_shipped_as_those_of_workers_and_each_once(node):
+    # Fails if the folder `commands` is left out by `workers`.
+    settings = node()
+    for _ in range(2):
+        write_audit(settings)
+        assert (await shipping.ship(settings, 10))[0] is True
+    report = await verified(record_source(settings, "records", None, None), schema=True)
+    assert (report.whole, report.records, len(report.sources)) == (True, 6, 2)
+
+
+async def test_a_running_shipper_takes_up_the_records_of_a_command(settings, link):
+    ends, _ = link
+    running = asyncio.get_running_loop().create_task(shipping.run_shipper(settings, ends))
+    write_audit(settings)
+    async with asyncio.timeout(5):
+        while not settings.sink.file.exists() or settings.sink.file.read_bytes().count(b"\n") < 3:
+            await asyncio.sleep(0.01)
+    ends.draining.set()
+    await asyncio.wait_for(running, 5)

@@ -43,6 +43,12 @@ class Figures:
         self.crashed = self.torn_bytes = self.corrupt = self.corrupt_bytes = 0
 
 
+def head_frame(source: str, epoch: int, number: int) -> bytes:
+    """The frame that begins the segment `number` of an epoch: who writes it."""
+    head = {"source": source, "epoch": str(epoch), "segment": number}  # JSON numbers end at 2^64
+    return encode_frame(HEAD, "", 0, NO_ID, b"", orjson.dumps(head))
+
+
 class Segments:
     """The segments that this process writes. `durable`: files are closed only after a sync."""
 
@@ -159,8 +165,7 @@ class Segments:
         """Continue in a new file. If none can be created, continue in the current one beyond its size."""
         self._number += 1
         path = self._folder.path / segment_name(self._epoch, self._number)
-        head = {"source": self._source, "epoch": str(self._epoch), "segment": self._number}  # JSON numbers end at 2^64
-        frame = encode_frame(HEAD, "", 0, NO_ID, b"", orjson.dumps(head))
+        frame = head_frame(self._source, self._epoch, self._number)
         fd = -1
         try:
             fd = self._disk.create(path)
