@@ -20,6 +20,7 @@ from sidecar.core.identity import Identity
 from sidecar.core.limits import Checks
 from sidecar.core.native import mypyc_attr
 from sidecar.core.record import Alert, Denied, Facts
+from sidecar.core.record.changes import History
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -421,3 +422,13 @@ class RecordSink(Protocol):
 
     async def close(self) -> None:
         """Release the sink within a few seconds, in whatever state it is. Never fails."""
+
+
+class Originals(Protocol):
+    """Finds a record that an operator wants to change, where records are stored."""
+
+    async def find(self, id: str) -> History | None:
+        """The record with this id (26 characters) and all its corrections and voids; None: there is no such record.
+
+        SinkError: the records cannot be read.
+        """

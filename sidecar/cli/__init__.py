@@ -29,7 +29,7 @@ COMMANDS = {
     "wallet": ("sidecar.cli.wallet:wallet", "Fill, void, show and audit prepaid wallets."),
     "counters": ("sidecar.cli.counters:counters", "Manage the counters: accept a loss of Redis."),
     "migrate": ("sidecar.cli.migrate:migrate", "Take over the data of an earlier version, or check it."),
-    "records": ("sidecar.cli.records:records", "Read records: tail, find, count, verify."),
+    "records": ("sidecar.cli.records:records", "Read records, and void, correct or backfill them."),
     "ledger": ("sidecar.cli.ledger:ledger", "Records for billing: load, totals, trace, query, compact."),
     "ship": ("sidecar.cli.ship:ship", "Ship a journal to Kafka or a file, and stop when it is empty."),
     "schema": ("sidecar.cli.schema:schema", "JSON Schema of records, policies and configuration."),

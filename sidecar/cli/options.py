@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pwd
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,6 +42,38 @@ def _settings_file() -> Path | None:
 def json_option(function: F) -> F:
     """Add `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")(function)
+
+
+def reason_option(function: F) -> F:
+    """Add `--reason`, which is recorded."""
+    return click.option(
+        "--reason", required=True, callback=_not_blank, help="Why, for the record: such as a ticket's number."
+    )(function)
+
+
+def actor_option(function: F) -> F:
+    """Add `--actor`, which is recorded; the default is the user of the operating system."""
+    return click.option(
+        "--actor",
+        default=_os_user,
+        show_default="the user of the operating system",
+        callback=_not_blank,
+        help="The person who decided, for the record.",
+    )(function)
+
+
+def _not_blank(_context: click.Context, parameter: click.Parameter, text: str) -> str:
+    if not text.strip():
+        raise click.BadParameter(f"is recorded: write a text, such as {parameter.opts[0]} 'ticket 4711'")
+    return text
+
+
+def _os_user() -> str:
+    """The name of the user who runs the command, not of what the environment says; its number where it has no name."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def settings_of(config: Path | None) -> Settings:

@@ -14,6 +14,7 @@ from rich.console import Console
 from sidecar.app.record_sources import record_source
 from sidecar.cli.key_files import now
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
+from sidecar.cli.record_changes import backfill, correct, void
 from sidecar.config.units import parse
 from sidecar.core.words import counted
 from sidecar.records.find import Wanted, describe, time_span
@@ -34,7 +35,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @click.group()
 def records() -> None:
-    """Read records from the topic or the file of the settings, from a journal, or from another file."""
+    """Read records from the topic or the file of the settings, from a journal, or from another file; change them."""
+
+
+for _change in (void, correct, backfill):
+    records.add_command(_change)
 
 
 def _source_options(function: F) -> F:

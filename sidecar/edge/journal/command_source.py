@@ -40,9 +40,10 @@ _NO_USAGE: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 class PendingRecord(NamedTuple):
-    """A record that has no number yet: `render(time_us, source, sequence)` gives its JSON. `key`: its partition key.
+    """A record that has no number yet: `render(time_us, source, sequence)` gives its JSON.
 
-    `usage`: what it adds to the `totals` of the source; nothing, unless it is a usage record.
+    `key`: its partition key; "": the source. `usage`: the units that it adds to the `totals` of the source, of a usage
+    record.
     """
 
     id: bytes
@@ -164,7 +165,7 @@ def _frames(records: Iterable[PendingRecord], started: SourceState, at: tuple[in
     for record in records:
         sequence += 1
         totals.add(dict(record.usage))
-        yield _frame(sequence, record.id, record.key, record.render(now_us, source, sequence))
+        yield _frame(sequence, record.id, record.key or source, record.render(now_us, source, sequence))
     checkpoint = Checkpoint({"records": sequence, "denials": 0}, totals.units, final=True)
     id_ = ids.mint(now_us // 1000)
     body = checkpoint_record(checkpoint, id_, now_us, source, sequence + 1)

@@ -1,0 +1,161 @@
+"""`sidecar records void | correct | backfill`: changes of what is billed, each a record with its reason and its actor.
+
+The id of the record goes to standard output, a message to standard error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import click
+
+from sidecar.app.commands import command_source, originals, pending_statement, sidecar_version
+from sidecar.cli.options import actor_option, config_option, json_option, print_json, reason_option, settings_of
+from sidecar.core.digits import BASE32
+from sidecar.core.record.changes import VOID, Change, History, correction_of, void_of
+from sidecar.core.record.statements import Audit
+from sidecar.core.words import counted
+from sidecar.edge.clock import SystemClock
+from sidecar.records.backfill import read_batch
+from sidecar.records.changes import Recorded, record_change
+
+_file_option = click.option(
+    "--file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Find the record in this file of JSON lines, instead of where the settings send records.",
+)
+
+
+def _record_id(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
+    if len(text) != 26 or text.strip(BASE32):
+        raise click.BadParameter(f"'{text}' is not the id of a record: 26 characters, the X-Request-Id of its answer")
+    return text
+
+
+def _units(_context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, int]:
+    units: dict[str, int] = {}
+    for text in texts:
+        meter, _, number = text.rpartition("=")
+        try:
+            change = int(number)
+        except ValueError:
+            change = 0
+        if not meter or not change or meter in units:
+            raise click.BadParameter(f"'{text}': write each meter once, as tokens=-12 or tokens=+5, and not 0")
+        units[meter] = change
+    return units
+
+
+@click.command()
+@config_option
+@click.argument("id_", metavar="ID", callback=_record_id)
+@reason_option
+@actor_option
+@_file_option
+@json_option
+def void(config: Path | None, id_: str, reason: str, actor: str, **options: Any) -> None:
+    """Take back all usage of a record: of the exchange ID, with its corrections.
+
+    The record stays, and a void is recorded that is minus its usage, in its period. A second void of one record changes
+    nothing, and is exit status 0 too.
+
+    Next: `sidecar records find --id ID` shows the record.
+    """
+    _change(config, id_, lambda history: void_of(history, reason, actor), **options)
+
+
+@click.command()
+@config_option
+@click.argument("id_", metavar="ID", callback=_record_id)
+@click.option(
+    "--units", multiple=True, required=True, callback=_units, help="METER=±N: what to add. May be given several times."
+)
+@click.option("--id", "key", default="", help="A name for this correction: it is recorded once. Default: a random one.")
+@reason_option
+@actor_option
+@_file_option
+@json_option
+def correct(
+    config: Path | None, id_: str, units: dict[str, int], key: str, reason: str, actor: str, **options: Any
+) -> None:
+    """Change the usage of a record: add units, or take them back.
+
+    The record stays, and a correction is recorded in its period. No meter can be left below 0.
+
+    Next: `sidecar records correct ID --units tokens=-12 --reason "counted twice"`.
+    """
+    key = key or token_hex(8)
+    _change(config, id_, lambda history: correction_of(history, units, key, reason, actor), **options)
+
+
+def _change(config: Path | None, id_: str, make: Callable[[History], Change], file: Path | None, as_json: bool) -> None:
+    settings = settings_of(config)
+    work = record_change(command_source(settings), originals(settings, file), id_, make, sidecar_version())
+    _report(asyncio.run(work), as_json=as_json)
+
+
+def _report(recorded: Recorded, *, as_json: bool) -> None:
+    change, _, source = recorded
+    id_, original = change.id.decode(), change.original["id"]
+    if as_json:
+        print_json(
+            {
+                "done": "recorded" if source else "exists",
+                "kind": change.kind,
+                "id": id_,
+                "original": original,
+                "customer": change.customer,
+                "period_time": change.period_time,
+                "usage": {} if change.kind == VOID and not source else change.usage,
+                "source": source,
+            }
+        )
+        return
+    if source:
+        units = ", ".join(f"{meter} {units:+}" for meter, units in change.usage.items())
+        done = f"recorded a {change.kind} of {original}: {units}, customer {change.customer}, {change.period_time}"
+    else:
+        done = f"{original} is already void" if change.kind == VOID else f"the correction of {original} already exists"
+        done += "; nothing was recorded"
+    click.echo(done, err=True)
+    click.echo(id_)
+
+
+@click.command()
+@config_option
+@click.option(
+    "--file", type=click.Path(path_type=Path, dir_okay=False, exists=True), required=True, help="JSON lines of usage."
+)
+@click.option("--batch", required=True, help="A name for this file. The same lines under one name are recorded once.")
+@click.option("--check", "only_check", is_flag=True, help="Check the file and say what it has. Nothing is recorded.")
+@reason_option
+@actor_option
+@json_option
+def backfill(  # noqa: PLR0913 - the options of a command
+    config: Path | None, file: Path, batch: str, *, only_check: bool, reason: str, actor: str, as_json: bool
+) -> None:
+    """Record usage of a time that was not metered, from a file of JSON lines.
+
+    Each line has customer, key_id, subject, plan, route, time, usage, and optionally id and other fields of a usage
+    record. The file is checked as a whole first. Counters and wallets do not change.
+
+    Next: `sidecar records count` sums up.
+    """
+    settings = settings_of(config)
+    lines = read_batch(file, batch, SystemClock().now_us())
+    source = ""
+    if not only_check and lines.records:
+        after = {"records": lines.records, "usage": lines.usage}
+        audit = Audit("records.backfill", actor, f"batch/{batch}", "cli", "done", reason=reason, after=after)
+        with command_source(settings) as commands:
+            source = commands.write(chain(lines.pending(), [pending_statement(audit)]), sidecar_version())
+    if as_json:
+        print_json({"records": lines.records, "usage": lines.usage, "source": source})
+        return
+    units = ", ".join(f"{meter} {number}" for meter, number in sorted(lines.usage.items()))
+    click.echo(f"{'recorded' if source else 'checked'} {counted(lines.records, 'record')}: {units or 'no usage'}")

@@ -1,0 +1,158 @@
+"""Usage records of a time that was not metered, from a file of JSON lines, each with `origin: ingested`.
+
+The whole file is checked before anything is recorded. The id of a record is made of the batch, of the line's own id
+(else its number) and of its time: the same file recorded twice gives copies, which consumers drop.
+
+    {"customer": "acme", "key_id": "k_7f", "subject": "app", "plan": "pro@3", "route": "api",
+     "time": "2026-11-21T14:03:20Z", "usage": {"requests": 120}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from sidecar.config.document import did_you_mean
+from sidecar.core.errors import Fault, PolicyError, SidecarError, unreadable
+from sidecar.core.record.fields import fields_of
+from sidecar.core.record.ids import derived_id
+from sidecar.core.record.text import instant, whole_record
+from sidecar.core.words import counted
+from sidecar.edge.journal.command_source import PendingRecord
+from sidecar.records.seen import Ids
+from sidecar.records.sources import schema_check
+
+Json = dict[str, Any]
+FAULTS_MAX: Final = 20
+_REQUIRED: Final = ("customer", "key_id", "subject", "plan", "route", "time", "usage")
+_ENVELOPE: Final = frozenset({"id", "subject", "time", "traceparent"})
+_DERIVED: Final = frozenset({"origin", "decision"})  # what the gateway decides; nothing was decided here
+_FIELDS: Final = frozenset(field.name for field in fields_of("usage")) - _DERIVED | _ENVELOPE
+_DEFAULTS: Final[Json] = {
+    "method": "unknown", "path": "", "status": 0, "quality": "exact", "billable": True, "billable_reason": "backfill",
+    "outcome": "ok", "dims": {}, "attempts": 0, "client_disconnected": False, "duration_us": 0, "upstream_us": 0,
+    "bytes_in": 0, "bytes_out": 0,
+}  # fmt: skip
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_US: Final = timedelta(microseconds=1)
+
+Check = Callable[[Json], str | None]
+
+
+class Batch(NamedTuple):
+    """A checked file: how many records it has, and their units by meter."""
+
+    path: Path
+    name: str
+    now_us: int
+    records: int
+    usage: dict[str, int]
+
+    def pending(self) -> Iterator[PendingRecord]:
+        """The records, read from the file again. SidecarError: it was changed since it was checked."""
+        records = 0
+        for line, body in _lines(self.path):
+            records += 1
+            pending, faults = _read(body, line, self)
+            if pending is None or faults:
+                raise SidecarError(f"{self.path}:{line}: the file was changed while it was read; nothing was recorded")
+            yield pending
+        if records != self.records:
+            raise SidecarError(f"{self.path}: the file was changed while it was read; nothing was recorded")
+
+
+def read_batch(path: Path, name: str, now_us: int) -> Batch:
+    """Check every line of the file at `path`. PolicyError: the first faults, with line and field."""
+    batch, check, ids = Batch(path, name, now_us, 0, {}), schema_check(), Ids()
+    faults: list[Fault] = []
+    number, records = 0, 0
+    usage: dict[str, int] = {}
+    for line, body in _lines(path):
+        records += 1
+        pending, wrong = _read(body, line, batch, check)
+        if pending is not None and not ids.add(pending.id.decode()):
+            wrong.append(("id", "another line has the same id and time: records need ids of their own"))
+        number += len(wrong)
+        faults += [Fault(str(path), line, where, what) for where, what in wrong[: FAULTS_MAX - len(faults)]]
+        for meter, units in pending.usage.items() if pending is not None and not wrong else ():
+            usage[meter] = usage.get(meter, 0) + units
+    ids.close()
+    if number:
+        more = f", of which {FAULTS_MAX} are shown" if number > FAULTS_MAX else ""
+        raise PolicyError([*faults, Fault(str(path), 0, "", f"nothing was recorded: {counted(number, 'fault')}{more}")])
+    return batch._replace(records=records, usage=usage)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, with their numbers. SidecarError: the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if body := line.strip():
+                    yield number, body
+    except OSError as error:
+        raise SidecarError(f"{path}: {unreadable(error)}") from None
+
+
+def _read(
+    body: bytes, line: int, batch: Batch, check: Check | None = None
+) -> tuple[PendingRecord | None, list[tuple[str, str]]]:
+    """The record of a line, and its faults: the field, and what would be right."""
+    try:
+        given = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        return None, [("", f"is not JSON: {error}")]
+    if not isinstance(given, dict):
+        return None, [("", "is not an object: write one record per line, as in docs/corrections.md")]
+    faults = [(name, f"unknown field; {did_you_mean(name, _FIELDS)}") for name in given.keys() - _FIELDS]
+    faults += [(name, "is missing") for name in _REQUIRED if name not in given]
+    times: dict[str, int] = {}
+    for name in ("time", "period_time"):
+        if name in given:
+            try:
+                times[name] = _time_us(given[name], batch.now_us)
+            except ValueError as error:
+                faults.append((name, str(error)))
+    if faults:
+        return None, sorted(faults)
+    pending = _pending(given, line, batch, times)
+    if check is not None and (fault := check(orjson.loads(pending.render(0, "//sidecar", 1)))) is not None:
+        where, _, what = fault.partition(": ")
+        faults.append((where.removeprefix("$.").removeprefix("data."), what))
+    return pending, faults
+
+
+def _pending(given: Json, line: int, batch: Batch, times: dict[str, int]) -> PendingRecord:
+    time_us = times["time"]
+    id_ = derived_id(f"backfill {batch.name} {given.get('id', line)}", time_us)
+    customer = str(given["customer"])
+    envelope = {"id": id_.decode(), "subject": given["subject"], "partitionkey": customer}
+    if "traceparent" in given:
+        envelope["traceparent"] = given["traceparent"]
+    data = _DEFAULTS | {name: value for name, value in given.items() if name not in _ENVELOPE}
+    data |= {"origin": "ingested", "period_time": instant(times.get("period_time", time_us))}
+    usage = given["usage"] if isinstance(given["usage"], dict) else {}
+    return PendingRecord(id_, customer, partial(_render, envelope, time_us, data), usage)
+
+
+def _render(envelope: dict[str, str], ended_us: int, data: Json, _now_us: int, source: str, sequence: int) -> bytes:
+    return whole_record("usage", envelope, (ended_us, source, sequence), data)
+
+
+def _time_us(text: Any, now_us: int) -> int:
+    """ValueError: what would be right."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        moment = None
+    if moment is None or moment.tzinfo is None or moment < _EPOCH:
+        raise ValueError(f"{text!r} is not a time: write 2026-11-21T14:03:20.123456Z")
+    time_us = (moment - _EPOCH) // _US
+    if time_us > now_us:
+        raise ValueError(f"{text} is in the future")
+    return time_us

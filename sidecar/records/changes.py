@@ -1,0 +1,44 @@
+"""Records a correction or a void of an earlier record, once.
+
+The history is read while no other command of this node can record, so two commands cannot change the same record by
+what neither has seen of the other. Commands on two nodes can: a void then takes back what its node had seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from sidecar.core.errors import SidecarError
+from sidecar.core.record.changes import Change, History
+from sidecar.edge.journal.command_source import CommandSource, PendingRecord
+from sidecar.ports import Originals
+
+
+class Recorded(NamedTuple):
+    """A change, the history before it, and the source that it was recorded in; "": it had been recorded before."""
+
+    change: Change
+    history: History
+    source: str
+
+
+async def record_change(
+    commands: CommandSource, originals: Originals, id_: str, make: Callable[[History], Change], version: str
+) -> Recorded:
+    """Record what `make` makes of the history of the record `id_`, unless that is recorded already.
+
+    SidecarError: there is no such record, or it cannot be changed so. SinkError: it cannot be recorded.
+    """
+    with commands:
+        history = await originals.find(id_)
+        if history is None:
+            raise SidecarError(
+                f"no record has the id {id_}: `sidecar records find --id {id_}` searches denials too; "
+                "name another file with --file"
+            )
+        change = make(history)
+        if change.is_recorded:
+            return Recorded(change, history, "")
+        pending = PendingRecord(change.id, change.customer, change.render)
+        return Recorded(change, history, commands.write([pending], version))

@@ -1,0 +1,93 @@
+"""`sidecar records void | correct | backfill`, as an operator uses them: the records arrive where others do."""
+
+import json
+import os
+import pwd
+
+import pytest
+
+from sidecar.core.record.frame import RECORD, encode_frame, segment_name
+
+ID = "01M8N97TG90000000000000001"
+DATA = {
+    "customer": "acme", "key_id": "k", "plan": "free@1", "route": "api", "method": "GET", "path": "/", "status": 200,
+    "usage": {"requests": 1, "tokens": 9}, "quality": "exact", "billable": True, "billable_reason": "plan:free",
+    "outcome": "ok", "dims": {}, "attempts": 1, "client_disconnected": False, "duration_us": 1, "upstream_us": 1,
+    "bytes_in": 0, "bytes_out": 0,
+}  # fmt: skip
+USAGE = {
+    "specversion": "1.0", "type": "sidecar.usage.v1", "dataschema": "urn:sidecar:schema/usage.v1.json",
+    "source": "//sidecar/local/n/0/1", "sequence": f"{1:018d}", "id": ID, "subject": "app", "partitionkey": "acme",
+    "time": "2026-11-30T03:51:06.505000Z", "data": DATA,
+}  # fmt: skip
+LINE = {
+    "customer": "acme", "key_id": "k_7f", "subject": "app", "plan": "pro@3", "route": "api",
+    "time": "2026-11-21T14:03:20Z", "usage": {"requests": 120},
+}  # fmt: skip
+
+
+@pytest.fixture
+def place(folder):
+    worker = folder / "data" / "journal" / "0"
+    worker.mkdir(parents=True)
+    frame = encode_frame(RECORD, "records", 1, ID.encode(), b"acme", json.dumps(USAGE).encode())
+    (worker / segment_name(1, 1)).write_bytes(frame)
+    return folder
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / "data" / "records.jsonl").read_text().splitlines()]
+
+
+def test_a_record_is_corrected_and_void_and_the_stream_stays_whole(sidecar, place):
+    # Fails if the change gets the number of a worker's source, or the journal of commands is not shipped.
+    status, out, err = sidecar("records", "correct", ID, "--units", "tokens=-2", "--id", "t1", "--reason", "twice")
+    assert (status, len(out)) == (0, 27)
+    assert f"recorded a correction of {ID}: tokens -2, customer acme, 2026-11-30T03:51:06.505000Z" in err
+    status, out, _ = sidecar("records", "void", ID, "--reason", "test", "--actor", "ann", "--json")
+    done = json.loads(out)
+    assert (status, done["done"], done["usage"]) == (0, "recorded", {"requests": -1, "tokens": -7})
+    assert sidecar("ship")[0] == 0
+    status, out, err = sidecar("records", "void", ID, "--reason", "again")
+    assert (status, out.strip(), err) == (0, done["id"], f"{ID} is already void; nothing was recorded\n")
+    assert sidecar("records", "verify")[0] == 0
+    status, out, _ = sidecar("records", "count", "--json")
+    assert json.loads(out)["totals"] == {"acme": {"requests": 0, "tokens": 0}}
+    user = pwd.getpwuid(os.getuid()).pw_name
+    assert [record["data"]["actor"] for record in records(place) if "causationid" in record] == [user, "ann"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("void", "x", "--reason", "r"), "'x' is not the id of a record: 26 characters"),
+        (("void", ID, "--reason", " "), "is recorded: write a text, such as --reason 'ticket 4711'"),
+        (("correct", ID, "--units", "tokens", "--reason", "r"), "'tokens': write each meter once, as tokens=-12"),
+        (("correct", ID, "--units", "a=0", "--reason", "r"), "'a=0': write each meter once"),
+    ],
+)
+def test_wrong_usage_says_what_would_be_right(sidecar, place, arguments, reason):
+    status, _, err = sidecar("records", *arguments)
+    assert status == 2
+    assert reason in " ".join(err.split())
+
+
+def test_lost_usage_is_recorded_from_a_file_after_all_of_it_was_checked(sidecar, place):
+    # Fails if the lines before a fault are recorded.
+    lost = place / "lost.jsonl"
+    lost.write_text(f"{json.dumps(LINE)}\n{json.dumps(LINE | {'usage': {'requests': -1}})}\n")
+    arguments = ("records", "backfill", "--file", "lost.jsonl", "--batch", "outage", "--reason", "ticket 4711")
+    status, _, err = sidecar(*arguments)
+    assert (status, err.splitlines()[0]) == (2, "lost.jsonl:2: usage.requests: -1 is less than the minimum of 0")
+    assert not (place / "data" / "journal" / "commands").exists()
+    lost.write_text(f"{json.dumps(LINE)}\n{json.dumps(LINE)}\n")
+    assert sidecar(*arguments, "--check")[:2] == (0, "checked 2 records: requests 240\n")
+    assert sidecar(*arguments)[:2] == (0, "recorded 2 records: requests 240\n")
+    assert sidecar("ship")[0] == 0
+    status, out, _ = sidecar("records", "verify", "--json")
+    report = json.loads(out)
+    assert (status, report["totals"]) == (0, {"acme": {"requests": 241, "tokens": 9}})
+    [audit] = [record["data"] for record in records(place) if record["type"] == "sidecar.audit.v1"]
+    assert (audit["target"], audit["reason"], audit["after"]["records"]) == ("batch/outage", "ticket 4711", 2)
+    [final] = [record["data"] for record in records(place) if record["type"] == "sidecar.checkpoint.v1"]
+    assert (final["totals"], final["final"]) == ({"requests": 240}, True)

@@ -1,0 +1,164 @@
+"""Corrections and voids: what they add, in whose period, and that a void takes back everything once."""
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from sidecar.core.errors import SidecarError
+from sidecar.core.record import record_schema
+from sidecar.core.record.changes import CHANGES, History, correction_of, void_of
+
+validator = Draft202012Validator(record_schema())
+ID = "01M8N97TG90000000000000001"
+
+
+def original(usage, *, lines=None, type_="usage", **more):
+    data = {
+        "customer": "acme",
+        "account": "group",
+        "key_id": "k",
+        "usage": usage,
+        **({"usage_lines": lines} if lines else {}),
+    }
+    return {
+        "type": f"sidecar.{type_}.v1", "id": ID, "subject": "app", "time": "2026-12-01T00:00:01.000000Z",
+        "data": data | {"period_time": "2026-11-30T23:59:59.000000Z"}, **more,
+    }  # fmt: skip
+
+
+def record(change, sequence=1):
+    made = orjson.loads(change.render(1_796_000_000_000_000, "//sidecar/l/n/commands/1", sequence))
+    assert validator.is_valid(made), next(validator.iter_errors(made))
+    return made
+
+
+def after(history, change):
+    return History(history.record, (*history.changes, record(change)))
+
+
+def correct(history, key="a", **units):
+    return correction_of(history, units, key, "counted twice", "ann")
+
+
+def void(history):
+    return void_of(history, "test traffic", "ann")
+
+
+def test_a_change_belongs_to_the_customer_and_the_period_of_its_original():
+    # Fails if `time` of the original decides (it ended in another month), or the account is left out.
+    made = record(correct(History(original({"tokens": 9})), tokens=-2))
+    assert (made["causationid"], made["subject"], made["partitionkey"]) == (ID, "app", "acme")
+    assert made["data"] == {
+        "customer": "acme", "account": "group", "key_id": "k", "usage": {"tokens": -2},
+        "period_time": "2026-11-30T23:59:59.000000Z", "reason": "counted twice", "actor": "ann",
+    }  # fmt: skip
+    early = original({"tokens": 9})
+    del early["data"]["period_time"]  # a record of 0.1
+    assert record(void(History(early)))["data"]["period_time"] == early["time"]
+
+
+UNITS = st.integers(0, 1000)
+LINES = st.lists(
+    st.fixed_dictionaries({"tokens": UNITS, "words": UNITS}).map(
+        lambda usage: {"model": "m", "kinds": {"input": 3}, "usage": usage}
+    ),
+    max_size=3,
+)
+
+
+def in_total(record):
+    """Σ of the lines, and of the meters that no line has, on the first; as the ledger reads a record."""
+    data = record["data"]
+    lines = [line["usage"] for line in data.get("usage_lines", ())]
+    return [{meter: line[meter] for meter in ("tokens", "words")} for line in lines], data["usage"]
+
+
+@given(LINES, UNITS, st.lists(st.integers(-50, 50).filter(bool), max_size=4))
+def test_a_void_takes_back_everything_meter_by_meter_and_line_by_line(lines, requests, deltas):
+    # Fails if corrections are left out of `History.usage`, or of `_void_lines`.
+    usage = {"requests": requests}
+    for meter in ("tokens", "words"):
+        usage[meter] = sum(line["usage"][meter] for line in lines)
+    history = History(original(usage, lines=lines))
+    for number, delta in enumerate(deltas):
+        if history.usage["tokens"] + delta >= 0:
+            history = after(history, correct(history, f"{number}", tokens=delta))
+    made = void(history)
+    history = after(history, made)
+    assert set(history.usage.values()) == {0}
+    if lines:
+        back, total = in_total(record(made))
+        corrected = sum(change["data"]["usage"]["tokens"] for change in history.changes[:-1])
+        assert [line["usage"]["tokens"] + taken["tokens"] for line, taken in zip(lines, back, strict=True)] == [
+            -corrected,
+            *[0] * (len(lines) - 1),
+        ]
+        assert sum(line["tokens"] for line in back) == total["tokens"]  # else no line of it is read
+
+
+def test_a_line_without_units_of_meters_is_taken_back_by_kinds():
+    history = History(original({"tokens": 5}, lines=[{"model": "m", "kinds": {"input": 5}}]))
+    assert void(history).usage_lines == [{"model": "m", "kinds": {"input": -5}}]
+    assert void(after(history, correct(history, tokens=-1))).usage_lines == [{"model": "m", "kinds": {"input": -5}}]
+
+
+def test_a_second_void_has_the_id_of_the_first_and_is_known_as_recorded():
+    # Fails if the id is random, or made of the time of the void.
+    history = History(original({"tokens": 5}))
+    first = void(history)
+    assert first.id[:10] == ID[:10].encode()
+    second = void(after(history, first))
+    assert (second.id, first.is_recorded, second.is_recorded) == (first.id, False, True)
+    assert void(History(original({"tokens": 5}, id="01M8N97TG90000000000000002"))).id != first.id
+
+
+def test_a_correction_is_recorded_once_for_its_name():
+    history = History(original({"tokens": 5}))
+    first = correct(history, tokens=-1)
+    history = after(history, first)
+    assert correct(history, tokens=-1).is_recorded
+    other = correct(history, "b", tokens=-1)
+    assert (other.is_recorded, other.id == first.id) == (False, False)
+    with pytest.raises(SidecarError, match="exists, and adds tokens -1: choose another --id"):
+        correct(history, tokens=-2)
+
+
+def test_a_correction_leaves_no_meter_below_zero_and_adds_none():
+    # Fails if earlier corrections are not counted.
+    history = History(original({"tokens": 5}))
+    history = after(history, correct(history, tokens=-3))
+    with pytest.raises(SidecarError, match=f"record {ID} has 2 tokens: this correction would leave -1"):
+        correct(history, "b", tokens=-3)
+    with pytest.raises(SidecarError, match="has no meter 'token'; it has tokens"):
+        correct(history, "b", token=1)
+
+
+def test_what_is_void_is_corrected_no_more_but_a_repetition_is_known():
+    history = History(original({"tokens": 5}))
+    history = after(history, correct(history, tokens=-3))
+    history = after(history, void(history))
+    with pytest.raises(SidecarError, match="is void"):
+        correct(history, "b", tokens=1)
+    assert correct(history, tokens=-3).is_recorded
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("denial", "is a denial"),
+        ("unattributed", "has no customer"),
+        ("void", f"is itself a change: name the record that it changes, {ID[:-1]}9"),
+        ("checkpoint", "has no usage"),
+    ],
+)
+def test_only_usage_of_a_customer_can_be_changed(kind, reason):
+    history = History(original({"tokens": 1}, type_=kind, causationid=f"{ID[:-1]}9"))
+    for change in (void, lambda history: correct(history, tokens=1)):
+        with pytest.raises(SidecarError, match=reason):
+            change(history)
+
+
+def test_the_kinds_of_changes():
+    assert CHANGES == ("sidecar.correction.v1", "sidecar.void.v1")

@@ -1,0 +1,103 @@
+import orjson
+import pytest
+from jsonschema import Draft202012Validator
+
+from sidecar.core.errors import PolicyError, SidecarError
+from sidecar.core.record import record_schema
+from sidecar.records.backfill import FAULTS_MAX, read_batch
+
+validator = Draft202012Validator(record_schema())
+NOW_US = 1_796_100_000_000_000  # 2026-12-01
+LINE = {
+    "customer": "acme", "key_id": "k_7f", "subject": "app", "plan": "pro@3", "route": "api",
+    "time": "2026-11-21T14:03:20Z", "usage": {"requests": 120},
+}  # fmt: skip
+
+
+@pytest.fixture
+def batch(tmp_path):
+    path = tmp_path / "lost.jsonl"
+
+    def read(*lines, name="b"):
+        path.write_bytes(b"\n".join(line if isinstance(line, bytes) else orjson.dumps(line) for line in lines))
+        return read_batch(path, name, NOW_US)
+
+    return read
+
+
+def records(batch):
+    made = [orjson.loads(each.render(NOW_US, "//sidecar/l/n/commands/1", 2)) for each in batch.pending()]
+    assert all(validator.is_valid(record) for record in made)
+    return made
+
+
+def faults(batch, *lines):
+    with pytest.raises(PolicyError) as caught:
+        batch(*lines)
+    return [str(fault).partition("lost.jsonl:")[2] for fault in caught.value.faults]
+
+
+def test_a_line_becomes_a_usage_record_of_its_own_time_that_says_ingested(batch):
+    read = batch(LINE, {**LINE, "account": "group", "status": 200, "period_time": "2026-10-31T23:59:59+00:00"})
+    first, second = records(read)
+    assert (read.records, read.usage) == (2, {"requests": 240})
+    assert (first["time"], first["subject"], first["partitionkey"]) == ("2026-11-21T14:03:20.000000Z", "app", "acme")
+    data = first["data"]
+    assert (data["origin"], data["billable"], data["period_time"]) == ("ingested", True, first["time"])
+    assert second["data"]["period_time"] == "2026-10-31T23:59:59.000000Z"
+    assert (second["data"]["account"], second["data"]["status"]) == ("group", 200)
+
+
+def test_the_same_file_gives_the_same_ids_and_another_batch_others(batch):
+    # Fails if the id is random, or made of the line's number alone.
+    def ids(*lines, name="b"):
+        return [record["id"] for record in records(batch(*lines, name=name))]
+
+    assert ids(LINE, LINE) == ids(LINE, LINE)
+    assert len({*ids(LINE, LINE), *ids(LINE, LINE, name="c")}) == 4
+    one, other = {**LINE, "id": "one"}, {**LINE, "id": "other"}
+    assert ids(one, other) == ids(other, one)[::-1]
+
+
+def test_each_fault_has_its_line_and_field_and_what_would_be_right(batch):
+    # Fails if the first fault ends the reading, or the schema is not asked.
+    unknown = {**LINE, "custmer": "x"}
+    negative, text = {**LINE, "usage": {"requests": -1}}, {**LINE, "usage": {"requests": "1"}}
+    late = {**LINE, "time": "2027-01-01T00:00:00Z"}
+    without = {name: value for name, value in LINE.items() if name != "plan"}
+    lines = (LINE, b"{", b"[]", unknown, negative, text, late, without, {**LINE, "time": "yesterday"}, b"", LINE)
+    assert faults(batch, *lines)[:-1] == [
+        "2: is not JSON: unexpected end of data: line 1 column 2 (char 1)",
+        "3: is not an object: write one record per line, as in docs/corrections.md",
+        "4: custmer: unknown field; did you mean 'customer'?",
+        "5: usage.requests: -1 is less than the minimum of 0",
+        '6: usage.requests: "1" is not of type "integer"',
+        "7: time: 2027-01-01T00:00:00Z is in the future",
+        "8: plan: is missing",
+        "9: time: 'yesterday' is not a time: write 2026-11-21T14:03:20.123456Z",
+    ]
+
+
+def test_many_faults_are_counted_and_the_first_ones_are_shown(batch):
+    with pytest.raises(PolicyError) as caught:
+        batch(*[b"{"] * 1_000)
+    assert len(caught.value.faults) == FAULTS_MAX + 1
+    assert caught.value.faults[-1].what == f"nothing was recorded: 1000 faults, of which {FAULTS_MAX} are shown"
+
+
+def test_two_lines_of_one_id_are_a_fault(batch):
+    # Fails if the second one is recorded: it would be dropped as a copy, silently.
+    one = {**LINE, "id": "one"}
+    assert faults(batch, one, LINE, one)[0].startswith("3: id: another line has the same id and time")
+
+
+def test_a_file_that_changes_after_it_was_checked_is_refused(batch, tmp_path):
+    read = batch(LINE, LINE)
+    for text in (orjson.dumps(LINE), b"\n".join([orjson.dumps(LINE)] * 3), b"{}\n{}"):
+        (tmp_path / "lost.jsonl").write_bytes(text)
+        with pytest.raises(SidecarError, match="was changed while it was read; nothing was recorded"):
+            list(read.pending())
+
+
+def test_what_the_gateway_decides_cannot_be_given(batch):
+    assert faults(batch, {**LINE, "origin": "proxied"})[0].startswith("1: origin: unknown field")
