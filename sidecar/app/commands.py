@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from sidecar.app.record_sources import record_source
@@ -48,8 +47,3 @@ def pending_statement(statement: Statement) -> PendingRecord:
         return statement_record(statement, id_, (time_us, source, sequence))
 
     return PendingRecord(id_, str(getattr(statement, "customer", None) or ""), render)
-
-
-def sidecar_version() -> str:
-    """The version that a source states at its start."""
-    return version("metering-sidecar")

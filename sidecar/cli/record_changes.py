@@ -14,8 +14,9 @@ from typing import Any
 
 import click
 
-from sidecar.app.commands import command_source, originals, pending_statement, sidecar_version
+from sidecar.app.commands import command_source, originals, pending_statement
 from sidecar.cli.options import actor_option, config_option, json_option, print_json, reason_option, settings_of
+from sidecar.control.build_variant import VERSION
 from sidecar.core.digits import BASE32
 from sidecar.core.record.changes import VOID, Change, History, correction_of, void_of
 from sidecar.core.record.statements import Audit
@@ -95,7 +96,7 @@ def correct(
 
 def _change(config: Path | None, id_: str, make: Callable[[History], Change], file: Path | None, as_json: bool) -> None:
     settings = settings_of(config)
-    work = record_change(command_source(settings), originals(settings, file), id_, make, sidecar_version())
+    work = record_change(command_source(settings), originals(settings, file), id_, make, VERSION)
     _report(asyncio.run(work), as_json=as_json)
 
 
@@ -153,7 +154,7 @@ def backfill(  # noqa: PLR0913 - the options of a command
         after = {"records": lines.records, "usage": lines.usage}
         audit = Audit("records.backfill", actor, f"batch/{batch}", "cli", "done", reason=reason, after=after)
         with command_source(settings) as commands:
-            source = commands.write(chain(lines.pending(), [pending_statement(audit)]), sidecar_version())
+            source = commands.write(chain(lines.pending(), [pending_statement(audit)]), VERSION)
     if as_json:
         print_json({"records": lines.records, "usage": lines.usage, "source": source})
         return

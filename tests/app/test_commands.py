@@ -1,6 +1,6 @@
 import pytest
 
-from sidecar.app.commands import command_source, originals, pending_statement, sidecar_version
+from sidecar.app.commands import command_source, originals, pending_statement
 from sidecar.config.settings import load_settings
 from sidecar.core.errors import SinkError
 from sidecar.core.record.statements import Audit
@@ -14,7 +14,7 @@ def settings(tmp_path):
 
 def test_a_command_records_under_the_name_of_its_node(settings):
     with command_source(settings) as commands:
-        source = commands.write([pending_statement(Audit("a", "ann", "t/1", "cli", "done"))], sidecar_version())
+        source = commands.write([pending_statement(Audit("a", "ann", "t/1", "cli", "done"))], "0.1.0")
     assert source.startswith("//sidecar/eu/n1/commands/")
 
 

@@ -1,0 +1,1 @@
+"""Pure rules of billing, over what the ledger has."""
