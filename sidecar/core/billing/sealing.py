@@ -121,8 +121,11 @@ def fits(checkpoint: SeenCheckpoint, end_us: int, margin_us: int = MARGIN_US) ->
 def _verdict(facts: SourceFacts, denials: Numbers, end_us: int, margin_us: int) -> SourceVerdict:
     """The least that is required of the source decides: a gap after it is of another period."""
     needs = [(check.sequence, COMPLETE, check.highest) for check in facts.checkpoints if fits(check, end_us, margin_us)]
-    needs += [(check.sequence, ENDED, check.highest) for check in facts.checkpoints if check.is_final]
-    needs += [(end.highest.get("records", 0), CLOSED, end.highest) for end in facts.ends if not end.is_retired]
+    last = facts.numbers.last  # a number after the end contradicts it, so all of those have to be there too
+    needs += [(max(check.sequence, last), ENDED, check.highest) for check in facts.checkpoints if check.is_final]
+    needs += [
+        (max(end.highest.get("records", 0), last), CLOSED, end.highest) for end in facts.ends if not end.is_retired
+    ]
     retired = [end for end in facts.ends if end.is_retired]
     if not needs:
         missing = [*_lacks(facts, end_us, margin_us), *_gaps(facts.numbers, facts.numbers.last)]

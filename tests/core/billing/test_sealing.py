@@ -42,10 +42,10 @@ class Life:
         self.records = []
         self.epoch = 0
         self.source = ""
-        self.now = END_US - 300 * SECOND_US
+        self.now = END_US - 80 * SECOND_US
         self.begin(None, [])
         for _ in range(steps):
-            self.now += self.random.randrange(40 * SECOND_US)
+            self.now += self.random.randrange(12 * SECOND_US)
             getattr(self, self.random.choice(self.STEPS))()
 
     def put(self, kind, **facts):
@@ -241,6 +241,13 @@ def test_a_source_that_has_ended_needs_no_checkpoint_after_the_end():
     final = checkpoint(890, END_US - 10**9, is_final=True)
     assert verdict(source(890, final)).state == ENDED
     assert verdict(source(890, ends=(SeenEnd(False, {"records": 890, "denials": 0}),))).state == CLOSED
+
+
+def test_numbers_after_the_end_contradict_it_and_have_to_be_whole_too():
+    # Fails if the stated end is believed: two producers used one source, or a record was written after it.
+    final = checkpoint(890, END_US - 10**9, is_final=True)
+    assert verdict(source(895, final, gaps=((893, 893),))).missing == ("numbers 893 to 893",)
+    assert verdict(source(895, final)).highest["records"] == 895
 
 
 def test_denials_are_complete_up_to_the_number_in_the_checkpoint():

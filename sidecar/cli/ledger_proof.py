@@ -1,0 +1,214 @@
+"""`sidecar ledger verify | seal | retire`: is everything there? Answers go to standard output."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sidecar.app.commands import command_source, pending_statement
+from sidecar.cli.options import actor_option, config_option, json_option, print_json, reason_option, settings_of
+from sidecar.cli.tables import print_rows
+from sidecar.control.build_variant import VERSION
+from sidecar.core.billing.sealing import SourceVerdict
+from sidecar.core.words import counted
+from sidecar.edge.clock import SystemClock
+from sidecar.ledger.connection import open_ledger
+from sidecar.ledger.facts import time_us
+from sidecar.ledger.retiring import retirement
+from sidecar.ledger.sealing import Period, seal
+from sidecar.ledger.verify import LedgerReport
+from sidecar.ledger.verify import verify as verify_ledger
+
+_MONTH = re.compile(r"(20\d\d)-(0[1-9]|1[0-2])")
+
+
+def _period(_context: click.Context, _parameter: click.Parameter, text: str) -> Period:
+    match = _MONTH.fullmatch(text)
+    if match is None:
+        raise click.BadParameter(f"'{text}' is not a month: write 2026-11")
+    start = datetime(int(match[1]), int(match[2]), 1, tzinfo=UTC)
+    end = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
+    return Period(text, time_us(start), time_us(end))
+
+
+@click.command()
+@config_option
+@json_option
+def verify(config: Path | None, as_json: bool) -> int:
+    """Check that the ledger is whole: every number once, units as checkpoints state them, nothing set aside.
+
+    Copies are listed, and are in no sum. Exit status 1: it is not whole.
+
+    Next: `sidecar ledger seal --period 2026-11`.
+    """
+    with open_ledger(ledger_folder(config)) as ledger:
+        report = verify_ledger(ledger)
+    if as_json:
+        print_json(_report_as_json(report))
+    else:
+        _print_report(report)
+    return 0 if report.is_whole else 1
+
+
+@click.command(name="seal")
+@config_option
+@click.option("--period", required=True, callback=_period, help="A month, in UTC: 2026-11.")
+@json_option
+def seal_(config: Path | None, period: Period, as_json: bool) -> int:
+    """Seal a month: prove that every source has delivered all its records of it, and write that down.
+
+    Exit status 1: the month is not complete yet; the answer says what is missing of which source.
+
+    Next: repeat it later, or `sidecar ledger retire SOURCE` where a machine does not return.
+    """
+    with open_ledger(ledger_folder(config)) as ledger:
+        sealing = seal(ledger, period, SystemClock().now_us())
+    if as_json:
+        print_json(
+            {
+                "period": period.name,
+                "sealed": sealing.is_sealed,
+                "new": sealing.is_new,
+                "sources": [_verdict_as_json(each) for each in sealing.sources],
+                "faults": list(sealing.faults),
+                "document": sealing.document,
+            }
+        )
+        return 0 if sealing.is_sealed else 1
+    for fault in sealing.faults:
+        click.echo(f"sidecar: {fault}", err=True)
+    rows = [
+        {
+            "source": each.source,
+            "state": each.state,
+            "records": each.highest.get("records", 0),
+            "missing": "; ".join(each.missing or each.may_be_missing),
+        }
+        for each in sealing.sources
+    ]
+    print_rows(rows, ("source", "state", "records", "missing"))
+    incomplete = sum(not each.is_complete for each in sealing.sources)
+    if sealing.document is not None:
+        click.echo(f"{period.name}: sealed at {sealing.document['sealed']}", err=True)
+    else:
+        why = f"{counted(incomplete, 'source')} of {len(sealing.sources)} incomplete" if incomplete else "no source"
+        click.echo(f"{period.name}: not sealed: {why if not sealing.faults else 'files were refused'}", err=True)
+    return 0 if sealing.is_sealed else 1
+
+
+@click.command()
+@config_option
+@click.argument("source")
+@click.option("--force", is_flag=True, help="Also a source that has recorded within the last ten minutes.")
+@reason_option
+@actor_option
+@json_option
+def retire(config: Path | None, source: str, *, force: bool, reason: str, actor: str, as_json: bool) -> None:
+    """Give up what is missing of a source whose machine does not return, so that periods can be sealed.
+
+    It is a record, shipped as others are: load it before the next seal. The answer says what may be missing.
+
+    Next: `sidecar ledger load`, then `sidecar ledger seal --period 2026-11`.
+    """
+    settings = settings_of(config)
+    with open_ledger(ledger_folder(config)) as ledger:
+        given_up = retirement(ledger.engine, source, SystemClock().now_us(), force=force)
+    if not given_up.is_recorded:
+        pending = [pending_statement(each) for each in given_up.statements(reason, actor, VERSION)]
+        with command_source(settings) as commands:
+            commands.write(pending, VERSION)
+    done = "exists" if given_up.is_recorded else "recorded"
+    if as_json:
+        print_json(
+            {"done": done, "source": source, "highest": given_up.highest, "may_be_missing": given_up.may_be_missing}
+        )
+        return
+    for each in given_up.may_be_missing:
+        click.echo(f"may be missing: {each}")
+    click.echo(f"{source}: {'was retired before' if given_up.is_recorded else 'retired'}", err=True)
+
+
+def ledger_folder(config: Path | None) -> Path:
+    """The folder of the ledger."""
+    settings: Any = settings_of(config)
+    return Path(settings.ledger.dir)
+
+
+# --- Output ----------------------------------------------------------------------------------------------------------
+
+
+def _verdict_as_json(verdict: SourceVerdict) -> dict[str, Any]:
+    return {
+        "source": verdict.source,
+        "state": verdict.state,
+        "complete": verdict.is_complete,
+        "highest": dict(verdict.highest),
+        "missing": list(verdict.missing),
+        "may_be_missing": list(verdict.may_be_missing),
+    }
+
+
+def _report_as_json(report: LedgerReport) -> dict[str, Any]:
+    return {
+        "whole": report.is_whole,
+        "kinds": report.kinds,
+        "missing": report.missing,
+        "copies": report.copies,
+        "reused_numbers": report.reused_count,
+        "rejected": report.rejected_count,
+        "unknown_originals": report.unknown_count,
+        "differences": [each._asdict() for each in report.differences],
+        "late": [each._asdict() for each in report.late],
+        "faults": list(report.faults),
+        "sources": {
+            name: {
+                "first": each.numbers.first,
+                "last": each.numbers.last,
+                "present": each.present,
+                "highest_by_checkpoint": report.claimed.get(name, 0),
+                "gaps": report.gaps(name),
+            }
+            for name, each in sorted(report.sources.items())
+        },
+        "examples": {
+            "reused_numbers": report.reused,
+            "rejected": report.rejected,
+            "unknown_originals": report.unknown_originals,
+        },
+    }
+
+
+def _print_report(report: LedgerReport) -> None:
+    for kind, number in report.kinds.items():
+        click.echo(f"{number:>12}  {kind}")
+    for fault in report.faults:
+        click.echo(f"refused: {fault}", err=True)
+    for name, each in sorted(report.sources.items()):
+        gaps = [f"{start} to {end}" for start, end in report.gaps(name)]
+        if gaps:
+            click.echo(f"missing: {name}: {', '.join(gaps)}; {counted(each.present, 'number')} are here", err=True)
+    for name, sequence, ids in report.reused:
+        click.echo(f"number used again: {name} {sequence}: {ids} ids", err=True)
+    for difference in report.differences:
+        source, meter, stated, units = difference
+        click.echo(f"units: {source}: {meter}: its checkpoint states {stated}, its records have {units}", err=True)
+    for topic, part, offset, fault in report.rejected:
+        click.echo(f"rejected: {topic} partition {part} offset {offset}: {fault}", err=True)
+    for id_, cause in report.unknown_originals:
+        click.echo(f"original unknown: {id_} changes {cause}, which is not here", err=True)
+    for late in report.late:
+        added = ", ".join(f"{meter} {number:+}" for meter, number in late.units.items())
+        by = "recorded by operators" if late.by_operator else "loaded"
+        click.echo(
+            f"late: {late.period}: {counted(late.records, 'record')} {by} after it was sealed: {added}", err=True
+        )
+    copies = sum(report.copies.values())
+    click.echo(
+        f"{'whole' if report.is_whole else 'NOT whole'}: {report.missing} missing, {report.reused_count} numbers used "
+        f"again, {counted(len(report.differences), 'difference')} of units, {report.rejected_count} rejected, "
+        f"{report.unknown_count} without original, {counted(copies, 'copy') if copies == 1 else f'{copies} copies'}"
+    )

@@ -1,0 +1,115 @@
+"""Seals a period: a file beside the records that says of each source up to which number it is complete.
+
+It is written once, and only if the period is sealed. Records of the period that are loaded after it are late: the file
+has the offsets that the ledger had, so `late` finds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from sidecar.core.billing.sealing import MARGIN_US, SourceVerdict, verdicts
+from sidecar.core.errors import SinkError
+from sidecar.core.record.text import instant
+from sidecar.edge.files import write_atomic
+from sidecar.ledger.connection import LedgerRows
+from sidecar.ledger.facts import source_facts
+
+FORMAT: Final = 1
+FOLDER: Final = "sealed"
+_UNITS: Final = """
+    SELECT meter, coalesce(sum(units) FILTER (billable), 0)::HUGEINT,
+        coalesce(sum(units) FILTER (NOT billable), 0)::HUGEINT
+    FROM ledger WHERE meter IS NOT NULL AND NOT "copy" AND period_us >= $1 AND period_us < $2
+    GROUP BY meter ORDER BY meter"""
+
+
+class Period(NamedTuple):
+    """A period by its name, half-open, in µs since 1970."""
+
+    name: str
+    start_us: int
+    end_us: int
+
+
+class Sealing(NamedTuple):
+    """Whether the period is sealed, and why. `faults`: files that the ledger could not read.
+
+    `document`: the contents of its file, None if it is not sealed. `is_new`: it was written now.
+    """
+
+    period: Period
+    sources: list[SourceVerdict]
+    faults: tuple[str, ...]
+    document: dict[str, Any] | None
+    is_new: bool
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether its file exists."""
+        return self.document is not None
+
+
+def seal(ledger: LedgerRows, period: Period, now_us: int, margin_us: int = MARGIN_US) -> Sealing:
+    """Seal the period if it is complete. A period that was sealed before stays as it is."""
+    path = sealed_path(ledger.folder, period.name)
+    sources = verdicts(source_facts(ledger.engine, period.end_us, margin_us), period.end_us, margin_us)
+    if path.exists():
+        return Sealing(period, sources, ledger.faults, read_seal(path), is_new=False)
+    if ledger.faults or not sources or not all(each.is_complete for each in sources):
+        return Sealing(period, sources, ledger.faults, None, is_new=False)
+    document = {
+        "format": FORMAT,
+        "period": period.name,
+        "start": instant(period.start_us),
+        "end": instant(period.end_us),
+        "margin_us": margin_us,
+        "sealed": instant(now_us),
+        "sources": {each.source: _described(each) for each in sources},
+        "positions": ledger.positions(),
+        "files_sha256": sha256("\n".join(ledger.files).encode()).hexdigest(),
+        "units": _units(ledger, period),
+    }
+    try:
+        path.parent.mkdir(exist_ok=True)
+        write_atomic(path, orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+    except OSError as error:
+        raise SinkError(f"{path}: the period is complete, and cannot be sealed: {error.strerror}") from None
+    return Sealing(period, sources, (), document, is_new=True)
+
+
+def sealed_path(folder: Path, name: str) -> Path:
+    """The file of a sealed period."""
+    return folder / FOLDER / f"{name}.json"
+
+
+def read_seal(path: Path) -> dict[str, Any]:
+    """The contents of a sealed period's file. SinkError: it cannot be read, or a newer version wrote it."""
+    try:
+        document = orjson.loads(path.read_bytes())
+        version = document["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise SinkError(f"{path}: is not the file of a sealed period: restore it") from None
+    if version > FORMAT:
+        raise SinkError(f"{path}: format {version} is newer than this version reads ({FORMAT}): use a newer sidecar")
+    return dict(document)
+
+
+def seals(folder: Path) -> Sequence[dict[str, Any]]:
+    """All sealed periods, in order of their names."""
+    return [read_seal(path) for path in sorted((folder / FOLDER).glob("*.json"))]
+
+
+def _described(verdict: SourceVerdict) -> dict[str, Any]:
+    described: dict[str, Any] = {"state": verdict.state, "highest": dict(verdict.highest)}
+    return described | ({"may_be_missing": list(verdict.may_be_missing)} if verdict.may_be_missing else {})
+
+
+def _units(ledger: LedgerRows, period: Period) -> dict[str, dict[str, int]]:
+    rows = ledger.engine.run(_UNITS, [period.start_us, period.end_us])
+    return {meter: {"billable": int(billable), "not_billable": int(other)} for meter, billable, other in rows}

@@ -1,0 +1,174 @@
+"""Verifies the ledger by itself: every number once, units as the checkpoints state them, nothing set aside.
+
+All of it is SQL over the files, in bounded memory. The totals of a checkpoint are the units by meter of the usage
+records of its source with lower numbers, billed or not; corrections and voids are not in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from sidecar.core.billing.sealing import DENIALS, Numbers
+from sidecar.ledger.connection import Engine, LedgerRows
+from sidecar.ledger.facts import EXAMPLES, NumbersOf, numbers_by_source, time_us
+from sidecar.ledger.sealing import seals
+
+_NO_NUMBERS: Final = NumbersOf(Numbers(), 0, is_whole=True)
+_USAGE: Final = "kind IN ('usage', 'unattributed')"
+_IS_CHECKPOINT: Final = """kind = 'checkpoint' AND "first\""""
+_LATEST: Final = (
+    f"SELECT source, max(sequence), arg_max(data, sequence) FROM ledger WHERE {_IS_CHECKPOINT} GROUP BY source"
+)
+_UNITS: Final = f"""
+    WITH latest AS (SELECT source, max(sequence) AS until FROM ledger WHERE {_IS_CHECKPOINT} GROUP BY source)
+    SELECT source, meter, sum(units)::HUGEINT FROM ledger JOIN latest USING (source)
+    WHERE {_USAGE} AND meter IS NOT NULL AND sequence < until AND NOT "copy" GROUP BY ALL"""
+# A copy under a number of its own is in the totals of its source.
+_UNITS_WITH_COPIES: Final = f"""
+    WITH latest AS (
+        SELECT source, max(sequence) AS until FROM ledger
+        WHERE {_IS_CHECKPOINT} AND source IN (SELECT unnest(?::VARCHAR[])) GROUP BY source)
+    SELECT source, meter, sum(units)::HUGEINT FROM (
+        SELECT DISTINCT source, sequence, id, line, model, meter, units FROM ledger JOIN latest USING (source)
+        WHERE {_USAGE} AND meter IS NOT NULL AND sequence < until) GROUP BY ALL"""
+_KINDS: Final = 'SELECT kind, count(*) FROM ledger WHERE "first" AND NOT "copy" GROUP BY kind ORDER BY kind'
+_COPIES: Final = """
+    SELECT source, count(*) FROM ledger WHERE "first" AND "copy" AND kind NOT IN ('alert', 'posting') GROUP BY source"""
+_REUSED: Final = f"""
+    SELECT source, sequence, count(DISTINCT id), count(*) OVER () FROM ledger
+    WHERE "first" AND source IN (SELECT unnest(?::VARCHAR[])) GROUP BY source, sequence HAVING count(DISTINCT id) > 1
+    ORDER BY source, sequence LIMIT {EXAMPLES}"""
+_REJECTED: Final = f"""
+    SELECT topic, part, "offset", fault, count(*) OVER () FROM ledger WHERE kind = 'rejected'
+    ORDER BY ALL LIMIT {EXAMPLES}"""
+_UNKNOWN: Final = f"""
+    SELECT id, cause, count(*) OVER () FROM ledger
+    WHERE kind IN ('correction', 'void') AND "first" AND NOT "copy" AND reason = 'original unknown'
+    ORDER BY ALL LIMIT {EXAMPLES}"""
+_LATE: Final = """
+    SELECT kind IN ('correction', 'void') OR origin IS NOT DISTINCT FROM 'ingested' AS by_operator, meter,
+        count(*) FILTER ("first"), sum(units)::HUGEINT
+    FROM ledger LEFT JOIN (SELECT unnest(?::VARCHAR[]) AS place, unnest(?::BIGINT[]) AS until) ON
+        place = topic || '/p' || lpad(part::VARCHAR, 4, '0')
+    WHERE NOT "copy" AND kind IN ('usage', 'unattributed', 'correction', 'void')
+        AND period_us >= ? AND period_us < ? AND "offset" > coalesce(until, -1)
+    GROUP BY ALL ORDER BY ALL"""
+
+
+class Difference(NamedTuple):
+    """The units of a meter that a checkpoint of `source` states, and those that its records have."""
+
+    source: str
+    meter: str
+    stated: int
+    units: int
+
+
+class Late(NamedTuple):
+    """Records of a sealed period that were loaded after it was sealed, by meter."""
+
+    period: str
+    by_operator: bool
+    records: int
+    units: Mapping[str, int]
+
+
+@dataclass(slots=True)
+class LedgerReport:
+    """The result. `claimed`: the highest number of a source that a checkpoint states.
+
+    Copies, and what operators have changed after a seal, are reported, and are not faults.
+    """
+
+    kinds: dict[str, int] = field(default_factory=dict)
+    sources: dict[str, NumbersOf] = field(default_factory=dict)
+    claimed: dict[str, int] = field(default_factory=dict)
+    copies: dict[str, int] = field(default_factory=dict)
+    reused: list[tuple[str, int, int]] = field(default_factory=list)
+    reused_count: int = 0
+    differences: list[Difference] = field(default_factory=list)
+    rejected: list[tuple[str, int, int, str]] = field(default_factory=list)
+    rejected_count: int = 0
+    unknown_originals: list[tuple[str, str]] = field(default_factory=list)
+    unknown_count: int = 0
+    late: list[Late] = field(default_factory=list)
+    faults: tuple[str, ...] = ()
+
+    def gaps(self, source: str) -> list[tuple[int, int]]:
+        """The first gaps of a source, up to its last number or the one that a checkpoint states."""
+        numbers = self.sources[source].numbers
+        return numbers.missing(max(numbers.last, self.claimed.get(source, 0)))
+
+    @property
+    def missing(self) -> int:
+        """Numbers that are missing, over all sources."""
+        highest = {name: max(each.numbers.last, self.claimed.get(name, 0)) for name, each in self.sources.items()}
+        return sum(highest[name] - each.present for name, each in self.sources.items())
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is wrong."""
+        wrong = (self.missing, self.reused, self.differences, self.rejected, self.unknown_originals, self.faults)
+        return not any(wrong) and all(late.by_operator for late in self.late)
+
+
+def verify(ledger: LedgerRows) -> LedgerReport:
+    """Look at everything that is in the ledger."""
+    run = ledger.engine.run
+    report = LedgerReport(faults=ledger.faults, sources=numbers_by_source(ledger.engine))
+    report.kinds = dict(run(_KINDS))
+    report.copies = {source or "": count for source, count in run(_COPIES)}
+    checkpoints = {source: orjson.loads(data) | {"sequence": until} for source, until, data in run(_LATEST)}
+    for source, data in checkpoints.items():
+        report.claimed[source] = data["highest"].get("records", 0)
+        if denials := data["highest"].get("denials", 0):
+            report.claimed[source + DENIALS] = denials
+            report.sources.setdefault(source + DENIALS, _NO_NUMBERS)
+    suspects = sorted(source for source, each in report.sources.items() if not each.is_whole)
+    for source, sequence, ids, count in run(_REUSED, [suspects]):
+        report.reused.append((source, sequence, ids))
+        report.reused_count = count
+    report.differences = _differences(ledger.engine, checkpoints)
+    for topic, part, offset, fault, count in run(_REJECTED):
+        report.rejected.append((topic, part, offset, fault))
+        report.rejected_count = count
+    for id_, cause, count in run(_UNKNOWN):
+        report.unknown_originals.append((id_, cause))
+        report.unknown_count = count
+    for sealed in seals(ledger.folder):
+        report.late += _late(ledger.engine, sealed)
+    return report
+
+
+def _differences(engine: Engine, checkpoints: Mapping[str, dict[str, Any]]) -> list[Difference]:
+    differences = _compared(checkpoints, engine.run(_UNITS))
+    suspects = sorted({each.source for each in differences})
+    if not suspects:
+        return []
+    return _compared({source: checkpoints[source] for source in suspects}, engine.run(_UNITS_WITH_COPIES, [suspects]))
+
+
+def _compared(checkpoints: Mapping[str, dict[str, Any]], rows: list[tuple[Any, ...]]) -> list[Difference]:
+    units = {(source, meter): int(number) for source, meter, number in rows}
+    totals = {source: data["totals"] for source, data in checkpoints.items()}
+    stated = {(source, meter): int(number) for source, by in totals.items() for meter, number in by.items()}
+    pairs = [
+        Difference(source, meter, stated.get((source, meter), 0), units.get((source, meter), 0))
+        for source, meter in sorted(units.keys() | stated.keys())
+    ]
+    return [each for each in pairs if each.stated != each.units]
+
+
+def _late(engine: Engine, sealed: Mapping[str, Any]) -> list[Late]:
+    places, until = list(sealed["positions"]), list(sealed["positions"].values())
+    bounds = [time_us(datetime.fromisoformat(sealed[name])) for name in ("start", "end")]
+    late: dict[bool, tuple[int, dict[str, int]]] = {}
+    for by_operator, meter, records, units in engine.run(_LATE, [places, until, *bounds]):
+        before, by_meter = late.get(by_operator, (0, {}))
+        late[by_operator] = before + records, by_meter | ({meter: int(units)} if meter else {})
+    return [Late(sealed["period"], by_operator, *each) for by_operator, each in sorted(late.items())]

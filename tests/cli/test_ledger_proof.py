@@ -1,0 +1,103 @@
+"""`sidecar ledger verify | seal | retire` on files of a ledger; the record of a retirement is loaded again."""
+
+import json
+
+import orjson
+import pytest
+from click.testing import CliRunner
+
+from sidecar.cli import ledger_proof
+from sidecar.edge.journal.command_source import COMMANDS
+from tests.edge.journal.logs import entries
+from tests.ledger.parquet import BASE_US, checkpoint, event, write
+from tests.ledger.test_verify import LATER_US, S, denial, good, usage
+
+
+@pytest.fixture
+def run(folder, monkeypatch):
+    """Run a command on `folder`'s ledger: its exit status, standard output and standard error."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(ledger_proof, "ledger_folder", lambda _config: folder / "ledger")
+
+    def command(name, *arguments):
+        done = CliRunner().invoke(getattr(ledger_proof, name), arguments, standalone_mode=False)
+        if done.exception is not None:
+            raise done.exception
+        return done.return_value or 0, done.stdout, done.stderr
+
+    return command
+
+
+@pytest.fixture
+def ledger(folder):
+    write(folder / "ledger", good())
+    write(folder / "ledger", [denial()], topic="usage.denials")
+    return folder / "ledger"
+
+
+def test_a_whole_ledger_is_verified_and_sealed(run, ledger):
+    status, out, err = run("verify")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1] == (
+        "whole: 0 missing, 0 numbers used again, 0 differences of units, 0 rejected, 0 without original, 0 copies"
+    )
+    status, out, err = run("seal_", "--period", "2026-11")
+    assert (status, out) == (0, f"{S}\tcomplete\t7\t\n")
+    assert err.startswith("2026-11: sealed at 20")
+    status, out, _ = run("seal_", "--period", "2026-11", "--json")
+    sealed = json.loads(out)
+    assert (status, sealed["sealed"], sealed["new"], sealed["sources"][0]["complete"]) == (0, True, False, True)
+
+
+def test_what_is_missing_is_status_1_and_in_words(run, ledger):
+    # Fails if the status does not follow the verdict.
+    write(ledger, [event("usage", S, 9, usage={"tokens": 5}), usage(9, id_="x")], first=20)
+    status, out, err = run("verify")
+    assert (status, out.splitlines()[-1].partition(",")[0]) == (1, "NOT whole: 1 missing")
+    assert err.splitlines() == [
+        f"missing: {S}: 8 to 8; 8 numbers are here",
+        f"number used again: {S} 9: 2 ids",
+    ]
+    status, out, _ = run("verify", "--json")
+    report = json.loads(out)
+    assert (status, report["whole"], report["sources"][S]["gaps"]) == (1, False, [[8, 8]])
+    status, out, err = run("seal_", "--period", "2027-01")
+    assert (status, out) == (1, f"{S}\tincomplete\t9\tnumbers 8 to 8\n")  # number 9 contradicts its end
+    other = "//sidecar/eu/n/1/1"
+    write(ledger, [event("source", other, 1, {"state": "started", "about": other})], part=1)
+    status, out, err = run("seal_", "--period", "2026-11")
+    assert (status, out) == (
+        1,
+        f"{S}\tcomplete\t7\t\n{other}\tincomplete\t1\tno checkpoint after the end; nor before it\n",
+    )
+    assert err == "2026-11: not sealed: 1 source of 2 incomplete\n"
+    assert not (ledger / "sealed" / "2026-11.json").exists()
+
+
+def test_a_source_is_retired_by_a_record_after_which_the_month_can_be_sealed(run, folder):
+    # Fails if the retirement is about another source, or its own source is not complete.
+    ledger = folder / "ledger"
+    write(ledger, [usage(1), usage(3), checkpoint(S, 4, BASE_US, open_exchanges=1)])
+    assert run("seal_", "--period", "2026-11")[0] == 1
+    status, out, err = run("retire", S, "--reason", "the machine burned", "--actor", "ann")
+    assert (status, err) == (0, f"{S}: retired\n")
+    assert "may be missing: numbers 2 to 2\n" in out
+    records = [orjson.loads(entry.body) for entry in entries(folder / "data" / "journal", COMMANDS)]
+    assert [record["type"].split(".")[1] for record in records] == ["source", "source", "audit", "checkpoint"]
+    loaded = [
+        event(record["type"].split(".")[1], record["source"], int(record["sequence"]), record["data"],
+              id_=record["id"], time_us=LATER_US)
+        for record in records
+    ]  # fmt: skip
+    write(ledger, loaded, part=1)
+    status, out, _ = run("seal_", "--period", "2026-11", "--json")
+    assert (status, [each["state"] for each in json.loads(out)["sources"]]) == (0, ["retired", "complete"])
+    status, out, err = run("retire", S, "--reason", "again", "--json")
+    assert (status, json.loads(out)["done"]) == (0, "exists")
+    assert len(entries(folder / "data" / "journal", COMMANDS)) == len(records)
+
+
+@pytest.mark.parametrize("period", ["2026", "2026-13", "2026-11-01", "x"])
+def test_a_period_that_is_not_a_month_is_wrong_usage(run, ledger, period):
+    with pytest.raises(Exception, match="is not a month: write 2026-11"):
+        run("seal_", "--period", period)

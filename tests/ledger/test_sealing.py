@@ -1,0 +1,103 @@
+"""A seal is written once, when the period is complete, and says of what."""
+
+import orjson
+import pytest
+
+from sidecar.core.errors import SinkError
+from sidecar.ledger.connection import open_ledger
+from sidecar.ledger.sealing import Period, read_seal, seal, sealed_path
+from tests.ledger.parquet import checkpoint, event, write
+from tests.ledger.test_verify import END_US, LATER_US, NOVEMBER, S, denial, good, usage
+
+
+def sealing(folder, period=NOVEMBER, now_us=LATER_US):
+    with open_ledger(folder) as ledger:
+        return seal(ledger, period, now_us)
+
+
+@pytest.fixture
+def whole(tmp_path):
+    write(tmp_path, good())
+    write(tmp_path, [denial()], topic="usage.denials")
+    return tmp_path
+
+
+def test_a_complete_period_is_sealed_with_its_sources_offsets_and_units(whole):
+    # Fails if units that are not billed are summed up with the others, or corrections are left out.
+    done = sealing(whole)
+    assert (done.is_sealed, done.is_new) == (True, True)
+    document = read_seal(sealed_path(whole, "2026-11"))
+    assert document == done.document
+    assert document["sources"] == {S: {"state": "complete", "highest": {"records": 7, "denials": 1}}}
+    assert document["positions"] == {"usage.denials/p0000": 1, "usage.records/p0000": 7}
+    assert document["units"] == {
+        "requests": {"billable": 2, "not_billable": 1},
+        "tokens": {"billable": 8, "not_billable": 5},
+    }
+    assert (document["start"], document["end"]) == ("2026-11-01T00:00:00.000000Z", "2026-12-01T00:00:00.000000Z")
+
+
+def test_a_seal_is_never_written_again(whole):
+    # Fails if the file is replaced: what was billed by it could not be told any more.
+    first = sealing(whole)
+    again = sealing(whole, now_us=LATER_US + 10**9)
+    assert (again.is_sealed, again.is_new, again.document) == (True, False, first.document)
+
+
+def test_a_period_is_sealed_only_when_nothing_is_missing_any_more(tmp_path):
+    # Fails if the file is written before the verdict.
+    records = good()
+    write(tmp_path, records[:4])
+    assert not sealing(tmp_path).is_sealed
+    write(tmp_path, records[5:], first=10)
+    [verdict] = sealing(tmp_path).sources
+    assert verdict.missing == ("numbers 5 to 5", "denials: numbers 1 to 1")
+    write(tmp_path, [records[4]], part=1)
+    write(tmp_path, [denial()], topic="usage.denials")
+    assert not (tmp_path / "sealed").exists()
+    assert sealing(tmp_path).is_sealed
+
+
+def test_one_source_that_is_only_named_keeps_a_period_open(whole):
+    other = "//sidecar/eu/n/1/5"
+    write(whole, [event("source", other, 1, {"state": "started", "about": other, "predecessor": "//sidecar/eu/n/1/4"}),
+                  checkpoint(other, 2, LATER_US)], part=2)  # fmt: skip
+    done = sealing(whole)
+    assert not done.is_sealed
+    assert [(each.source, each.missing) for each in done.sources if not each.is_complete] == [
+        ("//sidecar/eu/n/1/4", ("no record of it is here",))
+    ]
+
+
+def test_a_retired_source_lets_a_period_be_sealed_and_the_seal_says_what_may_be_missing(tmp_path):
+    records = good()[:4]
+    retired = {"state": "retired", "about": S, "highest": {"records": 4}, "reason": "burned"}
+    write(tmp_path, [*records, event("source", "//sidecar/eu/n/commands/1", 1, retired),
+                     checkpoint("//sidecar/eu/n/commands/1", 2, LATER_US, final=True)])  # fmt: skip
+    document = sealing(tmp_path).document
+    assert document["sources"][S]["state"] == "retired"
+    assert document["sources"][S]["may_be_missing"] == ["no checkpoint after the end; nor before it"]
+
+
+def test_files_that_could_not_be_read_keep_a_period_open(whole):
+    with open_ledger(whole) as ledger:
+        assert not seal(ledger._replace(faults=("a file",)), NOVEMBER, LATER_US).is_sealed
+        assert seal(ledger, NOVEMBER, LATER_US).is_sealed
+
+
+def test_an_earlier_period_needs_less(whole):
+    # Fails if the last checkpoint has to be there for every period.
+    write(whole, [usage(9)], first=20)  # 8 is lost
+    assert not sealing(whole, Period("2026-12", END_US, LATER_US)).is_sealed
+    assert sealing(whole, NOVEMBER).is_sealed
+
+
+def test_a_seal_of_a_newer_version_or_of_something_else_is_refused_by_name(whole):
+    sealing(whole)
+    path = sealed_path(whole, "2026-11")
+    path.write_bytes(orjson.dumps(orjson.loads(path.read_bytes()) | {"format": 2}))
+    with pytest.raises(SinkError, match=r"2026-11\.json: format 2 is newer"):
+        sealing(whole)
+    path.write_text("x")
+    with pytest.raises(SinkError, match=r"2026-11\.json: is not the file of a sealed period"):
+        sealing(whole)

@@ -1,0 +1,146 @@
+"""Each fault of a ledger is reported by itself; a ledger without faults is whole."""
+
+import pytest
+
+from sidecar.ledger.connection import open_ledger
+from sidecar.ledger.sealing import Period, seal
+from sidecar.ledger.verify import Difference, Late, verify
+from tests.ledger.parquet import BASE_US, checkpoint, event, rejected, write
+
+END_US = 1_796_083_200_000_000  # 2026-12-01
+NOVEMBER = Period("2026-11", END_US - 30 * 86_400_000_000, END_US)
+LATER_US = END_US + 3_600_000_000
+S = "//sidecar/eu/n/0/1"
+
+
+def usage(sequence, tokens=5, **more):
+    return event("usage", S, sequence, usage={"requests": 1, "tokens": tokens}, **more)
+
+
+def good():
+    """A source of which everything is here."""
+    return [
+        event("source", S, 1, {"state": "started", "about": S}),
+        usage(2),
+        usage(3, data={"billable": False}),
+        event("correction", S, 4, {"usage": {"tokens": -2}, "reason": "twice", "billable": True}, cause=f"{S} 2"),
+        checkpoint(S, 5, BASE_US, {"requests": 2, "tokens": 10}),
+        usage(6),
+        checkpoint(S, 7, LATER_US, {"requests": 3, "tokens": 15}, denials=1, final=True),
+    ]
+
+
+def denial():
+    return event("denial", f"{S}/denials", 1, {"customer": "acme"})
+
+
+def report(folder, records, denials=None):
+    write(folder, records)
+    write(folder, [denial()] if denials is None else denials, topic="usage.denials")
+    with open_ledger(folder) as ledger:
+        return verify(ledger)
+
+
+def test_a_ledger_without_faults_is_whole(tmp_path):
+    # Fails if corrections, or usage that is not billed, are left in or out of what checkpoints state.
+    found = report(tmp_path, good())
+    assert (found.is_whole, found.missing, found.differences) == (True, 0, [])
+    assert found.kinds == {"checkpoint": 2, "correction": 1, "denial": 1, "source": 1, "usage": 3}
+
+
+@pytest.mark.parametrize("lost", [1, 2, 4])
+def test_a_lost_record_is_missing(tmp_path, lost):
+    records = good()
+    del records[lost]
+    found = report(tmp_path, records)
+    assert (found.is_whole, found.missing, found.gaps(S)) == (False, 1, [(lost + 1, lost + 1)])
+
+
+def test_the_units_of_a_lost_record_are_the_difference_to_the_checkpoint(tmp_path):
+    records = good()
+    del records[1]
+    assert report(tmp_path, records).differences == [Difference(S, "requests", 3, 2), Difference(S, "tokens", 15, 10)]
+
+
+def test_units_that_were_changed_on_the_way_are_a_difference(tmp_path):
+    # Fails if only numbers are looked at.
+    records = good()
+    records[1] = usage(2, tokens=4)
+    found = report(tmp_path, records)
+    assert (found.missing, found.differences) == (0, [Difference(S, "tokens", 15, 14)])
+    assert not found.is_whole
+
+
+def test_records_after_the_last_checkpoint_are_not_in_its_totals(tmp_path):
+    records = [*good()[:6]]
+    found = report(tmp_path, records)
+    assert found.differences == []
+
+
+def test_denials_that_a_checkpoint_states_and_that_are_not_here_are_missing(tmp_path):
+    # Fails if the denials' source has to have records before it is looked at.
+    found = report(tmp_path, good(), denials=[event("denial", "//other/denials", 1)])
+    assert (found.missing, found.gaps(f"{S}/denials")) == (1, [(1, 1)])
+
+
+def test_copies_are_listed_and_are_not_a_fault(tmp_path):
+    # Fails if the same record again counts as a number used twice, or its units in the totals.
+    found = report(tmp_path, [*good(), usage(2)])
+    assert (found.is_whole, found.copies, found.reused) == (True, {S: 1}, [])
+
+
+def test_a_copy_under_a_number_of_its_own_is_in_the_totals_of_its_source(tmp_path):
+    # Fails if copies are left out where units are compared: the source counted it.
+    other = "//sidecar/eu/n/0/2"
+    crashed = event("usage", other, 1, id_=f"{S} 2", usage={"requests": 1, "tokens": 5})
+    found = report(tmp_path, [*good(), crashed, checkpoint(other, 2, LATER_US, {"requests": 1, "tokens": 5})])
+    assert (found.is_whole, found.differences, found.copies) == (True, [], {other: 1})
+
+
+def test_an_alert_that_two_sources_report_is_not_a_copy_that_counts(tmp_path):
+    alerts = [event("alert", S, 8, id_="alert"), event("alert", S, 9, id_="alert")]
+    assert report(tmp_path, [*good(), *alerts]).copies == {}
+
+
+def test_a_number_under_two_ids_is_named(tmp_path):
+    found = report(tmp_path, [*good(), usage(2, id_="another producer")])
+    assert (found.is_whole, found.reused, found.reused_count) == (False, [(S, 2, 2)], 1)
+
+
+def test_what_was_rejected_and_what_changes_nothing_is_named(tmp_path):
+    unknown = event(
+        "void", S, 8, {"usage": {"tokens": -1}, "reason": "original unknown", "billable": None}, cause="nowhere"
+    )
+    found = report(tmp_path, [*good(), rejected(), unknown])
+    assert found.rejected == [("usage.records", 0, 7, "not JSON")]
+    assert found.unknown_originals == [(f"{S} 8", "nowhere")]
+    assert (found.is_whole, found.rejected_count, found.unknown_count) == (False, 1, 1)
+
+
+def sealed(folder):
+    report(folder, good())
+    with open_ledger(folder) as ledger:
+        assert seal(ledger, NOVEMBER, LATER_US).is_sealed
+
+
+def test_records_of_a_sealed_period_that_come_later_are_reported(tmp_path):
+    # Fails if the offsets at the seal are not looked at: then all records of the period were late, or none.
+    sealed(tmp_path)
+    late = [usage(8, time_us=LATER_US, period_us=END_US - 1), usage(9, time_us=LATER_US, period_us=END_US)]
+    write(tmp_path, late, part=3)
+    with open_ledger(tmp_path) as ledger:
+        found = verify(ledger)
+    assert found.late == [Late("2026-11", False, 1, {"requests": 1, "tokens": 5})]
+    assert not found.is_whole
+
+
+def test_changes_by_operators_after_the_seal_are_reported_and_are_not_a_fault(tmp_path):
+    sealed(tmp_path)
+    commands = "//sidecar/eu/n/commands/1"
+    void = event("void", commands, 1, {"usage": {"tokens": -5}, "reason": "test", "billable": True}, period_us=BASE_US)
+    backfill = event("usage", commands, 2, {"origin": "ingested"}, usage={"requests": 3}, period_us=BASE_US)
+    write(tmp_path, [void, backfill], first=9)
+    with open_ledger(tmp_path) as ledger:
+        found = verify(ledger)
+    assert found.late == [Late("2026-11", True, 2, {"requests": 3, "tokens": -5})]
+    assert found.is_whole
