@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from sidecar.app.adjusting import adjust
 from sidecar.app.commands import command_source, originals, pending_statement
 from sidecar.cli.options import actor_option, config_option, json_option, print_json, reason_option, settings_of
 from sidecar.control.build_variant import VERSION
@@ -96,11 +97,16 @@ def correct(
 
 def _change(config: Path | None, id_: str, make: Callable[[History], Change], file: Path | None, as_json: bool) -> None:
     settings = settings_of(config)
-    work = record_change(command_source(settings), originals(settings, file), id_, make, VERSION)
-    _report(asyncio.run(work), as_json=as_json)
+
+    async def run() -> tuple[Recorded, str]:
+        recorded = await record_change(command_source(settings), originals(settings, file), id_, make, VERSION)
+        return recorded, await adjust(settings, recorded.change) if recorded.source else ""
+
+    recorded, counters = asyncio.run(run())
+    _report(recorded, counters, as_json=as_json)
 
 
-def _report(recorded: Recorded, *, as_json: bool) -> None:
+def _report(recorded: Recorded, counters: str, *, as_json: bool) -> None:
     change, _, source = recorded
     id_, original = change.id.decode(), change.original["id"]
     if as_json:
@@ -114,6 +120,7 @@ def _report(recorded: Recorded, *, as_json: bool) -> None:
                 "period_time": change.period_time,
                 "usage": {} if change.kind == VOID and not source else change.usage,
                 "source": source,
+                "counters": counters,
             }
         )
         return
@@ -124,6 +131,8 @@ def _report(recorded: Recorded, *, as_json: bool) -> None:
         done = f"{original} is already void" if change.kind == VOID else f"the correction of {original} already exists"
         done += "; nothing was recorded"
     click.echo(done, err=True)
+    if counters:
+        click.echo(counters, err=True)
     click.echo(id_)
 
 

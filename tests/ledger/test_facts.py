@@ -9,7 +9,7 @@ from sidecar.core.record.text import instant
 from sidecar.ledger.connection import open_ledger
 from sidecar.ledger.facts import EXAMPLES, numbers_by_source, source_facts
 from tests.core.billing.test_sealing import END_US, Life, facts_of
-from tests.ledger.parquet import event, write
+from tests.ledger.parquet import checkpoint, event, write
 
 
 def usages(source, *sequences, **more):
@@ -88,3 +88,23 @@ def test_a_copy_under_a_number_of_its_own_is_there_and_one_of_the_same_number_co
 def test_examples_of_gaps_are_bounded_and_what_is_missing_is_counted(tmp_path):
     found = numbers(tmp_path, *usages("s", *range(1, 201, 2)))["s"]
     assert (len(found.numbers.gaps), found.present, found.numbers.last) == (EXAMPLES, 100, 199)
+
+
+def test_a_copy_under_the_last_number_is_there(tmp_path):
+    # Fails if only sources whose other numbers have gaps are looked at with their copies.
+    copied = event("usage", "s", 2, id_="s 1", usage={"a": 1})
+    assert numbers(tmp_path, *usages("s", 1), copied)["s"][:2] == (Numbers(1, 2), 2)
+
+
+def test_the_first_checkpoint_that_fits_is_chosen(tmp_path):
+    # Fails if `oldest_open` is not looked at in SQL: number 5 is of a later period, and would be waited for.
+    after_us = END_US + MARGIN_US
+    records = [
+        checkpoint("s", 2, after_us, oldest_open=instant(END_US - 1)),
+        checkpoint("s", 4, after_us + 1),
+        checkpoint("s", 6, after_us + 2),
+    ]
+    write(tmp_path, [*usages("s", 1, 3), *records])
+    with open_ledger(tmp_path) as ledger:
+        [found] = verdicts(source_facts(ledger.engine, END_US), END_US)
+    assert (found.is_complete, found.highest["records"]) == (True, 4)

@@ -1,0 +1,113 @@
+"""Gives quota and wallet back when a record is corrected or void: the counters on Redis, by the settle of an exchange.
+
+The record is written first: what is billed is decided by it alone. If Redis does not answer, the counters stay as they
+are, which the answer says; they are drift, and not a fault of the bill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from sidecar.core.errors import SidecarError, StoreError, StoreReason
+from sidecar.core.identity import Identity
+from sidecar.core.record.adjustments import Adjustment, adjustment_of
+from sidecar.core.record.changes import Change
+from sidecar.edge.clock import SystemClock
+from sidecar.edge.redis.counters import RedisCounters
+from sidecar.edge.redis.topology import Wire, wire
+from sidecar.edge.redis.wire import RedisWire, WireOptions
+from sidecar.keys.registers import open_keys
+from sidecar.loading.documents import load_policies
+from sidecar.ports import Commands
+
+if TYPE_CHECKING:
+    from sidecar.config.sections import Redis
+    from sidecar.config.settings import Settings
+
+TIMEOUT_S: Final = 5.0
+_RETRY_S: Final = 0.02
+_EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00Z")
+
+
+def find_adjustment(settings: Settings, change: Change) -> Adjustment | str:
+    """The adjustment of a change, or the reason why it has not one."""
+    if settings.redis is None:
+        return "counters and wallets of a node without Redis do not change"
+    data = change.original["data"]
+    key = open_keys(settings).find(data["key_id"])
+    if key is None:
+        return f"the key {data['key_id']} is not registered any more, so the customer's periods are not known"
+    stored = replace(key, status="active").identity()  # of a revoked key too
+    assert stored is not None  # noqa: S101 - it is active
+    plan = str(data["plan"]).partition("@")[0]
+    subject = str(change.original.get("subject") or change.customer)
+    identity = Identity(data["key_id"], subject, change.customer, plan, stored.zone, stored.anchor_us)
+    period_us = (datetime.fromisoformat(change.period_time) - _EPOCH) // timedelta(microseconds=1)
+    adjustment = adjustment_of(load_policies(settings).policy, identity, change, period_us)
+    return adjustment or "no limit with a window counted it"
+
+
+async def adjust(settings: Settings, change: Change) -> str:
+    """Adjust the counters, and say what was given back, or why nothing was. Never fails for want of Redis."""
+    try:
+        adjustment = await asyncio.to_thread(find_adjustment, settings, change)
+        if isinstance(adjustment, str):
+            return f"nothing given back: {adjustment}"
+        assert settings.redis is not None  # noqa: S101 - see find_adjustment
+        await _settle(settings.redis, change.id, adjustment)
+    except SidecarError as error:
+        return f"nothing given back: {error}"
+    units = ", ".join(f"{limit} {number:+}" for limit, number in adjustment.units.items())
+    skipped = f"; not {', '.join(adjustment.skipped)}: counted in another window" if adjustment.skipped else ""
+    return f"counters of its period changed: {units or 'none'}{skipped}"
+
+
+class _Awaited(Commands):
+    """Commands whose replies can be awaited together."""
+
+    def __init__(self, inner: Wire) -> None:
+        self._inner = inner
+        self._pending = 0
+        self.answered = asyncio.Event()
+
+    def send(self, slot_key: str, packed: bytes, done: Callable[[Any | StoreError], None]) -> None:
+        def replied(reply: Any | StoreError) -> None:
+            done(reply)  # it may send again: a script that Redis does not know yet
+            self._pending -= 1
+            if not self._pending:
+                self.answered.set()
+
+        self._pending += 1
+        self._inner.send(slot_key, packed, replied)
+
+    def flush(self) -> None:
+        self._inner.flush()
+
+
+async def _settle(redis: Redis, id_: bytes, adjustment: Adjustment) -> None:
+    """StoreError: Redis does not answer, or refuses. Until it is connected nothing is sent, and it is tried again."""
+    clock = SystemClock()
+    options = WireOptions(timeout_us=int(TIMEOUT_S * 1_000_000))
+    connection = wire(redis.endpoint, lambda connect: RedisWire(connect, clock, options))
+    connection.start()
+    failures: list[StoreError] = []
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            while True:
+                commands = _Awaited(connection)
+                failures.clear()
+                RedisCounters(commands, clock).settle(id_, adjustment.checks, adjustment.actual, failures.append)
+                await commands.answered.wait()
+                if not failures or failures[0].reason is not StoreReason.AWAY:
+                    break
+                await asyncio.sleep(_RETRY_S)
+    except TimeoutError:
+        raise StoreError("Redis did not answer", StoreReason.NO_REPLY) from None
+    finally:
+        await connection.aclose()
+    if failures:
+        raise failures[0]

@@ -1,0 +1,79 @@
+"""A void changes the counter of its period on a real Redis, where Redis still has it."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from sidecar.app.adjusting import adjust, find_adjustment
+from sidecar.config.settings import load_settings
+from sidecar.core.record.changes import History, void_of
+from sidecar.core.window import calendar_window
+from sidecar.edge.clock import SystemClock
+
+POLICY = """\
+plans:
+  free:
+    limits: [{ id: monthly, meter: requests, quota: 10000/month, scope: customer }]
+"""
+KEY = """\
+keys:
+  - { id: k_1, hash: "sha256:%s", customer: acme, subject: acme, plan: free, status: revoked }
+""" % ("0" * 64)
+
+
+@pytest.fixture
+def node(tmp_path):
+    def made(redis):
+        (tmp_path / "p.yaml").write_text(POLICY)
+        (tmp_path / "keys.yaml").write_text(KEY)
+        (tmp_path / "keys.yaml").chmod(0o600)
+        path = tmp_path / "sidecar.yaml"
+        path.write_text(f"policies: p.yaml\nkeys: {{ file: keys.yaml }}\n{redis}")
+        return load_settings(path, {})
+
+    return made
+
+
+def void(time=None, **more):
+    """The void of a record of `time`; the default is now."""
+    moment = time or datetime.fromtimestamp(SystemClock().now_us() / 1e6, UTC)
+    window = calendar_window("month", "UTC", 0, int(moment.timestamp() * 1_000_000))
+    data = {
+        "customer": "acme", "key_id": "k_1", "plan": "free@1", "route": "default", "outcome": "ok", "billable": True,
+        "billable_reason": "plan:free", "usage": {"requests": 3}, "period_time": f"{moment:%Y-%m-%dT%H:%M:%S.%fZ}",
+        "decision": {"mode": "exact", "limits": [{"id": "monthly", "period": window.id, "used": 3, "limit": 10000}]},
+    }  # fmt: skip
+    record = {"type": "sidecar.usage.v1", "id": "01M8N97TG90000000000000001", "subject": "acme", "data": data | more}
+    return void_of(History(record), "test", "ann")
+
+
+@pytest.mark.redis
+async def test_the_quota_of_the_period_is_given_back_once(node, make_redis):
+    # Fails if the id is not the void's (a second void of a repeated command counts again), or the script is not loaded.
+    server = make_redis()
+    settings, change = node(f"redis: {{ url: '{server.url}' }}\n"), void()
+    [key] = find_adjustment(settings, change).checks.entries[0].keys
+    server.cli.set(key, 10, px=600_000)
+    for _ in range(2):
+        assert await adjust(settings, change) == "counters of its period changed: monthly -3"
+        assert server.cli.get(key) == b"7"
+
+
+@pytest.mark.redis
+async def test_a_period_whose_counter_has_gone_has_nothing_to_give_back(node, make_redis):
+    # Fails if an expired counter is made again.
+    server = make_redis()
+    settings = node(f"redis: {{ url: '{server.url}' }}\n")
+    change = void(datetime(2024, 5, 7, tzinfo=UTC))
+    [key] = find_adjustment(settings, change).checks.entries[0].keys
+    await adjust(settings, change)
+    assert server.cli.get(key) is None
+
+
+async def test_why_nothing_is_given_back_is_said(node, monkeypatch):
+    monkeypatch.setattr("sidecar.app.adjusting.TIMEOUT_S", 0.1)
+    settings = node("redis: { url: 'redis://127.0.0.1:1' }\n")
+    assert await adjust(settings, void()) == "nothing given back: Redis did not answer"
+    assert "the key k_2 is not registered any more" in await adjust(settings, void(key_id="k_2"))
+    assert await adjust(settings, void(decision=None)) == "nothing given back: no limit with a window counted it"
+    assert "a node without Redis" in await adjust(node(""), void())
