@@ -58,6 +58,13 @@ def test_a_void_gives_back_every_counted_unit_and_the_charge(who, ending):
     assert counts_and_balances(counted(made.counters)) == counts_and_balances(before)
 
 
+def test_what_was_not_billed_is_not_given_back_to_a_wallet_that_never_paid_for_it():
+    # Fails if every record is taken for a billable one.
+    made, _, record = served()
+    record["data"] |= {"billable": False, "billable_reason": "internal"}
+    assert set(apply(made, void(record)).units) == {"monthly", "egress", "small", "sliding"}
+
+
 def test_a_correction_moves_by_its_units_alone():
     made, _, record = served()
     change = correction_of(History(record), {"egress_bytes": -1000}, "a", "twice", "ann")
