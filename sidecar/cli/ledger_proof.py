@@ -19,7 +19,7 @@ from sidecar.edge.clock import SystemClock
 from sidecar.ledger.connection import open_ledger
 from sidecar.ledger.facts import time_us
 from sidecar.ledger.retiring import retirement
-from sidecar.ledger.sealing import Period, seal
+from sidecar.ledger.sealing import Period, proven, seal
 from sidecar.ledger.verify import LedgerReport
 from sidecar.ledger.verify import verify as verify_ledger
 
@@ -116,7 +116,7 @@ def retire(config: Path | None, source: str, *, force: bool, reason: str, actor:
     """
     settings = settings_of(config)
     with open_ledger(ledger_folder(config)) as ledger:
-        given_up = retirement(ledger.engine, source, SystemClock().now_us(), force=force)
+        given_up = retirement(ledger.engine, source, SystemClock().now_us(), proven(ledger.folder), force=force)
     if not given_up.is_recorded:
         pending = [pending_statement(each) for each in given_up.statements(reason, actor, VERSION)]
         with command_source(settings) as commands:
@@ -162,6 +162,7 @@ def _report_as_json(report: LedgerReport) -> dict[str, Any]:
         "rejected": report.rejected_count,
         "unknown_originals": report.unknown_count,
         "differences": [each._asdict() for each in report.differences],
+        "changed": [each._asdict() for each in report.changed],
         "late": [each._asdict() for each in report.late],
         "faults": list(report.faults),
         "sources": {
@@ -196,6 +197,8 @@ def _print_report(report: LedgerReport) -> None:
     for difference in report.differences:
         source, meter, stated, units = difference
         click.echo(f"units: {source}: {meter}: its checkpoint states {stated}, its records have {units}", err=True)
+    for name, meter, stated, units in report.changed:
+        click.echo(f"changed: {name}: {meter}: the seal states {stated}, its records have {units}", err=True)
     for topic, part, offset, fault in report.rejected:
         click.echo(f"rejected: {topic} partition {part} offset {offset}: {fault}", err=True)
     for id_, cause in report.unknown_originals:

@@ -6,6 +6,7 @@ Only the names of whole files are read. DuckDB is the extra `billing`; it is imp
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -50,7 +51,9 @@ class _DuckDb:
             self._duckdb: Any = import_module("duckdb")
         except ImportError:
             raise StateError("this command needs DuckDB: pip install 'metering-sidecar[billing]'") from None
-        self.connection = self._duckdb.connect(config={"memory_limit": memory})
+        self.spill = tempfile.TemporaryDirectory(prefix="sidecar-ledger-")
+        options = {"memory_limit": memory, "preserve_insertion_order": False, "temp_directory": self.spill.name}
+        self.connection = self._duckdb.connect(config=options)
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         try:
@@ -78,3 +81,4 @@ def open_ledger(folder: Path, memory: str = MEMORY) -> Iterator[LedgerRows]:
         yield LedgerRows(folder, engine, tuple(f"{path.parent.name}/{path.name}" for path in paths))
     finally:
         engine.connection.close()
+        engine.spill.cleanup()

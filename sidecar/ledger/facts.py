@@ -7,13 +7,13 @@ true are sorted, to name their gaps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import orjson
 
-from sidecar.core.billing.sealing import MARGIN_US, Numbers, SeenCheckpoint, SeenEnd, SourceFacts
+from sidecar.core.billing.sealing import DENIALS, MARGIN_US, Numbers, SeenCheckpoint, SeenEnd, SourceFacts
 from sidecar.ledger.connection import Engine
 
 EXAMPLES: Final = 20  # gaps of each source
@@ -26,13 +26,21 @@ _SUMS: Final = """
         sum(sequence::HUGEINT * sequence), sum(sequence::HUGEINT * sequence * sequence)
     FROM ledger WHERE "first" AND NOT "copy" AND source IS NOT NULL GROUP BY source"""
 _COPIES: Final = 'SELECT DISTINCT source FROM ledger WHERE "first" AND "copy" AND source IS NOT NULL'
-_DISTINCT: Final = (
-    'SELECT DISTINCT source, sequence FROM ledger WHERE "first" AND source IN (SELECT unnest(?::VARCHAR[]))'
-)
-_COUNTS: Final = f"SELECT source, count(*), min(sequence), max(sequence) FROM ({_DISTINCT}) GROUP BY source"
-_GAPS: Final = f"""
+# A table, since of a list DuckDB does not know that it is short, and may take the ledger into memory instead.
+_WANTED: Final = """
+    CREATE OR REPLACE TEMP TABLE wanted AS SELECT unnest($1::VARCHAR[]) AS source, unnest($2::BIGINT[]) AS proven"""
+# The numbers of these sources, each once. Those up to `proven` are always there, and only the last of them is listed.
+_DISTINCT: Final = """
+    WITH numbers AS (
+        SELECT DISTINCT source, sequence FROM ledger JOIN wanted USING (source) WHERE "first" AND sequence > proven
+        UNION SELECT source, proven FROM wanted WHERE proven > 0)"""
+_COUNTS: Final = f"{_DISTINCT} SELECT source, count(*), min(sequence), max(sequence) FROM numbers GROUP BY source"
+_BELOW: Final = """
+    SELECT source, count(DISTINCT sequence) FROM ledger JOIN wanted USING (source)
+    WHERE "first" AND sequence <= proven GROUP BY source"""
+_GAPS: Final = f"""{_DISTINCT}
     SELECT source, sequence + 1, next - 1 FROM (
-        SELECT *, lead(sequence) OVER (PARTITION BY source ORDER BY sequence) AS next FROM ({_DISTINCT}))
+        SELECT *, lead(sequence) OVER (PARTITION BY source ORDER BY sequence) AS next FROM numbers)
     WHERE next > sequence + 1
     QUALIFY row_number() OVER (PARTITION BY source ORDER BY sequence) <= {EXAMPLES} ORDER BY 1, 2"""
 _CHECKPOINTS: Final = """
@@ -50,30 +58,56 @@ _CHECKPOINTS: Final = """
 _SOURCES: Final = """SELECT source, sequence, data FROM ledger WHERE kind = 'source' AND "first" ORDER BY time_us"""
 
 
+class Proven(NamedTuple):
+    """What earlier seals say: by source (denials are one) the number up to which it is complete; and by source that has
+    ended its highest numbers by stream. Retention may have removed these records.
+    """  # noqa: D205
+
+    numbers: Mapping[str, int]
+    ended: Mapping[str, Mapping[str, int]]
+
+    def numbers_of(self, source: str) -> Numbers:
+        """The numbers of a source of which nothing is here."""
+        last = self.numbers.get(source, 0)
+        return Numbers(1, last) if last else Numbers()
+
+
+NOTHING_PROVEN: Final = Proven({}, {})
+
+
 class NumbersOf(NamedTuple):
-    """The numbers of a source, and how many of them are here, each counted once. `is_whole`: 1..last, each once."""
+    """The numbers of a source, and how many of them are here, each counted once; those that are proven count as here.
+
+    `is_whole`: 1..last are here, each once. `is_cut`: some that are proven are not here any more.
+    """
 
     numbers: Numbers
     present: int
     is_whole: bool
+    is_cut: bool = False
 
 
-def numbers_by_source(engine: Engine) -> dict[str, NumbersOf]:
+def numbers_by_source(engine: Engine, proven: Proven) -> dict[str, NumbersOf]:
     """The numbers of every source that has records, with its first gaps."""
-    with_copies = {source for (source,) in engine.run(_COPIES)}
+    suspects = {source for (source,) in engine.run(_COPIES)}
     known: dict[str, NumbersOf] = {}
-    suspects = set(with_copies)
     for source, count, first, last, *sums in engine.run(_SUMS):
-        is_whole = first == 1 and count == last and tuple(sums) == _power_sums(last)
-        known[source] = NumbersOf(Numbers(first, last), count, is_whole and source not in with_copies)
-        if not is_whole:
+        if first == 1 and count == last and tuple(sums) == _power_sums(last):
+            known[source] = NumbersOf(Numbers(first, last), count, is_whole=True)
+        else:
             suspects.add(source)
     if suspects:
+        ordered = sorted(suspects)
+        engine.run(_WANTED, [ordered, [proven.numbers.get(source, 0) for source in ordered]])
         gaps: dict[str, list[tuple[int, int]]] = {}
-        for source, start, end in engine.run(_GAPS, [sorted(suspects)]):
+        for source, start, end in engine.run(_GAPS):
             gaps.setdefault(source, []).append((start, end))
-        for source, count, first, last in engine.run(_COUNTS, [sorted(suspects)]):
-            known[source] = NumbersOf(Numbers(first, last, tuple(gaps.get(source, ()))), count, False)
+        below = dict(engine.run(_BELOW))
+        for source, count, first, last in engine.run(_COUNTS):
+            before = proven.numbers.get(source, 0)
+            numbers = Numbers(1 if before else first, last, tuple(gaps.get(source, ())))
+            is_cut = below.get(source, 0) < before
+            known[source] = NumbersOf(numbers, count + max(before - 1, 0), is_whole=False, is_cut=is_cut)
     return known
 
 
@@ -83,12 +117,12 @@ def _power_sums(n: int) -> tuple[int, int, int]:
     return first, first * (2 * n + 1) // 3, first * first
 
 
-def source_facts(engine: Engine, end_us: int, margin_us: int = MARGIN_US) -> list[SourceFacts]:
+def source_facts(engine: Engine, end_us: int, proven: Proven, margin_us: int = MARGIN_US) -> list[SourceFacts]:
     """The facts on every source that a record is from or names, as far as a period that ends at `end_us` needs them."""
-    facts = {source: SourceFacts(source, each.numbers) for source, each in numbers_by_source(engine).items()}
+    facts = {source: SourceFacts(source, each.numbers) for source, each in numbers_by_source(engine, proven).items()}
 
     def of(source: str) -> SourceFacts:
-        return facts.setdefault(source, SourceFacts(source))
+        return facts.setdefault(source, SourceFacts(source, proven.numbers_of(source)))
 
     for source, *seen in engine.run(_CHECKPOINTS, [end_us + margin_us]):
         facts[source] = of(source)._replace(checkpoints=tuple(_checkpoints(seen)))
@@ -101,6 +135,11 @@ def source_facts(engine: Engine, end_us: int, margin_us: int = MARGIN_US) -> lis
             known = of(about)
             end = SeenEnd(state == "retired", read.get("highest") or {}, read.get("reason", ""))
             facts[about] = known._replace(ends=(*known.ends, end), is_followed=known.is_followed or state == "closed")
+    for source in list(facts):
+        if (ended := proven.ended.get(source)) is not None:
+            facts[source] = of(source)._replace(ends=(*of(source).ends, SeenEnd(is_retired=False, highest=ended)))
+        if source + DENIALS in proven.numbers:
+            of(source + DENIALS)
     return list(facts.values())
 
 

@@ -15,7 +15,7 @@ from sidecar.core.record.statements import Audit, SourceState
 from sidecar.core.record.text import instant
 from sidecar.core.words import counted
 from sidecar.ledger.connection import Engine
-from sidecar.ledger.facts import numbers_by_source, source_facts
+from sidecar.ledger.facts import Proven, numbers_by_source, source_facts
 
 QUIET_US: Final = 600_000_000  # a source that has recorded within this time is alive
 _LAST: Final = """
@@ -43,19 +43,19 @@ class Retirement(NamedTuple):
         ]
 
 
-def retirement(engine: Engine, source: str, now_us: int, *, force: bool = False) -> Retirement:
+def retirement(engine: Engine, source: str, now_us: int, proven: Proven, *, force: bool = False) -> Retirement:
     """The retirement of `source`, which is not recorded yet. SidecarError: it cannot be retired.
 
     `force`: retire it although it seems alive.
     """
     if source.endswith(DENIALS):
         raise SidecarError(f"{source}: name the source itself, {source.removesuffix(DENIALS)}: its denials go with it")
-    facts = {each.source: each for each in source_facts(engine, now_us)}
+    facts = {each.source: each for each in source_facts(engine, now_us, proven)}
     if source not in facts:
         raise SidecarError(
             f"{source}: no record of it is here, and none names it; `sidecar ledger verify` lists sources"
         )
-    known, numbers = facts[source], numbers_by_source(engine)
+    known, numbers = facts[source], numbers_by_source(engine, proven)
     is_recorded = any(end.is_retired for end in known.ends)
     last_us, data = engine.run(_LAST, [source])[0]
     if last_us is not None and now_us - last_us < QUIET_US and not (force or is_recorded):

@@ -6,26 +6,29 @@ has the offsets that the ledger had, so `late` finds them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import orjson
 
-from sidecar.core.billing.sealing import MARGIN_US, SourceVerdict, verdicts
+from sidecar.core.billing.sealing import COMPLETE, DENIALS, MARGIN_US, SourceVerdict, verdicts
 from sidecar.core.errors import SinkError
 from sidecar.core.record.text import instant
 from sidecar.edge.files import write_atomic
 from sidecar.ledger.connection import LedgerRows
-from sidecar.ledger.facts import source_facts
+from sidecar.ledger.facts import Proven, source_facts
 
 FORMAT: Final = 1
 FOLDER: Final = "sealed"
+POSITIONS: Final = """
+    CREATE OR REPLACE TEMP TABLE positions AS SELECT unnest(?::VARCHAR[]) AS place, unnest(?::BIGINT[]) AS until"""
 _UNITS: Final = """
     SELECT meter, coalesce(sum(units) FILTER (billable), 0)::HUGEINT,
         coalesce(sum(units) FILTER (NOT billable), 0)::HUGEINT
-    FROM ledger WHERE meter IS NOT NULL AND NOT "copy" AND period_us >= $1 AND period_us < $2
+    FROM ledger JOIN positions ON place = topic || '/p' || lpad(part::VARCHAR, 4, '0') AND "offset" <= until
+    WHERE meter IS NOT NULL AND NOT "copy" AND period_us >= ? AND period_us < ?
     GROUP BY meter ORDER BY meter"""
 
 
@@ -58,7 +61,8 @@ class Sealing(NamedTuple):
 def seal(ledger: LedgerRows, period: Period, now_us: int, margin_us: int = MARGIN_US) -> Sealing:
     """Seal the period if it is complete. A period that was sealed before stays as it is."""
     path = sealed_path(ledger.folder, period.name)
-    sources = verdicts(source_facts(ledger.engine, period.end_us, margin_us), period.end_us, margin_us)
+    facts = source_facts(ledger.engine, period.end_us, proven(ledger.folder), margin_us)
+    sources = verdicts(facts, period.end_us, margin_us)
     if path.exists():
         return Sealing(period, sources, ledger.faults, read_seal(path), is_new=False)
     if ledger.faults or not sources or not all(each.is_complete for each in sources):
@@ -73,7 +77,7 @@ def seal(ledger: LedgerRows, period: Period, now_us: int, margin_us: int = MARGI
         "sources": {each.source: _described(each) for each in sources},
         "positions": ledger.positions(),
         "files_sha256": sha256("\n".join(ledger.files).encode()).hexdigest(),
-        "units": _units(ledger, period),
+        "units": units_of(ledger, period),
     }
     try:
         path.parent.mkdir(exist_ok=True)
@@ -105,11 +109,30 @@ def seals(folder: Path) -> Sequence[dict[str, Any]]:
     return [read_seal(path) for path in sorted((folder / FOLDER).glob("*.json"))]
 
 
+def proven(folder: Path) -> Proven:
+    """The numbers that the seals of a ledger say to be complete."""
+    numbers: dict[str, int] = {}
+    ended: dict[str, dict[str, int]] = {}
+    for document in seals(folder):
+        for source, described in document["sources"].items():
+            highest = described["highest"]
+            for name, stream in ((source, "records"), (source + DENIALS, "denials")):
+                numbers[name] = max(highest.get(stream, 0), numbers.get(name, 0))
+            if described["state"] != COMPLETE:
+                ended[source] = highest
+    return Proven({source: number for source, number in numbers.items() if number}, ended)
+
+
 def _described(verdict: SourceVerdict) -> dict[str, Any]:
     described: dict[str, Any] = {"state": verdict.state, "highest": dict(verdict.highest)}
     return described | ({"may_be_missing": list(verdict.may_be_missing)} if verdict.may_be_missing else {})
 
 
-def _units(ledger: LedgerRows, period: Period) -> dict[str, dict[str, int]]:
+def units_of(
+    ledger: LedgerRows, period: Period, positions: Mapping[str, int] | None = None
+) -> dict[str, dict[str, int]]:
+    """Units by meter, billable and not, of the records of a period. `positions`: only those up to these offsets."""
+    known = ledger.positions() if positions is None else positions
+    ledger.engine.run(POSITIONS, [list(known), list(known.values())])
     rows = ledger.engine.run(_UNITS, [period.start_us, period.end_us])
     return {meter: {"billable": int(billable), "not_billable": int(other)} for meter, billable, other in rows}

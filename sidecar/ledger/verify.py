@@ -13,29 +13,28 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from sidecar.core.billing.sealing import DENIALS, Numbers
+from sidecar.core.billing.sealing import DENIALS
 from sidecar.ledger.connection import Engine, LedgerRows
 from sidecar.ledger.facts import EXAMPLES, NumbersOf, numbers_by_source, time_us
-from sidecar.ledger.sealing import seals
+from sidecar.ledger.sealing import POSITIONS, Period, proven, seals, units_of
 
-_NO_NUMBERS: Final = NumbersOf(Numbers(), 0, is_whole=True)
 _USAGE: Final = "kind IN ('usage', 'unattributed')"
 _IS_CHECKPOINT: Final = """kind = 'checkpoint' AND "first\""""
 _LATEST: Final = (
     f"SELECT source, max(sequence), arg_max(data, sequence) FROM ledger WHERE {_IS_CHECKPOINT} GROUP BY source"
 )
+_UNTIL: Final = f"""
+    CREATE OR REPLACE TEMP TABLE latest AS
+    SELECT source, max(sequence) AS until FROM ledger WHERE {_IS_CHECKPOINT} GROUP BY source"""
 _UNITS: Final = f"""
-    WITH latest AS (SELECT source, max(sequence) AS until FROM ledger WHERE {_IS_CHECKPOINT} GROUP BY source)
     SELECT source, meter, sum(units)::HUGEINT FROM ledger JOIN latest USING (source)
     WHERE {_USAGE} AND meter IS NOT NULL AND sequence < until AND NOT "copy" GROUP BY ALL"""
 # A copy under a number of its own is in the totals of its source.
 _UNITS_WITH_COPIES: Final = f"""
-    WITH latest AS (
-        SELECT source, max(sequence) AS until FROM ledger
-        WHERE {_IS_CHECKPOINT} AND source IN (SELECT unnest(?::VARCHAR[])) GROUP BY source)
     SELECT source, meter, sum(units)::HUGEINT FROM (
         SELECT DISTINCT source, sequence, id, line, model, meter, units FROM ledger JOIN latest USING (source)
-        WHERE {_USAGE} AND meter IS NOT NULL AND sequence < until) GROUP BY ALL"""
+        WHERE {_USAGE} AND meter IS NOT NULL AND sequence < until AND source IN (SELECT unnest(?::VARCHAR[])))
+    GROUP BY ALL"""
 _KINDS: Final = 'SELECT kind, count(*) FROM ledger WHERE "first" AND NOT "copy" GROUP BY kind ORDER BY kind'
 _COPIES: Final = """
     SELECT source, count(*) FROM ledger WHERE "first" AND "copy" AND kind NOT IN ('alert', 'posting') GROUP BY source"""
@@ -53,8 +52,7 @@ _UNKNOWN: Final = f"""
 _LATE: Final = """
     SELECT kind IN ('correction', 'void') OR origin IS NOT DISTINCT FROM 'ingested' AS by_operator, meter,
         count(*) FILTER ("first"), sum(units)::HUGEINT
-    FROM ledger LEFT JOIN (SELECT unnest(?::VARCHAR[]) AS place, unnest(?::BIGINT[]) AS until) ON
-        place = topic || '/p' || lpad(part::VARCHAR, 4, '0')
+    FROM ledger LEFT JOIN positions ON place = topic || '/p' || lpad(part::VARCHAR, 4, '0')
     WHERE NOT "copy" AND kind IN ('usage', 'unattributed', 'correction', 'void')
         AND period_us >= ? AND period_us < ? AND "offset" > coalesce(until, -1)
     GROUP BY ALL ORDER BY ALL"""
@@ -82,7 +80,8 @@ class Late(NamedTuple):
 class LedgerReport:
     """The result. `claimed`: the highest number of a source that a checkpoint states.
 
-    Copies, and what operators have changed after a seal, are reported, and are not faults.
+    `changed`: units of a sealed period that are not those of its seal (`source` is the period's name). Copies, and what
+    operators have changed after a seal, are reported, and are not faults.
     """
 
     kinds: dict[str, int] = field(default_factory=dict)
@@ -97,6 +96,7 @@ class LedgerReport:
     unknown_originals: list[tuple[str, str]] = field(default_factory=list)
     unknown_count: int = 0
     late: list[Late] = field(default_factory=list)
+    changed: list[Difference] = field(default_factory=list)
     faults: tuple[str, ...] = ()
 
     def gaps(self, source: str) -> list[tuple[int, int]]:
@@ -113,14 +113,17 @@ class LedgerReport:
     @property
     def is_whole(self) -> bool:
         """Whether nothing is wrong."""
-        wrong = (self.missing, self.reused, self.differences, self.rejected, self.unknown_originals, self.faults)
+        wrong = (
+            *(self.missing, self.reused, self.differences, self.changed),
+            *(self.rejected, self.unknown_originals, self.faults),
+        )
         return not any(wrong) and all(late.by_operator for late in self.late)
 
 
 def verify(ledger: LedgerRows) -> LedgerReport:
     """Look at everything that is in the ledger."""
-    run = ledger.engine.run
-    report = LedgerReport(faults=ledger.faults, sources=numbers_by_source(ledger.engine))
+    run, known = ledger.engine.run, proven(ledger.folder)
+    report = LedgerReport(faults=ledger.faults, sources=numbers_by_source(ledger.engine, known))
     report.kinds = dict(run(_KINDS))
     report.copies = {source or "": count for source, count in run(_COPIES)}
     checkpoints = {source: orjson.loads(data) | {"sequence": until} for source, until, data in run(_LATEST)}
@@ -128,12 +131,18 @@ def verify(ledger: LedgerRows) -> LedgerReport:
         report.claimed[source] = data["highest"].get("records", 0)
         if denials := data["highest"].get("denials", 0):
             report.claimed[source + DENIALS] = denials
-            report.sources.setdefault(source + DENIALS, _NO_NUMBERS)
+            numbers = known.numbers_of(source + DENIALS)
+            report.sources.setdefault(source + DENIALS, NumbersOf(numbers, numbers.last, is_whole=True))
     suspects = sorted(source for source, each in report.sources.items() if not each.is_whole)
     for source, sequence, ids, count in run(_REUSED, [suspects]):
         report.reused.append((source, sequence, ids))
         report.reused_count = count
-    report.differences = _differences(ledger.engine, checkpoints)
+    comparable = {
+        source: data
+        for source, data in checkpoints.items()
+        if source not in report.sources or not report.sources[source].is_cut  # totals are of all records of a source
+    }
+    report.differences = _differences(ledger.engine, comparable)
     for topic, part, offset, fault, count in run(_REJECTED):
         report.rejected.append((topic, part, offset, fault))
         report.rejected_count = count
@@ -142,10 +151,12 @@ def verify(ledger: LedgerRows) -> LedgerReport:
         report.unknown_count = count
     for sealed in seals(ledger.folder):
         report.late += _late(ledger.engine, sealed)
+        report.changed += _changed(ledger, sealed)
     return report
 
 
 def _differences(engine: Engine, checkpoints: Mapping[str, dict[str, Any]]) -> list[Difference]:
+    engine.run(_UNTIL)
     differences = _compared(checkpoints, engine.run(_UNITS))
     suspects = sorted({each.source for each in differences})
     if not suspects:
@@ -154,7 +165,7 @@ def _differences(engine: Engine, checkpoints: Mapping[str, dict[str, Any]]) -> l
 
 
 def _compared(checkpoints: Mapping[str, dict[str, Any]], rows: list[tuple[Any, ...]]) -> list[Difference]:
-    units = {(source, meter): int(number) for source, meter, number in rows}
+    units = {(source, meter): int(number) for source, meter, number in rows if source in checkpoints}
     totals = {source: data["totals"] for source, data in checkpoints.items()}
     stated = {(source, meter): int(number) for source, by in totals.items() for meter, number in by.items()}
     pairs = [
@@ -168,7 +179,22 @@ def _late(engine: Engine, sealed: Mapping[str, Any]) -> list[Late]:
     places, until = list(sealed["positions"]), list(sealed["positions"].values())
     bounds = [time_us(datetime.fromisoformat(sealed[name])) for name in ("start", "end")]
     late: dict[bool, tuple[int, dict[str, int]]] = {}
-    for by_operator, meter, records, units in engine.run(_LATE, [places, until, *bounds]):
+    engine.run(POSITIONS, [places, until])
+    for by_operator, meter, records, units in engine.run(_LATE, bounds):
         before, by_meter = late.get(by_operator, (0, {}))
         late[by_operator] = before + records, by_meter | ({meter: int(units)} if meter else {})
     return [Late(sealed["period"], by_operator, *each) for by_operator, each in sorted(late.items())]
+
+
+def _changed(ledger: LedgerRows, sealed: Mapping[str, Any]) -> list[Difference]:
+    """The units of a sealed period that are not what its seal says; none of a period that retention has removed."""
+    bounds = [time_us(datetime.fromisoformat(sealed[name])) for name in ("start", "end")]
+    units = units_of(ledger, Period(sealed["period"], *bounds), sealed["positions"])
+    if not units:
+        return []
+    return [
+        Difference(f"{sealed['period']} {kind}", meter, stated, units.get(meter, {}).get(kind, 0))
+        for meter, by_kind in sorted(sealed["units"].items())
+        for kind, stated in by_kind.items()
+        if stated != units.get(meter, {}).get(kind, 0)
+    ]

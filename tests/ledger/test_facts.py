@@ -7,7 +7,7 @@ import pytest
 from sidecar.core.billing.sealing import MARGIN_US, Numbers, verdicts
 from sidecar.core.record.text import instant
 from sidecar.ledger.connection import open_ledger
-from sidecar.ledger.facts import EXAMPLES, numbers_by_source, source_facts
+from sidecar.ledger.facts import EXAMPLES, NOTHING_PROVEN, numbers_by_source, source_facts
 from tests.core.billing.test_sealing import END_US, Life, facts_of
 from tests.ledger.parquet import checkpoint, event, write
 
@@ -19,7 +19,7 @@ def usages(source, *sequences, **more):
 def numbers(folder, *records):
     write(folder, records)
     with open_ledger(folder) as ledger:
-        return numbers_by_source(ledger.engine)
+        return numbers_by_source(ledger.engine, NOTHING_PROVEN)
 
 
 def as_events(records):
@@ -52,7 +52,7 @@ def test_verdicts_by_sql_are_those_by_hand(tmp_path, seed):
     write(tmp_path, list(as_events(kept)))
     expected = verdicts(facts_of(kept), END_US)
     with open_ledger(tmp_path) as ledger:
-        assert verdicts(source_facts(ledger.engine, END_US, MARGIN_US), END_US) == expected
+        assert verdicts(source_facts(ledger.engine, END_US, NOTHING_PROVEN), END_US) == expected
 
 
 @pytest.mark.parametrize(
@@ -65,13 +65,13 @@ def test_verdicts_by_sql_are_those_by_hand(tmp_path, seed):
     ],
 )
 def test_numbers_have_their_gaps(tmp_path, sequences, expected):
-    assert numbers(tmp_path, *usages("s", *sequences)) == {"s": expected}
+    assert numbers(tmp_path, *usages("s", *sequences))["s"][:3] == expected
 
 
 def test_a_number_used_twice_does_not_hide_a_gap(tmp_path):
     # Fails if only numbers are counted: four of 1..4 are here. In the second case also if their sum is all.
     twice = event("usage", "s", 2, id_="other", usage={"a": 1})
-    assert numbers(tmp_path, *usages("s", 1, 2, 4), twice)["s"] == (Numbers(1, 4, ((3, 3),)), 3, False)
+    assert numbers(tmp_path, *usages("s", 1, 2, 4), twice)["s"][:3] == (Numbers(1, 4, ((3, 3),)), 3, False)
     again = [event("usage", "s", number, id_=f"again {number}", usage={"a": 1}) for number in (3, 4)]
     hidden = numbers(tmp_path / "other", *usages("s", 1, 3, 4, 6), *again)["s"]  # of 1..6: as many, and the same sum
     assert (hidden.numbers.gaps, hidden.present) == (((2, 2), (5, 5)), 4)
@@ -106,5 +106,5 @@ def test_the_first_checkpoint_that_fits_is_chosen(tmp_path):
     ]
     write(tmp_path, [*usages("s", 1, 3), *records])
     with open_ledger(tmp_path) as ledger:
-        [found] = verdicts(source_facts(ledger.engine, END_US), END_US)
+        [found] = verdicts(source_facts(ledger.engine, END_US, NOTHING_PROVEN), END_US)
     assert (found.is_complete, found.highest["records"]) == (True, 4)

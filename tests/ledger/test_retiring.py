@@ -2,6 +2,7 @@ import pytest
 
 from sidecar.core.errors import SidecarError
 from sidecar.ledger.connection import open_ledger
+from sidecar.ledger.facts import NOTHING_PROVEN
 from sidecar.ledger.retiring import QUIET_US, retirement
 from tests.ledger.parquet import BASE_US, checkpoint, event, write
 from tests.ledger.test_verify import S, usage
@@ -11,7 +12,7 @@ LATER_US = BASE_US + 2 * QUIET_US
 
 def retire(folder, source=S, now_us=LATER_US, **more):
     with open_ledger(folder) as ledger:
-        return retirement(ledger.engine, source, now_us, **more)
+        return retirement(ledger.engine, source, now_us, NOTHING_PROVEN, **more)
 
 
 @pytest.fixture

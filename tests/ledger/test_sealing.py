@@ -101,3 +101,26 @@ def test_a_seal_of_a_newer_version_or_of_something_else_is_refused_by_name(whole
     path.write_text("x")
     with pytest.raises(SinkError, match=r"2026-11\.json: is not the file of a sealed period"):
         sealing(whole)
+
+
+def test_a_month_can_be_sealed_after_retention_has_removed_the_one_before(whole):
+    # Fails if what earlier seals prove is not known: the sources would begin late, or be named and not here.
+    former, second = "//sidecar/eu/n/1/1", "//sidecar/eu/n/1/2"
+    removed = [write(whole, [checkpoint(former, 1, LATER_US - 10**10, final=True)], part=2)]
+    start = event("source", second, 1, {"state": "started", "about": second, "predecessor": former})
+    write(whole, [start, checkpoint(second, 2, LATER_US)], part=3)
+    assert sealing(whole).is_sealed
+    for path in [*removed, *(whole / "usage.records").glob("p0000*"), *(whole / "usage.denials").glob("p0000*")]:
+        path.unlink()
+    december = Period("2026-12", END_US, END_US + 31 * 86_400_000_000)
+    after_us = december.end_us + 3_600_000_000
+    write(whole, [usage(8), checkpoint(S, 9, after_us, denials=1)], first=50)
+    write(whole, [checkpoint(second, 3, after_us, final=True)], part=3, first=50)
+    done = sealing(whole, december, after_us)
+    assert [(each.source[-3:], each.state, each.missing) for each in done.sources] == [
+        ("0/1", "complete", ()),
+        ("1/1", "closed", ()),
+        ("1/2", "complete", ()),
+    ]
+    write(whole, [checkpoint(second, 5, after_us)], part=3, first=90)
+    assert sealing(whole, Period("2027-01", december.end_us, after_us)).sources[2].missing == ("numbers 4 to 4",)

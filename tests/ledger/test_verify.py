@@ -145,3 +145,30 @@ def test_changes_by_operators_after_the_seal_are_reported_and_are_not_a_fault(tm
         found = verify(ledger)
     assert found.late == [Late("2026-11", True, 2, {"requests": 3, "tokens": -5})]
     assert found.is_whole
+
+
+def test_what_retention_has_removed_of_a_sealed_period_is_not_missing(tmp_path):
+    # Fails if numbers below a seal are looked for, or the totals of all records are compared with those that are left.
+    sealed(tmp_path)
+    (tmp_path / "usage.records" / "p0000.000000000000000000-000000000000000007.parquet").unlink()
+    (tmp_path / "usage.denials" / "p0000.000000000000000000-000000000000000001.parquet").unlink()
+    later = [usage(8), checkpoint(S, 10, LATER_US + 1, {"requests": 4, "tokens": 20}, denials=1)]
+    write(tmp_path, later, first=8)
+    with open_ledger(tmp_path) as ledger:
+        found = verify(ledger)
+    assert (found.missing, found.gaps(S), found.differences, found.changed) == (1, [(9, 9)], [], [])
+
+
+def test_units_of_a_sealed_period_that_change_are_a_fault(tmp_path):
+    # Fails if a part of a sealed month can be lost unseen, because its numbers are proven.
+    other = "//sidecar/eu/n/1/1"
+    path = write(tmp_path, [event("usage", other, 1, usage={"tokens": 7})], part=3)
+    write(tmp_path, [checkpoint(other, 2, BASE_US, {"tokens": 7}, final=True)], part=4)
+    sealed(tmp_path)
+    with open_ledger(tmp_path) as ledger:
+        assert verify(ledger).is_whole
+    path.unlink()
+    with open_ledger(tmp_path) as ledger:
+        found = verify(ledger)
+    assert found.changed == [Difference("2026-11 billable", "tokens", 15, 8)]
+    assert (found.missing, found.is_whole) == (0, False)
