@@ -17,18 +17,18 @@ from sidecar.core.billing.sealing import COMPLETE, DENIALS, MARGIN_US, SourceVer
 from sidecar.core.errors import SinkError
 from sidecar.core.record.text import instant
 from sidecar.edge.files import write_atomic
-from sidecar.ledger.connection import LedgerRows
+from sidecar.ledger.connection import Engine, LedgerRows
 from sidecar.ledger.facts import Proven, source_facts
 
 FORMAT: Final = 1
 FOLDER: Final = "sealed"
-POSITIONS: Final = """
-    CREATE OR REPLACE TEMP TABLE positions AS SELECT unnest(?::VARCHAR[]) AS place, unnest(?::BIGINT[]) AS until"""
+_POSITIONS: Final = """
+    CREATE OR REPLACE TEMP TABLE positions AS
+    SELECT unnest(?::VARCHAR[]) AS topic, unnest(?::INTEGER[]) AS part, unnest(?::BIGINT[]) AS until"""
 _UNITS: Final = """
     SELECT meter, coalesce(sum(units) FILTER (billable), 0)::HUGEINT,
         coalesce(sum(units) FILTER (NOT billable), 0)::HUGEINT
-    FROM ledger JOIN positions ON place = topic || '/p' || lpad(part::VARCHAR, 4, '0') AND "offset" <= until
-    WHERE meter IS NOT NULL AND NOT "copy" AND period_us >= ? AND period_us < ?
+    FROM {rows} WHERE meter IS NOT NULL AND NOT "copy" AND period_us >= ? AND period_us < ? {bound}
     GROUP BY meter ORDER BY meter"""
 
 
@@ -128,11 +128,16 @@ def _described(verdict: SourceVerdict) -> dict[str, Any]:
     return described | ({"may_be_missing": list(verdict.may_be_missing)} if verdict.may_be_missing else {})
 
 
-def units_of(
-    ledger: LedgerRows, period: Period, positions: Mapping[str, int] | None = None
-) -> dict[str, dict[str, int]]:
-    """Units by meter, billable and not, of the records of a period. `positions`: only those up to these offsets."""
-    known = ledger.positions() if positions is None else positions
-    ledger.engine.run(POSITIONS, [list(known), list(known.values())])
-    rows = ledger.engine.run(_UNITS, [period.start_us, period.end_us])
-    return {meter: {"billable": int(billable), "not_billable": int(other)} for meter, billable, other in rows}
+def units_of(ledger: LedgerRows, period: Period, *, before: bool = False) -> dict[str, dict[str, int]]:
+    """Units by meter, billable and not, of the records of a period. `before`: only up to the table `positions`."""
+    rows = "ledger JOIN positions USING (topic, part)" if before else "ledger"
+    sql = _UNITS.format(rows=rows, bound='AND "offset" <= until' if before else "")
+    sums = ledger.engine.run(sql, [period.start_us, period.end_us])
+    return {meter: {"billable": int(billable), "not_billable": int(other)} for meter, billable, other in sums}
+
+
+def take_positions(engine: Engine, document: Mapping[str, Any]) -> None:
+    """Make the table `positions` of the offsets that the ledger had when a period was sealed."""
+    places = [name.rpartition("/p") for name in document["positions"]]
+    parts = [int(part) for _, _, part in places]
+    engine.run(_POSITIONS, [[topic for topic, _, _ in places], parts, list(document["positions"].values())])

@@ -16,7 +16,7 @@ import orjson
 from sidecar.core.billing.sealing import DENIALS
 from sidecar.ledger.connection import Engine, LedgerRows
 from sidecar.ledger.facts import EXAMPLES, NumbersOf, numbers_by_source, time_us
-from sidecar.ledger.sealing import POSITIONS, Period, proven, seals, units_of
+from sidecar.ledger.sealing import Period, proven, seals, take_positions, units_of
 
 _USAGE: Final = "kind IN ('usage', 'unattributed')"
 _IS_CHECKPOINT: Final = """kind = 'checkpoint' AND "first\""""
@@ -52,7 +52,7 @@ _UNKNOWN: Final = f"""
 _LATE: Final = """
     SELECT kind IN ('correction', 'void') OR origin IS NOT DISTINCT FROM 'ingested' AS by_operator, meter,
         count(*) FILTER ("first"), sum(units)::HUGEINT
-    FROM ledger LEFT JOIN positions ON place = topic || '/p' || lpad(part::VARCHAR, 4, '0')
+    FROM ledger LEFT JOIN positions USING (topic, part)
     WHERE NOT "copy" AND kind IN ('usage', 'unattributed', 'correction', 'void')
         AND period_us >= ? AND period_us < ? AND "offset" > coalesce(until, -1)
     GROUP BY ALL ORDER BY ALL"""
@@ -176,10 +176,9 @@ def _compared(checkpoints: Mapping[str, dict[str, Any]], rows: list[tuple[Any, .
 
 
 def _late(engine: Engine, sealed: Mapping[str, Any]) -> list[Late]:
-    places, until = list(sealed["positions"]), list(sealed["positions"].values())
     bounds = [time_us(datetime.fromisoformat(sealed[name])) for name in ("start", "end")]
     late: dict[bool, tuple[int, dict[str, int]]] = {}
-    engine.run(POSITIONS, [places, until])
+    take_positions(engine, sealed)
     for by_operator, meter, records, units in engine.run(_LATE, bounds):
         before, by_meter = late.get(by_operator, (0, {}))
         late[by_operator] = before + records, by_meter | ({meter: int(units)} if meter else {})
@@ -189,7 +188,8 @@ def _late(engine: Engine, sealed: Mapping[str, Any]) -> list[Late]:
 def _changed(ledger: LedgerRows, sealed: Mapping[str, Any]) -> list[Difference]:
     """The units of a sealed period that are not what its seal says; none of a period that retention has removed."""
     bounds = [time_us(datetime.fromisoformat(sealed[name])) for name in ("start", "end")]
-    units = units_of(ledger, Period(sealed["period"], *bounds), sealed["positions"])
+    take_positions(ledger.engine, sealed)
+    units = units_of(ledger, Period(sealed["period"], *bounds), before=True)
     if not units:
         return []
     return [
