@@ -1,12 +1,13 @@
-"""Collects by SQL what the ledger says about each source, in memory that does not grow with the records.
+"""Collects by SQL what the ledger says about each source, in memory that hardly grows with the records.
 
 The rows are read once as a stream, into a few sums for each source: numbers 1..n are there, each once, exactly if their
-count and the sums of their first three powers are those of 1..n, whatever the order. Only sources of which that is not
-true are sorted, to name their gaps.
+count and the sums of their first three powers are those of 1..n, whatever the order. Only of the other sources the
+numbers are looked at, as bits in blocks of 1,024: 17 MB for 10^8 numbers.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -18,6 +19,7 @@ from sidecar.ledger.connection import Engine
 
 EXAMPLES: Final = 20  # gaps of each source
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_ZEROS: Final = re.compile("0+")
 _US: Final = timedelta(microseconds=1)
 
 # Copies are left out: a copy may have the number of its original, or one of its own, so a source with copies is sorted.
@@ -27,22 +29,32 @@ _SUMS: Final = """
     FROM ledger WHERE "first" AND NOT "copy" AND source IS NOT NULL GROUP BY source"""
 _COPIES: Final = 'SELECT DISTINCT source FROM ledger WHERE "first" AND "copy" AND source IS NOT NULL'
 # A table, since of a list DuckDB does not know that it is short, and may take the ledger into memory instead.
-_WANTED: Final = """
+WANTED: Final = """
     CREATE OR REPLACE TEMP TABLE wanted AS SELECT unnest($1::VARCHAR[]) AS source, unnest($2::BIGINT[]) AS proven"""
-# The numbers of these sources, each once. Those up to `proven` are always there, and only the last of them is listed.
-_DISTINCT: Final = """
-    WITH numbers AS (
-        SELECT DISTINCT source, sequence FROM ledger JOIN wanted USING (source) WHERE "first" AND sequence > proven
-        UNION SELECT source, proven FROM wanted WHERE proven > 0)"""
-_COUNTS: Final = f"{_DISTINCT} SELECT source, count(*), min(sequence), max(sequence) FROM numbers GROUP BY source"
-_BELOW: Final = """
-    SELECT source, count(DISTINCT sequence) FROM ledger JOIN wanted USING (source)
-    WHERE "first" AND sequence <= proven GROUP BY source"""
-_GAPS: Final = f"""{_DISTINCT}
-    SELECT source, sequence + 1, next - 1 FROM (
-        SELECT *, lead(sequence) OVER (PARTITION BY source ORDER BY sequence) AS next FROM numbers)
-    WHERE next > sequence + 1
-    QUALIFY row_number() OVER (PARTITION BY source ORDER BY sequence) <= {EXAMPLES} ORDER BY 1, 2"""
+BITS: Final = "bitstring_agg((sequence & 1023)::INTEGER, 0, 1023)"
+_BLOCK: Final = 1024
+_BLOCKS: Final = f"""
+    CREATE OR REPLACE TEMP TABLE blocks AS
+    SELECT source, sequence >> 10 AS block, {BITS} AS bits FROM ledger JOIN wanted USING (source)
+    WHERE "first" AND sequence > proven GROUP BY ALL"""
+_COUNTS: Final = """
+    SELECT source, coalesce(present, 0)::BIGINT, first, last FROM (
+        SELECT source, min(sequence) AS first, max(sequence) AS last FROM ledger JOIN wanted USING (source)
+        WHERE "first" GROUP BY source)
+    LEFT JOIN (SELECT source, sum(bit_count(bits)) AS present FROM blocks GROUP BY source) USING (source)"""
+_PROVEN_PRESENT: Final = f"""
+    SELECT source, sum(bit_count(bits))::BIGINT FROM (
+        SELECT source, sequence >> 10, {BITS} AS bits FROM ledger JOIN wanted USING (source)
+        WHERE "first" AND sequence <= proven GROUP BY ALL)
+    GROUP BY source"""
+# Blocks that are not full, or have an absent one before them. Each but the outermost begins or ends a gap.
+_INCOMPLETE: Final = f"""
+    SELECT source, block, before, bits::VARCHAR FROM (
+        SELECT *, coalesce(
+            lag(block) OVER (PARTITION BY source ORDER BY block), CASE WHEN proven > 0 THEN (proven >> 10) - 1 END
+        ) AS before FROM blocks JOIN wanted USING (source))
+    WHERE bit_count(bits) < {_BLOCK} OR block > before + 1
+    QUALIFY row_number() OVER (PARTITION BY source ORDER BY block) <= {4 * EXAMPLES} ORDER BY source, block"""
 _CHECKPOINTS: Final = """
     WITH seen AS (
         SELECT source, sequence, time_us, data,
@@ -59,9 +71,10 @@ _SOURCES: Final = """SELECT source, sequence, data FROM ledger WHERE kind = 'sou
 
 
 class Proven(NamedTuple):
-    """What earlier seals say: by source (denials are one) the number up to which it is complete; and by source that has
-    ended its highest numbers by stream. Retention may have removed these records.
-    """  # noqa: D205
+    """The numbers that earlier seals prove to be complete; retention may have removed these records.
+
+    `numbers`: the highest by source, denials being one; `ended`: those by stream of each source that has ended.
+    """
 
     numbers: Mapping[str, int]
     ended: Mapping[str, Mapping[str, int]]
@@ -97,18 +110,48 @@ def numbers_by_source(engine: Engine, proven: Proven) -> dict[str, NumbersOf]:
         else:
             suspects.add(source)
     if suspects:
-        ordered = sorted(suspects)
-        engine.run(_WANTED, [ordered, [proven.numbers.get(source, 0) for source in ordered]])
-        gaps: dict[str, list[tuple[int, int]]] = {}
-        for source, start, end in engine.run(_GAPS):
-            gaps.setdefault(source, []).append((start, end))
-        below = dict(engine.run(_BELOW))
-        for source, count, first, last in engine.run(_COUNTS):
-            before = proven.numbers.get(source, 0)
-            numbers = Numbers(1 if before else first, last, tuple(gaps.get(source, ())))
-            is_cut = below.get(source, 0) < before
-            known[source] = NumbersOf(numbers, count + max(before - 1, 0), is_whole=False, is_cut=is_cut)
+        known |= _looked_at(engine, sorted(suspects), proven)
     return known
+
+
+def _looked_at(engine: Engine, sources: list[str], proven: Proven) -> dict[str, NumbersOf]:
+    """The same by the bits of all numbers of these sources."""
+    engine.run(WANTED, [sources, [proven.numbers.get(source, 0) for source in sources]])
+    engine.run(_BLOCKS)
+    missing: dict[str, list[tuple[int, int]]] = {}
+    for source, block, before, bits in engine.run(_INCOMPLETE):
+        missing.setdefault(source, []).extend(_absent(block, before, bits))
+    here = dict(engine.run(_PROVEN_PRESENT)) if proven.numbers else {}
+    known = {}
+    for source, present, first, last in engine.run(_COUNTS):
+        before = proven.numbers.get(source, 0)
+        begin = 1 if before else first
+        gaps = _merged(missing.get(source, []), max(begin, before + 1), last)[:EXAMPLES]
+        is_cut = here.get(source, 0) < before
+        numbers = Numbers(begin, max(last, before), tuple(gaps))
+        known[source] = NumbersOf(numbers, present + before, is_whole=False, is_cut=is_cut)
+    return known
+
+
+def _absent(block: int, before: int | None, bits: str) -> Iterable[tuple[int, int]]:
+    """The numbers that are not in a block, and those of absent blocks before it, as stretches in order."""
+    start = block * _BLOCK
+    if before is not None and before + 1 < block:
+        yield (before + 1) * _BLOCK, start - 1
+    for zeros in _ZEROS.finditer(bits):
+        yield start + zeros.start(), start + zeros.end() - 1
+
+
+def _merged(stretches: list[tuple[int, int]], first: int, last: int) -> list[tuple[int, int]]:
+    """Stretches in order as gaps within first..last: those that touch are one."""
+    gaps: list[tuple[int, int]] = []
+    for start, end in stretches:
+        if gaps and gaps[-1][1] + 1 == start:
+            gaps[-1] = (gaps[-1][0], end)
+        else:
+            gaps.append((start, end))
+    clipped = [(max(start, first), min(end, last)) for start, end in gaps]
+    return [(start, end) for start, end in clipped if start <= end]
 
 
 def _power_sums(n: int) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ import orjson
 
 from sidecar.core.billing.sealing import DENIALS
 from sidecar.ledger.connection import Engine, LedgerRows
-from sidecar.ledger.facts import EXAMPLES, NumbersOf, numbers_by_source, time_us
+from sidecar.ledger.facts import BITS, EXAMPLES, WANTED, NumbersOf, numbers_by_source, time_us
 from sidecar.ledger.sealing import Period, proven, seals, take_positions, units_of
 
 _USAGE: Final = "kind IN ('usage', 'unattributed')"
@@ -29,19 +29,33 @@ _UNTIL: Final = f"""
 _UNITS: Final = f"""
     SELECT source, meter, sum(units)::HUGEINT FROM ledger JOIN latest USING (source)
     WHERE {_USAGE} AND meter IS NOT NULL AND sequence < until AND NOT "copy" GROUP BY ALL"""
-# A copy under a number of its own is in the totals of its source.
-_UNITS_WITH_COPIES: Final = f"""
+# A copy under a number of its own is in the totals of its source; one under the number of another record is not.
+_HELD: Final = f"""
+    CREATE OR REPLACE TEMP TABLE held AS
+    SELECT source, sequence >> 10 AS block, {BITS} AS bits FROM ledger JOIN wanted USING (source)
+    WHERE "first" AND NOT "copy" GROUP BY ALL"""
+_UNITS_OF_COPIES: Final = f"""
     SELECT source, meter, sum(units)::HUGEINT FROM (
-        SELECT DISTINCT source, sequence, id, line, model, meter, units FROM ledger JOIN latest USING (source)
-        WHERE {_USAGE} AND meter IS NOT NULL AND sequence < until AND source IN (SELECT unnest(?::VARCHAR[])))
+        SELECT DISTINCT source, sequence, line, model, meter, units
+        FROM ledger JOIN wanted USING (source) JOIN latest USING (source)
+        LEFT JOIN held ON held.source = ledger.source AND held.block = sequence >> 10
+        WHERE {_USAGE} AND meter IS NOT NULL AND sequence < until AND "copy"
+            AND (bits IS NULL OR get_bit(bits, (sequence & 1023)::INTEGER) = 0))
     GROUP BY ALL"""
 _KINDS: Final = 'SELECT kind, count(*) FROM ledger WHERE "first" AND NOT "copy" GROUP BY kind ORDER BY kind'
 _COPIES: Final = """
     SELECT source, count(*) FROM ledger WHERE "first" AND "copy" AND kind NOT IN ('alert', 'posting') GROUP BY source"""
+# Of two records that are not copies one number has two ids. Only blocks with such numbers are looked at one by one.
+_SHARED: Final = f"""
+    CREATE OR REPLACE TEMP TABLE shared AS
+    SELECT source, sequence >> 10 AS block, count(*) - bit_count({BITS}) AS more FROM ledger JOIN wanted USING (source)
+    WHERE "first" AND NOT "copy" GROUP BY ALL HAVING count(*) > bit_count({BITS})"""
 _REUSED: Final = f"""
-    SELECT source, sequence, count(DISTINCT id), count(*) OVER () FROM ledger
-    WHERE "first" AND source IN (SELECT unnest(?::VARCHAR[])) GROUP BY source, sequence HAVING count(DISTINCT id) > 1
+    SELECT source, sequence, count(*) FROM ledger
+    JOIN (FROM shared ORDER BY source, block LIMIT {EXAMPLES}) AS few USING (source)
+    WHERE "first" AND NOT "copy" AND sequence >> 10 = few.block GROUP BY source, sequence HAVING count(*) > 1
     ORDER BY source, sequence LIMIT {EXAMPLES}"""
+_REUSED_COUNT: Final = "SELECT coalesce(sum(more), 0)::BIGINT FROM shared"
 _REJECTED: Final = f"""
     SELECT topic, part, "offset", fault, count(*) OVER () FROM ledger WHERE kind = 'rejected'
     ORDER BY ALL LIMIT {EXAMPLES}"""
@@ -134,9 +148,10 @@ def verify(ledger: LedgerRows) -> LedgerReport:
             numbers = known.numbers_of(source + DENIALS)
             report.sources.setdefault(source + DENIALS, NumbersOf(numbers, numbers.last, is_whole=True))
     suspects = sorted(source for source, each in report.sources.items() if not each.is_whole)
-    for source, sequence, ids, count in run(_REUSED, [suspects]):
-        report.reused.append((source, sequence, ids))
-        report.reused_count = count
+    if suspects:
+        run(WANTED, [suspects, [0] * len(suspects)])
+        run(_SHARED)
+        report.reused, report.reused_count = run(_REUSED), run(_REUSED_COUNT)[0][0]
     comparable = {
         source: data
         for source, data in checkpoints.items()
@@ -157,15 +172,22 @@ def verify(ledger: LedgerRows) -> LedgerReport:
 
 def _differences(engine: Engine, checkpoints: Mapping[str, dict[str, Any]]) -> list[Difference]:
     engine.run(_UNTIL)
-    differences = _compared(checkpoints, engine.run(_UNITS))
+    units = engine.run(_UNITS)
+    differences = _compared(checkpoints, units)
     suspects = sorted({each.source for each in differences})
     if not suspects:
         return []
-    return _compared({source: checkpoints[source] for source in suspects}, engine.run(_UNITS_WITH_COPIES, [suspects]))
+    engine.run(WANTED, [suspects, [0] * len(suspects)])
+    engine.run(_HELD)
+    more = engine.run(_UNITS_OF_COPIES)
+    return _compared({source: checkpoints[source] for source in suspects}, [*units, *more])
 
 
 def _compared(checkpoints: Mapping[str, dict[str, Any]], rows: list[tuple[Any, ...]]) -> list[Difference]:
-    units = {(source, meter): int(number) for source, meter, number in rows if source in checkpoints}
+    units: dict[tuple[str, str], int] = {}
+    for source, meter, number in rows:
+        if source in checkpoints:
+            units[source, meter] = units.get((source, meter), 0) + int(number)
     totals = {source: data["totals"] for source, data in checkpoints.items()}
     stated = {(source, meter): int(number) for source, by in totals.items() for meter, number in by.items()}
     pairs = [

@@ -1,5 +1,6 @@
 """The facts that SQL collects are those that a reading of all records by hand gives, whatever is lost."""
 
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from sidecar.core.billing.sealing import MARGIN_US, Numbers, verdicts
 from sidecar.core.record.text import instant
 from sidecar.ledger.connection import open_ledger
-from sidecar.ledger.facts import EXAMPLES, NOTHING_PROVEN, numbers_by_source, source_facts
+from sidecar.ledger.facts import EXAMPLES, NOTHING_PROVEN, Proven, numbers_by_source, source_facts
 from tests.core.billing.test_sealing import END_US, Life, facts_of
 from tests.ledger.parquet import checkpoint, event, write
 
@@ -108,3 +109,17 @@ def test_the_first_checkpoint_that_fits_is_chosen(tmp_path):
     with open_ledger(tmp_path) as ledger:
         [found] = verdicts(source_facts(ledger.engine, END_US, NOTHING_PROVEN), END_US)
     assert (found.is_complete, found.highest["records"]) == (True, 4)
+
+
+@pytest.mark.parametrize("proven", [0, 700, 3000])
+def test_gaps_over_many_blocks_are_those_of_a_set(tmp_path, proven):
+    # Fails if gaps that touch at the bounds of blocks are several, or absent blocks are not between two that are there.
+    lost = {*range(1000, 1030), 1500, *range(2047, 5200), 5999, 6000}
+    present = sorted(set(range(3, 6003)) - lost)
+    write(tmp_path, usages("s", *present))
+    with open_ledger(tmp_path) as ledger:
+        [found] = numbers_by_source(ledger.engine, Proven({"s": proven} if proven else {}, {})).values()
+    expected = sorted({*present, *range(1, proven + 1)})
+    gaps = [(a + 1, b - 1) for a, b in pairwise(expected) if b > a + 1]
+    assert found[:2] == (Numbers(expected[0], expected[-1], tuple(gaps)), len(expected))
+    assert found.is_cut == bool(proven)
