@@ -114,8 +114,8 @@ def test_the_first_checkpoint_that_fits_is_chosen(tmp_path):
 @pytest.mark.parametrize("proven", [0, 700, 3000])
 def test_gaps_over_many_blocks_are_those_of_a_set(tmp_path, proven):
     # Fails if gaps that touch at the bounds of blocks are several, or absent blocks are not between two that are there.
-    lost = {*range(1000, 1030), 1500, *range(2047, 5200), 5999, 6000}
-    present = sorted(set(range(3, 6003)) - lost)
+    lost = {*range(1000, 1030), 1500, *range(2047, 5200), 5999, 6000, *range(7168, 8192)}
+    present = sorted(set(range(3, 9300)) - lost)
     write(tmp_path, usages("s", *present))
     with open_ledger(tmp_path) as ledger:
         [found] = numbers_by_source(ledger.engine, Proven({"s": proven} if proven else {}, {})).values()
