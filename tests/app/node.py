@@ -79,7 +79,8 @@ class Node:
 
     def records(self, stem="records"):
         path = self.folder / "data" / f"{stem}.jsonl"
-        return path.read_bytes().splitlines() if path.exists() else []
+        text = path.read_bytes() if path.exists() else b""
+        return text[: text.rfind(b"\n") + 1].splitlines()  # the last line may be half written
 
 
 async def end(process):
