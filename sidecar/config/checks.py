@@ -43,6 +43,7 @@ def names_of(parts: Parts, upstreams: set[str], *, region: str) -> Names:
         region=region,
         routes=frozenset(parts.routes.keys() or {DEFAULT_ROUTE.id}),
         meters=frozenset({*parts.meters, REQUESTS.id}),
+        gauges={name: doc.aggregate for name, (_, doc) in parts.meters.items() if doc.aggregate not in meters.ADDITIVE},
         sized=frozenset(
             name
             for name, (_, doc) in parts.meters.items()
@@ -60,6 +61,7 @@ def faults_of(parts: Parts, offers: Offers, names: Names, path: Path) -> Iterato
     """All faults of a policy whose documents are each well formed. `path` is the file or directory that was loaded."""
     for at, meter in parts.meters.values():
         yield from meters.faults_of(at, meter, names)
+    yield from meters.sum_faults(parts.meters)
     for at, route in parts.routes.values():
         yield from routes.faults_of(at, route, names)
     if not parts.routes and "default" not in names.upstreams:

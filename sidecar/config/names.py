@@ -34,15 +34,16 @@ class At(NamedTuple):
 class Names(NamedTuple):
     """The names that a policy may refer to.
 
-    `sized` are the meters that count bytes, so that an amount may be written `10GiB`; `adapters` are the AI vendors
-    whose usage the routes read; `currencies` are those of the plans; `units` have a scale of
-    their own.
+    `gauges` are the meters whose units do not add up, with their aggregate; `sized` those that count bytes, so that an
+    amount may be written `10GiB`; `adapters` are the AI vendors whose usage the routes read; `currencies` are those of
+    the plans; `units` have a scale of their own.
     """
 
     upstreams: frozenset[str]
     region: str
     routes: frozenset[str]
     meters: frozenset[str]
+    gauges: Mapping[str, str]
     sized: frozenset[str]
     plans: frozenset[str]
     features: frozenset[str]

@@ -161,6 +161,9 @@ def _limit_faults(at: At, limit: LimitDoc, names: Names) -> Iterator[Fault]:
     meter = limit.meter or "requests"
     if (kind := limits.kind_of(limit)) is not None and KINDS[kind].is_metered:
         yield from unknown(at, meter, names.meters, "meter")
+        if meter in names.gauges:
+            what = f"'{meter}' is a {names.gauges[meter]}, which only the records of its whole period say"
+            yield at.fault(f"{what}: limit a meter that is a sum or a count", "meter")
     digits = digits_of(names.units, limit.balance or "")
     wrong = list(limits.faults_of(limit, sized=meter in names.sized, digits=digits))
     for field, what in wrong or limits.inexact(limit, digits=digits):
@@ -180,6 +183,10 @@ def offer_faults(offer: Offer, names: Names) -> Iterator[Fault]:
     for at, limit in offer.limits:
         if limit.balance is not None:
             yield from _balance_faults(offer, at, limit, paid)
+            for meter, (place, price) in offer.prices.items():
+                if meter in names.gauges and unit_of(offer, price) == limit.balance:
+                    what = f"'{meter}' is a {names.gauges[meter]}, so no balance can pay for it while it is used"
+                    yield place.fault(f"{what}: give its price another currency than {limit.balance}")
     first_of: dict[str, At] = {}
     counted = offer.compiled_limits
     for at, counter in counted:

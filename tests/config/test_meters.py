@@ -8,7 +8,7 @@ from sidecar.config.document import read
 from sidecar.config.meters import rule_of
 from sidecar.config.models import validate
 from sidecar.config.policies import PolicyDoc
-from sidecar.core.usage import Count, Json, JsonTest, Lookup, Measured, Usage, When
+from sidecar.core.usage import Aggregate, Count, Json, JsonTest, Lookup, Measured, Scaled, Sum, Usage, When
 
 AB = "routes:\n- {id: a, match: {path: /a}}\n- {id: b, match: {path: /b}}\n"
 CHAT = "routes: [{id: chat, match: {path: /chat}}]\n"
@@ -165,3 +165,65 @@ def test_a_meter_that_is_named_twice_is_refused_with_both_lines(faults):
 def test_a_meter_that_two_files_name_is_refused_with_both_places(load, tmp_path):
     with pytest.raises(Exception, match=r"1\.yaml:2: meters\.m: 'm' is already defined at .*0\.yaml:1"):
         load("meters: {m: {}}", "meters:\n  m: {}")
+
+
+# --- Factors, sums and aggregates ------------------------------------------------------------------------------------
+
+REGIONS = "lookup: region, table: {eu: 2, us: 1}"
+
+
+def test_factors_sums_and_aggregates_become_the_core_s():
+    assert rule(f"{{value: response.bytes, times: {{{REGIONS}}}}}").value == Scaled(
+        Measured("response.bytes"), Lookup("route", {}, 2)
+    )
+    tier = Lookup("header.x-tier", {"gold": 3}, 1)
+    assert rule("{usage: output, times: {lookup: header.X-Tier, table: {gold: 3}, default: 1}}").value == Scaled(
+        Usage("output"), tier
+    )
+    assert rule("{sum: {a: 1, b: 5}}").value == Sum((("a", 1), ("b", 5)))
+    assert rule("{count: 1}").aggregate == Aggregate()
+    assert rule("{count: 1, aggregate: max, of: 1min}").aggregate == Aggregate("max", "", 60_000_000)
+    assert rule("{value: duration_s, aggregate: max}").aggregate == Aggregate("max")
+    assert rule("{count: 1, aggregate: unique, of: subject}").aggregate == Aggregate("unique", "subject")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("meters: {m: {value: response.bytes, times: {lookup: region, table: {mars: 2}}}}",
+         "meters.m.times.table: has no entry for 'local'"),
+        ("meters: {m: {count: 1, times: {lookup: json_rpc_method, table: {a: 1}, default: 1}}}",
+         "meters.m.times.lookup: a batch has many methods: give them their units with value:"),
+        ("meters: {m: {sum: {n: 1}}}", "meters.m.sum.n: 'n' is not defined"),
+        ("meters: {m: {sum: {m: 1}}}", "meters.m.sum.m: 'm' is a sum itself"),
+        ("meters: {m: {sum: {n: 1}}, n: {value: duration_s, aggregate: latest}}",
+         "meters.m.sum.n: the units of 'n' (latest) do not add up: leave it out"),
+        ("meters: {m: {sum: {requests: 1}, when: {method: GET}}}", "meters.m.when: is of each of its meters"),
+        ("meters: {m: {sum: {requests: 1}, times: {lookup: method, table: {GET: 1}, default: 1}}}",
+         "meters.m.times: is of each of its meters"),
+        ("meters: {m: {sum: {requests: 0}}}", "meters.m.sum.requests: should be greater than or equal to 1"),
+        ("meters: {m: {sum: {requests: 1}, count: 2}}", "meters.m: has both count and sum: keep one"),
+        ("meters: {m: {count: 1, aggregate: mean}}", "meters.m.aggregate: "),
+        ("meters: {m: {count: 1, aggregate: unique}}", "meters.m.aggregate: unique values of what?"),
+        ("meters: {m: {count: 1, aggregate: unique, of: subjct}}", "meters.m.of: unique values of what? did you mean"),
+        ("meters: {m: {count: 1, of: 1min}}", "meters.m.of: means nothing with sum, only with max and unique"),
+        ("meters: {m: {count: 1, aggregate: max, of: minute}}", "meters.m.of: 'minute' is not a quantity with a unit"),
+        ("meters: {m: {count: 1, aggregate: max, of: 7min}}", "meters.m.of: windows of 7min do not fill a day"),
+        ("meters: {m: {count: 1, aggregate: max, of: 2d}}", "meters.m.of: windows of 2d do not fill a day"),
+        ("meters: {m: {value: duration_s, aggregate: max}}\nplans: {p: {limits: [{id: a, meter: m, quota: 5/month}]}}",
+         "plans.p.limits[0].meter: 'm' is a max, which only the records of its whole period say"),
+        (("meters: {m: {value: duration_s, aggregate: latest}}\nplans: {p: {currency: usd, prices: {m: {per_unit: 1}}, "
+         "limits: [{id: a, balance: usd}]}}"),
+         "plans.p.prices.m: 'm' is a latest, so no balance can pay for it while it is used"),
+    ],
+)  # fmt: skip
+def test_an_aggregate_without_a_meaning_is_refused_by_name(faults, text, said):
+    # Fails if a limit on a maximum is accepted: its counter would add the values up.
+    assert any(said in fault for fault in faults(text)), faults(text)
+
+
+def test_a_price_of_an_aggregate_is_right_where_no_balance_pays_for_it(load):
+    text = (
+        "meters: {m: {value: duration_s, aggregate: latest}}\nplans: {p: {currency: usd, prices: {m: {per_unit: 1}}}}"
+    )
+    assert load(text).gauges == {"m"}

@@ -8,7 +8,7 @@ used (0 without one), and `Meter.missing` returns True.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -35,10 +35,19 @@ from sidecar.core.usage.quantities import (
     Units,
     clamped,
     on_arrival,
+    scaled,
     tokens_of,
     units_of,
 )
-from sidecar.core.usage.rules import Count, Json, Lookup, Measured, MeterRule, Usage, Value
+from sidecar.core.usage.rules import Count, Json, Lookup, Measured, MeterRule, Scaled, Sum, Usage, Value
+
+
+def meters_for(rules: Iterable[MeterRule], route_id: str, usage: str = "") -> list[Meter]:
+    """The meters that can apply on one route, in the order of their rules. ValueError: an invalid pointer."""
+    rules = list(rules)
+    simple = {rule.id: meter_for(rule, route_id, usage) for rule in rules if not isinstance(rule.value, Sum)}
+    made = [simple[rule.id] if rule.id in simple else _sum(rule, simple) for rule in rules]
+    return [meter for meter in made if meter is not None]
 
 
 def meter_for(rule: MeterRule, route_id: str, usage: str = "") -> Meter | None:
@@ -47,8 +56,15 @@ def meter_for(rule: MeterRule, route_id: str, usage: str = "") -> Meter | None:
     ValueError: an invalid pointer.
     """
     when = rule.when
+    assert not isinstance(rule.value, Sum)  # noqa: S101 - `meters_for` makes it of others
     if (when.routes is not None and route_id not in when.routes) or not _readable(rule.value, usage):
         return None
+    meter = _meter(rule, route_id)
+    return meter if rule.aggregate.kind != "count" else _counting(meter)
+
+
+def _meter(rule: MeterRule, route_id: str) -> Meter:
+    when = rule.when
     if read := sides(when) | SIDES[type(rule.value)](rule.value):
         return _inside(rule, route_id, read)
     known, asks = on_arrival(rule.value)
@@ -67,18 +83,75 @@ def meter_for(rule: MeterRule, route_id: str, usage: str = "") -> Meter | None:
     )
 
 
+def _counting(meter: Meter) -> Meter:
+    """The same, where each exchange with units counts 1."""
+    ask, measure = meter.ask, meter.measure
+    return replace(
+        meter,
+        ask=lambda request: None if (units := ask(request)) is None else min(units, 1),
+        measure=lambda facts: min(measure(facts), 1),
+    )
+
+
+def _sum(rule: MeterRule, meters: Mapping[str, Meter | None]) -> Meter | None:
+    """A sum of other meters on one route; None where none of them applies."""
+    assert isinstance(rule.value, Sum)  # noqa: S101 - see `meters_for`
+    parts = [(meter, times) for name, times in rule.value.parts if (meter := meters[name]) is not None]
+    if not parts:
+        return None
+    each = [meter for meter, _ in parts]
+    missing = [meter.missing for meter in each if meter.missing is not None]
+    unread = list(dict.fromkeys([meter.unread for meter in each if meter.unread is not None]))
+    return Meter(
+        id=rule.id,
+        known=all(meter.known for meter in each),
+        ask=_total([(meter.ask, meter.asks, times) for meter, times in parts]),
+        asks=frozenset().union(*(meter.asks for meter in each)),
+        measure=_total([(meter.measure, frozenset(), times) for meter, times in parts]),
+        needs=frozenset().union(*(meter.needs for meter in each)),
+        reads=frozenset().union(*(meter.reads for meter in each)),
+        missing=(lambda facts: any(lacks(facts) for lacks in missing)) if missing else None,
+        holds=frozenset().union(*(meter.holds for meter in each)),
+        headers=frozenset().union(*(meter.headers for meter in each)),
+        unread=(lambda arriving: any(lacks(arriving) for lacks in unread)) if unread else None,
+    )
+
+
+def _total(parts: Sequence[tuple[Units, frozenset[str], int]]) -> Units:
+    """The sum; None where a part is unknown (yet). A part that reads no body takes the request of an `Arriving`."""
+
+    def total(exchange: Any) -> int | None:
+        sum_ = 0
+        for units, asks, times in parts:
+            plain = isinstance(exchange, Arriving) and "body" not in asks
+            part = units(exchange.request if plain else exchange)
+            if part is None:
+                return None
+            sum_ += part * times
+        return clamped(sum_)
+
+    return total
+
+
+def _values(value: Value) -> tuple[Value, ...]:
+    """A quantity, and the factor that it is multiplied by."""
+    return (value.value, value.times) if isinstance(value, Scaled) else (value,)
+
+
 def _readable(value: Value, usage: str) -> bool:
     """Tokens are read only on routes with AI answers of that vendor."""
+    value = _values(value)[0]
     return not isinstance(value, Usage) or bool(usage and (usage == "auto" or value.adapter in {"", usage}))
 
 
 def _headers(rule: MeterRule) -> set[bytes]:
     """The header fields of the request that it reads, by lower-case name."""
-    value, names = rule.value, headers_of(rule.when)
-    if isinstance(value, Lookup) and value.dim.startswith(HEADER_DIM):
-        names.add(value.dim.removeprefix(HEADER_DIM).encode())
-    elif isinstance(value, Measured) and value.source.startswith(REQUEST_HEADER):
-        names.add(value.source.removeprefix(REQUEST_HEADER).encode())
+    names = headers_of(rule.when)
+    for value in _values(rule.value):
+        if isinstance(value, Lookup) and value.dim.startswith(HEADER_DIM):
+            names.add(value.dim.removeprefix(HEADER_DIM).encode())
+        elif isinstance(value, Measured) and value.source.startswith(REQUEST_HEADER):
+            names.add(value.source.removeprefix(REQUEST_HEADER).encode())
     return names
 
 
@@ -119,7 +192,7 @@ def _inside(rule: MeterRule, route_id: str, read: set[str]) -> Meter:
         body_tests(when, arriving=False),
         _counted(rule, units_of(value, route_id, field_of_facts)),
     )
-    default = clamped((value.default or 0) if isinstance(value, Lookup | Json) else 0)
+    default = _default(value)
     return Meter(
         id=rule.id,
         known=known,
@@ -129,10 +202,17 @@ def _inside(rule: MeterRule, route_id: str, read: set[str]) -> Meter:
         needs=frozenset(asks | {"body", "exchange"} | ({"status"} if when.statuses is not None else set())),
         reads=frozenset(read),
         missing=lambda facts: after(facts) is None,
-        holds=frozenset(sides(when) if isinstance(value, Usage) else read),
+        holds=frozenset(sides(when) if isinstance(_values(value)[0], Usage) else read),
         unread=_unread(rule) if "request" in read else None,
         headers=frozenset(_headers(rule)),
     )
+
+
+def _default(value: Value) -> int:
+    """The units where a body does not yield them."""
+    if isinstance(value, Scaled):
+        return clamped(_default(value.value) * value.times.default)
+    return clamped((value.default or 0) if isinstance(value, Lookup | Json) else 0)
 
 
 def _unread(rule: MeterRule) -> Callable[[Arriving], bool] | None:
@@ -140,7 +220,7 @@ def _unread(rule: MeterRule) -> Callable[[Arriving], bool] | None:
 
     The default of a table by `json_rpc_method` is that of one call, not that of a body with an unknown number of calls.
     """
-    when, value = rule.when, rule.value
+    when, value = rule.when, _values(rule.value)[0]
     if (isinstance(value, Json) and value.default is not None) or (isinstance(value, Lookup) and value.dim == "model"):
         return None
     head, tests = head_tests(when, field_of_request), body_tests(when, arriving=True)
@@ -169,7 +249,7 @@ def _lacks_usage(tap: Tap) -> bool:
 
 def _lacks(rule: MeterRule) -> list[Callable[[Tap], bool]]:
     """Tests for parts of a request's body that the rule needs, beside values that its conditions compare."""
-    when, value = rule.when, rule.value
+    when, value = rule.when, _values(rule.value)[0]
     if isinstance(value, Usage):  # the answer names the model
         return [_lacks_usage]
     tests: list[Callable[[Tap], bool]] = []
@@ -192,12 +272,14 @@ def _early(value: Value, route_id: str) -> Units:
     if isinstance(value, Usage):
         estimate = tokens_of(value)
         return lambda arriving: estimate(arriving) or None  # 0 would be admitted by an exhausted limit
+    if isinstance(value, Scaled):
+        return scaled(_early(value.value, route_id), units_of(value.times, route_id, field_of_request))
     return units_of(value, route_id, field_of_request) if on_arrival(value)[0] else _not_yet
 
 
 def _counted(rule: MeterRule, units: Units) -> Units:
     """Constants and look-ups count for each JSON-RPC call that matches, a quantity of the exchange once if any does."""
-    value, globs = rule.value, rule.when.json_rpc
+    value, globs = _values(rule.value)[0], rule.when.json_rpc
     by_call = isinstance(value, Lookup) and value.dim == RPC  # then `units` takes a call's method
     each = isinstance(value, Count | Lookup)
     if not by_call and not globs:

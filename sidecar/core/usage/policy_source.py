@@ -13,7 +13,7 @@ from sidecar.core.limits import KINDS
 from sidecar.core.limits.base import WALLET
 from sidecar.core.policy import NO_HASHES, Hashes, Plan, Policy, Route
 from sidecar.core.usage.exclusions import Exclusion
-from sidecar.core.usage.meters import meter_for
+from sidecar.core.usage.meters import meters_for
 from sidecar.core.usage.rules import MeterRule
 
 
@@ -40,11 +40,10 @@ class PolicySource(NamedTuple):
             self.version,
             self.routes,
             self.plans,
-            lambda route: [
-                meter for rule in self.rules.values() if (meter := meter_for(rule, route.id, route.usage)) is not None
-            ],
+            lambda route: meters_for(self.rules.values(), route.id, route.usage),
             exclusions=self.exclusions,
             customers=self.customers,
         )
         policy.hashes = self.hashes
+        policy.gauges = frozenset(rule.id for rule in self.rules.values() if not rule.aggregate.is_additive)
         return policy

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sidecar.core.policy import Facts, glob, model_key
 from sidecar.core.usage.body import steps
 from sidecar.core.usage.conditions import Field
-from sidecar.core.usage.rules import MAX_UNITS, Count, Json, Lookup, Measured, Usage, Value
+from sidecar.core.usage.rules import MAX_UNITS, Count, Json, Lookup, Measured, Scaled, Usage, Value
 
 QUANTITIES: Final[dict[str, Callable[[Facts], int]]] = {
     "request.bytes": lambda facts: facts.bytes_in,
@@ -29,6 +29,7 @@ SIDES: Final[dict[type, Callable[[Any], set[str]]]] = {
     Lookup: lambda value: {"request"} if value.dim in {RPC, "model"} else set(),
     Json: lambda value: {value.side},
     Usage: lambda _: {"request", "response"},
+    Scaled: lambda value: SIDES[type(value.value)](value.value) | SIDES[Lookup](value.times),
 }
 
 
@@ -36,6 +37,9 @@ def on_arrival(value: Value) -> tuple[bool, set[str]]:
     """Whether the quantity is known when the request arrives, and what of the request's head it depends on."""
     if isinstance(value, Count):
         return True, set()
+    if isinstance(value, Scaled):
+        known, asks = on_arrival(value.value)
+        return known, asks | on_arrival(value.times)[1]
     if isinstance(value, Lookup):
         return True, {"header"} if value.dim.startswith(HEADER_DIM) else {value.dim} & {"method"}
     if isinstance(value, Measured):
@@ -53,7 +57,22 @@ def units_of(value: Value, route_id: str, field: Field) -> Units:
         return _looked_up(value, route_id, field)
     if isinstance(value, Measured):
         return _measured(value, field)
-    return _number_in(value) if isinstance(value, Json) else tokens_of(value)
+    if isinstance(value, Scaled):
+        return scaled(units_of(value.value, route_id, field), _looked_up(value.times, route_id, field))
+    if isinstance(value, Json):
+        return _number_in(value)
+    assert isinstance(value, Usage)  # noqa: S101 - a Sum is made of meters
+    return tokens_of(value)
+
+
+def scaled(units: Units, factor: Units) -> Units:
+    """Units times a factor; None where one of them is unknown (yet)."""
+
+    def product(exchange: Any) -> int | None:
+        one, other = units(exchange), factor(exchange)
+        return None if one is None or other is None else clamped(one * other)
+
+    return product
 
 
 def _looked_up(value: Lookup, route_id: str, field: Field) -> Units:

@@ -1,6 +1,7 @@
 """The definitions of meters and conditions in a policy, as values without behaviour.
 
-A meter is a quantity (a constant, a table, a measure, a number in a body, tokens) under conditions that must all hold.
+A meter is a quantity (a constant, a table, a measure, a number in a body, tokens; times a factor, or a sum of others)
+under conditions that must all hold.
 """
 
 from __future__ import annotations
@@ -92,7 +93,44 @@ class Usage:
     adapter: str = ""
 
 
-Value = Count | Lookup | Measured | Json | Usage
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """A quantity times a factor from a table, such as bytes by region. The table is not by JSON-RPC method."""
+
+    value: Count | Lookup | Measured | Json | Usage
+    times: Lookup
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """Other meters by id, each times a whole number. Those that do not apply on a route count 0 there."""
+
+    parts: tuple[tuple[str, int], ...]
+
+
+Value = Count | Lookup | Measured | Json | Usage | Scaled | Sum
+
+
+class Aggregate(NamedTuple):
+    """How the units of many exchanges become the quantity of a period.
+
+    sum; count (each exchange with units counts 1, also in its record); max (of `window_us` > 0: of the sums of windows
+    of that length); latest; unique (how many values of the record's field `of`); time_weighted (the average of the
+    value over the period, in which each value holds until the next one). All but the first two need all records of the
+    period, so they are computed from the ledger.
+    """
+
+    kind: str = "sum"
+    of: str = ""
+    window_us: int = 0
+
+    @property
+    def is_additive(self) -> bool:
+        """Whether the units of the records add up to the quantity, so that a counter can limit it."""
+        return self.kind in {"sum", "count"}
+
+
+SUMMED: Final = Aggregate()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +140,7 @@ class MeterRule:
     id: str
     value: Value = Count()
     when: When = ALWAYS
+    aggregate: Aggregate = SUMMED
 
 
 # The default definition: a request that the API answered, successfully or with an error of the client.

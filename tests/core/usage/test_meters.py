@@ -13,6 +13,7 @@ from sidecar.core.usage import (
     MAX_UNITS,
     QUANTITIES,
     REQUESTS,
+    Aggregate,
     Bodies,
     Count,
     Json,
@@ -20,9 +21,12 @@ from sidecar.core.usage import (
     Lookup,
     Measured,
     MeterRule,
+    Scaled,
+    Sum,
     Usage,
     When,
     meter_for,
+    meters_for,
 )
 
 
@@ -507,3 +511,111 @@ def test_a_model_is_found_in_any_case():
     assert [asked(prices, tap(model=model)) for model in ("gpt-4o", " GPT-4O ", "O1-mini", "x")] == [5, 5, 7, 1]
     only = meter(Count(1), When(models=("!gpt-4*",)))
     assert [asked(only, tap(model=model)) for model in ("GPT-4o", "mini")] == [0, 1]
+
+
+# --- Factors, sums and aggregates ------------------------------------------------------------------------------------
+
+BY_TIER = Lookup("header.x-tier", {"gold": 3}, 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "facts", "units"),
+    [
+        (Measured("response.bytes"), {"sent": {b"x-tier": b"gold"}}, 66),
+        (Measured("response.bytes"), {}, 44),
+        (Count(5), {"sent": {b"x-tier": b"gold"}}, 15),
+        (Measured("request.header.x-n"), {"sent": {b"x-n": b"7", b"x-tier": b"gold"}}, 21),
+        (Measured("request.header.x-n"), {"sent": {b"x-n": b"9007199254740991"}}, MAX_UNITS),
+    ],
+)
+def test_a_quantity_is_multiplied_by_its_factor(value, facts, units):
+    # Fails if the factor is added, or if a product is larger than what counters hold.
+    assert measured(MeterRule("m", Scaled(value, BY_TIER)), **facts) == units
+
+
+def test_a_product_is_known_on_arrival_where_its_quantity_is_and_reads_what_both_read():
+    early = meter_for(MeterRule("m", Scaled(Measured("request.header.x-n"), BY_TIER)), "r")
+    late = meter_for(MeterRule("m", Scaled(Measured("response.bytes"), BY_TIER)), "r")
+    assert (early.known, late.known) == (True, False)
+    assert early.headers == {b"x-n", b"x-tier"}
+    assert late.headers == {b"x-tier"}
+    assert early.ask(Facts(sent={b"x-n": b"5"})) == 10
+    assert late.ask(Facts()) is None
+    assert "exchange" in late.needs
+
+
+def test_a_factor_by_model_reads_the_request_and_has_its_default_without_one():
+    meter = meter_for(MeterRule("m", Scaled(Measured("duration_s"), Lookup("model", {"big*": 10}, 1))), "r")
+    assert meter.reads == {"request"}
+    assert meter.measure(Facts(tap=SimpleNamespace(model="big-1"))) == 20
+    assert meter.missing(Facts(tap=SimpleNamespace(model="")))
+    assert meter.measure(Facts(tap=SimpleNamespace(model=""))) == 0
+
+
+def test_tokens_are_multiplied_too_and_their_estimate_is_before_the_answer():
+    tap = SimpleNamespace(tokens=lambda kind, adapter: 40, lacks_usage=True)
+    meter = meter_for(MeterRule("m", Scaled(Usage("output"), BY_TIER)), "r", "openai")
+    assert meter.measure(Facts(tap=tap)) == 80
+    assert meter.ask(Arriving(Facts(tap=tap), tap)) == 80
+    assert meter.holds == set()  # an answer of an AI API is read as it passes
+    assert meter.unread(Arriving(Facts(), tap))
+    assert meter_for(MeterRule("m", Scaled(Usage("output", "gemini"), BY_TIER)), "r", "openai") is None
+
+
+RULES = [
+    MeterRule("total", Sum((("calls", 100), ("bytes", 1), ("elsewhere", 7)))),
+    MeterRule("calls", when=When(methods=frozenset({"GET"}))),
+    MeterRule("bytes", Measured("response.bytes")),
+    MeterRule("elsewhere", when=When(routes=frozenset({"other"}))),
+]
+
+
+def test_a_sum_is_its_meters_times_their_factors_each_under_its_own_conditions():
+    # Fails if a meter that does not apply on the route takes the sum with it.
+    total = meters_for(RULES, "r")[0]
+    assert [meter.id for meter in meters_for(RULES, "r")] == ["total", "calls", "bytes"]
+    assert (total.measure(Facts()), total.measure(Facts(method="POST"))) == (122, 22)
+    assert (total.known, total.ask(Facts())) == (False, None)
+    assert total.needs >= {"method", "exchange"}
+    assert meters_for([MeterRule("s", Sum((("elsewhere", 1),))), RULES[3]], "r") == []
+
+
+def test_a_sum_of_what_is_known_on_arrival_is_known_on_arrival():
+    rules = [MeterRule("s", Sum((("calls", 2), ("n", 3)))), RULES[1], MeterRule("n", Measured("request.header.n"))]
+    meter = meters_for(rules, "r")[0]
+    assert meter.known
+    assert meter.ask(Facts(sent={b"n": b"5"})) == 17
+    assert meter.asks == {"method", "header"}
+    assert meter.headers == {b"n"}
+
+
+def test_a_sum_is_unread_or_missing_where_one_of_its_meters_is():
+    rows = MeterRule("rows", Json("request", "/n"))
+    meter = meters_for([MeterRule("s", Sum((("rows", 2), ("calls", 1)))), rows, RULES[1]], "r")[0]
+    request = Facts()
+    lacking, whole, empty = Bodies(), Bodies(), Bodies()
+    lacking.take("request", b"{")
+    whole.take("request", b'{"n": 4}')
+    empty.take("request", b"{}")
+    assert meter.unread(Arriving(request, lacking))
+    assert not meter.unread(Arriving(request, whole))
+    assert meter.ask(Arriving(request, whole)) == 9
+    assert meter.measure(Facts(tap=whole)) == 9
+    assert not meter.missing(Facts(tap=whole))
+    assert meter.missing(Facts(tap=empty))
+    assert meter.reads == {"request"}
+
+
+def test_a_count_is_one_for_each_exchange_with_units():
+    meter = meter_for(MeterRule("m", Measured("request.header.n"), aggregate=Aggregate("count")), "r")
+    for sent, units in ((b"9", 1), (b"1", 1), (b"0", 0)):
+        facts = Facts(sent={b"n": sent})
+        assert (meter.measure(facts), meter.ask(facts)) == (units, units)
+    assert meter_for(MeterRule("m", Measured("response.bytes"), aggregate=Aggregate("count")), "r").ask(Facts()) is None
+
+
+@pytest.mark.parametrize("kind", ["max", "latest", "unique", "time_weighted"])
+def test_the_record_of_an_exchange_has_the_units_whatever_a_period_makes_of_them(kind):
+    rule = MeterRule("m", Measured("response.bytes"), aggregate=Aggregate(kind))
+    assert measured(rule) == 22
+    assert not rule.aggregate.is_additive
