@@ -22,7 +22,6 @@ ELSEWHERE = {
     "sidecar/edge/kafka/producer.py": "what is private to aiokafka; tests/edge/kafka/test_sink.py sends and ends by it",
     "sidecar/edge/ledger/engine.py": "a connection; all of tests/edge/ledger; test_reading.py restricts it",
     "sidecar/edge/ledger/queries.py": "SQL; tests/ledger/test_reading.py asks all of it",
-    "sidecar/edge/ledger/schema.py": "a table; test_convert.py and test_views.py beside it read what it makes",
     "sidecar/ledger/report.py": "counts; tests/cli/test_ledger.py reads all of them",
     "sidecar/edge/shipping/figures.py": "counts and a state; tests/edge/shipping/test_shipper.py reads all of them",
     "sidecar/edge/shipping/source.py": "interfaces; tests/edge/shipping/test_shipper.py has doubles of them",

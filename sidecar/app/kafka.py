@@ -44,32 +44,6 @@ def connection(settings: Settings, pem: Pem | None = None) -> dict[str, Any]:
     return options
 
 
-def bulk_options(settings: Settings) -> dict[str, Any]:
-    """The same connection as options of librdkafka, which reads certificates from their files itself."""
-    kafka = settings.kafka
-    assert kafka is not None  # noqa: S101 - the callers ask for it
-    security = kafka.security
-    options: dict[str, Any] = {
-        "bootstrap.servers": kafka.bootstrap_servers,
-        "client.id": CLIENT_ID,
-        "security.protocol": security.protocol,
-    }
-    if security.protocol.startswith("SASL"):
-        options["sasl.mechanism"] = security.mechanism
-        if security.token_file is not None:
-            options["oauth_cb"] = TokenFile(security.token_file).with_expiry
-        elif security.password is not None:
-            options |= {
-                "sasl.username": security.username,
-                "sasl.password": security.password.get_secret_value(),
-            }
-    if security.protocol.endswith("SSL"):
-        _read(settings, security)  # faults name the setting; librdkafka would name a number
-        files = {"ca": security.ca, "certificate": security.cert, "key": security.key}
-        options |= {f"ssl.{name}.location": str(path) for name, path in files.items() if path is not None}
-    return options
-
-
 def _read(settings: Settings, security: Security) -> Pem:
     pem: dict[str, str] = {}
     use = Use(("kafka", "security"), security.ca, security.cert, security.key)

@@ -54,6 +54,10 @@ async def contact(settings: Settings, scales: Mapping[str, int] | None = None, *
         await _contact_kafka(settings, contacts)
     elif settings.record_file is not None:
         _look_at_file(settings, settings.record_file, contacts)
+    if "ledger" in settings.model_fields_set:
+        faults = _folder_faults(settings.ledger.dir)
+        contacts.errors.extend([str(settings.fault(("ledger", "dir"), fault)) for fault in faults])
+        contacts.results["ledger"] = str(settings.ledger.dir)
     return contacts
 
 
@@ -133,12 +137,15 @@ def _look_at_file(settings: Settings, path: Path, contacts: Contacts) -> None:
         for file in (path, path.with_name(path.name + ".positions"))
         if file.exists() and not os.access(file, os.W_OK)
     ]
-    folder = path.parent
+    faults += _folder_faults(path.parent)
+    contacts.errors.extend([str(settings.fault(("sink", "file"), fault)) for fault in faults])
+    contacts.results["sink"] = str(path)
+
+
+def _folder_faults(folder: Path) -> list[str]:
+    """Why files cannot be made in a folder, which may be new."""
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():
-        faults.append(f"{folder} is not a folder")
-    elif not os.access(folder, os.W_OK):
-        faults.append(f"{folder} cannot be written by this user")
-    contacts.errors.extend([str(settings.fault(("sink", "file"), fault)) for fault in faults])
-    contacts.results["sink"] = str(path)
+        return [f"{folder} is not a folder"]
+    return [] if os.access(folder, os.W_OK) else [f"{folder} cannot be written by this user"]

@@ -93,7 +93,7 @@ def load(config: Path | None, follow: bool, files: tuple[Path, ...], partitions:
         with Loader(LedgerFolder(settings.ledger.dir), options, memory=_memory(settings)) as loader:
             if settings.kafka is not None and not files:
                 topics = kafka.streams(settings.kafka).values()
-                with BulkReader(kafka.bulk_options(settings)) as reader:
+                with BulkReader(kafka.connection(settings)) as reader:
                     loader.load_topics(reader, topics, partitions)
             else:
                 _load_files(loader, files or _sink_files(settings), bool(files))
@@ -123,7 +123,7 @@ def _load_files(loader: Loader, files: Sequence[Path], is_named: bool) -> None:
         try:
             loader.load_file(SinkFile(path))
         except SinkError as error:
-            loader.report.fault(str(error))
+            loader.fault(str(error))
 
 
 def _period_options(function: F) -> F:
@@ -278,7 +278,7 @@ def _print_fields(rows: list[dict[str, Any]]) -> None:
 def compact(config: Path | None, as_json: bool) -> int:
     """Join small files into larger ones, and remove what `ledger.retain` no longer asks for. Sums do not change.
 
-    Partitions that a loader holds are left out. It can be killed at any time.
+    It can run beside a load, and be killed at any time.
     """
     settings = settings_of(config)
     folder = LedgerFolder(settings.ledger.dir)

@@ -64,7 +64,7 @@ class LoadDisplay:
 
     def conclude(self, report: LoadReport) -> None:
         """Print the sums."""
-        count = counted(len(report.files), "file")
+        count = counted(report.files, "file")
         rejected, copies = report.total("rejected"), report.total("copies")
         click.echo(f"{counted(report.total('records'), 'record')} in {count}, {rejected} rejected, {copies} twice")
         if rejected:

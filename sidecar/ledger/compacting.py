@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from sidecar.core.errors import SinkError
 from sidecar.edge.files import OwnedError
 from sidecar.edge.ledger.engine import Engine
-from sidecar.edge.ledger.files import LedgerFile, LedgerFolder
+from sidecar.edge.ledger.files import COMPACTING, LedgerFile, LedgerFolder
 from sidecar.edge.ledger.schema import FORMAT, ordering, selection, text
 from sidecar.edge.ledger.views import readable
 from sidecar.edge.ledger.writer import FORMAT_KEY, TAIL_KEY, copy_options
@@ -61,7 +61,7 @@ def compact(
     folder: LedgerFolder, engine: Engine, retention: Retention, *, max_rows: int = MAX_ROWS,
     stop: Callable[[], bool] = lambda: False,
 ) -> Compaction:  # fmt: skip
-    """Compact each partition that no loader holds."""
+    """Compact each partition that no other process compacts."""
     done = Compaction([], [], [])
     listing = readable(engine, folder)
     done.faults.extend([f"{name}: {why}" for name, why in listing.refused])
@@ -69,7 +69,7 @@ def compact(
         if stop():
             break
         try:
-            lock = folder.lock(topic, part)
+            lock = folder.lock(topic, part, COMPACTING)
         except OwnedError as owned:
             done.faults.append(f"{owned}: not compacted")
             continue
@@ -79,7 +79,7 @@ def compact(
         except SinkError as error:
             done.faults.append(f"{topic} partition {part}: {error}")
         finally:
-            folder.clear_work(topic, part)
+            folder.clear_work(topic, part, "union")
             os.close(lock)
     return done
 
@@ -144,7 +144,7 @@ def _join(folder: LedgerFolder, engine: Engine, group: list[LedgerFile], union: 
     last = text(str(folder.at(group[-1])))
     tail = engine.run(f"SELECT value FROM parquet_kv_metadata({last}) WHERE key = '{TAIL_KEY}'")
     metadata = {FORMAT_KEY: str(FORMAT)} | ({TAIL_KEY: bytes(tail[0][0]).decode()} if tail else {})
-    draft = folder.work_file(union.topic, union.part, "new")
+    draft = folder.work_file(union.topic, union.part, "union")
     parts = f"(SELECT {selection()} FROM read_parquet([{paths}], union_by_name = true))"
     engine.run(f"COPY (FROM {parts} ORDER BY {ordering()}) TO {text(str(draft))} {copy_options(metadata)}")
     sums = 'SELECT count(*), sum(units), count(*) FILTER ("first"), sum(hash(id, sequence, meter, line)) FROM'

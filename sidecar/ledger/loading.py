@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Self
 
 from sidecar.core.errors import SinkError
 from sidecar.edge.files import OwnedError
-from sidecar.edge.kafka.bulk import BulkReader, Chunk, Place
+from sidecar.edge.kafka.bulk import BulkReader, Place
 from sidecar.edge.kafka.connection import KafkaRefusalError
 from sidecar.edge.ledger.earlier import Earlier
 from sidecar.edge.ledger.engine import Engine
@@ -56,13 +56,19 @@ class Loader:
         self.report = LoadReport()
         listing = folder.listing()
         for name, why in listing.refused:
-            self.report.fault(f"{name}: {why}")
+            self.fault(f"{name}: {why}")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closing.close()
+
+    def fault(self, text: str) -> None:
+        """Note what was refused, in the report; where a load follows, at once too."""
+        self.report.fault(text)
+        if self._options.follow:
+            self._options.on_trouble(text)
 
     # Files.
 
@@ -154,7 +160,7 @@ class Loader:
                 )
             if low > writer.position:
                 if writer.position:
-                    self.report.fault(f"{name}: offsets {writer.position} to {low - 1} were deleted before a load")
+                    self.fault(f"{name}: offsets {writer.position} to {low - 1} were deleted before a load")
                 writer.position = low
         reader.assign({place: writer.position for place, writer in writers.items()})
         return {place: high for place, (_, high) in bounds.items()}
@@ -167,7 +173,7 @@ class Loader:
     def _flush(self, writer: PartitionWriter, end: int, file: SinkFile | None = None) -> None:
         loaded = writer.flush(end, {TAIL_KEY: file.tail(end)} if file is not None else None)
         if loaded is not None:
-            self.report.files.append(loaded)
+            self.report.add(loaded)
             self._options.on_file(loaded)
 
 
@@ -188,31 +194,33 @@ class _TopicLoad:
         while not self._options.stop():
             if not self._options.follow and not self._behind():
                 break
-            chunk = self._read()
+            chunk = self._reader.read(_POLL_SECONDS)
             for place, pairs in chunk.messages.items():
                 self._add(place, pairs)
-            for place, end in chunk.ends.items():
-                self._positions[place] = max(self._positions[place], end)
-                self._ends[place] = max(self._ends[place], end)
+            for place, position in chunk.positions.items():
+                self._positions[place] = max(self._positions[place], position)
+                self._ends[place] = max(self._ends[place], position)
             if chunk.messages:
                 waiting_until = monotonic() + _PATIENCE_SECONDS
-            elif monotonic() > waiting_until and not self._options.follow:
-                break  # a transaction is open: the rest is for the next load
+            elif monotonic() > waiting_until:
+                waiting_until = monotonic() + _PATIENCE_SECONDS
+                if not self._is_readable() and not self._options.follow:
+                    break  # a transaction is open: the rest is for the next load
             self._flush_old()
         for place in self._writers:
             self._flush(place)
 
-    def _read(self) -> Chunk:
-        """With `follow` an outage of Kafka is waited for."""
+    def _is_readable(self) -> bool:
+        """Whether messages are left that are not in an open transaction. With `follow` an outage is waited for."""
         try:
-            return self._reader.read(_POLL_SECONDS)
+            return any(self._positions[place] < end for place, end in self._reader.stable_ends().items())
         except KafkaRefusalError:
             raise
         except SinkError as error:
             if not self._options.follow:
                 raise
             self._options.on_trouble(str(error))
-            return Chunk({}, {})
+            return True
 
     def _behind(self) -> bool:
         return any(self._positions[place] < end for place, end in self._ends.items())

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections import Counter, deque
+from typing import Any, Final, NamedTuple
 
 from sidecar.edge.ledger.writer import Loaded
+
+_COUNTS: Final = ("records", "rows", "rejected", "copies", "size")
+_NAMES: Final = 1_000  # of the last files
 
 
 class Progress(NamedTuple):
@@ -20,7 +24,9 @@ class LoadReport:
     """Counts of one run. `faults` are what must be looked at: a damaged file, a partition that cannot be read."""
 
     def __init__(self) -> None:
-        self.files: list[Loaded] = []
+        self._totals: Counter[str] = Counter()
+        self.names: deque[str] = deque(maxlen=_NAMES)
+        self.files = 0
         self.faults: list[str] = []
 
     def fault(self, text: str) -> None:
@@ -28,11 +34,17 @@ class LoadReport:
         if text not in self.faults:
             self.faults.append(text)
 
+    def add(self, loaded: Loaded) -> None:
+        """Count a file."""
+        self.files += 1
+        self.names.append(str(loaded.file))
+        self._totals.update({name: getattr(loaded, name) for name in _COUNTS})
+
     def total(self, name: str) -> int:
         """The sum of a count over all files."""
-        return sum(getattr(file, name) for file in self.files)
+        return self._totals[name]
 
     def as_json(self) -> dict[str, Any]:
         """The report as a document."""
-        counts = {name: self.total(name) for name in ("records", "rows", "rejected", "copies", "size")}
-        return {**counts, "files": [str(loaded.file) for loaded in self.files], "faults": self.faults}
+        counts = {name: self.total(name) for name in _COUNTS}
+        return {**counts, "files": self.files, "last_files": list(self.names), "faults": self.faults}

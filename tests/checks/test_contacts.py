@@ -99,3 +99,14 @@ async def test_a_sink_below_a_file_is_an_error(tmp_path):
     assert (await contact(given, stored="")).errors == [
         f"SIDECAR_SINK__FILE: sink.file: {tmp_path}/out is not a folder"
     ]
+
+
+# Fails if the ledger is looked at where no setting names it: a node that does not bill has no such folder.
+async def test_a_ledger_that_cannot_be_written_is_an_error_where_it_is_configured(tmp_path):
+    file = tmp_path / "out"
+    assert "ledger" not in (await contact(settings(tmp_path, SINK__FILE=str(file)), stored="")).results
+    given = settings(tmp_path, SINK__FILE=str(file), LEDGER__DIR=str(tmp_path / "ledger"))
+    assert (await contact(given, stored="")).results["ledger"] == str(tmp_path / "ledger")
+    file.write_text("")
+    given = settings(tmp_path, SINK__FILE=str(tmp_path / "r"), LEDGER__DIR=f"{file}/ledger")
+    assert (await contact(given, stored="")).errors == [f"SIDECAR_LEDGER__DIR: ledger.dir: {file} is not a folder"]

@@ -40,6 +40,7 @@ def test_a_terminal_gets_a_bar_with_rate_and_lag(capsys, monkeypatch):
 
 def test_the_end_has_the_sums(capsys):
     report = LoadReport()
-    report.files += [LOADED, LOADED]
+    report.add(LOADED)
+    report.add(LOADED)
     LoadDisplay().conclude(report)
     assert capsys.readouterr().out == "10 records in 2 files, 2 rejected, 4 twice\n"

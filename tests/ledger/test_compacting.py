@@ -3,9 +3,13 @@
 import os
 import signal
 
+import orjson
+
+from sidecar.edge.ledger.earlier import Earlier
 from sidecar.edge.ledger.engine import Engine
-from sidecar.edge.ledger.files import LedgerFolder
+from sidecar.edge.ledger.files import COMPACTING, LedgerFolder
 from sidecar.edge.ledger.schema import NAMES
+from sidecar.edge.ledger.writer import PartitionWriter
 from sidecar.ledger.compacting import Retention, compact
 from sidecar.ledger.loading import Loader, LoadOptions
 from sidecar.ledger.sink_files import SinkFile
@@ -93,12 +97,30 @@ def test_a_sink_file_goes_on_after_a_compaction(tmp_path):
     assert load_file() == 2  # Fails if the union has no digest of its end, or another.
 
 
-def test_a_partition_that_a_loader_holds_is_left_out(tmp_path):
+def test_two_compactions_do_not_meet(tmp_path):
     load(tmp_path, [usage(1)], [usage(2)])
-    lock = LedgerFolder(tmp_path).lock(TOPIC, 0)
+    lock = LedgerFolder(tmp_path).lock(TOPIC, 0, COMPACTING)
     done = run(tmp_path)
     os.close(lock)
     assert (done.joined, len(done.faults)) == ([], 1)
+
+
+# Fails if the loader takes the listing that it had: the files that a copy is looked for in are gone.
+def test_a_load_goes_on_while_its_files_are_joined(tmp_path):
+    load(tmp_path, [usage(1)], [usage(2)])
+    ledger = LedgerFolder(tmp_path)
+    with Engine(folder=tmp_path) as engine:
+        writer = PartitionWriter(ledger, TOPIC, 0, (engine, Earlier(engine, ledger)))
+        for number, compacts in ((3, True), (2, False)):
+            writer.add([(writer.position, orjson.dumps(usage(number)))])
+            listing = ledger.listing()
+            if compacts:
+                assert len(run(tmp_path).joined) == 1
+                ledger.listing = lambda: (setattr(ledger, "listing", LedgerFolder(tmp_path).listing), listing)[1]  # noqa: B023
+            loaded = writer.flush(writer.position + 1)
+        writer.close()
+    assert loaded.copies == 1
+    assert ranges(tmp_path) == [(0, 1), (2, 2), (3, 3)]
 
 
 def at(number):

@@ -126,9 +126,8 @@ def failing(what: str, connection: Mapping[str, Any]) -> Iterator[None]:
 @asynccontextmanager
 async def consumer(connection: Mapping[str, Any], isolation: str, **options: Any) -> AsyncIterator[Any]:
     """A started consumer without a group, which begins at the oldest record."""
-    made = AIOKafkaConsumer(
-        isolation_level=isolation, enable_auto_commit=False, auto_offset_reset="earliest", **options, **connection
-    )
+    options = {"auto_offset_reset": "earliest", "enable_auto_commit": False, **options, **connection}
+    made = AIOKafkaConsumer(isolation_level=isolation, **options)
     try:
         await made.start()
         yield made

@@ -49,7 +49,7 @@ async def read_topic(
     """
     with failing(topic, connection):
         partitions = await _partitions(connection, topic)
-        starts, ends = await _bounds(connection, partitions, since_ms)
+        starts, ends = await offset_bounds(connection, partitions, since_ms)
         async with consumer(connection, "read_committed", max_partition_fetch_bytes=_FETCH_BYTES) as reader:
             reader.assign(partitions)
             for tp in partitions:
@@ -76,7 +76,7 @@ async def read_last(connection: Mapping[str, Any], topic: str, number: int) -> t
     there were too few records.
     """
     with failing(topic, connection):
-        bounds = await _bounds(connection, await _partitions(connection, topic))
+        bounds = await offset_bounds(connection, await _partitions(connection, topic))
     starts, ends = ({tp.partition: offset for tp, offset in each.items()} for each in bounds)
     last: dict[int, deque[TopicRecord]] = {partition: deque(maxlen=number) for partition in ends}
     short, width = set(ends if number else ()), 4 * number
@@ -93,7 +93,7 @@ async def read_last(connection: Mapping[str, Any], topic: str, number: int) -> t
     return [record for records in last.values() for record in records], ends
 
 
-async def _bounds(
+async def offset_bounds(
     connection: Mapping[str, Any], partitions: list[TopicPartition], since_ms: int = 0
 ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
     """The first offsets and the high watermarks. A consumer of committed records would get the last stable offsets.

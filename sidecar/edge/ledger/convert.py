@@ -24,15 +24,16 @@ _KNOWN: Final = "usage unattributed denial checkpoint posting alert correction v
 _NEED_CUSTOMER: Final = "usage denial correction void posting denial-summary".split()  # noqa: SIM905
 
 # Each record is held to these in this order; the first that fails is its fault. `u` are its units as numbers.
+# `json_type` parses the record again, so it is asked only of those that lack a member.
 _FAULTS: Final = (
     ("r IS NULL", "not JSON"),
-    ("json_type(v) <> 'OBJECT'", "not a JSON object"),
+    ("r.source IS NULL AND json_type(v) <> 'OBJECT'", "not a JSON object"),
     ("coalesce(r.source, '') = ''", "no source"),
     ("coalesce(r.id, '') = ''", "no id"),
     ("coalesce(TRY_CAST(r.sequence AS BIGINT), 0) < 1", "sequence: not a number from 1"),
     ("TRY_CAST(r.time AS TIMESTAMP) IS NULL", "time: not a time"),
     ("k = ''", "type: not sidecar.KIND.vN"),
-    ("r.data IS NULL OR json_type(v, '$.data') <> 'OBJECT'", "data: not an object"),
+    ("r.data.customer IS NULL AND json_type(v, '$.data') IS DISTINCT FROM 'OBJECT'", "data: not an object"),
     ("r.data.customer IS NULL AND k IN {needs}", "data.customer: missing"),
     (
         "r.data.period_time IS NOT NULL AND TRY_CAST(r.data.period_time AS TIMESTAMP) IS NULL",
@@ -124,28 +125,26 @@ SEVERAL_LINES: Final = f"""CREATE OR REPLACE TEMP TABLE several AS
     SELECT *, row_number() OVER (PARTITION BY "offset" ORDER BY line, meter, model NULLS FIRST) = 1 AS first
     FROM chosen"""
 
-ENTRIES: Final = """
-    SELECT "offset", 0 AS line, model, unnest(coalesce(nullif(meters, []), [NULL])) AS meter,
-        unnest(coalesce(nullif(amounts, []), [NULL])) AS units,
-        generate_subscripts(coalesce(nullif(meters, []), [NULL]), 1) = 1 AS first
+_LISTS: Final = "meters, amounts, lines"
+_METERS: Final = "coalesce(nullif(meters, []), [NULL])"  # a record without usage has one row
+ENTRIES: Final = f"""
+    SELECT * EXCLUDE ({_LISTS}), 0 AS line, unnest({_METERS}) AS meter,
+        unnest(coalesce(nullif(amounts, []), [NULL])) AS units, generate_subscripts({_METERS}, 1) = 1 AS first
         FROM batch WHERE lines IS NULL
-    UNION ALL
-    SELECT "offset", line, model, meter, units, first FROM several"""
+    UNION ALL BY NAME
+    SELECT b.* EXCLUDE ({_LISTS}, model), e.* EXCLUDE ("offset") FROM batch b JOIN several e USING ("offset")"""
 HAS_CHANGES: Final = f"SELECT count(*) FROM batch WHERE kind IN {_listed(CHANGES)}"
 
 
 def rows() -> str:
     """The rows of `batch`, with all columns by name, in their order; the table `copies` has offsets of copies."""
-    parts = {"line", "model", "meter", "units", "first"}
     made = []
     for each in COLUMNS:
         name = quoted(each.name)
         if each.name == "copy":
-            made.append('b."offset" IN (FROM copies) AS copy')
-        elif each.name in parts:
-            made.append(f"e.{name}::{each.type} AS {name}")
+            made.append('"offset" IN (FROM copies) AS copy')
         elif each.is_once:
-            made.append(f"CASE WHEN e.first THEN b.{name} END::{each.type} AS {name}")
+            made.append(f"CASE WHEN first THEN {name} END::{each.type} AS {name}")
         else:
-            made.append(f"b.{name}::{each.type} AS {name}")
-    return f'SELECT {", ".join(made)} FROM batch b JOIN ({ENTRIES}) e USING ("offset")'
+            made.append(f"{name}::{each.type} AS {name}")
+    return f"SELECT {', '.join(made)} FROM ({ENTRIES})"

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from sidecar.core.errors import SinkError
 from sidecar.edge.ledger.convert import HAS_CHANGES
-from sidecar.edge.ledger.files import FILE_TOPIC, LedgerFile, LedgerFolder, Listing
+from sidecar.edge.ledger.files import FILE_TOPIC, LedgerFile, LedgerFolder
 from sidecar.edge.ledger.schema import CHANGES, METERED, quoted, text
 
 if TYPE_CHECKING:
@@ -39,11 +40,26 @@ class Earlier:
         self._folder = folder
         self._ranges: dict[LedgerFile, Range] = {}
 
-    def mark(self, topic: str, part: int, listing: Listing) -> None:
-        """Make the table `copies` (offsets in `batch`), and complete the changes in `batch`."""
+    def mark(self, topic: str, part: int) -> None:
+        """Make the table `copies` (offsets in `batch`), and complete the changes in `batch`.
+
+        A compaction may take files away meanwhile: then it is done again with those that are there.
+        """
+        while True:
+            files = self._folder.listing().files
+            self._ranges = {file: self._ranges[file] for file in files if file in self._ranges}
+            try:
+                self._mark(topic, part, files)
+            except SinkError:
+                if all(self._folder.at(file).exists() for file in files):
+                    raise
+            else:
+                return
+
+    def _mark(self, topic: str, part: int, files: list[LedgerFile]) -> None:
         candidates = [
             file
-            for file in listing.files
+            for file in files
             if file[:2] == (topic, part) or file.topic.startswith(FILE_TOPIC) or topic.startswith(FILE_TOPIC)
         ]
         self._mark_copies(candidates)

@@ -5,6 +5,8 @@ DuckDB is the extra `billing`. It is imported when a connection is opened, so th
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from importlib import import_module
@@ -13,15 +15,18 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from sidecar.core.errors import SinkError, StateError
+from sidecar.edge.files import is_locked, lock_file
 
 MEMORY: Final = "1GB"
+_SPILL: Final = ".spill-"
 _MISSING: Final = "this command needs DuckDB: pip install 'metering-sidecar[billing]'"
 
 
 class Engine:
     """A connection. `close` also removes what it spilled to disk.
 
-    `folder`: where it spills (without one, the system's temporary folder). StateError: the extra is not installed.
+    `folder`: where it spills, and where files of killed processes are removed; without one, the system's temporary
+    folder. StateError: the extra is not installed.
     """
 
     def __init__(self, *, folder: Path | None = None, threads: int = 1, memory: str = MEMORY) -> None:
@@ -30,12 +35,13 @@ class Engine:
         except ImportError:
             raise StateError(_MISSING) from None
         self._is_restricted = False
-        self._spill = tempfile.TemporaryDirectory(prefix=".spill-", dir=folder)
+        self._spill = Path(tempfile.mkdtemp(prefix=_SPILL, dir=_cleared(folder)))
+        self._lock = lock_file(self._spill / "lock")
         self._connection = self._duckdb.connect(
             config={
                 "threads": threads,
                 "memory_limit": memory,
-                "temp_directory": self._spill.name,
+                "temp_directory": str(self._spill),
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
             }
@@ -81,7 +87,8 @@ class Engine:
     def close(self) -> None:
         """Close, and remove what was spilled."""
         self._connection.close()
-        self._spill.cleanup()
+        os.close(self._lock)
+        shutil.rmtree(self._spill, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self
@@ -96,3 +103,13 @@ class Engine:
         if isinstance(error, self._duckdb.OutOfMemoryException):
             return SinkError(f"DuckDB: {text.splitlines()[0]}: set ledger.memory higher")
         return SinkError(f"DuckDB: {text}")
+
+
+def _cleared(folder: Path | None) -> Path | None:
+    """The folder, without what killed processes have spilled there."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob(_SPILL + "*"):
+            if (old / "lock").exists() and not is_locked(old / "lock"):
+                shutil.rmtree(old, ignore_errors=True)
+    return folder

@@ -1,7 +1,7 @@
 """The ledger's folder: files whose names say which offsets they hold, so that the names alone say where to go on.
 
     ledger.json                                  format, a random id, and the cluster or file that each topic is of
-    <topic>/p0007.lock                           held by the one process that loads or compacts the partition
+    <topic>/p0007.lock, p0007.compaction         held by the one process that loads, or compacts, the partition
     <topic>/p0007.<first>-<last>.parquet         offsets with 18 digits, both included
 
 A file appears whole or not at all: written beside its place, synced, renamed, its folder synced. Where a kill left the
@@ -11,6 +11,7 @@ that are not ours and files that are damaged are refused by name, and the rest i
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -28,6 +29,9 @@ _NAME: Final = re.compile(r"p(\d{4,})\.(\d{18})-(\d{18})\.parquet")
 _MAGIC: Final = b"PAR1"
 _LISTINGS: Final = 10
 _MODE: Final = 0o640  # records name customers and paths
+LOADING: Final = "loading"
+COMPACTING: Final = "compacting"
+_LOCKS: Final = {LOADING: ("lock", "loads"), COMPACTING: ("compaction", "compacts")}
 SEALED: Final = "sealed"  # a folder that is not a topic
 FILE_TOPIC: Final = "file."  # the topic of a sink file begins with this
 
@@ -106,9 +110,21 @@ class LedgerFolder:
 
         A topic of another origin has the same offsets for other records, so it is refused.
         """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self.path / "ledger.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        except OSError as error:
+            raise SinkError(f"{self.path}: the ledger cannot be written here: {error.strerror}") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)  # for moments: two first loads would write two ids
+            self._identify(origins or {})
+        finally:
+            os.close(fd)
+
+    def _identify(self, origins: Mapping[str, str]) -> None:
         about = self.identity()
         known: dict[str, str] = dict(about.get("origins", {}))
-        for topic, origin in (origins or {}).items():
+        for topic, origin in origins.items():
             if known.setdefault(topic, origin) != origin:
                 raise SinkError(
                     f"{self.path}: {topic} was loaded from {known[topic]}, and this is {origin}: set another ledger.dir"
@@ -117,7 +133,6 @@ class LedgerFolder:
         if wanted == about:
             return
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             write_atomic(self.path / "ledger.json", json.dumps(wanted, indent=1).encode() + b"\n")
         except OSError as error:
             raise SinkError(f"{self.path}: the ledger cannot be written here: {error.strerror}") from error
@@ -165,22 +180,28 @@ class LedgerFolder:
         """The path of a file."""
         return self.path / file.topic / file.name
 
-    def lock(self, topic: str, part: int) -> int:
-        """Become the only writer of a partition until the descriptor is closed. OwnedError: another process is."""
+    def lock(self, topic: str, part: int, what: str = LOADING) -> int:
+        """Become the only one who loads, or compacts, a partition until the descriptor is closed.
+
+        Both go on at the same time: a load only adds a file behind all others. OwnedError: another process does.
+        """
+        suffix, verb = _LOCKS[what]
         try:
-            return lock_file(self.path / topic / f"p{part:04}.lock")
+            fd = lock_file(self.path / topic / f"p{part:04}.{suffix}")
+            sync_folder(self.path)  # the topic's folder may be new
         except OwnedError as owner:
-            raise OwnedError(f"{topic} partition {part}: the process with pid {owner} loads it") from None
+            raise OwnedError(f"{topic} partition {part}: the process with pid {owner} {verb} it") from None
         except OSError as error:
             raise SinkError(f"{self.path}: the ledger cannot be written here: {error.strerror}") from error
+        return fd
 
     def work_file(self, topic: str, part: int, kind: str) -> Path:
         """A path for what a writer of the partition has under way. `clear_work` removes what a killed one left."""
         return self.path / topic / f"p{part:04}.{kind}"
 
-    def clear_work(self, topic: str, part: int) -> None:
+    def clear_work(self, topic: str, part: int, *kinds: str) -> None:
         """Remove what a killed writer left. The caller holds the lock."""
-        for kind in ("lines", "new"):
+        for kind in kinds:
             with suppress(FileNotFoundError):
                 self.work_file(topic, part, kind).unlink()
 
@@ -206,7 +227,11 @@ class LedgerFolder:
 
     def _names(self) -> list[tuple[str, str]]:
         try:
-            topics = [each.name for each in os.scandir(self.path) if each.is_dir() and each.name != SEALED]
+            topics = [
+                each.name
+                for each in os.scandir(self.path)
+                if each.is_dir() and each.name != SEALED and each.name[0] != "."
+            ]
             return sorted(
                 (topic, each.name)
                 for topic in topics

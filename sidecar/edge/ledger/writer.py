@@ -60,7 +60,7 @@ class PartitionWriter:
         self._out = -1
         self.records = self.size = self.longest = 0
         try:
-            folder.clear_work(topic, part)
+            folder.clear_work(topic, part, "lines", "new")
             self.position = folder.listing().position(topic, part)
             self._begin()
         except BaseException:
@@ -76,7 +76,7 @@ class PartitionWriter:
             raise SinkError(f"{self._lines}: {error.strerror}") from error
         self.records += len(pairs)
         self.size += len(data)
-        self.longest = max(self.longest, *[len(value) for _, value in pairs], 0)
+        self.longest = max(self.longest, max([len(value) for _, value in pairs], default=0))
 
     def flush(self, end: int, metadata: Mapping[str, str] | None = None) -> Loaded | None:
         """Write what was collected as the file that ends before the offset `end`; None: nothing was collected."""
@@ -87,7 +87,7 @@ class PartitionWriter:
         run(batch_table(self._lines, _ESCAPED * self.longest, self.part))
         run(CLEAR_REJECTED)
         run(SEVERAL_LINES)
-        self._earlier.mark(self.topic, self.part, self._folder.listing())
+        self._earlier.mark(self.topic, self.part)
         options = copy_options({FORMAT_KEY: str(FORMAT), **(metadata or {})})
         written = run(f"COPY (SELECT * FROM ({rows()}) ORDER BY {ordering()}) TO {text(str(self._draft))} {options}")
         loaded = self._counted(file, written[0][0])
