@@ -12,6 +12,7 @@ from confluent_kafka import Producer
 
 from sidecar.core.errors import SinkError
 from sidecar.edge.files import OwnedError
+from sidecar.edge.kafka import bulk
 from sidecar.edge.kafka.bulk import BulkReader, Chunk
 from sidecar.edge.kafka.connection import KafkaRefusalError
 from sidecar.edge.ledger.files import LedgerFolder
@@ -127,7 +128,7 @@ def rows(folder):
 
 
 @pytest.mark.kafka
-def test_the_ledger_is_the_topic_for_any_cuts(kafka_server, topic, tmp_path):
+def test_the_ledger_is_the_topic_for_any_cuts(kafka_server, topic, tmp_path, monkeypatch):
     expected = ids(kafka_server, topic)
     every = []
     for number in range(10):
@@ -137,6 +138,7 @@ def test_the_ledger_is_the_topic_for_any_cuts(kafka_server, topic, tmp_path):
     # Fails if records of aborted transactions are read, or one behind a marker is left out.
     assert sorted(row[2] for row in every[0]) == expected
     assert all(each == every[0] for each in every)
+    monkeypatch.setattr(bulk, "CHUNK", 7)
     load_topic(kafka_server, tmp_path / "again", topic, flush_records=25)
     # Fails if a cut depends on how messages arrive.
     assert contents(tmp_path / "again") == contents(tmp_path / "0")
