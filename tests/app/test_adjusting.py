@@ -4,11 +4,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from sidecar.app.adjusting import adjust, find_adjustment
+from sidecar.app.adjusting import _settle, adjust, find_adjustment
 from sidecar.config.settings import load_settings
+from sidecar.core.limits import wallet_name
+from sidecar.core.price.wallet import Grant, balance
 from sidecar.core.record.changes import History, void_of
 from sidecar.core.window import calendar_window
 from sidecar.edge.clock import SystemClock
+from sidecar.wallets.opening import open_wallets
 
 POLICY = """\
 plans:
@@ -68,6 +71,32 @@ async def test_a_period_whose_counter_has_gone_has_nothing_to_give_back(node, ma
     [key] = find_adjustment(settings, change).checks.entries[0].keys
     await adjust(settings, change)
     assert server.cli.get(key) is None
+
+
+PRICED = """\
+plans:
+  free:
+    currency: usd
+    prices: { requests: { per_unit: "0.01" } }
+    limits: [{ id: credit, balance: usd }]
+"""
+
+
+@pytest.mark.redis
+async def test_a_balance_gets_back_what_the_record_was_charged(node, make_redis, tmp_path):
+    # Fails if the balance is not among the checks: the counter would move, and the wallet would not.
+    server = make_redis()
+    settings, change = node(f"redis: {{ url: '{server.url}' }}\n"), void()
+    (tmp_path / "p.yaml").write_text(PRICED)
+    async with open_wallets(settings) as wallets:
+        wallet = wallets("acme", wallet_name("usd", 9))
+        await wallet.grant(Grant("g", 0, 0, 0, 10**10, 10**10, 0, 0, 0))
+        given_back = find_adjustment(settings, change)
+        charge = given_back._replace(actual=tuple(-units for units in given_back.actual))
+        await _settle(settings.redis, b"01M8N97TG90000000000000002", charge)
+        assert balance((await wallet.read()).wallet) == 10**10 - 3 * 10**7
+        await adjust(settings, change)
+        assert balance((await wallet.read()).wallet) == 10**10
 
 
 async def test_why_nothing_is_given_back_is_said(node, monkeypatch):
