@@ -16,6 +16,7 @@ import click
 from sidecar.app import kafka
 from sidecar.cli.key_files import now
 from sidecar.cli.ledger_progress import LoadDisplay
+from sidecar.cli.ledger_proof import retire, seal_, verify
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
 from sidecar.cli.tables import print_table
 from sidecar.config.settings import Settings
@@ -42,6 +43,10 @@ def ledger() -> None:
 
     Needs `pip install 'metering-sidecar[billing]'`. All periods are in UTC.
     """
+
+
+for _command in (verify, seal_, retire):
+    ledger.add_command(_command)
 
 
 def _memory(settings: Settings) -> str:

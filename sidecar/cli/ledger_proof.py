@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,12 @@ import click
 from sidecar.app.commands import command_source, pending_statement
 from sidecar.cli.options import actor_option, config_option, json_option, print_json, reason_option, settings_of
 from sidecar.cli.tables import print_rows
+from sidecar.config.settings import Settings
 from sidecar.control.build_variant import VERSION
 from sidecar.core.billing.sealing import SourceVerdict
 from sidecar.core.words import counted
 from sidecar.edge.clock import SystemClock
-from sidecar.ledger.connection import open_ledger
+from sidecar.ledger.connection import LedgerRows, open_ledger
 from sidecar.ledger.facts import time_us
 from sidecar.ledger.retiring import retirement
 from sidecar.ledger.sealing import Period, proven, seal
@@ -45,7 +48,7 @@ def verify(config: Path | None, as_json: bool) -> int:
 
     Next: `sidecar ledger seal --period 2026-11`.
     """
-    with open_ledger(ledger_folder(config)) as ledger:
+    with _open_ledger(settings_of(config)) as ledger:
         report = verify_ledger(ledger)
     if as_json:
         print_json(_report_as_json(report))
@@ -65,7 +68,7 @@ def seal_(config: Path | None, period: Period, as_json: bool) -> int:
 
     Next: repeat it later, or `sidecar ledger retire SOURCE` where a machine does not return.
     """
-    with open_ledger(ledger_folder(config)) as ledger:
+    with _open_ledger(settings_of(config)) as ledger:
         sealing = seal(ledger, period, SystemClock().now_us())
     if as_json:
         print_json(
@@ -115,7 +118,7 @@ def retire(config: Path | None, source: str, *, force: bool, reason: str, actor:
     Next: `sidecar ledger load`, then `sidecar ledger seal --period 2026-11`.
     """
     settings = settings_of(config)
-    with open_ledger(ledger_folder(config)) as ledger:
+    with _open_ledger(settings) as ledger:
         given_up = retirement(ledger.engine, source, SystemClock().now_us(), proven(ledger.folder), force=force)
     if not given_up.is_recorded:
         pending = [pending_statement(each) for each in given_up.statements(reason, actor, VERSION)]
@@ -132,10 +135,11 @@ def retire(config: Path | None, source: str, *, force: bool, reason: str, actor:
     click.echo(f"{source}: {'was retired before' if given_up.is_recorded else 'retired'}", err=True)
 
 
-def ledger_folder(config: Path | None) -> Path:
-    """The folder of the ledger."""
-    settings: Any = settings_of(config)
-    return Path(settings.ledger.dir)
+@contextmanager
+def _open_ledger(settings: Settings) -> Iterator[LedgerRows]:
+    options = settings.ledger
+    with open_ledger(options.dir, f"{options.memory_bytes}B", options.threads) as ledger:
+        yield ledger
 
 
 # --- Output ----------------------------------------------------------------------------------------------------------

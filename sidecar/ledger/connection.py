@@ -1,84 +1,49 @@
-"""Opens the Parquet files of a ledger as one relation, `ledger`, with the columns of its rows and their `topic`.
-
-Only the names of whole files are read. DuckDB is the extra `billing`; it is imported when a ledger is opened.
-"""
+"""Opens a ledger for proofs: all its rows as the relation `ledger`, and what of its files could not be read."""
 
 from __future__ import annotations
 
-import re
-import tempfile
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import NamedTuple
 
-from sidecar.core.errors import SinkError, StateError
-
-MEMORY: Final = "1GB"
-_NAME: Final = re.compile(r"p(\d{4,})\.(\d{18})-(\d{18})\.parquet")
-
-
-class Engine(Protocol):
-    """A connection that has the relation `ledger`."""
-
-    def run(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """The rows of one statement. SinkError: it failed."""
+from sidecar.core.errors import SinkError
+from sidecar.edge.ledger.engine import MEMORY, Engine
+from sidecar.edge.ledger.files import LedgerFile, LedgerFolder
+from sidecar.edge.ledger.views import create_views
 
 
 class LedgerRows(NamedTuple):
-    """An open ledger. `files`: topic/name of each, sorted. `faults`: files that could not be read, in words."""
+    """An open ledger. `faults`: files that were refused, and offsets that are in no file, in words."""
 
     folder: Path
     engine: Engine
-    files: tuple[str, ...]
+    files: tuple[LedgerFile, ...]
     faults: tuple[str, ...] = ()
 
     def positions(self) -> dict[str, int]:
         """The last offset that is here, by topic and partition as in `usage.records/p0007`."""
         last: dict[str, int] = {}
-        for name in self.files:
-            topic, _, file = name.rpartition("/")
-            part, _, rest = file.partition(".")
-            end = int(rest.partition("-")[2].partition(".")[0])
-            last[f"{topic}/{part}"] = max(end, last.get(f"{topic}/{part}", -1))
+        for file in self.files:
+            place = f"{file.topic}/p{file.part:04}"
+            last[place] = max(file.last, last.get(place, -1))
         return last
 
 
-class _DuckDb:
-    def __init__(self, memory: str) -> None:
-        try:
-            self._duckdb: Any = import_module("duckdb")
-        except ImportError:
-            raise StateError("this command needs DuckDB: pip install 'metering-sidecar[billing]'") from None
-        self.spill = tempfile.TemporaryDirectory(prefix="sidecar-ledger-")
-        options = {"memory_limit": memory, "preserve_insertion_order": False, "temp_directory": self.spill.name}
-        self.connection = self._duckdb.connect(config=options)
-
-    def run(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        try:
-            return list(self.connection.execute(sql, list(parameters)).fetchall())
-        except self._duckdb.Error as error:
-            raise SinkError(f"DuckDB: {str(error).strip()}") from error
-
-
 @contextmanager
-def open_ledger(folder: Path, memory: str = MEMORY) -> Iterator[LedgerRows]:
-    """The ledger at `folder`. SinkError: there is not one."""
-    if not folder.is_dir():
-        raise SinkError(f"{folder}: there is no ledger: `sidecar ledger load` makes one, or set ledger.dir")
-    paths = sorted(path for path in folder.glob("*/p*.parquet") if _NAME.fullmatch(path.name))
-    if not paths:
-        raise SinkError(f"{folder}: the ledger has no records yet: `sidecar ledger load` loads them")
-    engine = _DuckDb(memory)
-    try:
-        listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
-        topic = r"regexp_extract(filename, '([^/]+)/[^/]+$', 1) AS topic"
-        engine.run(
-            f"CREATE TEMP VIEW ledger AS SELECT {topic}, * EXCLUDE (filename) "
-            f"FROM read_parquet([{listed}], union_by_name = true, filename = true)"
-        )
-        yield LedgerRows(folder, engine, tuple(f"{path.parent.name}/{path.name}" for path in paths))
-    finally:
-        engine.connection.close()
-        engine.spill.cleanup()
+def open_ledger(folder: Path, memory: str = MEMORY, threads: int = 0) -> Iterator[LedgerRows]:
+    """The ledger at `folder`. SinkError: it is missing, or has no records."""
+    ledger = LedgerFolder(folder)
+    if not ledger.identity():
+        raise SinkError(f"{folder}: not a ledger: `sidecar ledger load` makes one, or set ledger.dir")
+    with Engine(threads=threads or os.cpu_count() or 1, memory=memory) as engine:
+        listing = create_views(engine, ledger)
+        if not listing.files and not listing.refused:
+            raise SinkError(f"{folder}: the ledger has no records yet: `sidecar ledger load` loads them")
+        gaps = [
+            f"{before.topic} partition {before.part}: offsets {before.last + 1} to {after.first - 1} are in no file"
+            for before, after in listing.gaps()
+        ]
+        faults = (*(f"{name}: {reason}" for name, reason in listing.refused), *gaps)
+        yield LedgerRows(folder, engine, tuple(listing.files), faults)

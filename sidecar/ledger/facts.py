@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from sidecar.core.billing.sealing import DENIALS, MARGIN_US, Numbers, SeenCheckpoint, SeenEnd, SourceFacts
-from sidecar.ledger.connection import Engine
+from sidecar.edge.ledger.engine import Engine
 
 EXAMPLES: Final = 20  # gaps of each source
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

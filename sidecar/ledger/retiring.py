@@ -14,7 +14,7 @@ from sidecar.core.errors import SidecarError
 from sidecar.core.record.statements import Audit, SourceState
 from sidecar.core.record.text import instant
 from sidecar.core.words import counted
-from sidecar.ledger.connection import Engine
+from sidecar.edge.ledger.engine import Engine
 from sidecar.ledger.facts import Proven, numbers_by_source, source_facts
 
 QUIET_US: Final = 600_000_000  # a source that has recorded within this time is alive

@@ -17,7 +17,8 @@ from sidecar.core.billing.sealing import COMPLETE, DENIALS, MARGIN_US, SourceVer
 from sidecar.core.errors import SinkError
 from sidecar.core.record.text import instant
 from sidecar.edge.files import write_atomic
-from sidecar.ledger.connection import Engine, LedgerRows
+from sidecar.edge.ledger.engine import Engine
+from sidecar.ledger.connection import LedgerRows
 from sidecar.ledger.facts import Proven, source_facts
 
 FORMAT: Final = 1
@@ -76,7 +77,7 @@ def seal(ledger: LedgerRows, period: Period, now_us: int, margin_us: int = MARGI
         "sealed": instant(now_us),
         "sources": {each.source: _described(each) for each in sources},
         "positions": ledger.positions(),
-        "files_sha256": sha256("\n".join(ledger.files).encode()).hexdigest(),
+        "files_sha256": sha256("\n".join(map(str, ledger.files)).encode()).hexdigest(),
         "units": units_of(ledger, period),
     }
     try:

@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from sidecar.core.billing.sealing import DENIALS
-from sidecar.ledger.connection import Engine, LedgerRows
+from sidecar.edge.ledger.engine import Engine
+from sidecar.ledger.connection import LedgerRows
 from sidecar.ledger.facts import BITS, EXAMPLES, WANTED, NumbersOf, numbers_by_source, time_us
 from sidecar.ledger.sealing import Period, proven, seals, take_positions, units_of
 

@@ -1,12 +1,14 @@
 """`sidecar ledger verify | seal | retire` on files of a ledger; the record of a retirement is loaded again."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import orjson
 import pytest
 from click.testing import CliRunner
 
 from sidecar.cli import ledger_proof
+from sidecar.edge.clock import SystemClock
 from sidecar.edge.journal.command_source import COMMANDS
 from tests.edge.journal.logs import entries
 from tests.ledger.parquet import BASE_US, checkpoint, event, write
@@ -17,7 +19,8 @@ from tests.ledger.test_verify import LATER_US, S, denial, good, usage
 def run(folder, monkeypatch):
     """Run a command on `folder`'s ledger: its exit status, standard output and standard error."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(ledger_proof, "ledger_folder", lambda _config: folder / "ledger")
+    with (folder / "sidecar.yaml").open("a") as settings:
+        settings.write("ledger: { dir: ledger }\n")
 
     def command(name, *arguments):
         done = CliRunner().invoke(getattr(ledger_proof, name), arguments, standalone_mode=False)
@@ -51,7 +54,7 @@ def test_a_whole_ledger_is_verified_and_sealed(run, ledger):
 
 def test_what_is_missing_is_status_1_and_in_words(run, ledger):
     # Fails if the status does not follow the verdict.
-    write(ledger, [event("usage", S, 9, usage={"tokens": 5}), usage(9, id_="x")], first=20)
+    write(ledger, [event("usage", S, 9, usage={"tokens": 5}), usage(9, id_="x")])
     status, out, err = run("verify")
     assert (status, out.splitlines()[-1].partition(",")[0]) == (1, "NOT whole: 1 missing")
     assert err.splitlines() == [
@@ -101,3 +104,34 @@ def test_a_source_is_retired_by_a_record_after_which_the_month_can_be_sealed(run
 def test_a_period_that_is_not_a_month_is_wrong_usage(run, ledger, period):
     with pytest.raises(Exception, match="is not a month: write 2026-11"):
         run("seal_", "--period", period)
+
+
+def test_a_month_is_backfilled_shipped_loaded_sealed_and_changed(sidecar, folder):
+    # Fails if a command's source is not complete by itself, if its totals count other units than the ledger's rows, or
+    # if a void after the seal is a fault.
+    with (folder / "sidecar.yaml").open("a") as settings:
+        settings.write("ledger: { dir: ledger }\n")
+    month = datetime.fromtimestamp(SystemClock().now_us() / 1e6, UTC).replace(day=1) - timedelta(days=2)
+    period = f"{month:%Y-%m}"
+    line = {
+        "customer": "acme", "key_id": "k", "subject": "app", "plan": "pro@3", "route": "api",
+        "time": f"{period}-21T14:03:20Z", "usage": {"requests": 120},
+    }  # fmt: skip
+    (folder / "lost.jsonl").write_text(json.dumps(line) + "\n")
+    assert sidecar("records", "backfill", "--file", "lost.jsonl", "--batch", "b", "--reason", "outage")[0] == 0
+    assert sidecar("ship")[0] == 0
+    assert sidecar("ledger", "load")[0] == 0
+    status, out, err = sidecar("ledger", "verify")
+    assert (status, out.splitlines()[-1][:17]) == (0, "whole: 0 missing,"), err
+    status, out, _ = sidecar("ledger", "seal", "--period", period, "--json")
+    assert (status, json.loads(out)["document"]["units"]) == (0, {"requests": {"billable": 120, "not_billable": 0}})
+    [id_] = [
+        record["id"]
+        for record in map(json.loads, (folder / "data" / "records.jsonl").read_text().splitlines())
+        if record["type"] == "sidecar.usage.v1"
+    ]
+    assert sidecar("records", "void", id_, "--reason", "test")[0] == 0
+    assert sidecar("ship")[0] == 0
+    assert sidecar("ledger", "load")[0] == 0
+    status, _, err = sidecar("ledger", "verify")
+    assert (status, err) == (0, f"late: {period}: 1 record recorded by operators after it was sealed: requests -120\n")

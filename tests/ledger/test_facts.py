@@ -43,7 +43,7 @@ def as_events(records):
             yield event(kind, source, number, usage={"a": 1}, period_us=facts["period_us"])
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(5))
 def test_verdicts_by_sql_are_those_by_hand(tmp_path, seed):
     # Fails if a checkpoint that fits is chosen by time, if the rule of fitting differs from the pure one, or if a
     # source that is only named is left out.

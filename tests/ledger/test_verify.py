@@ -23,7 +23,7 @@ def good():
         event("source", S, 1, {"state": "started", "about": S}),
         usage(2),
         usage(3, data={"billable": False}),
-        event("correction", S, 4, {"usage": {"tokens": -2}, "reason": "twice", "billable": True}, cause=f"{S} 2"),
+        event("correction", S, 4, {"usage": {"tokens": -2}, "reason": "twice"}, cause=f"{S} 2"),
         checkpoint(S, 5, BASE_US, {"requests": 2, "tokens": 10}),
         usage(6),
         checkpoint(S, 7, LATER_US, {"requests": 3, "tokens": 15}, denials=1, final=True),
@@ -109,9 +109,7 @@ def test_a_number_under_two_ids_is_named(tmp_path):
 
 
 def test_what_was_rejected_and_what_changes_nothing_is_named(tmp_path):
-    unknown = event(
-        "void", S, 8, {"usage": {"tokens": -1}, "reason": "original unknown", "billable": None}, cause="nowhere"
-    )
+    unknown = event("void", S, 8, {"usage": {"tokens": -1}, "reason": "test"}, cause="nowhere")
     found = report(tmp_path, [*good(), rejected(), unknown])
     assert found.rejected == [("usage.records", 0, 7, "not JSON")]
     assert found.unknown_originals == [(f"{S} 8", "nowhere")]
@@ -138,9 +136,9 @@ def test_records_of_a_sealed_period_that_come_later_are_reported(tmp_path):
 def test_changes_by_operators_after_the_seal_are_reported_and_are_not_a_fault(tmp_path):
     sealed(tmp_path)
     commands = "//sidecar/eu/n/commands/1"
-    void = event("void", commands, 1, {"usage": {"tokens": -5}, "reason": "test", "billable": True}, period_us=BASE_US)
+    void = event("void", commands, 1, {"usage": {"tokens": -5}, "reason": "test"}, cause=f"{S} 2", period_us=BASE_US)
     backfill = event("usage", commands, 2, {"origin": "ingested"}, usage={"requests": 3}, period_us=BASE_US)
-    write(tmp_path, [void, backfill], first=9)
+    write(tmp_path, [void, backfill])
     with open_ledger(tmp_path) as ledger:
         found = verify(ledger)
     assert found.late == [Late("2026-11", True, 2, {"requests": 3, "tokens": -5})]
@@ -150,10 +148,10 @@ def test_changes_by_operators_after_the_seal_are_reported_and_are_not_a_fault(tm
 def test_what_retention_has_removed_of_a_sealed_period_is_not_missing(tmp_path):
     # Fails if numbers below a seal are looked for, or the totals of all records are compared with those that are left.
     sealed(tmp_path)
-    (tmp_path / "usage.records" / "p0000.000000000000000000-000000000000000007.parquet").unlink()
-    (tmp_path / "usage.denials" / "p0000.000000000000000000-000000000000000001.parquet").unlink()
-    later = [usage(8), checkpoint(S, 10, LATER_US + 1, {"requests": 4, "tokens": 20}, denials=1)]
-    write(tmp_path, later, first=8)
+    removed = [*tmp_path.glob("usage.*/*.parquet")]
+    write(tmp_path, [usage(8), checkpoint(S, 10, LATER_US + 1, {"requests": 4, "tokens": 20}, denials=1)])
+    for path in removed:
+        path.unlink()
     with open_ledger(tmp_path) as ledger:
         found = verify(ledger)
     assert (found.missing, found.gaps(S), found.differences, found.changed) == (1, [(9, 9)], [], [])
