@@ -30,7 +30,7 @@ COMMANDS = {
     "counters": ("sidecar.cli.counters:counters", "Manage the counters: accept a loss of Redis."),
     "migrate": ("sidecar.cli.migrate:migrate", "Take over the data of an earlier version, or check it."),
     "records": ("sidecar.cli.records:records", "Read records, and void, correct or backfill them."),
-    "ledger": ("sidecar.cli.ledger:ledger", "Records for billing: load, totals, trace, query, compact."),
+    "ledger": ("sidecar.cli.ledger:ledger", "Records for billing: load, sum up, trace, verify, seal."),
     "ship": ("sidecar.cli.ship:ship", "Ship a journal to Kafka or a file, and stop when it is empty."),
     "schema": ("sidecar.cli.schema:schema", "JSON Schema of records, policies and configuration."),
     "kafka": ("sidecar.cli.kafka:kafka", "Create and check the topics."),
