@@ -261,9 +261,8 @@ class Worker:
     def _checkpoint(self, *, final: bool = False) -> None:
         """Say that we are metering, traffic or not, and how far: an outage must not look like no usage."""
         context = self.context
-        policy = context.policies.policy
-        totals = {meter: units for meter, units in context.totals.units.items() if meter not in policy.gauges}
-        self.journal.checkpoint(context.open.number, policy.version, self.counters.degraded_s, totals, final=final)
+        policy, totals = context.policies.policy.version, context.totals.units
+        self.journal.checkpoint(context.open.number, policy, self.counters.degraded_s, totals, final=final)
 
     async def _drain(self) -> None:
         """Fail no accepted request (I12): what is under way is finished, and only then is anything cut."""

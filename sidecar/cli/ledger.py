@@ -20,7 +20,8 @@ from sidecar.cli.ledger_proof import retire, seal_, verify
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
 from sidecar.cli.tables import print_table
 from sidecar.config.settings import Settings
-from sidecar.core.errors import SinkError
+from sidecar.core.errors import PolicyError, SinkError
+from sidecar.core.usage import Aggregate
 from sidecar.edge.kafka.bulk import BulkReader
 from sidecar.edge.ledger.engine import Engine
 from sidecar.edge.ledger.files import LedgerFolder
@@ -29,8 +30,9 @@ from sidecar.ledger.compacting import Retention
 from sidecar.ledger.compacting import compact as compact_folder
 from sidecar.ledger.loading import FLUSH_SECONDS, Loader, LoadOptions
 from sidecar.ledger.periods import instant, period
-from sidecar.ledger.reading import Answer, Ledger, open_ledger
+from sidecar.ledger.reading import Answer, Ledger, has_meters, open_ledger
 from sidecar.ledger.sink_files import SinkFile
+from sidecar.loading.documents import load_policies
 
 F = TypeVar("F", bound=Callable[..., Any])
 _SHOWN: Final = 1_000
@@ -183,14 +185,22 @@ def totals(config: Path | None, by: list[str], customer: str, meter: str, as_jso
     """Sum up units, corrections and voids included.
 
     `units` are billed, `not_billable` are not. A sum by meter counts rows, because a record has one for each meter.
+    Meters with another `aggregate` in the policies of the settings have the quantity that it says.
     Exit status 1: files were refused or offsets are missing, so the sums lack records.
 
     Next: `sidecar ledger trace --customer acme --meter tokens --period 2026-11`.
     """
     scope = _scope(bounds["period_"], bounds["start"], bounds["end"], customer, meter)
-    with _ledger_of(settings_of(config)) as made:
-        answer = made.totals(by, scope)
+    settings = settings_of(config)
+    aggregates = _aggregates(settings)
+    with _ledger_of(settings) as made:
+        try:
+            answer = made.totals(by, scope, aggregates)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
         status = 1 if made.faults else 0
+    if aggregates and not has_meters(by, scope):
+        click.echo(f"sidecar: not in the sums, since they do not add up: {', '.join(sorted(aggregates))}", err=True)
     if as_json:
         print_json({"start_us": scope.start_us, "end_us": scope.end_us, "by": by, "totals": answer.as_dicts()})
     elif answer.rows:
@@ -225,6 +235,18 @@ def query(sql: str, config: Path | None, as_csv: bool, as_json: bool) -> int:
         else:
             _show(Answer(names, [row for part in parts for row in part]), as_json)
         return 1 if made.faults else 0
+
+
+def _aggregates(settings: Settings) -> dict[str, Aggregate]:
+    """The meters of the policies whose quantity is not a sum."""
+    try:
+        rules = load_policies(settings).rules
+    except PolicyError as error:
+        click.echo(
+            f"sidecar: all meters are summed up, because the policies cannot be read: {error.faults[0]}", err=True
+        )
+        return {}
+    return {meter: rule.aggregate for meter, rule in rules.items() if not rule.aggregate.is_additive}
 
 
 def _show(answer: Answer, as_json: bool) -> None:

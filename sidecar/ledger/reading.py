@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeVar
 
 from sidecar.core.errors import SinkError
+from sidecar.core.usage import Aggregate
+from sidecar.edge.ledger.aggregates import fault_of, quantity
 from sidecar.edge.ledger.engine import Engine
 from sidecar.edge.ledger.files import LedgerFolder, Listing
 from sidecar.edge.ledger.queries import RECORD, Scope, records_of, totals
@@ -17,6 +20,7 @@ from sidecar.edge.ledger.views import create_views
 T = TypeVar("T")
 _ATTEMPTS: Final = 3
 _FETCH: Final = 10_000
+NO_AGGREGATES: Final[Mapping[str, Aggregate]] = MappingProxyType({})
 
 
 class Answer(NamedTuple):
@@ -49,9 +53,22 @@ class Ledger:
         ]
         return [f"{name}: {why}" for name, why in self.listing.refused] + gaps
 
-    def totals(self, by: Sequence[str], scope: Scope) -> Answer:
-        """Sums by dimensions (queries.DIMENSIONS)."""
-        return self._ask(*totals(by, scope))
+    def totals(self, by: Sequence[str], scope: Scope, aggregates: Mapping[str, Aggregate] = NO_AGGREGATES) -> Answer:
+        """Quantities by dimensions (queries.DIMENSIONS): sums, and of the meters of `aggregates` what these say.
+
+        `aggregates` are not additive, so they are in no sum over meters. ValueError: one of them has no value by these
+        dimensions or in this period.
+        """
+        own = {meter: each for meter, each in aggregates.items() if scope.meter in {None, meter}}
+        for meter, aggregate in own.items():
+            if has_meters(by, scope) and (fault := fault_of(by, scope, aggregate)):
+                raise ValueError(f"meter '{meter}': {fault}")
+        sums = self._ask(*totals(by, scope, list(own)))
+        rows = sums.rows if scope.meter not in own else []
+        for meter, aggregate in own.items() if has_meters(by, scope) else ():
+            quantities = self._ask(*quantity(by, scope._replace(meter=meter), aggregate)).rows
+            rows = rows + [(*dimensions, units, 0, count) for *dimensions, units, count in quantities]
+        return sums._replace(rows=sorted(rows, key=lambda row: [str(each) for each in row[: len(by)]]) if own else rows)
 
     def records_of(self, scope: Scope, limit: int) -> Answer:
         """The rows that a sum is made of."""
@@ -89,6 +106,11 @@ class Ledger:
                     raise
                 self.listing = create_views(self._engine, self._folder)
         return ask()
+
+
+def has_meters(by: Sequence[str], scope: Scope) -> bool:
+    """Whether each quantity is of one meter."""
+    return "meter" in by or scope.meter is not None
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from sidecar.core.billing.sealing import DENIALS
+from sidecar.core.record.events import TOTAL_MAX
 from sidecar.edge.ledger.engine import Engine
 from sidecar.ledger.connection import LedgerRows
 from sidecar.ledger.facts import BITS, EXAMPLES, WANTED, NumbersOf, numbers_by_source, time_us
@@ -195,7 +196,7 @@ def _compared(checkpoints: Mapping[str, dict[str, Any]], rows: list[tuple[Any, .
         Difference(source, meter, stated.get((source, meter), 0), units.get((source, meter), 0))
         for source, meter in sorted(units.keys() | stated.keys())
     ]
-    return [each for each in pairs if each.stated != each.units]
+    return [each for each in pairs if each.stated not in (each.units, TOTAL_MAX)]
 
 
 def _late(engine: Engine, sealed: Mapping[str, Any]) -> list[Late]:

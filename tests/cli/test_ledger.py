@@ -116,3 +116,22 @@ def test_a_signal_ends_a_load_that_follows_and_what_came_is_written(folder, reco
         running.send_signal(number)
         out, _ = running.communicate(timeout=30)
     assert (running.returncode, out) == (0, "14 records in 2 files, 1 rejected, 1 twice\n")
+
+
+def test_a_meter_with_an_aggregate_has_its_quantity(sidecar, records, folder):
+    # Fails if the policies are not read: peaks would be summed up.
+    sidecar("ledger", "load")
+    policy = "meters: { tokens: { count: 1, aggregate: max }, requests: { count: 1 } }\n"
+    (folder / "p.yaml").write_text(policy)
+    _, out, err = sidecar("ledger", "totals", "--period", "2026-11")
+    assert [line.split()[:3] for line in out.splitlines() if "tokens" in line] == [
+        ["c0", "tokens", "10"], ["c1", "tokens", "9"],
+    ]  # fmt: skip
+    assert err == ""
+    assert "do not add up: tokens" in sidecar("ledger", "totals", "--by", "customer")[2]
+    (folder / "p.yaml").write_text(policy.replace("max", "time_weighted"))
+    status, _, err = sidecar("ledger", "totals")
+    assert (status, "needs a period" in err) == (2, True)
+    (folder / "p.yaml").unlink()
+    status, out, err = sidecar("ledger", "totals", "--period", "2026-11")
+    assert (status, "all meters are summed up" in err) == (0, True)

@@ -226,4 +226,4 @@ def test_a_price_of_an_aggregate_is_right_where_no_balance_pays_for_it(load):
     text = (
         "meters: {m: {value: duration_s, aggregate: latest}}\nplans: {p: {currency: usd, prices: {m: {per_unit: 1}}}}"
     )
-    assert load(text).gauges == {"m"}
+    assert load(text).plans["p"].limits == ()

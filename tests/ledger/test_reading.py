@@ -5,6 +5,7 @@ import random
 import pytest
 
 from sidecar.core.errors import SinkError
+from sidecar.core.usage import Aggregate
 from sidecar.edge.ledger.engine import Engine
 from sidecar.edge.ledger.files import LedgerFolder
 from sidecar.edge.ledger.queries import DIMENSIONS, Scope
@@ -105,3 +106,37 @@ def test_what_is_wrong_with_the_files_is_said(folder):
 def test_a_folder_that_is_not_a_ledger_is_named(tmp_path):
     with pytest.raises(SinkError, match="not a ledger"), opened(tmp_path / "no"):
         pass
+
+
+def test_meters_with_an_aggregate_have_its_quantity_and_are_in_no_sum_over_meters(folder):
+    # Fails if a maximum is summed up, or if it is added to the units of other meters.
+    aggregates = {"tokens": Aggregate("max")}
+    with opened(folder) as ledger:
+        plain = {
+            (row["customer"], row["meter"]): row for row in ledger.totals(["customer", "meter"], Scope()).as_dicts()
+        }
+        mixed = ledger.totals(["customer", "meter"], Scope(), aggregates).as_dicts()
+        ((whole, *_),), ((without, *_),) = ledger.totals([], Scope()).rows, ledger.totals([], Scope(), aggregates).rows
+        counts = [
+            ledger.totals([], Scope(), each).rows[0][2] for each in ({}, aggregates, {"requests": Aggregate("max")})
+        ]
+        only = ledger.totals(["customer"], Scope(meter="tokens"), aggregates).as_dicts()
+    assert [(row["customer"], row["meter"]) for row in mixed] == sorted(plain)
+    for row in mixed:
+        if row["meter"] == "requests":
+            assert row == plain[row["customer"], "requests"]
+        else:
+            assert 90 < row["units"] < 99
+            assert row["not_billable"] == 0
+    assert whole - without == sum(row["units"] for key, row in plain.items() if key[1] == "tokens")
+    assert counts == [300] * 3  # a record counts though one of its meters is left out
+    assert only == [{name: value for name, value in row.items() if name != "meter"} for row in mixed
+                    if row["meter"] == "tokens"]  # fmt: skip
+
+
+def test_an_average_without_a_period_is_refused(folder):
+    with (
+        opened(folder) as ledger,
+        pytest.raises(ValueError, match="meter 'tokens': an average over time needs a period"),
+    ):
+        ledger.totals(["customer", "meter"], Scope(), {"tokens": Aggregate("time_weighted")})

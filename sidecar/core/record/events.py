@@ -18,6 +18,7 @@ from sidecar.core.usage.billing import billing
 WITHHELD: Final = "withheld"
 INTERNAL_ERROR: Final = "internal_error"  # an exception of our own: a step raised
 SHORT_PATH: Final = 2048  # characters
+TOTAL_MAX: Final = 2**63 - 1  # larger sums, of meters that do not add up, stay at it: JSON's readers have 64 bits
 _OPEN_BEGIN: Final = b'{"time_us":'
 
 
@@ -95,7 +96,8 @@ def denial_summary_record(summary: DenialSummary, id_: bytes, time_us: int, sour
 
 def checkpoint_record(checkpoint: Checkpoint, id_: bytes, time_us: int, source: str, sequence: int) -> bytes:
     """The record of a checkpoint of the producer `source`."""
-    data = checkpoint._asdict() | {"highest": dict(checkpoint.highest), "totals": dict(checkpoint.totals)}
+    totals = {meter: min(units, TOTAL_MAX) for meter, units in checkpoint.totals.items()}
+    data = checkpoint._asdict() | {"highest": dict(checkpoint.highest), "totals": totals}
     oldest_us = data.pop("oldest_open_us")
     if oldest_us:
         data["oldest_open"] = instant(oldest_us)

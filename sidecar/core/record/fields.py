@@ -299,7 +299,7 @@ FIELDS: Final = (
     Field("link", NAME, "where a customer gets more, if the policy has it", "policy", "alert", True),
     # The state of a producer.
     Field("highest", _UNITS, "highest sequence, by stream", "journal", "checkpoint"),
-    Field("totals", _UNITS, "units by meter, this epoch", "worker", "checkpoint"),
+    Field("totals", _UNITS, "units by meter, this epoch, at most 2^63 - 1", "worker", "checkpoint"),
     Field("open_exchanges", _COUNT, "exchanges without a record yet", "worker", "checkpoint"),
     Field("backlog_bytes", _COUNT, "bytes of the journal on this worker's disk", "journal", "checkpoint"),
     Field("unrecorded", _COUNT, "exchanges that on_full: serve served without a record, this epoch", "journal",

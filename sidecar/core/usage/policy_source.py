@@ -45,5 +45,4 @@ class PolicySource(NamedTuple):
             customers=self.customers,
         )
         policy.hashes = self.hashes
-        policy.gauges = frozenset(rule.id for rule in self.rules.values() if not rule.aggregate.is_additive)
         return policy

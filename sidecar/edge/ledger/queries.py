@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from sidecar.edge.ledger.schema import text
+
 Parameters = list[Any]
 _HOUR_US: Final = 3_600_000_000
 
@@ -28,7 +30,7 @@ DIMENSIONS: Final = {
     "hour": f"period_us // {_HOUR_US}",
     "day": f"period_us // {24 * _HOUR_US}",
 }
-_TIMES: Final = {  # how a number of hours or days is shown
+TIMES: Final = {  # how a number of hours or days is shown
     "hour": f"strftime(make_timestamp(hour * {_HOUR_US}), '%Y-%m-%dT%H')",
     "day": f"strftime(make_timestamp(day * {24 * _HOUR_US}), '%Y-%m-%d')",
 }
@@ -58,21 +60,26 @@ class Scope(NamedTuple):
         return " AND ".join([sql for sql, _ in given]) or "true", [value for _, value in given]
 
 
-def totals(by: Sequence[str], scope: Scope) -> tuple[str, Parameters]:
+def totals(by: Sequence[str], scope: Scope, without: Sequence[str] = ()) -> tuple[str, Parameters]:
     """Sums of units by dimensions: `units` of what is billed, `not_billable` of the rest, and how many records.
 
-    Corrections and voids are added to what they change. `rows` are of records, lines and meters; `records` are exact
-    where the sum is not by meter or model, because a record has a row for each.
+    `without`: meters that are left out. Corrections and voids are added to the records that they change. `rows` are of
+    records, lines and meters; `records` are exact where the sum is not by meter or model, because a record has a row
+    for each.
     """
     where, parameters = scope.where()
     groups = ", ".join([f'{DIMENSIONS[name]} AS "{name}"' for name in by])
-    shown = ", ".join([f'{_TIMES.get(name, chr(34) + name + chr(34))} AS "{name}"' for name in by])
+    shown = ", ".join([f'{TIMES.get(name, chr(34) + name + chr(34))} AS "{name}"' for name in by])
     has_parts = {"meter", "model"} & set(by) or scope.meter is not None
     count = "count(*) AS rows" if has_parts else 'count(*) FILTER ("first") AS records'
     before = f"{groups}, " if by else ""
+    adds_up = "true"
+    if without:
+        adds_up = f"coalesce(meter <> ALL ([{', '.join(map(text, without))}]), true)"
+        where = f"{where} AND {adds_up}" if has_parts else where  # else a record may lose its first row
     inner = (
-        f"SELECT {before}coalesce(sum(units) FILTER (billable), 0) AS units, "
-        "coalesce(sum(units) FILTER (billable IS NOT TRUE), 0) AS not_billable, "
+        f"SELECT {before}coalesce(sum(units) FILTER (billable AND {adds_up}), 0) AS units, "
+        f"coalesce(sum(units) FILTER (billable IS NOT TRUE AND {adds_up}), 0) AS not_billable, "
         f"{count} FROM usage WHERE {where}{' GROUP BY ALL' if by else ''}"
     )
     if not by:
