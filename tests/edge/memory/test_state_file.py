@@ -119,7 +119,7 @@ def newer(frame):
 @pytest.mark.parametrize(
     ("data", "version"),
     [
-        (encode_frame(HEAD, "", 0, NO_ID, b"", b'{"version":3}'), "state of version 3; this sidecar reads version 2"),
+        (encode_frame(HEAD, "", 0, NO_ID, b"", b'{"version":4}'), "state of version 4; this sidecar reads version 3"),
         (newer(encode_frame(HEAD, "", 0, NO_ID, b"", b"")), "journal version 2; this sidecar reads version 1"),
     ],
 )

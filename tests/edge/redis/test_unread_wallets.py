@@ -11,7 +11,6 @@ from sidecar.edge.redis.unread_wallets import TURN, UNREAD, WALKED, UnreadWallet
 from tests.edge.redis.at_once import Blocking
 
 pytestmark = pytest.mark.redis
-NOW_US = SystemClock().now_us()
 KEY = wallet_keys("c", "usd")[0]
 
 
@@ -61,7 +60,8 @@ async def test_all_wallets_are_found_once_and_nothing_else(client):
 async def test_notes_of_killed_workers_and_of_commands_are_found_and_those_in_use_are_not(client):
     # Fails if a note's age is ignored: each ledger in use would be read by all workers.
     await client.set(WALKED, "1")
-    notes = {"old": NOW_US - 11_000_000, "fresh": NOW_US, "command": 0}
+    now_us = SystemClock().now_us()
+    notes = {"old": now_us - 11_000_000, "fresh": now_us, "command": 0}
     await client.hset(UNREAD, mapping={name: token(made_us, "x") for name, made_us in notes.items()})
     touched = []
     await unread(client, touched).search()
@@ -71,10 +71,10 @@ async def test_notes_of_killed_workers_and_of_commands_are_found_and_those_in_us
 async def test_a_note_is_removed_by_its_own_token_alone(client, redis_clean):
     # Fails if a reader removes the note of another one, whose postings it has not read.
     commands = Blocking(redis_clean.port)
-    await client.hset(UNREAD, KEY, token(NOW_US, "b"))
-    commands.send(UNREAD, remove_command(KEY, token(NOW_US, "a")), lambda _reply: None)
+    await client.hset(UNREAD, KEY, token(1, "b"))
+    commands.send(UNREAD, remove_command(KEY, token(1, "a")), lambda _reply: None)
     assert await client.hexists(UNREAD, KEY)
-    commands.send(UNREAD, remove_command(KEY, token(NOW_US, "b")), lambda _reply: None)
+    commands.send(UNREAD, remove_command(KEY, token(1, "b")), lambda _reply: None)
     assert not await client.exists(UNREAD)
     commands.close()
 
