@@ -176,6 +176,7 @@ def _report_as_json(report: LedgerReport) -> dict[str, Any]:
                 "present": each.present,
                 "highest_by_checkpoint": report.claimed.get(name, 0),
                 "gaps": report.gaps(name),
+                "retired": report.is_retired(name),
             }
             for name, each in sorted(report.sources.items())
         },
@@ -195,7 +196,8 @@ def _print_report(report: LedgerReport) -> None:
     for name, each in sorted(report.sources.items()):
         gaps = [f"{start} to {end}" for start, end in report.gaps(name)]
         if gaps:
-            click.echo(f"missing: {name}: {', '.join(gaps)}; {counted(each.present, 'number')} are here", err=True)
+            word = "given up" if report.is_retired(name) else "missing"
+            click.echo(f"{word}: {name}: {', '.join(gaps)}; {counted(each.present, 'number')} are here", err=True)
     for name, sequence, ids in report.reused:
         click.echo(f"number used again: {name} {sequence}: {ids} ids", err=True)
     for difference in report.differences:

@@ -17,7 +17,7 @@ from sidecar.core.billing.sealing import DENIALS
 from sidecar.core.record.events import TOTAL_MAX
 from sidecar.edge.ledger.engine import Engine
 from sidecar.ledger.connection import LedgerRows
-from sidecar.ledger.facts import BITS, EXAMPLES, WANTED, NumbersOf, numbers_by_source, time_us
+from sidecar.ledger.facts import BITS, EXAMPLES, WANTED, NumbersOf, Proven, numbers_by_source, time_us
 from sidecar.ledger.sealing import Period, proven, seals, take_positions, units_of
 
 _USAGE: Final = "kind IN ('usage', 'unattributed')"
@@ -44,6 +44,7 @@ _UNITS_OF_COPIES: Final = f"""
         WHERE {_USAGE} AND meter IS NOT NULL AND sequence < until AND "copy"
             AND (bits IS NULL OR get_bit(bits, (sequence & 1023)::INTEGER) = 0))
     GROUP BY ALL"""
+_STATES: Final = """SELECT data FROM ledger WHERE kind = 'source' AND "first\""""
 _KINDS: Final = 'SELECT kind, count(*) FROM ledger WHERE "first" AND NOT "copy" GROUP BY kind ORDER BY kind'
 _COPIES: Final = """
     SELECT source, count(*) FROM ledger WHERE "first" AND "copy" AND kind NOT IN ('alert', 'posting') GROUP BY source"""
@@ -94,7 +95,7 @@ class Late(NamedTuple):
 
 @dataclass(slots=True)
 class LedgerReport:
-    """The result. `claimed`: the highest number of a source that a checkpoint states.
+    """The result. `claimed`: the highest number of a source that a checkpoint or a closing states.
 
     `changed`: units of a sealed period that are not those of its seal (`source` is the period's name). Copies, and what
     operators have changed after a seal, are reported, and are not faults.
@@ -111,6 +112,7 @@ class LedgerReport:
     rejected_count: int = 0
     unknown_originals: list[tuple[str, str]] = field(default_factory=list)
     unknown_count: int = 0
+    retired: set[str] = field(default_factory=set)
     late: list[Late] = field(default_factory=list)
     changed: list[Difference] = field(default_factory=list)
     faults: tuple[str, ...] = ()
@@ -120,11 +122,16 @@ class LedgerReport:
         numbers = self.sources[source].numbers
         return numbers.missing(max(numbers.last, self.claimed.get(source, 0)))
 
+    def is_retired(self, source: str) -> bool:
+        """Whether an operator has given up what is missing of a source."""
+        return source.removesuffix(DENIALS) in self.retired
+
     @property
     def missing(self) -> int:
-        """Numbers that are missing, over all sources."""
-        highest = {name: max(each.numbers.last, self.claimed.get(name, 0)) for name, each in self.sources.items()}
-        return sum(highest[name] - each.present for name, each in self.sources.items())
+        """Numbers that are missing, over all sources but those that are retired."""
+        expected = {name: each for name, each in self.sources.items() if not self.is_retired(name)}
+        highest = {name: max(each.numbers.last, self.claimed.get(name, 0)) for name, each in expected.items()}
+        return sum(highest[name] - each.present for name, each in expected.items())
 
     @property
     def is_whole(self) -> bool:
@@ -144,11 +151,12 @@ def verify(ledger: LedgerRows) -> LedgerReport:
     report.copies = {source or "": count for source, count in run(_COPIES)}
     checkpoints = {source: orjson.loads(data) | {"sequence": until} for source, until, data in run(_LATEST)}
     for source, data in checkpoints.items():
-        report.claimed[source] = data["highest"].get("records", 0)
-        if denials := data["highest"].get("denials", 0):
-            report.claimed[source + DENIALS] = denials
-            numbers = known.numbers_of(source + DENIALS)
-            report.sources.setdefault(source + DENIALS, NumbersOf(numbers, numbers.last, is_whole=True))
+        _claim(report, known, source, data["highest"])
+    for state in [orjson.loads(data) for (data,) in run(_STATES)]:
+        if state.get("state") == "closed":
+            _claim(report, known, state["about"], state.get("highest") or {})
+        elif state.get("state") == "retired":
+            report.retired.add(state["about"])
     suspects = sorted(source for source, each in report.sources.items() if not each.is_whole)
     if suspects:
         run(WANTED, [suspects, [0] * len(suspects)])
@@ -170,6 +178,15 @@ def verify(ledger: LedgerRows) -> LedgerReport:
         report.late += _late(ledger.engine, sealed)
         report.changed += _changed(ledger, sealed)
     return report
+
+
+def _claim(report: LedgerReport, known: Proven, source: str, highest: Mapping[str, int]) -> None:
+    """Note the numbers that a checkpoint or a closing states; of a source of which nothing is here as well."""
+    for name, stream in ((source, "records"), (source + DENIALS, "denials")):
+        if stated := highest.get(stream, 0):
+            report.claimed[name] = max(stated, report.claimed.get(name, 0))
+            numbers = known.numbers_of(name)
+            report.sources.setdefault(name, NumbersOf(numbers, numbers.last, is_whole=True))
 
 
 def _differences(engine: Engine, checkpoints: Mapping[str, dict[str, Any]]) -> list[Difference]:

@@ -83,6 +83,19 @@ def test_denials_that_a_checkpoint_states_and_that_are_not_here_are_missing(tmp_
     assert (found.missing, found.gaps(f"{S}/denials")) == (1, [(1, 1)])
 
 
+def test_numbers_that_a_successor_states_and_that_are_not_here_are_missing_until_the_source_is_retired(tmp_path):
+    # Fails if only checkpoints are looked at, or a retired source keeps the ledger from being whole.
+    killed = "//sidecar/eu/n/0/0"
+    closed = event("source", S, 1, {"state": "closed", "about": killed, "highest": {"records": 3, "denials": 2}})
+    found = report(tmp_path, [closed, *good()[1:], event("usage", killed, 1, usage={"tokens": 1})])
+    assert (found.missing, found.gaps(killed), found.gaps(f"{killed}/denials")) == (4, [(2, 3)], [(1, 2)])
+    commands = "//sidecar/eu/n/commands/1"
+    write(tmp_path, [event("source", commands, 1, {"state": "retired", "about": killed})])
+    with open_ledger(tmp_path) as ledger:
+        found = verify(ledger)
+    assert (found.missing, found.gaps(killed), found.is_whole) == (0, [(2, 3)], True)
+
+
 def test_copies_are_listed_and_are_not_a_fault(tmp_path):
     # Fails if the same record again counts as a number used twice, or its units in the totals.
     found = report(tmp_path, [*good(), usage(2)])
