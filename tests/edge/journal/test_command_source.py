@@ -8,6 +8,7 @@ import orjson
 import pytest
 from jsonschema import Draft202012Validator
 
+from sidecar import ports
 from sidecar.core.errors import SinkError
 from sidecar.core.record import record_schema
 from sidecar.core.record.statements import Audit, statement_record
@@ -62,9 +63,10 @@ def test_a_command_is_a_source_that_begins_with_its_start_and_ends_with_a_final_
 def test_each_command_names_the_one_before_it(tmp_path):
     # Fails if the epoch is not raised, or the segment that says who wrote it is read wrongly.
     first, second = write(tmp_path, audit()), write(tmp_path, audit())
+    write(tmp_path, audit())
     starts = [record["data"] for record in recorded(tmp_path) if record["type"] == "sidecar.source.v1"]
     assert first != second
-    assert [start.get("predecessor") for start in starts] == [None, first]
+    assert [start.get("predecessor") for start in starts] == [None, first, second]
 
 
 class Killed(BaseException):
@@ -165,10 +167,12 @@ def test_a_second_command_waits_for_the_first(tmp_path):
     folder.own()
     tried = threading.Event()
 
-    class Clock(SystemClock):
+    class Clock(ports.Clock):
+        now_us = staticmethod(SystemClock().now_us)
+
         def mono_us(self):
             tried.set()
-            return super().mono_us()
+            return SystemClock().mono_us()
 
     def release():
         tried.wait(10)
