@@ -1,8 +1,8 @@
 """Committed messages in bulk: offsets and values by partition, for a caller that has no event loop.
 
-Partitions are assigned, not shared by a group: nothing is committed to Kafka. aiokafka reads 140,000 messages a second
-of CPU like this, as many as librdkafka (`python -m benchmarks.billing`). It works while a method runs, so a caller that
-is busy with other things reads nothing ahead.
+Partitions are assigned, not shared by a group: nothing is committed to Kafka. aiokafka reads about 100,000 messages a
+second of CPU like this, librdkafka a quarter more (`python -m benchmarks.billing`): not enough to need a second client.
+It works while a method runs, so a caller that is busy with other things reads nothing ahead.
 """
 
 from __future__ import annotations

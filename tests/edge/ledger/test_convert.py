@@ -126,7 +126,7 @@ UNITS = st.dictionaries(st.sampled_from(["a", "b", "c"]), st.integers(0, 1 << 62
 
 
 # Fails if a meter that some lines have and the record does not is kept, or the rest is put on each line.
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(records=st.lists(st.tuples(UNITS, st.lists(UNITS, max_size=3), st.booleans()), max_size=12))
 def test_the_sum_over_rows_is_the_records_usage(tmp_path_factory, records):
     folder = tmp_path_factory.mktemp("ledger")
