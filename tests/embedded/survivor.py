@@ -48,11 +48,12 @@ class Ticking(Clock):
 class Node(Scene):
     """One life of it; `next_life` is what a start after a kill makes of the same folder."""
 
-    def __init__(self, folder, clock=None, durability="os", limits=LIMITS):
+    def __init__(self, folder, clock=None, durability="os", limits=LIMITS, version=""):
         super().__init__(*limits)
-        self.folder, self.durability, self.limits = folder, durability, limits
+        self.folder, self.durability, self.limits, self.version = folder, durability, limits, version
         self.clock = clock or HandClock()
-        self.journal = Journal(JournalOptions(folder, "0", "//sidecar/t/n/0", durability, spares=2), self.clock)
+        options = JournalOptions(folder, "0", "//sidecar/t/n/0", durability, spares=2, version=version)
+        self.journal = Journal(options, self.clock)
         self.state = EmbeddedState(self.clock, self.journal.note)
         self.saver = Saver(self.state, WorkerLog(self.journal), Ticking(self.clock), 0)
         context = self.context
@@ -63,7 +64,7 @@ class Node(Scene):
             self.keys.register(f"key{number}", Identity(f"k{number}", f"s{number}", f"c{number}", "free"))
 
     async def start(self):
-        self.journal.start()
+        self.context.totals.add(self.journal.start().usage)
         replay = Replay(self.state, self.context.policies.policy)
         self.report = replay.run(self.journal.path, self.clock.now_us())
         self.left = dict(replay.opened)
@@ -116,7 +117,7 @@ class Node(Scene):
         self.journal._folder.release()
         for timer in self.journal._timers.values():
             timer.cancel()
-        return await Node(self.folder, self.clock, self.durability, self.limits).start()
+        return await Node(self.folder, self.clock, self.durability, self.limits, self.version).start()
 
     def released(self):
         """What the next life should hold: this one's, without what open exchanges have reserved."""
