@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from time import monotonic
-from typing import Final, NamedTuple, Self
+from time import monotonic, sleep
+from typing import Final, NamedTuple, Self, TypeVar
 
 from sidecar.core.errors import SinkError
 from sidecar.edge.files import OwnedError
@@ -24,6 +24,7 @@ from sidecar.edge.ledger.writer import TAIL_KEY, Loaded, PartitionWriter
 from sidecar.ledger.report import LoadReport, Progress
 from sidecar.ledger.sink_files import SinkFile
 
+T = TypeVar("T")
 FLUSH_RECORDS: Final = 250_000
 FLUSH_BYTES: Final = 512 << 20
 FLUSH_SECONDS: Final = 60
@@ -111,14 +112,34 @@ class Loader:
     def load_topics(self, reader: BulkReader, topics: Iterable[str], wanted: Sequence[int] = ()) -> None:
         """Load the partitions that no other process has, or those that are wanted, up to their ends or for ever.
 
-        OwnedError: another process has a wanted partition, or all. SinkError: Kafka does not answer.
+        With `follow`, a Kafka that does not answer is waited for; else SinkError. OwnedError: another process has a
+        wanted partition, or all.
         """
-        cluster, partitions = reader.partitions(topics)
+        names = list(topics)
+        if (known := self._reached(lambda: reader.partitions(names))) is None:
+            return
+        cluster, partitions = known
         self._folder.identify(dict.fromkeys(partitions, f"Kafka cluster {cluster}"))
         with ExitStack() as closing:
             writers = self._own(closing, partitions, wanted)
             ends = self._begin(reader, writers)
-            _TopicLoad(self, reader, writers, ends).run()
+            if ends is not None:
+                _TopicLoad(self, reader, writers, ends).run()
+
+    def _reached(self, ask: Callable[[], T]) -> T | None:
+        """The answer of Kafka. With `follow` it is asked until it does; None: `stop` came first."""
+        while True:
+            try:
+                return ask()
+            except (KafkaRefusalError, OwnedError):
+                raise
+            except SinkError as error:
+                if not self._options.follow:
+                    raise
+                self._options.on_trouble(str(error))
+            sleep(_POLL_SECONDS)
+            if self._options.stop():
+                return None
 
     def _own(
         self, closing: ExitStack, partitions: dict[str, list[int]], wanted: Sequence[int]
@@ -147,9 +168,11 @@ class Loader:
         closing.callback(writer.close)
         return writer
 
-    def _begin(self, reader: BulkReader, writers: dict[Place, PartitionWriter]) -> dict[Place, int]:
-        """Assign each partition from where its files end; the ends of the logs."""
-        bounds = reader.bounds(writers)
+    def _begin(self, reader: BulkReader, writers: dict[Place, PartitionWriter]) -> dict[Place, int] | None:
+        """Assign each partition from where its files end; the ends of the logs. None: `stop` came first."""
+        bounds = self._reached(lambda: reader.bounds(writers))
+        if bounds is None:
+            return None
         for place, writer in writers.items():
             name = f"{place[0]} partition {place[1]}"
             low, high = bounds[place]
@@ -162,7 +185,8 @@ class Loader:
                 if writer.position:
                     self.fault(f"{name}: offsets {writer.position} to {low - 1} were deleted before a load")
                 writer.position = low
-        reader.assign({place: writer.position for place, writer in writers.items()})
+        begins = {place: writer.position for place, writer in writers.items()}
+        self._reached(lambda: reader.assign(begins))
         return {place: high for place, (_, high) in bounds.items()}
 
     # Both.

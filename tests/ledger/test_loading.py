@@ -268,3 +268,54 @@ def test_an_open_transaction_is_left_for_the_next_load(kafka_server, topic, tmp_
     made.commit_transaction(20)
     monkeypatch.undo()  # a commit is acknowledged a moment before it is visible
     assert load_topic(kafka_server, tmp_path, topic).total("records") == 1
+
+
+class Away:
+    """Kafka that does not answer at first."""
+
+    def __init__(self, failures, error=SinkError):
+        self.failures, self.error = failures, error
+
+    def partitions(self, topics):
+        self._fail()
+        return "cluster", {topic: [0] for topic in topics}
+
+    def bounds(self, places):
+        self._fail()
+        return dict.fromkeys(places, (0, 0))
+
+    def assign(self, positions):
+        self._fail()
+
+    def read(self, seconds):
+        return Chunk({}, {})
+
+    def stable_ends(self):
+        return {}
+
+    def _fail(self):
+        if self.failures:
+            self.failures -= 1
+            raise self.error("no connection")
+
+
+@pytest.mark.parametrize("failures", [1, 2, 5])
+def test_a_load_that_follows_waits_for_kafka_at_its_start(tmp_path, monkeypatch, failures):
+    # Fails if only a loader that has read something waits: a node's loader would end with each restart of Kafka.
+    monkeypatch.setattr(loading, "_POLL_SECONDS", 0.001)
+    troubles = []
+    stop = threading.Event()
+    reader = Away(failures)
+    options = LoadOptions(lambda: stop.is_set() or not reader.failures, on_trouble=troubles.append, follow=True)
+    with Loader(LedgerFolder(tmp_path), options, memory=MEMORY) as loader:
+        loader.load_topics(reader, ["t"])
+    assert troubles == ["no connection"] * failures
+
+
+@pytest.mark.parametrize(("error", "follow"), [(SinkError, False), (KafkaRefusalError, True)])
+def test_a_load_that_does_not_follow_or_is_refused_fails_at_once(tmp_path, error, follow):
+    with (
+        Loader(LedgerFolder(tmp_path), LoadOptions(follow=follow), memory=MEMORY) as loader,
+        pytest.raises(error, match="no connection"),
+    ):
+        loader.load_topics(Away(9, error), ["t"])
