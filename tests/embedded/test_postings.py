@@ -5,9 +5,11 @@ import random
 
 import pytest
 
-from sidecar.core.price.wallet import balance
+from sidecar.core.price.wallet import Grant, balance
 from sidecar.embedded import postings as module
 from sidecar.embedded.postings import EmbeddedPostings
+from sidecar.embedded.state import EmbeddedState
+from sidecar.testing import HandClock, MemoryJournal
 from tests.edge.journal.logs import entries
 from tests.embedded.survivor import WHOSE, Node
 
@@ -117,3 +119,43 @@ async def test_after_a_clean_end_nothing_is_repeated(node):
     reader_of(later).tick()
     records, number = await postings(later)
     assert number == len(records) == 2
+
+
+async def test_a_journal_that_takes_nothing_loses_no_posting(node):
+    # Fails if the position moves although the records are not written.
+    journal = MemoryJournal()
+    reader = EmbeddedPostings(node.state, journal, node.clock)
+    await node.grant("g1", 10**9)
+    reader.touch_all()
+    journal.broken = True
+    reader.tick()
+    assert journal.entries == []
+    journal.broken = False
+    for _ in range(module.RETRY_TICKS + 1):
+        reader.tick()
+    assert [json.loads(entry.body)["data"]["grant"] for entry in journal.entries] == ["g1"]
+
+
+def test_a_saved_position_beyond_the_saved_ledger_is_not_trusted():
+    # A save takes the position last, and the ledger before it; a replay repeats all in between, under new numbers.
+    # Fails if the position is restored as it is: the repeated postings would count as read.
+    clock = HandClock()
+    state = EmbeddedState(clock, lambda _body, then: then(True))
+    ledger = KEY.replace(":wallet:", ":ledger:")
+    state.restore(["ledger", ledger, 0, [[7, "grant", "g1", 5, 5], [9, "grant", "g2", 5, 10]]], clock.now_us())
+    for saved, restored in ((99, 9), (7, 7)):
+        state.restore(["posted", KEY, 0, saved], clock.now_us())
+        assert state.posted == {KEY: restored}
+    state.restore(["posted", "sc:{c}:wallet:c:usd", 0, 4], clock.now_us())
+    assert state.posted["sc:{c}:wallet:c:usd"] == 0
+
+
+@pytest.mark.parametrize("kind", ["expire", "rollover", "grant"])
+def test_a_posting_that_a_replay_makes_a_little_later_has_the_same_id(kind):
+    # Fails if its id has the time of the posting: an expiry would be on the stream twice.
+    granted = {b"g1": Grant("g1", 0, 0, 1_795_000_000_000_000, 5, 5, made_us=1_794_000_000_000_000)}
+    ids = {
+        module._record_of(KEY, at_ms * 4096, (kind, "g1", -5, 0), granted).id
+        for at_ms in (1_795_000_000_001, 1_795_000_000_009)
+    }
+    assert len(ids) == 1

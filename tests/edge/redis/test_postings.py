@@ -113,6 +113,26 @@ def test_a_reader_that_is_killed_before_it_confirmed_is_followed_by_another_unde
     assert three.records == []
 
 
+def test_a_reader_that_confirms_late_does_not_move_the_position_back(life):
+    # Fails if what it confirms is stored as it is: all postings since would be on the stream again.
+    one, two = life(), life("reader-2")
+    one.use(3)
+    one.journal.holding = True
+    one.tick()
+    one.redis.hset(KEY, "reader", "reader-1 1")  # it was so slow that its turn is over
+    two.use(1)
+    two.tick()
+    assert len(two.records) == 3
+    one.journal.holding = False
+    one.journal.let_go()
+    one.tick(20)
+    assert len(one.records) == 2
+    three = life("reader-3")
+    three.reader.touch(KEY)
+    three.tick()
+    assert three.records == []
+
+
 def test_two_readers_of_one_wallet_write_each_posting_once(life):
     # Fails if a ledger is not claimed: each posting of a customer would be there once for each worker.
     one, two = life(), life("reader-2")
