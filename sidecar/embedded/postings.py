@@ -6,14 +6,14 @@ again under the same ids.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from sidecar.core.decision.wallet_charges import PLACES
 from sidecar.core.limits.keys import beside_wallet
 from sidecar.core.price.book import Posted
 from sidecar.core.price.wallet import Grant
-from sidecar.core.record.postings import WalletPosting, posting_record, wallet_posting
+from sidecar.core.record.postings import WalletPosting, wallet_posting
+from sidecar.edge.posting_writer import write_postings
 from sidecar.embedded.state import EmbeddedState
 from sidecar.ports import Clock, Journal
 
@@ -84,24 +84,17 @@ class EmbeddedPostings:
         if not records:
             self._state.posted[key] = last
             return
-        now_us, waiting = self._clock.now_us(), [len(records), 0]
         self._writing.add(key)
 
-        def then(written: bool) -> None:
-            waiting[0] -= 1
-            waiting[1] += written
+        def done(written: int) -> None:
             self.written += written
-            if waiting[0]:
-                return
             self._writing.discard(key)
-            if waiting[1] == len(records):
+            if written == len(records):
                 self._state.posted[key] = last
             else:
                 self._due[key] = self._ticks + RETRY_TICKS
 
-        for each in records:
-            write = partial(posting_record, each, now_us)
-            self._journal.close("records", each.id, each.posting.customer, write, then)
+        write_postings(self._journal, records, self._clock.now_us(), done)
 
 
 def _record_of(key: str, number: int, row: Any, granted: dict[bytes, Grant]) -> WalletPosting | None:

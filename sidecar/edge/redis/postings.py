@@ -19,7 +19,8 @@ from typing import Any, Final
 
 from sidecar.core.errors import StoreError, StoreReason
 from sidecar.core.limits.keys import beside_wallet
-from sidecar.core.record.postings import WalletPosting, posting_record, wallet_posting
+from sidecar.core.record.postings import WalletPosting, wallet_posting
+from sidecar.edge.posting_writer import write_postings
 from sidecar.edge.redis.scripts import Script
 from sidecar.edge.redis.unread_wallets import UNREAD, note_command, remove_command, token
 from sidecar.edge.redis.wallet import given_of, posted_of
@@ -146,18 +147,12 @@ class RedisPostings:
         if not records:
             self._ask(key, last)
             return
-        now_us, waiting = self._clock.now_us(), [len(records), 0]
 
-        def then(written: bool) -> None:
-            waiting[0] -= 1
-            waiting[1] += written
+        def done(written: int) -> None:
             self.written += written
-            if waiting[0]:
-                return
-            if waiting[1] == len(records):
+            if written == len(records):
                 self._ask(key, last)
             else:
                 self._later(key)
 
-        for each in records:
-            self._journal.close("records", each.id, each.posting.customer, partial(posting_record, each, now_us), then)
+        write_postings(self._journal, records, self._clock.now_us(), done)
