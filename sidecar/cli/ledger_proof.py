@@ -165,6 +165,7 @@ def _report_as_json(report: LedgerReport) -> dict[str, Any]:
         "reused_numbers": report.reused_count,
         "rejected": report.rejected_count,
         "unknown_originals": report.unknown_count,
+        "labels_with_several_contents": [label for label, _, _ in report.labels],
         "differences": [each._asdict() for each in report.differences],
         "changed": [each._asdict() for each in report.changed],
         "late": [each._asdict() for each in report.late],
@@ -207,6 +208,9 @@ def _print_report(report: LedgerReport) -> None:
         click.echo(f"changed: {name}: {meter}: the seal states {stated}, its records have {units}", err=True)
     for topic, part, offset, fault in report.rejected:
         click.echo(f"rejected: {topic} partition {part} offset {offset}: {fault}", err=True)
+    for label, contents, sources in report.labels:
+        hashes = " and ".join([f"{digest[:12]}…" for digest in contents])
+        click.echo(f"plan label {label} has several contents: SHA-256 {hashes}, by {', '.join(sources)}", err=True)
     for id_, cause in report.unknown_originals:
         click.echo(f"original unknown: {id_} changes {cause}, which is not here", err=True)
     for late in report.late:

@@ -66,6 +66,11 @@ _UNKNOWN: Final = f"""
     SELECT id, cause, count(*) OVER () FROM ledger
     WHERE kind IN ('correction', 'void') AND "first" AND NOT "copy" AND reason = 'original unknown'
     ORDER BY ALL LIMIT {EXAMPLES}"""
+_LABELS: Final = f"""
+    SELECT label.key, list(DISTINCT label.value ORDER BY label.value), list(DISTINCT source ORDER BY source) FROM (
+        SELECT source, unnest(map_entries(TRY_CAST(data->'$.plans' AS MAP(VARCHAR, VARCHAR)))) AS label
+        FROM ledger WHERE kind = 'policy' AND "first")
+    GROUP BY label.key HAVING count(DISTINCT label.value) > 1 ORDER BY label.key LIMIT {EXAMPLES}"""
 _LATE: Final = """
     SELECT kind IN ('correction', 'void') OR origin IS NOT DISTINCT FROM 'ingested' AS by_operator, meter,
         count(*) FILTER ("first"), sum(units)::HUGEINT
@@ -97,6 +102,7 @@ class Late(NamedTuple):
 class LedgerReport:
     """The result. `claimed`: the highest number of a source that a checkpoint or a closing states.
 
+    `labels`: plan labels with several contents: the SHA-256 of each, and the sources that say so.
     `changed`: units of a sealed period that are not those of its seal (`source` is the period's name). Copies, and what
     operators have changed after a seal, are reported, and are not faults.
     """
@@ -115,6 +121,7 @@ class LedgerReport:
     retired: set[str] = field(default_factory=set)
     late: list[Late] = field(default_factory=list)
     changed: list[Difference] = field(default_factory=list)
+    labels: list[tuple[str, list[str], list[str]]] = field(default_factory=list)
     faults: tuple[str, ...] = ()
 
     def gaps(self, source: str) -> list[tuple[int, int]]:
@@ -138,7 +145,7 @@ class LedgerReport:
         """Whether nothing is wrong."""
         wrong = (
             *(self.missing, self.reused, self.differences, self.changed),
-            *(self.rejected, self.unknown_originals, self.faults),
+            *(self.rejected, self.unknown_originals, self.labels, self.faults),
         )
         return not any(wrong) and all(late.by_operator for late in self.late)
 
@@ -174,6 +181,7 @@ def verify(ledger: LedgerRows) -> LedgerReport:
     for id_, cause, count in run(_UNKNOWN):
         report.unknown_originals.append((id_, cause))
         report.unknown_count = count
+    report.labels = run(_LABELS)
     for sealed in seals(ledger.folder):
         report.late += _late(ledger.engine, sealed)
         report.changed += _changed(ledger, sealed)

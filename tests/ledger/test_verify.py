@@ -183,3 +183,23 @@ def test_units_of_a_sealed_period_that_change_are_a_fault(tmp_path):
         found = verify(ledger)
     assert found.changed == [Difference("2026-11 billable", "tokens", 15, 8)]
     assert (found.missing, found.is_whole) == (0, False)
+
+
+def test_a_plan_label_that_means_two_things_is_a_fault(tmp_path):
+    # Fails if labels are compared within one source only: two nodes would sell pro@3 at two prices.
+    other = S.replace("/0/", "/1/")
+    same, pro = {"free@1": "aa" * 32}, {"pro@3": "bb" * 32}
+    policy = {"policy": "p", "state": "applied", "files": {}}
+    write(tmp_path, [
+        *good(),
+        event("policy", other, 1, policy | {"plans": same | pro}), event("policy", other, 2, policy | {"plans": same}),
+    ])  # fmt: skip
+    write(tmp_path, [denial()], topic="usage.denials")
+    with open_ledger(tmp_path) as ledger:
+        assert verify(ledger).labels == []
+    third = S.replace("/0/", "/2/")
+    write(tmp_path, [event("policy", third, 1, policy | {"plans": same | {"pro@3": "cc" * 32}})], part=1)
+    with open_ledger(tmp_path) as ledger:
+        report = verify(ledger)
+    assert report.labels == [("pro@3", ["bb" * 32, "cc" * 32], [other, third])]
+    assert not report.is_whole
