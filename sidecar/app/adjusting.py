@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.core.errors import SidecarError, StoreError, StoreReason
@@ -19,7 +21,8 @@ from sidecar.core.record.changes import Change
 from sidecar.edge.clock import SystemClock
 from sidecar.edge.redis.counters import RedisCounters
 from sidecar.edge.redis.topology import Wire, wire
-from sidecar.edge.redis.wire import RedisWire, WireOptions
+from sidecar.edge.redis.unread_wallets import UNREAD, note_command, token
+from sidecar.edge.redis.wire import RedisWire, WireOptions, ignore
 from sidecar.keys.registers import open_keys
 from sidecar.loading.documents import load_policies
 from sidecar.ports import Commands
@@ -88,6 +91,11 @@ class _Awaited(Commands):
         self._inner.flush()
 
 
+def _note_unread(commands: Commands, key: str) -> None:
+    """Have the postings of the wallet at `key` read soon by a worker, since no worker charges it."""
+    commands.send(UNREAD, note_command(key, token(0, token_hex(8))), ignore)
+
+
 async def _settle(redis: Redis, id_: bytes, adjustment: Adjustment) -> None:
     """StoreError: Redis does not answer, or refuses. Until it is connected nothing is sent, and it is tried again."""
     clock = SystemClock()
@@ -100,7 +108,9 @@ async def _settle(redis: Redis, id_: bytes, adjustment: Adjustment) -> None:
             while True:
                 commands = _Awaited(connection)
                 failures.clear()
-                RedisCounters(commands, clock).settle(id_, adjustment.checks, adjustment.actual, failures.append)
+                counters = RedisCounters(commands, clock)
+                counters.charged = partial(_note_unread, commands)
+                counters.settle(id_, adjustment.checks, adjustment.actual, failures.append)
                 await commands.answered.wait()
                 if not failures or failures[0].reason is not StoreReason.AWAY:
                     break

@@ -84,7 +84,8 @@ plans:
 
 @pytest.mark.redis
 async def test_a_balance_gets_back_what_the_record_was_charged(node, make_redis, tmp_path):
-    # Fails if the balance is not among the checks: the counter would move, and the wallet would not.
+    # Fails if the balance is not among the checks: the counter would move, and the wallet would not. And if the wallet
+    # is not noted: its posting would not be on the stream before the customer's next request.
     server = make_redis()
     settings, change = node(f"redis: {{ url: '{server.url}' }}\n"), void()
     (tmp_path / "p.yaml").write_text(PRICED)
@@ -95,8 +96,10 @@ async def test_a_balance_gets_back_what_the_record_was_charged(node, make_redis,
         charge = given_back._replace(actual=tuple(-units for units in given_back.actual))
         await _settle(settings.redis, b"01M8N97TG90000000000000002", charge)
         assert balance((await wallet.read()).wallet) == 10**10 - 3 * 10**7
+        server.cli.delete("sc:wallets:unread")
         await adjust(settings, change)
         assert balance((await wallet.read()).wallet) == 10**10
+    assert server.cli.hkeys("sc:wallets:unread") == [b"sc:{acme}:wallet:acme:usd"]
 
 
 async def test_why_nothing_is_given_back_is_said(node, monkeypatch):
