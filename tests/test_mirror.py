@@ -20,6 +20,7 @@ ELSEWHERE = {
     "sidecar/edge/journal/entry.py": "fields; tests/edge/journal/test_reader.py reads all of them",
     "sidecar/edge/kafka/options.py": "fields; tests/edge/kafka/test_positions.py has the names that are made of them",
     "sidecar/edge/kafka/producer.py": "what is private to aiokafka; tests/edge/kafka/test_sink.py sends and ends by it",
+    "sidecar/edge/ledger/counts.py": "SQL; tests/ledger/test_counting.py holds all of it to a plain sum",
     "sidecar/edge/ledger/engine.py": "a connection; all of tests/edge/ledger; test_reading.py restricts it",
     "sidecar/edge/ledger/queries.py": "SQL; tests/ledger/test_reading.py asks all of it",
     "sidecar/ledger/report.py": "counts; tests/cli/test_ledger.py reads all of them",
