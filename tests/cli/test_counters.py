@@ -1,4 +1,10 @@
+import json
+from datetime import UTC, datetime
+
 import pytest
+
+from tests.edge.ledger.events import usage
+from tests.edge.ledger.ledgers import load
 
 pytestmark = pytest.mark.redis
 
@@ -20,3 +26,55 @@ def test_accept_loss_without_redis_is_wrong_usage(sidecar, folder):
     status, _, err = sidecar("counters", "accept-loss", "-c", "sidecar.yaml")
     assert status == 2
     assert "redis.url is not set" in err
+
+
+@pytest.fixture
+def used(folder, redis_clean):
+    """A ledger with ten requests of a customer this month, of which Redis has counted seven; the counter's key."""
+    now = datetime.fromtimestamp(int(redis_clean.cli.time()[0]), UTC)
+    decision = {"mode": "exact", "limits": [{"id": "monthly", "period": "", "used": 1, "limit": 10000}]}
+    records = [
+        usage(number, plan="free@1", route="default", period_time=f"{now:%Y-%m-%dT%H:%M:%SZ}", decision=decision)
+        for number in range(1, 11)
+    ]
+    load(folder / "data" / "ledger", records)
+    key = f"sc:{{acme}}:q=monthly:cacme:{now:%Y-%m}"
+    redis_clean.cli.set(key, 7)
+    return key
+
+
+def test_a_counter_below_its_records_is_raised(sidecar, used, redis_clean):
+    # Fails if a dry run changes it, or a limit that is not asked for is changed.
+    where = {"SIDECAR_REDIS__URL": redis_clean.url}
+    status, out, err = sidecar("counters", "drift", "--metrics", "drift.prom", **where)
+    assert (status, out.split("\t")[:3]) == (1, ["monthly", "acme", "customer acme"])
+    assert out.rstrip().split("\t")[-3:] == ["7", "10", "-3"]
+    assert "1 of 1 counters differ" in err
+    assert sidecar("counters", "rebuild", "--dry-run", **where)[0] == 1
+    assert sidecar("counters", "rebuild", "--limit", "other", **where)[0] == 0
+    assert redis_clean.cli.get(used) == b"7"
+    status, out, err = sidecar("counters", "rebuild", "--customer", "acme", "--json", **where)
+    assert (status, json.loads(out)["counters"][0]["difference"]) == (0, -3)
+    assert "Next: `sidecar counters accept-loss`" in err
+    assert redis_clean.cli.get(used) == b"10"
+    assert sidecar("counters", "drift", **where)[:2] == (0, "")
+
+
+def test_a_counter_above_its_records_stays_unless_it_is_to_be_exact(sidecar, used, redis_clean):
+    # Fails if units in flight are taken out of a counter while nodes serve.
+    where = {"SIDECAR_REDIS__URL": redis_clean.url}
+    redis_clean.cli.set(used, 12)
+    redis_clean.cli.set("sc:store:mark", "ID 1700000000000000 0 2")
+    status, out, err = sidecar("counters", "rebuild", **where)
+    assert (status, out, redis_clean.cli.get(used)) == (0, "", b"12")
+    assert "1 counter above the records stay" in err
+    _, _, err = sidecar("counters", "rebuild", "--exact", "--accept-loss", **where)
+    assert redis_clean.cli.get(used) == b"10"
+    assert "1 loss accepted" in err
+
+
+def test_rebuild_without_redis_or_without_a_ledger_says_what_is_missing(sidecar, folder, redis_clean):
+    status, _, err = sidecar("counters", "rebuild")
+    assert (status, "restores its counters from its journal" in err) == (2, True)
+    status, _, err = sidecar("counters", "drift", SIDECAR_REDIS__URL=redis_clean.url)
+    assert (status, "`sidecar ledger load` makes one" in err) == (1, True)
