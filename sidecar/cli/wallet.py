@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import sys
 from typing import Any
 
 import click
@@ -16,23 +15,18 @@ import click
 from sidecar.cli.options import print_json
 from sidecar.cli.tables import print_rows
 from sidecar.cli.wallet_options import END, GRANT_ID, MOMENT, Target, run_on, wallet_options
+from sidecar.cli.wallet_rebuild import rebuild
 from sidecar.core.errors import SidecarError, StoreError
 from sidecar.core.price.book import EVERY, Change
 from sidecar.core.price.decimals import AMOUNT_MAX
 from sidecar.core.price.wallet import Grant, balance
 from sidecar.core.words import counted
 from sidecar.loading.eviction import evictions_of
-from sidecar.wallets.audit import Audit, Rebuilt, audit, differences, rebuilt
-from sidecar.wallets.opening import AnyWallet
+from sidecar.wallets.audit import Audit, audit
 from sidecar.wallets.text import describe_wallet, format_moment
 
 _PRIORITIES = click.IntRange(0, 1_000_000)
-_ATTEMPTS = 20  # to rebuild a wallet between two requests of its customer
 _EXAMPLES = 5
-_BASIS = {
-    True: "all postings were replayed",
-    False: "the start of the ledger is trimmed, or a grant is unknown: the sum is exact, its grants are an estimate",
-}
 _REFUSED = {
     "other": "a grant with the id {id} and other figures exists; repeat those figures, or choose another --id",
     "many": "the wallet has 64 grants that are not used up; void one, or wait until one expires",
@@ -163,32 +157,7 @@ def show(target: Target, as_json: bool, ledger: int | None, verify: bool) -> int
     return 0 if result is None or result.whole else 1
 
 
-@wallet.command()
-@wallet_options
-@click.option("--dry-run", is_flag=True, help="Compare only. Exit status 1: wallet and ledger differ.")
-def rebuild(target: Target, as_json: bool, dry_run: bool) -> None:
-    """Rebuild a wallet from its ledger, list the differences, and replace the stored wallet.
-
-    Next: `sidecar wallet show --verify`.
-    """
-
-    async def work(wallet: AnyWallet) -> tuple[Rebuilt, list[tuple[str, int, int]]]:
-        for _ in range(_ATTEMPTS):
-            book = await wallet.read(EVERY)
-            made = rebuilt(book)
-            changes = differences(book, made.wallet)
-            if not changes or dry_run or await wallet.replace(book, made.wallet):
-                return made, changes
-        raise SidecarError("requests changed the wallet during each attempt to rebuild it; try again at a quieter time")
-
-    made, changes = run_on(target, work)
-    rows = [{"what": what, "stands": target.text(now), "ledger": target.text(ledger)} for what, now, ledger in changes]
-    if as_json:
-        print_json({"exact": made.exact, "balance": target.text(balance(made.wallet)), "differences": rows})
-    else:
-        print_rows(rows, ("what", "stands", "ledger"))
-    click.echo(f"{_BASIS[made.exact]}; {len(rows) or 'no'} difference{'s' * (len(rows) != 1)}", err=True)
-    sys.exit(1 if rows and dry_run else 0)
+wallet.add_command(rebuild)
 
 
 # --- Output ----------------------------------------------------------------------------------------------------------

@@ -92,14 +92,21 @@ def wallet_options(function: F) -> Callable[..., Any]:
 
     @wraps(function)
     def command(config: Path | None, customer: str, unit: str, digits: int | None, **more: Any) -> Any:
-        settings = settings_of(config)
-        scale = digits_of(load_policies(settings).units, unit) if digits is None else digits
-        return function(Target(settings, customer, unit, scale), **more)
+        return function(target_of(settings_of(config), customer, unit, digits), **more)
 
-    return _with_options(command)
+    return name_options(command)
 
 
-def _with_options(function: F) -> F:
+def target_of(settings: Settings, customer: str, unit: str, digits: int | None) -> Target:
+    """The wallet that options name; without `digits` in the scale of the policies. PolicyError: these are wrong."""
+    return Target(
+        settings, customer, unit, digits_of(load_policies(settings).units, unit) if digits is None else digits
+    )
+
+
+def name_options(function: F, *, required: bool = True) -> F:
+    """The options that name a wallet, as they are written."""
+    unit = "The currency or unit, as in policies, such as usd."
     for option in (
         json_option,
         click.option(
@@ -107,10 +114,8 @@ def _with_options(function: F) -> F:
             type=click.IntRange(0, DIGITS),
             help="The scale of the wallet, if it is not the one that the policies give its unit.",
         ),
-        click.option(
-            "--unit", type=UNIT_NAME, required=True, help="The currency or unit, as in policies, such as usd."
-        ),
-        click.option("--customer", type=CUSTOMER_NAME, required=True, help="The customer who owns the wallet."),
+        click.option("--unit", type=UNIT_NAME, required=required, help=unit),
+        click.option("--customer", type=CUSTOMER_NAME, required=required, help="The customer who owns the wallet."),
         config_option,
     ):
         function = option(function)

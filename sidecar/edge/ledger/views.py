@@ -64,6 +64,11 @@ def _members(members: tuple[tuple[str, str], ...]) -> str:
     return ", ".join(made)
 
 
+def posting_columns() -> str:
+    """The members of a posting's `data` as columns."""
+    return _members(_POSTING)
+
+
 _ENVELOPE: Final = (
     'topic, part, "offset", source, sequence, id, cause, time_us, period_us, account, customer, subject, key_id, plan, '
     "route, method, path, status, reason, meter, data"

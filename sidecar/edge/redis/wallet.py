@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 from sidecar.core.errors import StoreError, StoreReason
 from sidecar.core.limits import wallet_keys, wallet_of
 from sidecar.core.price.book import Change, Posted, WalletSnapshot
-from sidecar.core.price.wallet import Grant, Wallet
+from sidecar.core.price.wallet import Grant, Wallet, balance
 from sidecar.edge.redis.endpoint import NO_ANSWER, describe
 from sidecar.edge.redis.unread_wallets import UNREAD, token
 
@@ -36,9 +36,9 @@ class RedisWallet:
     StoreError: Redis did not answer; the change may have been made.
     """
 
-    def __init__(self, redis: Redis | RedisCluster, customer: str, name: str) -> None:
+    def __init__(self, redis: Redis | RedisCluster, customer: str, name: str, account: str = "") -> None:
         self._redis: Any = redis
-        self._keys = wallet_keys(customer, name)
+        self._keys = wallet_keys(customer, name, account)
         self._wallet, self._ledger, _, self._held, self._granted = self._keys
 
     async def grant(self, grant: Grant) -> Change:
@@ -94,6 +94,23 @@ class RedisWallet:
             fields += [_GRANT + grant.id, " ".join(map(str, grant[1:]))]
         last = book.postings[-1].place if book.postings else ""
         return bool(await self._run(_REPLACE, (self._wallet, self._ledger), last, *fields))
+
+    async def restore(self, wallet: Wallet, granted: Sequence[Grant], *, replaces: bool) -> str:
+        """Store a wallet that was made from the stream, with the grants whose ids are known.
+
+        done; full: it is not empty, and only with `replaces` it is replaced; unread: postings of it are not on the
+        stream yet, so they would be lost.
+        """
+        time_us, topped, id_ = wallet.topped
+        fields: list[str | int] = ["debt", wallet.debt] if wallet.debt else []
+        for grant in wallet.grants:
+            fields += [_GRANT + grant.id, " ".join(map(str, grant[1:]))]
+        if id_:
+            fields += ["topped", f"{time_us} {topped} {id_}"]
+        known = [word for grant in granted for word in (grant.id, _given(grant))]
+        words = int(replaces), balance(wallet), len(fields), *fields, *known
+        answer: bytes = await self._run(_RESTORE, self._keys, *words)
+        return answer.decode()
 
     async def _change(self, *words: str | int) -> Change:
         note = token(0, secrets.token_hex(8))  # of long ago, so that it is found at once
@@ -157,6 +174,12 @@ def given_of(id: str, text: str) -> Grant:
     return Grant(id, priority, starts_us, expires_us, amount, amount, rollover_max, rollover_until_us, made_us)
 
 
+def _given(grant: Grant) -> str:
+    """The text that `given_of` reads."""
+    figures = grant.made_us, grant.priority, grant.starts_us, grant.expires_us, grant.amount
+    return " ".join(map(str, (*figures, grant.rollover_max, grant.rollover_until_us)))
+
+
 def posted_of(place: bytes, fields: Mapping[str, str]) -> Posted:
     """A posting of the ledger. KeyError, ValueError: it is not one of ours."""
     figures = int(fields["delta"]), int(fields["balance"])
@@ -170,3 +193,4 @@ def _script(*names: str) -> str:
 _CHANGE = _script("wallet.lua", "wallet_change.lua")
 _REPLACE = _script("wallet_replace.lua")
 _READ = _script("wallet_read.lua")
+_RESTORE = _script("wallet_restore.lua")
