@@ -27,7 +27,7 @@ COMMANDS = {
     "check": ("sidecar.cli.check:check", "Validate configuration and policies; print limits, prices and bounds."),
     "keys": ("sidecar.cli.keys:keys", "Make, list, revoke and rotate API keys, and change their plans."),
     "wallet": ("sidecar.cli.wallet:wallet", "Fill, void, show and audit prepaid wallets."),
-    "counters": ("sidecar.cli.counters:counters", "Manage the counters: accept a loss of Redis."),
+    "counters": ("sidecar.cli.counters:counters", "Compare counters with records, rebuild them, accept a loss."),
     "migrate": ("sidecar.cli.migrate:migrate", "Take over the data of an earlier version, or check it."),
     "records": ("sidecar.cli.records:records", "Read records, and void, correct or backfill them."),
     "ledger": ("sidecar.cli.ledger:ledger", "Records for billing: load, sum up, trace, verify, seal."),

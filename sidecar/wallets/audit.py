@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 NEVER_TRIMMED: Final = LEDGER_MAX - LEDGER_TRIMMED  # postings: a ledger is never this short again once it was trimmed
 DEBT: Final = "the debt"  # no grant is named so: their ids hold no space
+RESTORED: Final = "rebuild"  # the first posting of a wallet that was made from the stream
 _MOVES: Final = frozenset({"reserve", "settle", "release"})
 _ENDINGS: Final = frozenset({"expire", "rollover"})
 
@@ -61,7 +62,8 @@ def rebuilt(book: WalletSnapshot) -> Rebuilt:
     carried = postings[0].balance - postings[0].delta  # which is known even if the wallet itself is lost
     total = carried + sum(posted.delta for posted in postings)
     given = {posted.id for posted in postings if posted.kind == "grant"}
-    if len(postings) < NEVER_TRIMMED and given <= book.granted.keys():
+    is_first = postings[0].kind != RESTORED
+    if is_first and len(postings) < NEVER_TRIMMED and given <= book.granted.keys():
         played = _played(book)
         if balance(played) == total:
             return Rebuilt(played, exact=True)

@@ -2,8 +2,8 @@
 
 The stream has what the store's ledger has, but for the amounts that open exchanges held: of an exchange it has one
 settle with all that it cost. So a grant can expire on the stream with less than is left of it here, because a part was
-held. That part is set aside, and pays for the settles that follow. The rest that nobody settled is left out at the end. At any
-time the balance and what is set aside are the sum of the postings, to the last digit.
+held. That part is set aside, and pays for the settles that follow. The rest that nobody settled is left out at the
+end. At any time the balance and what is set aside are the sum of the postings, to the last digit.
 
     grant g1 +100    g1 has 100
     expiry g1 -70    30 were held by an exchange: set aside 30
