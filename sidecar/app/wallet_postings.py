@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -40,12 +41,16 @@ class WalletPostings:
             self.reader = self._embedded = EmbeddedPostings(stores.embedded, journal, clock)
             stores.embedded.counters.charged = self.reader.touch
 
-    def start(self, index: int) -> None:
-        """After the stores have started: find the postings that others left unread. One worker of a node does that."""
+    def start(self, index: int, has_balances: Callable[[], bool]) -> None:
+        """After the stores have started: find the postings that others left unread. One worker of a node does that.
+
+        `has_balances`: whether the policy has any at present; without them no wallet is looked for.
+        """
         if self._embedded is not None:
             self._embedded.touch_all()
         elif index == 0:
-            self._searching = asyncio.get_running_loop().create_task(self._search(), name="wallets")
+            search = self._search(lambda: self._stores.is_away() or not has_balances())
+            self._searching = asyncio.get_running_loop().create_task(search, name="wallets")
 
     def tick(self) -> None:
         """To be called about five times a second."""
@@ -68,11 +73,11 @@ class WalletPostings:
         self.reader.tick()  # removes its notes
         self._stores.flush()
 
-    async def _search(self) -> None:
+    async def _search(self, is_paused: Callable[[], bool]) -> None:
         assert self._redis is not None  # noqa: S101 - see start
         client = connect(self._redis.endpoint, TIMEOUT_S)
         try:
-            await UnreadWallets(client, self.reader.touch, self._clock, self._stores.is_away).run()
+            await UnreadWallets(client, self.reader.touch, self._clock, is_paused).run()
         finally:
             with suppress(Exception):  # it is closed at the end of the process otherwise
                 await disconnect(client)

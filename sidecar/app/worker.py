@@ -144,7 +144,7 @@ class Worker:
         await self.counters.reached()  # else the first requests are let through alone while Redis would answer
         self.counters.settle_again(self.journal.take_ended(), self.context.policies.policy)
         self.state_policy(self.context.policies.policy)
-        self.postings.start(self._index)
+        self.postings.start(self._index, lambda: self.context.policies.policy.has_balances)
         self.link.on_refused = self._state_refused
         self._listen()
         wheel = asyncio.get_running_loop().create_task(self._turn(), name="wheel")

@@ -26,7 +26,8 @@ class Policy:
 
     __slots__ = (
         "_choices", "_only", "_own", "_parts", "_paths", "_room", "_terms", "_tries",
-        "carriers", "customers", "exclusions", "hashes", "headers", "late", "plans", "routes", "version",
+        "carriers", "customers", "exclusions", "has_balances", "hashes", "headers", "late", "plans", "routes",
+        "version",
     )  # fmt: skip
 
     def __init__(
@@ -45,7 +46,8 @@ class Policy:
         features, changed ones included.
         """
         self.version = version
-        self.hashes = NO_HASHES  # of its documents, set by the source of the policy
+        self.hashes = NO_HASHES  # of its documents; this and the next are set by the source of the policy
+        self.has_balances = False
         self.exclusions = tuple(exclusions)
         self.plans = {plan.id: plan for plan in plans}
         self._terms: dict[str, dict[str, Terms]] = {}

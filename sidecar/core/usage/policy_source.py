@@ -45,4 +45,5 @@ class PolicySource(NamedTuple):
             customers=self.customers,
         )
         policy.hashes = self.hashes
+        policy.has_balances = bool(self.scales())
         return policy

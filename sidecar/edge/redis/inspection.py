@@ -29,7 +29,7 @@ COMMANDS: Final[tuple[tuple[str, ...], ...]] = (
     ("XADD", KEY, "*", "f", "1"), ("XLEN", KEY), ("XRANGE", KEY, "-", "+"), ("XREVRANGE", KEY, "+", "-"),
     ("XTRIM", KEY, "MAXLEN", "1"), ("ZADD", KEY, "1", "m"), ("ZCOUNT", KEY, "0", "1"),
     ("ZRANGEBYSCORE", KEY, "0", "1"), ("ZREM", KEY, "m"), ("ZREMRANGEBYSCORE", KEY, "0", "1"),
-    ("PUBLISH", KEY, "1"),
+    ("PUBLISH", KEY, "1"), ("EXISTS", KEY), ("SCAN", "0"), ("DEL", KEY),
 )  # fmt: skip
 
 

@@ -50,21 +50,23 @@ class UnreadWallets:
 
     `touch` has the ledger of the wallet at a key read.
 
-    `is_away`: Redis does not answer the worker.
+    `is_paused`: Redis does not answer the worker, or no wallet can be charged.
     """
 
-    def __init__(self, client: Client, touch: Callable[[str], None], clock: Clock, is_away: Callable[[], bool]) -> None:
+    def __init__(
+        self, client: Client, touch: Callable[[str], None], clock: Clock, is_paused: Callable[[], bool]
+    ) -> None:
         self._client: Any = client
         self._touch = touch
         self._clock = clock
-        self._is_away = is_away
+        self._is_paused = is_paused
         self._failure = ""
 
     async def run(self) -> None:
         """Search every ten seconds, for ever, while no other worker does. A failure is logged once, and tried again."""
         while True:
             try:
-                if not self._is_away() and await self._client.set(TURN, "", nx=True, px=INTERVAL_MS):
+                if not self._is_paused() and await self._client.set(TURN, "", nx=True, px=INTERVAL_MS):
                     await self.search()
                 self._failure = ""
             except NO_ANSWER as error:
