@@ -114,7 +114,7 @@ def report_notes(comparison: Comparison) -> None:
         click.echo(f"sidecar: {fault}", err=True)
     if counted.pending:
         click.echo(
-            f"{number_of(counted.pending, 'record')} of the journal are not in the ledger yet; counted", err=True
+            f"{number_of(counted.pending, 'record')} of the journal are not in the ledger yet; they count too", err=True
         )
     for limit, customer in counted.skipped.items():
         what = f"the limit {limit} has windows of the customer's own, and no key of {customer} is registered"

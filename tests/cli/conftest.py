@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 import redis
@@ -64,6 +65,28 @@ def sidecar(tmp_path):
         )
         assert "Traceback" not in done.stderr
         return done.returncode, done.stdout, done.stderr.replace(f"warning: {AS_ROOT}\n", "")
+
+    return run
+
+
+@pytest.fixture
+def in_process(tmp_path, monkeypatch):
+    """The same in this process, without the second that a start takes; other threads must not print meanwhile."""
+    from sidecar.cli import main  # noqa: PLC0415 - as below
+
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("SIDECAR_")]:
+        monkeypatch.delenv(name)
+
+    def run(*arguments, **environment):
+        out, err = io.StringIO(), io.StringIO()
+        with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.setattr(sys, "argv", ["sidecar", *arguments])
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as left:
+                main()
+        return int(left.value.code or 0), out.getvalue(), err.getvalue()
 
     return run
 

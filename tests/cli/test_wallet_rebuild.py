@@ -3,12 +3,13 @@
 import asyncio
 import json
 import re
-import sys
 
 import pytest
 
 from sidecar.core.identity import digest, make_key, stored
 from tests.app.node import node
+from tests.edge.ledger.events import event
+from tests.edge.ledger.ledgers import load
 
 POLICY = """\
 meters:
@@ -36,16 +37,16 @@ COUNTER = re.compile(rb"sc:\{[^}]*\}:[qw]=")
 pytestmark = pytest.mark.redis
 
 
-async def sidecar(folder, *words, status=0):
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sidecar", *words[:2], "-c", str(folder / "sidecar.yaml"), *words[2:]),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=folder,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode == status, (words, out, err)
-    return out.decode(), err.decode()
+@pytest.fixture
+def sidecar(in_process):
+    """Run a command, hold it to its exit status, and return what it printed."""
+
+    def run(*words, status=0):
+        code, out, err = in_process(*words)
+        assert code == status, (words, out, err)
+        return out, err
+
+    return run
 
 
 def write_documents(folder):
@@ -72,36 +73,35 @@ def counters(cli):
     return {name: int(cli.get(name)) for name in names if int(cli.get(name))}
 
 
-async def balances(folder):
+def balances(sidecar):
     words = "--unit", "usd", "--json", "--verify", "--customer"
-    shown = await asyncio.gather(*[sidecar(folder, "wallet", "show", *words, f"c{number}") for number in range(3)])
+    shown = [sidecar("wallet", "show", *words, f"c{number}") for number in range(3)]
     return [json.loads(out)["balance"] for out, _ in shown]
 
 
-async def use(running):
-    """Grants, requests of six keys on several paths, a void and a correction."""
-    folder = running.folder
-    words = "--unit", "usd", "--amount", "200", "--expires", "never", "--customer"
-    firsts = [
-        sidecar(folder, "wallet", "grant", *words, f"c{number}", "--id", f"first-{number}") for number in range(3)
-    ]
-    await asyncio.gather(*firsts)
+def grant(sidecar, customer, name, amount, *more):
+    sidecar("wallet", "grant", "--customer", customer, "--unit", "usd", "--amount", amount, "--id", name, *more)
+
+
+async def use(running, sidecar):
+    """Grants, requests of six keys on several paths, a void and a correction; the postings that there will be."""
+    for number in range(3):
+        await asyncio.to_thread(grant, sidecar, f"c{number}", f"first-{number}", "200", "--expires", "never")
     answers = await asyncio.gather(
         *[running.ask("/health" if number % 7 == 0 else "/hello", KEYS[number % 6]) for number in range(300)]
     )
     assert {status for status, _ in answers} == {200}
-    words = "--customer", "c0", "--unit", "usd", "--amount", "7", "--expires", "2030-01-01", "--priority", "5"
-    await asyncio.gather(
-        sidecar(folder, "wallet", "grant", *words, "--id", "second-0"),
-        sidecar(folder, "wallet", "void", "--customer", "c1", "--unit", "usd", "--grant", "first-1"),
-    )
+    await asyncio.to_thread(grant, sidecar, "c0", "second-0", "7", "--expires", "2030-01-01", "--priority", "5")
+    words = "--customer", "c1", "--unit", "usd", "--grant", "first-1"
+    await asyncio.to_thread(sidecar, "wallet", "void", *words)
     usage = [json.loads(line) for line in running.records()]
     billed = [each["id"] for each in usage if each["type"] == "sidecar.usage.v1" and each["data"]["billable"]]
-    void, _ = await sidecar(folder, "records", "void", billed[0], "--reason", "test", "--actor", "ann")
-    correct, _ = await sidecar(folder, "records", "correct", billed[1], "--units", "bytes=-2", "--reason", "test")
+    why = "--reason", "test", "--actor", "ann"
+    void, _ = await asyncio.to_thread(sidecar, "records", "void", billed[0], *why)
+    correct, _ = await asyncio.to_thread(sidecar, "records", "correct", billed[1], "--units", "bytes=-2", *why)
     await asyncio.gather(
         *[running.ask("/hello", key) for key in KEYS]
-    )  # a worker reads the ledgers of those it charges
+    )  # their worker reads their ledgers
     settles = {("settle", each) for each in (*billed, void.strip(), correct.strip())}
     return settles | {("grant", "second-0"), ("void", "first-1")}
 
@@ -117,28 +117,89 @@ async def until_on_stream(running, names):
             await asyncio.sleep(0.1)
 
 
-async def test_after_redis_was_emptied_counters_and_wallets_are_what_they_were(tmp_path, redis_clean):
+async def test_after_redis_was_emptied_counters_and_wallets_are_what_they_were(tmp_path, redis_clean, sidecar):
     # Fails if: excluded records charge quotas, a window is computed in UTC, a void is left out, the settle of a balance
-    # is left out, or holds that were released count.
+    # is left out, or the postings of corrections are not on the stream.
     write_documents(tmp_path)
     settings = f"redis: {{ url: '{redis_clean.url}' }}\n"
     documents = {"SIDECAR_POLICIES": "policy.yaml", "SIDECAR_KEYS__FILE": "some_keys.yaml"}
     async with node(tmp_path, settings, **documents) as running:
         complete_settings(tmp_path)
-        await until_on_stream(running, await use(running))
+        await until_on_stream(running, await use(running, sidecar))
         assert await running.stop() == 0
-    await sidecar(tmp_path, "ledger", "load")
-    before, credit = counters(redis_clean.cli), await balances(tmp_path)
+    load(tmp_path / "data" / "ledger", running.records())
+    await asyncio.to_thread(_lose_and_rebuild, sidecar, redis_clean.cli)
+
+
+def _lose_and_rebuild(sidecar, cli):
+    before, credit = counters(cli), balances(sidecar)
     assert len(before) >= 3 + 6 + 4 + 6 + 3
-    assert (await sidecar(tmp_path, "counters", "drift"))[0] == ""
-    redis_clean.cli.flushall()
-    drifted, _ = await sidecar(tmp_path, "counters", "rebuild", "--dry-run", status=1)
+    assert sidecar("counters", "drift")[0] == ""
+    cli.flushall()
+    drifted, _ = sidecar("counters", "rebuild", "--dry-run", status=1)
     assert len(drifted.splitlines()) == len(before)
-    assert counters(redis_clean.cli) == {}
-    await sidecar(tmp_path, "counters", "rebuild")
-    assert counters(redis_clean.cli) == before
-    assert all(redis_clean.cli.pttl(key) > 0 for key in before)
-    await sidecar(tmp_path, "wallet", "rebuild", "--from-ledger", "--all")
-    assert await balances(tmp_path) == credit
-    out, _ = await sidecar(tmp_path, "counters", "drift", "--json")
+    assert counters(cli) == {}
+    sidecar("counters", "rebuild")
+    assert counters(cli) == before
+    assert all(cli.pttl(key) > 0 for key in before)
+    sidecar("wallet", "rebuild", "--from-ledger", "--all")
+    assert balances(sidecar) == credit
+    out, _ = sidecar("counters", "drift", "--json")
     assert json.loads(out)["counters"] == []
+
+
+SETTINGS = "policies: policy.yaml\nkeys: { file: some_keys.yaml }\n"
+ACME = ("--customer", "acme", "--unit", "usd")
+
+
+def posting(number, change, delta, **data):
+    fields = {"customer": "acme", "unit": "usd", "digits": 9, "change": change, "delta": delta, "balance": 0, **data}
+    return event(number, "posting", fields)
+
+
+@pytest.fixture
+def lost(tmp_path, redis_clean):
+    """A ledger with the postings of a wallet that Redis does not have."""
+    write_documents(tmp_path)
+    (tmp_path / "sidecar.yaml").write_text(SETTINGS + f"redis: {{ url: '{redis_clean.url}' }}\n")
+    expired = posting(3, "rollover", -(10**9), grant="old")
+    grants = [posting(1, "grant", 5 * 10**9, grant="g1"), posting(2, "grant", 3 * 10**9, grant="old")]
+    load(tmp_path / "data" / "ledger", [*grants, expired])
+    return tmp_path
+
+
+def test_a_wallet_that_is_used_again_is_not_replaced_by_accident(lost, redis_clean, sidecar):
+    # Fails if a purchase after the loss is overwritten, or one that is repeated is granted twice.
+    out, err = sidecar("wallet", "rebuild", "--from-ledger", *ACME, "--dry-run", "--json", status=1)
+    assert json.loads(out) == [
+        {"customer": "acme", "unit": "usd", "was": "0", "balance": "7", "grants": 2, "done": ""}
+    ]  # fmt: skip
+    assert "old has rolled over, and until when is not on the stream: it now never expires" in err
+    assert redis_clean.cli.keys("sc:{acme}*") == []
+    sidecar("wallet", "rebuild", "--from-ledger", *ACME)
+    words = "--amount", "5", "--expires", "never"
+    _, err = sidecar("wallet", "grant", *ACME, *words, "--id", "g1")
+    assert "already exists" in err
+    sidecar("wallet", "grant", *ACME, *words, "--id", "g2")
+    out, err = sidecar("wallet", "rebuild", "--from-ledger", "--all", status=1)
+    assert "is not empty in Redis; --replace replaces it" in err
+    _, err = sidecar("wallet", "rebuild", "--from-ledger", "--all", "--replace", status=1)
+    assert "postings that are not on the stream yet" in err
+    shown, _ = sidecar("wallet", "show", *ACME, "--json")
+    assert json.loads(shown)["balance"] == "12"
+
+
+def test_wrong_usage_says_what_is_right(lost, sidecar):
+    for words, text in (
+        (("--from-ledger",), "--customer and --unit, or --all"),
+        (("--customer", "acme"), "--customer and --unit"),
+        (("--all",), "are for --from-ledger"),
+        (("--from-ledger", "--all", "--unit", "usd"), "or --all"),
+    ):
+        _, err = sidecar("wallet", "rebuild", *words, status=2)
+        assert text in err
+    _, err = sidecar("wallet", "rebuild", "--from-ledger", "--customer", "x", "--unit", "usd", status=1)
+    assert "the ledger has no postings of x in usd; load it first" in err
+    (lost / "sidecar.yaml").write_text(SETTINGS)
+    _, err = sidecar("wallet", "rebuild", "--from-ledger", "--all", status=2)
+    assert "restores its wallets from its journal" in err

@@ -303,3 +303,12 @@ class Street:
 def test_the_kinds_of_postings_are_those_of_the_rule():
     till = random_till(SEED)
     assert {posted.kind for posted in till.postings} == {"grant", "void", "expire", "rollover", "reserve", "settle"}
+
+
+def test_a_wallet_from_the_stream_is_rebuilt_as_one_whose_beginning_is_trimmed():
+    # Fails if it is played from its first posting, which has no grant: grants that have not started would be gone.
+    later = grant("later", 10, starts_us=START_US * 2)
+    wallet = Wallet((later,), debt=10)
+    book = WalletSnapshot(START_US, wallet, {}, {"later": later}, (Posted("1795000000000-0", "rebuild", "-", 0, 0),))
+    made = rebuilt(book)
+    assert (made.exact, [each.id for each in made.wallet.grants]) == (False, ["later"])
