@@ -99,9 +99,7 @@ async def use(running, sidecar):
     why = "--reason", "test", "--actor", "ann"
     void, _ = await asyncio.to_thread(sidecar, "records", "void", billed[0], *why)
     correct, _ = await asyncio.to_thread(sidecar, "records", "correct", billed[1], "--units", "bytes=-2", *why)
-    await asyncio.gather(
-        *[running.ask("/hello", key) for key in KEYS]
-    )  # their worker reads their ledgers
+    await asyncio.gather(*[running.ask("/hello", key) for key in KEYS])  # their worker reads their ledgers
     settles = {("settle", each) for each in (*billed, void.strip(), correct.strip())}
     return settles | {("grant", "second-0"), ("void", "first-1")}
 

@@ -190,3 +190,17 @@ def test_a_change_without_its_original_is_reported_and_counts_nothing(tmp_path, 
     load(tmp_path, [change(1, "01M8N97TG90000000000000001", {"requests": -1}, period_time=stamp(NOW))])
     result = counted(tmp_path, policy, [])
     assert (result.unknown, result.units) == (1, [])
+
+
+def test_a_record_at_the_instant_of_a_boundary_is_in_one_window(tmp_path, policy):
+    # Fails if it is in both windows of a sliding limit, or in neither.
+    boundary = NOW.replace(minute=0, second=0)
+    times = [boundary - timedelta(microseconds=1), boundary]
+    records = [usage(n, {"requests": 1, "tokens": 10**n}, customer="c1", key_id="k1", plan="pro@3", route="api",
+                     period_time=stamp(each)) for n, each in enumerate(times, 1)]  # fmt: skip
+    for each in records:
+        each["data"]["decision"]["limits"] = [{"id": "sliding"}]
+    load(tmp_path, records)
+    keys = [KeyRecord("k1", f"sha256:{1:064x}", "c1", "app", "pro")]
+    units = {each.window: units for each, units in counted(tmp_path, policy, keys).units if each.limit == "sliding"}
+    assert units == {"s43200:41575": 10, "s43200:41576": 100}

@@ -23,6 +23,13 @@ def test_settles_are_paid_in_the_order_of_use_and_debt_by_the_next_grant():
         given("late", 50, expires_us=START_US + 9 * HOUR_US),
         given("soon", 30, expires_us=START_US + 5 * HOUR_US),
         given("first", 20, priority=-1),
+        StreamPosting("settle", -15, START_US + 1),
+    ])  # fmt: skip
+    assert left(made) == {"first": 5, "soon": 30, "late": 50}
+    made = remade([
+        given("late", 50, expires_us=START_US + 9 * HOUR_US),
+        given("soon", 30, expires_us=START_US + 5 * HOUR_US),
+        given("first", 20, priority=-1),
         StreamPosting("settle", -60, START_US + 1),
         StreamPosting("settle", -60, START_US + 2),
         given("more", 100, START_US + 3),
@@ -59,6 +66,16 @@ def test_units_that_a_void_of_a_record_gives_back_fill_grants_in_reverse_order()
         StreamPosting("settle", -15, START_US + 1), StreamPosting("settle", 7, START_US + 2),
     ])  # fmt: skip
     assert left(made) == {"a": 2, "b": 10}
+
+
+def test_a_lost_amount_and_a_settle_that_is_recorded_late_leave_no_debt():
+    # Fails if a lost amount is charged twice, or a grant has ended before its expiry is on the stream.
+    end = START_US + HOUR_US
+    lost = [given("a", 10), StreamPosting("settle", 7, START_US + 1), StreamPosting("expiry", -7, START_US + 1)]
+    assert left(remade(lost)) == {"a": 10}
+    late = [given("a", 10, expires_us=end), StreamPosting("settle", -4, end + 1), StreamPosting("expiry", -6, end, "a")]
+    assert remade(late).wallet[:2] == ((), 0)
+    assert remade(late).left_out == 0
 
 
 def test_grants_and_remembered_ids_are_bounded():

@@ -28,7 +28,7 @@ async def test_a_counter_is_raised_and_lowered_only_where_that_is_asked(redis_cl
 
 
 async def test_units_are_whole_up_to_the_largest_and_thousands_are_set(redis_clean):
-    # Fails if Lua writes 2^51 as 2.2517998136852e+15.
+    # Fails if replies are of another order than the counters, or only the first batch is sent.
     counters = [(f"sc:{{a{n}}}:q=m:ca:w", 2**51 - n, 4_000_000_000_000_000) for n in range(1_200)]
     async with connected(Redis(url=redis_clean.url).endpoint, 5.0) as client:
         values = CounterValues(client)

@@ -8,6 +8,6 @@
 local before = (redis.call('GET', KEYS[1]) or 0) + 0
 local units = ARGV[1] + 0
 if units > before or ARGV[3] == '1' and units < before then
-  redis.call('SET', KEYS[1], string.format('%.0f', units), 'PXAT', ARGV[2])
+  redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])
 end
 return before
