@@ -196,7 +196,7 @@ def _advice(name, defined):
     bare = name.strip("_")
     if ALLOWED_NAMES.search(bare):
         return None
-    words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", bare)]
+    words = [word.lower() for word in re.findall(r"ClickHouse|[A-Z]?[a-z]+|[A-Z]+(?![a-z])", bare)]
     advice = next((WORDS_OF_NAMES[word] for word in words if word in WORDS_OF_NAMES), None)
     return advice or WHOLE_NAMES.get(bare) or (DEFINITIONS.get(bare) if defined else None)
 

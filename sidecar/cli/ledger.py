@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +15,8 @@ from sidecar.app import kafka
 from sidecar.cli.key_files import now
 from sidecar.cli.ledger_progress import LoadDisplay
 from sidecar.cli.ledger_proof import retire, seal_, verify
-from sidecar.cli.options import config_option, json_option, print_json, settings_of
+from sidecar.cli.ledger_push import clickhouse_url, push
+from sidecar.cli.options import config_option, json_option, print_json, settings_of, stopping
 from sidecar.cli.tables import print_table
 from sidecar.config.settings import Settings
 from sidecar.core.errors import PolicyError, SinkError
@@ -30,7 +29,7 @@ from sidecar.ledger.compacting import Retention
 from sidecar.ledger.compacting import compact as compact_folder
 from sidecar.ledger.loading import FLUSH_SECONDS, Loader, LoadOptions
 from sidecar.ledger.periods import instant, period
-from sidecar.ledger.reading import Answer, Ledger, has_meters, open_ledger
+from sidecar.ledger.reading import Answer, Ledger, has_meters, open_clickhouse, open_ledger
 from sidecar.ledger.sink_files import SinkFile
 from sidecar.loading.documents import load_policies
 
@@ -47,31 +46,12 @@ def ledger() -> None:
     """
 
 
-for _command in (verify, seal_, retire):
+for _command in (push, verify, seal_, retire):
     ledger.add_command(_command)
 
 
 def _memory(settings: Settings) -> str:
     return f"{settings.ledger.memory_bytes}B"
-
-
-@contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """An event that the first SIGTERM or SIGINT sets. A second one ends the process at once."""
-    stop = threading.Event()
-    before = {}
-
-    def ask(number: int, _frame: object) -> None:
-        stop.set()
-        signal.signal(number, signal.SIG_DFL)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before[number] = signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @ledger.command()
@@ -93,7 +73,7 @@ def load(config: Path | None, follow: bool, files: tuple[Path, ...], partitions:
     settings = settings_of(config)
     if files and partitions:
         raise click.UsageError("--partition is of topics: leave it out with --file")
-    with _stopping() as stop, LoadDisplay(quiet=as_json) as display:
+    with stopping() as stop, LoadDisplay(quiet=as_json) as display:
         options = LoadOptions(
             stop.is_set, display.on_file, display.on_progress, on_trouble=display.on_trouble, follow=follow
         )
@@ -155,11 +135,20 @@ def _scope(period_: str, start: str, end: str, customer: str = "", meter: str = 
     return Scope(*bounds, customer=customer or None, meter=meter or None)
 
 
+_engine_option = click.option(
+    "--engine", type=click.Choice(["duckdb", "clickhouse"]), help="It answers. Default: `ledger.engine`."
+)
+
+
 @contextmanager
-def _ledger_of(settings: Settings) -> Iterator[Ledger]:
+def _ledger_of(settings: Settings, engine: str | None) -> Iterator[Ledger]:
     """The ledger of the settings; its faults on standard error."""
     options = settings.ledger
-    with open_ledger(options.dir, memory=_memory(settings), threads=options.threads) as made:
+    if (engine or options.engine) == "clickhouse":
+        opened = open_clickhouse(clickhouse_url(settings))
+    else:
+        opened = open_ledger(options.dir, memory=_memory(settings), threads=options.threads)
+    with opened as made:
         for fault in made.faults:
             click.echo(f"sidecar: {fault}", err=True)
         yield made
@@ -180,8 +169,9 @@ def _dimensions(_ctx: click.Context, _parameter: click.Parameter, value: str) ->
               "key, route, plan, subject, account, tier, kind, hour, day; several with commas.")  # fmt: skip
 @click.option("--customer", default="", help="Only this customer.")
 @click.option("--meter", default="", help="Only this meter.")
+@_engine_option
 @json_option
-def totals(config: Path | None, by: list[str], customer: str, meter: str, as_json: bool, **bounds: str) -> int:
+def totals(config: Path | None, engine: str | None, by: list[str], as_json: bool, **options: str) -> int:
     """Sum up units, corrections and voids included.
 
     `units` are billed, `not_billable` are not. A sum by meter counts rows, because a record has one for each meter.
@@ -190,10 +180,10 @@ def totals(config: Path | None, by: list[str], customer: str, meter: str, as_jso
 
     Next: `sidecar ledger trace --customer acme --meter tokens --period 2026-11`.
     """
-    scope = _scope(bounds["period_"], bounds["start"], bounds["end"], customer, meter)
+    scope = _scope(options["period_"], options["start"], options["end"], options["customer"], options["meter"])
     settings = settings_of(config)
     aggregates = _aggregates(settings)
-    with _ledger_of(settings) as made:
+    with _ledger_of(settings, engine) as made:
         try:
             answer = made.totals(by, scope, aggregates)
         except ValueError as error:
@@ -214,15 +204,16 @@ def totals(config: Path | None, by: list[str], customer: str, meter: str, as_jso
 @click.argument("sql")
 @config_option
 @click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values.")
+@_engine_option
 @json_option
-def query(sql: str, config: Path | None, as_csv: bool, as_json: bool) -> int:
+def query(sql: str, config: Path | None, engine: str | None, as_csv: bool, as_json: bool) -> int:
     """Ask in SQL, of the views usage, denials, postings, checkpoints and so on (docs/ledger.md). Nothing is changed.
 
     Next: `sidecar ledger query "SELECT plan, sum(units) FROM usage GROUP BY plan"`.
     """
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other: write one of them")
-    with _ledger_of(settings_of(config)) as made:
+    with _ledger_of(settings_of(config), engine) as made:
         try:
             names, parts = made.query(sql)
         except ValueError as error:
@@ -263,8 +254,9 @@ def _show(answer: Answer, as_json: bool) -> None:
 @click.option("--customer", default="", help="The customer of the sum.")
 @click.option("--meter", default="", help="The meter of the sum.")
 @click.option("-n", "--last", "limit", type=click.IntRange(0), default=_SHOWN, show_default=True, help="0: all.")
+@_engine_option
 @json_option
-def trace(record_id: str, config: Path | None, limit: int, as_json: bool, **options: str) -> int:
+def trace(record_id: str, config: Path | None, engine: str | None, limit: int, as_json: bool, **options: str) -> int:
     """Show a record with all that refers to it and its decision; or the records of a sum, in order of time.
 
     Exit status 1: there is no such record.
@@ -275,7 +267,7 @@ def trace(record_id: str, config: Path | None, limit: int, as_json: bool, **opti
     scope = _scope(options["period_"], options["start"], options["end"], customer, meter)
     if bool(record_id) is any(value is not None for value in scope):
         raise click.UsageError("name either a record's id, or --customer, --meter and --period of a sum")
-    with _ledger_of(settings_of(config)) as made:
+    with _ledger_of(settings_of(config), engine) as made:
         answer = made.record(record_id) if record_id else made.records_of(scope, limit)
     if not answer.rows:
         click.echo(f"sidecar: the ledger has no record {record_id}".rstrip(), err=True)
@@ -311,7 +303,7 @@ def compact(config: Path | None, as_json: bool) -> int:
     folder = LedgerFolder(settings.ledger.dir)
     if not folder.identity():
         raise SinkError(f"{folder.path}: not a ledger: `sidecar ledger load` makes one, or set ledger.dir")
-    with _stopping() as stop, Engine(folder=folder.path, memory=_memory(settings)) as engine:
+    with stopping() as stop, Engine(folder=folder.path, memory=_memory(settings)) as engine:
         done = compact_folder(folder, engine, _retention(settings), stop=stop.is_set)
     if as_json:
         print_json(done.as_json())

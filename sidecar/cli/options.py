@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import pwd
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,3 +87,22 @@ def settings_of(config: Path | None) -> Settings:
 def print_json(value: Any) -> None:
     """Print one JSON document."""
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode())
+
+
+@contextmanager
+def stopping() -> Iterator[threading.Event]:
+    """An event that the first SIGTERM or SIGINT sets. A second one ends the process at once."""
+    stop = threading.Event()
+    before = {}
+
+    def ask(number: int, _frame: object) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

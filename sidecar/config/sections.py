@@ -228,6 +228,13 @@ class Sink(Model):
     """Write records to standard output instead of the file."""
 
 
+class ClickHouse(Model):
+    """The ledger in ClickHouse (docs/scale.md), filled by `sidecar ledger push`."""
+
+    url: SecretStr
+    """Where it is; the environment keeps the password out of the file. Example: `https://sidecar:secret@ch:8443/ledger`"""
+
+
 class Ledger(Model):
     """The records of all nodes in Parquet files, for billing (docs/ledger.md). Only `sidecar ledger` uses it."""
 
@@ -241,6 +248,9 @@ class Ledger(Model):
     """How long `ledger compact` retains records after their period, at least; 0: for ever. Example: `400d`"""
     retain_denials_seconds: NotNegative = 0
     """The same of the topic of denials; 0: as `retain`. Example: `90d`"""
+    engine: Literal["duckdb", "clickhouse"] = "duckdb"
+    """The engine that answers `totals`, `trace` and `query`: DuckDB on the files, or ClickHouse."""
+    clickhouse: ClickHouse | None = None
 
 
 class Http(Model):

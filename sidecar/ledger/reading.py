@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +11,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 from sidecar.core.errors import SinkError
 from sidecar.core.usage import Aggregate
 from sidecar.edge.ledger.aggregates import fault_of, quantity
-from sidecar.edge.ledger.engine import Engine
-from sidecar.edge.ledger.files import LedgerFolder, Listing
-from sidecar.edge.ledger.queries import RECORD, Scope, records_of, totals
-from sidecar.edge.ledger.views import create_views
+from sidecar.edge.ledger.queries import Scope, record_of, records_of, totals
+from sidecar.ledger.backends import Backend, ClickHouseBackend, FileBackend
 
 T = TypeVar("T")
 _ATTEMPTS: Final = 3
@@ -37,21 +34,15 @@ class Answer(NamedTuple):
 class Ledger:
     """The views of a ledger on one connection. `faults`: files that were refused, and offsets that are missing."""
 
-    def __init__(self, folder: Path, *, memory: str, threads: int = 0) -> None:
-        self._folder = LedgerFolder(folder)
-        if not self._folder.identity():
-            raise SinkError(f"{folder}: not a ledger: `sidecar ledger load` makes one, or set ledger.dir")
-        self._engine = Engine(threads=threads or os.cpu_count() or 1, memory=memory)
-        self.listing: Listing = create_views(self._engine, self._folder)
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._engine = backend.engine
+        self._dialect = backend.dialect
 
     @property
     def faults(self) -> list[str]:
         """All that is wrong with the files."""
-        gaps = [
-            f"{before.topic} partition {before.part}: offsets {before.last + 1} to {after.first - 1} are in no file"
-            for before, after in self.listing.gaps()
-        ]
-        return [f"{name}: {why}" for name, why in self.listing.refused] + gaps
+        return self._backend.faults
 
     def totals(self, by: Sequence[str], scope: Scope, aggregates: Mapping[str, Aggregate] = NO_AGGREGATES) -> Answer:
         """Quantities by dimensions (queries.DIMENSIONS): sums, and of the meters of `aggregates` what these say.
@@ -63,10 +54,10 @@ class Ledger:
         for meter, aggregate in own.items():
             if has_meters(by, scope) and (fault := fault_of(by, scope, aggregate)):
                 raise ValueError(f"meter '{meter}': {fault}")
-        sums = self._ask(*totals(by, scope, list(own)))
+        sums = self._ask(*totals(by, scope, list(own), self._dialect))
         rows = sums.rows if scope.meter not in own else []
         for meter, aggregate in own.items() if has_meters(by, scope) else ():
-            quantities = self._ask(*quantity(by, scope._replace(meter=meter), aggregate)).rows
+            quantities = self._ask(*quantity(by, scope._replace(meter=meter), aggregate, self._dialect)).rows
             rows = rows + [(*dimensions, units, 0, count) for *dimensions, units, count in quantities]
         return sums._replace(rows=sorted(rows, key=lambda row: [str(each) for each in row[: len(by)]]) if own else rows)
 
@@ -76,13 +67,13 @@ class Ledger:
 
     def record(self, id_: str) -> Answer:
         """The rows of a record and of all that refers to it."""
-        return self._ask(RECORD, [id_])
+        return self._ask(*record_of(id_))
 
     def query(self, sql: str) -> tuple[list[str], Iterator[list[tuple[Any, ...]]]]:
         """One statement that only reads: its columns, and its rows in parts. ValueError: it does more."""
         if not self._engine.is_one_query(sql):
             raise ValueError("one SELECT is needed: the ledger is never changed by a query")
-        self._engine.restrict(self._folder.path)
+        self._engine.restrict(self._backend.folder)
         names, cursor = self._again(lambda: self._engine.stream(sql))
         return names, iter(lambda: cursor.fetchmany(_FETCH), [])
 
@@ -102,9 +93,8 @@ class Ledger:
             try:
                 return ask()
             except SinkError:
-                if all(self._folder.at(file).exists() for file in self.listing.files):
+                if not self._backend.refresh():
                     raise
-                self.listing = create_views(self._engine, self._folder)
         return ask()
 
 
@@ -115,8 +105,20 @@ def has_meters(by: Sequence[str], scope: Scope) -> bool:
 
 @contextmanager
 def open_ledger(folder: Path, *, memory: str, threads: int = 0) -> Iterator[Ledger]:
-    """A ledger to ask. SinkError: `folder` is not a ledger."""
-    ledger = Ledger(folder, memory=memory, threads=threads)
+    """A ledger's files to ask, by DuckDB. SinkError: `folder` is not a ledger."""
+    with _closing(Ledger(FileBackend(folder, memory=memory, threads=threads))) as ledger:
+        yield ledger
+
+
+@contextmanager
+def open_clickhouse(url: str) -> Iterator[Ledger]:
+    """A ledger in ClickHouse to ask. SinkError: ClickHouse cannot be used, or has no ledger."""
+    with _closing(Ledger(ClickHouseBackend(url))) as ledger:
+        yield ledger
+
+
+@contextmanager
+def _closing(ledger: Ledger) -> Iterator[Ledger]:
     try:
         yield ledger
     finally:

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from sidecar.core.usage import Aggregate
-from sidecar.edge.ledger.queries import DIMENSIONS, TIMES, Parameters, Scope
+from sidecar.edge.ledger.dialects import DUCKDB, Dialect
+from sidecar.edge.ledger.queries import DIMENSIONS, Parameters, Scope, shown
 
 _CLOCKS: Final = frozenset({"hour", "day"})  # dimensions that cut time
 
@@ -29,30 +30,31 @@ def fault_of(by: Sequence[str], scope: Scope, aggregate: Aggregate) -> str:
     return ""
 
 
-def quantity(by: Sequence[str], scope: Scope, aggregate: Aggregate) -> tuple[str, Parameters]:
+def quantity(
+    by: Sequence[str], scope: Scope, aggregate: Aggregate, dialect: Dialect = DUCKDB
+) -> tuple[str, Parameters]:
     """The quantity of the meter that `scope` names, by dimensions: their columns, `units` and `rows` (exchanges)."""
-    shown = "".join([f'{TIMES.get(name, chr(34) + name + chr(34))} AS "{name}", ' for name in by])
+    dimensions = "".join([f"{each}, " for each in shown(by, dialect)])
     groups = "".join([f', "{name}"' for name in by])
     if aggregate.kind == "time_weighted":
         exchanges, parameters = _exchanges(by, scope._replace(start_us=None))
-        return _time_weighted(by, exchanges, shown), [scope.start_us, scope.end_us, *parameters]
+        return _time_weighted(by, exchanges, dimensions, dialect), [scope.start_us, scope.end_us, *parameters]
     unique = f", any_value({aggregate.of or 'NULL'}) AS counted"
     exchanges, parameters = _exchanges(by, scope, unique)
     group = " GROUP BY ALL" if by else ""
     if aggregate.window_us:
-        cut = f"GROUP BY period_us // {aggregate.window_us}{groups}"
+        cut = f"GROUP BY period_us - period_us % {aggregate.window_us}{groups}"
         windows = f"SELECT sum(units) AS units, count(*) AS rows{groups} FROM ({exchanges}) {cut}"
         inner = f"SELECT max(units) AS units, sum(rows)::BIGINT AS rows{groups} FROM ({windows}){group}"
     else:
-        inner = f"SELECT {_VALUES[aggregate.kind]} AS units, count(*) AS rows{groups} FROM ({exchanges}){group}"
-    return f"SELECT {shown}units, rows FROM ({inner}) WHERE rows > 0 ORDER BY ALL", parameters
+        inner = f"SELECT {_value(aggregate, dialect)} AS units, count(*) AS rows{groups} FROM ({exchanges}){group}"
+    return f"SELECT {dimensions}units, rows FROM ({inner}) WHERE rows > 0 ORDER BY ALL", parameters
 
 
-_VALUES: Final = {
-    "max": "max(units)",
-    "latest": "arg_max(units, (period_us, time_us, exchange))",
-    "unique": "count(DISTINCT counted) FILTER (units > 0)",
-}
+def _value(aggregate: Aggregate, dialect: Dialect) -> str:
+    if aggregate.kind == "latest":
+        return f"{dialect.arg_max}(units, (period_us, time_us, exchange))"
+    return "max(units)" if aggregate.kind == "max" else "count(DISTINCT counted) FILTER (WHERE units > 0)"
 
 
 def _exchanges(by: Sequence[str], scope: Scope, more: str = "") -> tuple[str, Parameters]:
@@ -66,7 +68,7 @@ def _exchanges(by: Sequence[str], scope: Scope, more: str = "") -> tuple[str, Pa
     ), parameters
 
 
-def _time_weighted(by: Sequence[str], exchanges: str, shown: str) -> str:
+def _time_weighted(by: Sequence[str], exchanges: str, dimensions: str, dialect: Dialect) -> str:
     """Each value times how long it held, over the length of the period, rounded half up; the value before it counts."""
     partition = ", ".join([f'"{name}"' for name in by])
     window = f"PARTITION BY {partition} " if by else ""
@@ -75,13 +77,14 @@ def _time_weighted(by: Sequence[str], exchanges: str, shown: str) -> str:
         WITH bounds AS (SELECT ?::BIGINT AS start_us, ?::BIGINT AS end_us),
         readings AS (
             SELECT *, lead(period_us, 1, end_us) OVER ({window}ORDER BY period_us, time_us, exchange) AS until_us
-            FROM ({exchanges}), bounds),
+            FROM ({exchanges}) AS exchanges, bounds),
         held AS (
-            SELECT *, units::HUGEINT * greatest(0, least(until_us, end_us) - greatest(period_us, start_us)) AS weight
+            SELECT *, greatest(0, least(until_us, end_us) - greatest(period_us, start_us))
+                * units::{dialect.wide} AS weight
             FROM readings),
         summed AS (
-            SELECT sum(weight) AS weight, count(*) FILTER (period_us >= start_us) AS rows,
+            SELECT sum(weight) AS weight, count(*) FILTER (WHERE period_us >= start_us) AS rows,
                 any_value(end_us - start_us) AS length{groups} FROM held WHERE until_us > start_us
             GROUP BY ALL)
-        SELECT {shown}((2 * weight + length) // (2 * length))::HUGEINT AS units, rows
+        SELECT {dimensions}{dialect.divide("2 * weight + length", "2 * length")}::{dialect.wide} AS units, rows
         FROM summed WHERE weight IS NOT NULL ORDER BY ALL"""

@@ -1,6 +1,7 @@
 """The questions that commands ask of the views, as SQL that anybody can repeat with `sidecar ledger query`.
 
-A period is half-open, [start, end), in µs since 1970. Sums are integers without a bound.
+A period is half-open, [start, end), in µs since 1970. Sums are integers without a bound. The text is the same for each
+engine, with the differences of their dialects from dialects.py.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from sidecar.edge.ledger.dialects import DUCKDB, Dialect
 from sidecar.edge.ledger.schema import text
 
 Parameters = list[Any]
@@ -27,17 +29,17 @@ DIMENSIONS: Final = {
     "kind": "kind",
     "quality": "quality",
     "reason": "reason",
-    "hour": f"period_us // {_HOUR_US}",
-    "day": f"period_us // {24 * _HOUR_US}",
+    "hour": f"period_us - period_us % {_HOUR_US}",
+    "day": f"period_us - period_us % {24 * _HOUR_US}",
 }
-TIMES: Final = {  # how a number of hours or days is shown
-    "hour": f"strftime(make_timestamp(hour * {_HOUR_US}), '%Y-%m-%dT%H')",
-    "day": f"strftime(make_timestamp(day * {24 * _HOUR_US}), '%Y-%m-%d')",
-}
+_TIMES: Final = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d"}  # how the start of an hour or day is shown
 TRACE_COLUMNS: Final = (
     "time_us", "period_us", "id", "kind", "units", "billable", "reason", "plan", "model", "key_id", "route",
     "source", "sequence", "topic", "part", "offset",
 )  # fmt: skip
+
+
+_PLACE: Final = 'topic, part, "offset", line, meter'  # names a row: an order without it differs from engine to engine
 
 
 class Scope(NamedTuple):
@@ -60,7 +62,17 @@ class Scope(NamedTuple):
         return " AND ".join([sql for sql, _ in given]) or "true", [value for _, value in given]
 
 
-def totals(by: Sequence[str], scope: Scope, without: Sequence[str] = ()) -> tuple[str, Parameters]:
+def shown(by: Sequence[str], dialect: Dialect) -> list[str]:
+    """The dimensions as the result has them, from columns of their names."""
+    return [
+        f'{dialect.format_time(name, _TIMES[name])} AS "{name}"' if name in _TIMES else f'"{name}" AS "{name}"'
+        for name in by
+    ]
+
+
+def totals(
+    by: Sequence[str], scope: Scope, without: Sequence[str] = (), dialect: Dialect = DUCKDB
+) -> tuple[str, Parameters]:
     """Sums of units by dimensions: `units` of what is billed, `not_billable` of the rest, and how many records.
 
     `without`: meters that are left out. Corrections and voids are added to the records that they change. `rows` are of
@@ -69,23 +81,22 @@ def totals(by: Sequence[str], scope: Scope, without: Sequence[str] = ()) -> tupl
     """
     where, parameters = scope.where()
     groups = ", ".join([f'{DIMENSIONS[name]} AS "{name}"' for name in by])
-    shown = ", ".join([f'{TIMES.get(name, chr(34) + name + chr(34))} AS "{name}"' for name in by])
     has_parts = {"meter", "model"} & set(by) or scope.meter is not None
-    count = "count(*) AS rows" if has_parts else 'count(*) FILTER ("first") AS records'
+    count = "count(*) AS rows" if has_parts else 'count(*) FILTER (WHERE "first") AS records'
     before = f"{groups}, " if by else ""
     adds_up = "true"
     if without:
-        adds_up = f"coalesce(meter <> ALL ([{', '.join(map(text, without))}]), true)"
+        adds_up = f"(meter IS NULL OR meter NOT IN ({', '.join(map(text, without))}))"
         where = f"{where} AND {adds_up}" if has_parts else where  # else a record may lose its first row
     inner = (
-        f"SELECT {before}coalesce(sum(units) FILTER (billable AND {adds_up}), 0) AS units, "
-        f"coalesce(sum(units) FILTER (billable IS NOT TRUE AND {adds_up}), 0) AS not_billable, "
+        f"SELECT {before}coalesce(sum(units) FILTER (WHERE billable AND {adds_up}), 0) AS units, "
+        f"coalesce(sum(units) FILTER (WHERE NOT coalesce(billable, false) AND {adds_up}), 0) AS not_billable, "
         f"{count} FROM usage WHERE {where}{' GROUP BY ALL' if by else ''}"
     )
     if not by:
         return inner, parameters
     rest = f"units, not_billable, {count.rpartition(' ')[2]}"
-    return f"SELECT {shown}, {rest} FROM ({inner}) ORDER BY ALL", parameters
+    return f"SELECT {', '.join(shown(by, dialect))}, {rest} FROM ({inner}) ORDER BY ALL", parameters
 
 
 def records_of(scope: Scope, limit: int) -> tuple[str, Parameters]:
@@ -93,9 +104,13 @@ def records_of(scope: Scope, limit: int) -> tuple[str, Parameters]:
     where, parameters = scope.where()
     columns = ", ".join([f'"{name}"' for name in TRACE_COLUMNS])
     end = f" LIMIT {limit}" if limit else ""
-    return f'SELECT {columns} FROM usage WHERE {where} ORDER BY period_us, id, "offset", line{end}', parameters
+    return f"SELECT {columns} FROM usage WHERE {where} ORDER BY period_us, id, {_PLACE}{end}", parameters
 
 
 # A record, and all that refers to it: corrections, voids, the posting of its charge, and copies.
-RECORD: Final = """SELECT * FROM ledger WHERE id = $1 OR cause = $1
-    ORDER BY id <> $1, "copy", time_us, id, part, "offset", line, meter"""
+_RECORD: Final = f'SELECT * FROM ledger WHERE id = ? OR cause = ? ORDER BY id <> ?, "copy", time_us, id, {_PLACE}'
+
+
+def record_of(id_: str) -> tuple[str, Parameters]:
+    """The rows of a record, and of all that refers to it."""
+    return _RECORD, [id_] * 3

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Final
 
 from sidecar.core.errors import SinkError
+from sidecar.edge.ledger.dialects import DUCKDB, Dialect
 from sidecar.edge.ledger.engine import Engine
 from sidecar.edge.ledger.files import LedgerFile, LedgerFolder, Listing
-from sidecar.edge.ledger.schema import METERED, empty, selection, text
+from sidecar.edge.ledger.schema import METERED, NAMES, empty, quoted, selection, text
 from sidecar.edge.ledger.writer import FORMAT_KEY
 
 _METERED: Final = ", ".join(map(text, METERED))
@@ -48,20 +49,11 @@ _AUDIT: Final = (
     ("action", "VARCHAR"), ("actor", "VARCHAR"), ("target", "VARCHAR"), ("via", "VARCHAR"), ("state", "VARCHAR"),
     ("before", "JSON"), ("after", "JSON"),
 )  # fmt: skip
-_PATHS: Final = {"violated": "$.decision.violated", "first_denial": "$.first", "last_denial": "$.last"}
+_PATHS: Final = {"violated": ("decision", "violated"), "first_denial": ("first",), "last_denial": ("last",)}
 
 
-def _members(members: tuple[tuple[str, str], ...]) -> str:
-    made = []
-    for name, type_ in members:
-        path = text(_PATHS.get(name, f"$.{name}"))
-        if type_ == "JSON":
-            made.append(f'data->{path} AS "{name}"')
-        elif type_.startswith("MAP"):
-            made.append(f'TRY_CAST(data->{path} AS {type_}) AS "{name}"')
-        else:
-            made.append(f'TRY_CAST(data->>{path} AS {type_}) AS "{name}"')
-    return ", ".join(made)
+def _members(members: tuple[tuple[str, str], ...], dialect: Dialect) -> str:
+    return ", ".join([f'{dialect.member(_PATHS.get(name, (name,)), type_)} AS "{name}"' for name, type_ in members])
 
 
 def posting_columns() -> str:
@@ -74,31 +66,42 @@ _ENVELOPE: Final = (
     "route, method, path, status, reason, meter, data"
 )
 
-# name → what it has, and its SQL.
-VIEWS: Final = {
-    "usage": (
-        "usage, unattributed usage, corrections and voids: a row for each meter",
-        f'SELECT * EXCLUDE (data, fault) FROM ledger WHERE kind IN ({_METERED}) AND NOT "copy"',
-    ),
-    **{
-        view: (about, f'SELECT {_ENVELOPE}, {_members(members)} FROM ledger WHERE kind IN ({kinds}) AND NOT "copy"')
-        for view, about, kinds, members in (
-            ("denials", "denials, and summaries of many (count)", "'denial', 'denial-summary'", _DENIAL),
-            ("postings", "changes of wallets", "'posting'", _POSTING),
-            ("checkpoints", "states of workers", "'checkpoint'", _CHECKPOINT),
-            ("sources", "starts and ends of sources", "'source'", _SOURCE),
-            ("alerts", "thresholds that were passed", "'alert'", _ALERT),
-            ("audits", "acts of operators", "'audit'", _AUDIT),
-            ("policies", "policies that were applied or refused", "'policy'", _POLICY),
-        )
-    },
-    "rejected": (
-        "what is not a record, with its text and what is wrong",
-        "SELECT topic, part, \"offset\", fault, data FROM ledger WHERE kind = 'rejected'",
-    ),
-    "copies": ("records whose id an earlier one has", 'SELECT * FROM ledger WHERE "copy" AND "first"'),
-    "records": ("every record of every kind once", 'SELECT * FROM ledger WHERE "first"'),
-}  # fmt: skip
+_OF_KINDS: Final = (
+    ("denials", "denials, and summaries of many (count)", "'denial', 'denial-summary'", _DENIAL),
+    ("postings", "changes of wallets", "'posting'", _POSTING),
+    ("checkpoints", "states of workers", "'checkpoint'", _CHECKPOINT),
+    ("sources", "starts and ends of sources", "'source'", _SOURCE),
+    ("alerts", "thresholds that were passed", "'alert'", _ALERT),
+    ("audits", "acts of operators", "'audit'", _AUDIT),
+    ("policies", "policies that were applied or refused", "'policy'", _POLICY),
+)
+_USAGE: Final = ", ".join(["topic", *[quoted(name) for name in NAMES if name not in {"data", "fault"}]])
+
+
+def views_of(dialect: Dialect) -> dict[str, tuple[str, str]]:
+    """Each view's name, and what it has, and its SQL on the relation `ledger`."""
+    return {
+        "usage": (
+            "usage, unattributed usage, corrections and voids: a row for each meter",
+            f'SELECT {_USAGE} FROM ledger WHERE kind IN ({_METERED}) AND NOT "copy"',
+        ),
+        **{
+            view: (
+                about,
+                f'SELECT {_ENVELOPE}, {_members(members, dialect)} FROM ledger WHERE kind IN ({kinds}) AND NOT "copy"',
+            )
+            for view, about, kinds, members in _OF_KINDS
+        },
+        "rejected": (
+            "what is not a record, with its text and what is wrong",
+            "SELECT topic, part, \"offset\", fault, data FROM ledger WHERE kind = 'rejected'",
+        ),
+        "copies": ("records whose id an earlier one has", 'SELECT * FROM ledger WHERE "copy" AND "first"'),
+        "records": ("every record of every kind once", 'SELECT * FROM ledger WHERE "first"'),
+    }
+
+
+VIEWS: Final = views_of(DUCKDB)
 
 
 def create_views(engine: Engine, folder: LedgerFolder) -> Listing:
@@ -116,9 +119,9 @@ def create_views(engine: Engine, folder: LedgerFolder) -> Listing:
     return listing
 
 
-def readable(engine: Engine, folder: LedgerFolder) -> Listing:
+def readable(engine: Engine, folder: LedgerFolder, listing: Listing | None = None) -> Listing:
     """The listing without files whose footer is damaged or not of the ledger; these are refused."""
-    listing = folder.listing()
+    listing = listing or folder.listing()
     whole: list[LedgerFile] = []
     for start in range(0, len(listing.files), _BATCH):
         batch = listing.files[start : start + _BATCH]

@@ -1,0 +1,87 @@
+"""`sidecar ledger push` as a user calls it, and the questions that ClickHouse answers then."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.edge.ledger.events import lines, usage
+from tests.edge.ledger.ledgers import load
+
+
+@pytest.fixture
+def loaded(sidecar, folder):
+    path = folder / "data" / "records.jsonl"
+    path.parent.mkdir()
+    path.write_bytes(lines(*[usage(number, {"tokens": number}, customer=f"c{number % 2}") for number in range(1, 11)]))
+    assert sidecar("ledger", "load")[0] == 0
+    return path
+
+
+def test_what_is_pushed_is_answered_alike(sidecar, folder, loaded, monkeypatch):
+    # Fails if --engine or `ledger.engine` is not asked.
+    monkeypatch.setenv("SIDECAR_LEDGER__CLICKHOUSE__URL", f"chdb://{folder}/ch?database=ledger")
+    assert sidecar("ledger", "totals", "--engine", "clickhouse")[0] != 0
+    status, out, err = sidecar("ledger", "push")
+    assert (status, out) == (0, "10 rows of 1 file inserted\n")
+    assert "/p0000 0-" in err
+    assert json.loads(sidecar("ledger", "push", "--json")[1]) == {"files": 0, "rows": 0, "last": [], "faults": []}
+    for command in (["totals", "--by", "customer,hour"], ["trace", "--customer", "c1"]):
+        answers = [sidecar("ledger", *command, "--json", "--engine", engine) for engine in ("duckdb", "clickhouse")]
+        assert answers[0] == answers[1]
+        assert answers[0][0] == 0
+    monkeypatch.setenv("SIDECAR_LEDGER__ENGINE", "clickhouse")
+    version = "SELECT position(version(), '.') > 0 AS is_clickhouse"
+    assert json.loads(sidecar("ledger", "query", version, "--json")[1]) == [{"is_clickhouse": True}]
+    assert sidecar("ledger", "query", "SELECT id FROM usage WHERE false", "--csv")[1] == "id\r\n"
+
+
+def test_a_push_without_a_place_says_what_to_write(sidecar, loaded):
+    status, _, err = sidecar("ledger", "push")
+    assert status != 0
+    assert "ledger.clickhouse.url" in err
+    assert "SIDECAR_LEDGER__CLICKHOUSE__URL" in err
+
+
+PUSH = """
+import os, signal, sys
+from pathlib import Path
+from sidecar.edge.ledger.clickhouse import ClickHouse
+from sidecar.edge.ledger.clickhouse_tables import ClickHouseTables
+from sidecar.edge.ledger.engine import Engine
+from sidecar.edge.ledger.files import LedgerFolder
+from sidecar.ledger.pushing import Push, push
+
+folder, url, steps = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+
+class Mortal(ClickHouse):
+    def _step(self, act):
+        global steps
+        if not (steps := steps - 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        act()
+
+    def insert_file(self, *arguments):
+        self._step(lambda: super(Mortal, self).insert_file(*arguments))
+
+    def execute(self, sql):
+        step = self._step if sql.startswith("INSERT") else lambda act: act()
+        step(lambda: super(Mortal, self).execute(sql))
+
+with Mortal(url) as clickhouse, Engine() as engine:
+    push(LedgerFolder(folder), engine, ClickHouseTables(clickhouse), Push())
+    print(clickhouse.run("SELECT count(*), sum(units), (SELECT count(*) FROM ledger_rows) FROM usage"))
+"""
+
+
+def test_a_push_that_is_killed_at_any_point_loses_and_doubles_nothing(tmp_path):
+    # Fails if a file is noted before it is inserted: it is lost. Each run is killed one step later than the one before.
+    load(tmp_path / "ledger", *[[usage(number)] for number in range(1, 4)])
+    arguments = [sys.executable, "-c", PUSH, str(tmp_path / "ledger"), f"chdb://{tmp_path}/ch?database=ledger"]
+    for step in (1, 2, 2, 3):  # before an insert; before its note; again; of the second file
+        killed = subprocess.run([*arguments, str(step)], check=False, capture_output=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    done = subprocess.run([*arguments, "-1"], check=True, capture_output=True, text=True)
+    assert done.stdout == "[(3, 3, 3)]\n"
