@@ -58,7 +58,7 @@ def _members(members: tuple[tuple[str, str], ...], dialect: Dialect) -> str:
 
 def posting_columns() -> str:
     """The members of a posting's `data` as columns."""
-    return _members(_POSTING)
+    return _members(_POSTING, DUCKDB)
 
 
 _ENVELOPE: Final = (
