@@ -1,4 +1,4 @@
-"""The contacts of `sidecar check`: Redis, Kafka and the sink, each within a bounded time. Nothing is changed there.
+"""The contacts of `sidecar check`: Redis, Kafka, sink and ClickHouse, each in a bounded time. Nothing is changed there.
 
 An error means that `sidecar run` would not work with these settings: a refused user, an unknown certificate authority,
 a missing permission, a file that cannot be written. A server that does not answer is a warning: it may be back by then.
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from sidecar.app import kafka
-from sidecar.core.errors import SinkError, StoreError
+from sidecar.core.errors import SinkError, StateError, StoreError
 from sidecar.edge.kafka.connection import KafkaRefusalError
 from sidecar.edge.kafka.topics import topic_faults
+from sidecar.edge.ledger.clickhouse import CONNECT_SECONDS, ClickHouse, connection_options
 from sidecar.edge.redis.endpoint import describe_error
 from sidecar.edge.redis.inspection import Inspection, inspect
 from sidecar.keys.migration import is_due
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sidecar.config.settings import Settings
 
 KAFKA_SECONDS = 10
+CLICKHOUSE_SECONDS = CONNECT_SECONDS + 5
 BROKERS_EXPECTED = 3
 
 
@@ -58,6 +60,8 @@ async def contact(settings: Settings, scales: Mapping[str, int] | None = None, *
         faults = _folder_faults(settings.ledger.dir)
         contacts.errors.extend([str(settings.fault(("ledger", "dir"), fault)) for fault in faults])
         contacts.results["ledger"] = str(settings.ledger.dir)
+    if settings.ledger.clickhouse is not None:
+        await _contact_clickhouse(settings, settings.ledger.clickhouse.url.get_secret_value(), contacts)
     return contacts
 
 
@@ -129,6 +133,30 @@ async def _contact_kafka(settings: Settings, contacts: Contacts) -> None:
         contacts.results["kafka"] = where
         contacts.errors.extend([f"kafka: {fault}" for fault in faults if fault.is_refusal])
         contacts.warnings.extend([str(fault) for fault in faults if not fault.is_refusal])
+
+
+async def _contact_clickhouse(settings: Settings, url: str, contacts: Contacts) -> None:
+    """A node runs without ClickHouse, so all but a URL that is not one is a warning."""
+    loc = ("ledger", "clickhouse", "url")
+    try:
+        connection_options(url)
+    except ValueError as error:
+        contacts.errors.append(str(settings.fault(loc, str(error))))
+        contacts.results["clickhouse"] = "failed"
+        return
+    try:
+        async with asyncio.timeout(CLICKHOUSE_SECONDS):
+            place, version = await asyncio.to_thread(_clickhouse_version, url)
+    except (SinkError, StateError, TimeoutError) as error:
+        contacts.warnings.append(str(settings.fault(loc, str(error) or "ClickHouse does not answer")))
+        contacts.results["clickhouse"] = "failed"
+    else:
+        contacts.results["clickhouse"] = f"{place} (version {version})"
+
+
+def _clickhouse_version(url: str) -> tuple[str, str]:
+    with ClickHouse(url) as clickhouse:
+        return clickhouse.place, clickhouse.version
 
 
 def _look_at_file(settings: Settings, path: Path, contacts: Contacts) -> None:

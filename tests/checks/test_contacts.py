@@ -7,6 +7,7 @@ import pytest
 from sidecar.checks.contacts import contact, persistence_warnings
 from sidecar.config.settings import load_settings
 from sidecar.edge.redis.inspection import Inspection
+from tests.edge.ledger.clickhouses import new_url
 
 
 def settings(folder, **environment):
@@ -110,3 +111,19 @@ async def test_a_ledger_that_cannot_be_written_is_an_error_where_it_is_configure
     file.write_text("")
     given = settings(tmp_path, SINK__FILE=str(tmp_path / "r"), LEDGER__DIR=f"{file}/ledger")
     assert (await contact(given, stored="")).errors == [f"SIDECAR_LEDGER__DIR: ledger.dir: {file} is not a folder"]
+
+
+async def test_a_clickhouse_is_named_with_its_version_and_one_that_is_away_is_a_warning(tmp_path):
+    # Fails if a node does not pass its check because ClickHouse is away, or if the password is shown.
+    def given(url):
+        return settings(tmp_path, SINK__FILE=str(tmp_path / "r"), LEDGER__CLICKHOUSE__URL=url)
+
+    result = await contact(given(new_url()), stored="")
+    assert (result.errors, result.warnings) == ([], [])
+    assert "(version " in result.results["clickhouse"]
+    result = await contact(given("http://me:s3cret@127.0.0.1:9/usage"), stored="")
+    assert (result.errors, len(result.warnings), result.results["clickhouse"]) == ([], 1, "failed")
+    assert "ledger.clickhouse.url: ClickHouse at 127.0.0.1:9: " in result.warnings[0]
+    result = await contact(given("me:s3cret@host"), stored="")
+    assert "is not a URL of ClickHouse: write https://user:password@host" in result.errors[0]
+    assert "s3cret" not in str(result)

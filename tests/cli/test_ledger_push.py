@@ -20,22 +20,26 @@ def loaded(sidecar, folder):
     return path
 
 
-def test_what_is_pushed_is_answered_alike(sidecar, folder, loaded, monkeypatch):
+def test_pushed_files_give_the_same_answers(sidecar, folder, loaded):
     # Fails if --engine or `ledger.engine` is not asked.
-    monkeypatch.setenv("SIDECAR_LEDGER__CLICKHOUSE__URL", f"chdb://{folder}/ch?database=ledger")
-    assert sidecar("ledger", "totals", "--engine", "clickhouse")[0] != 0
-    status, out, err = sidecar("ledger", "push")
+    place = {"SIDECAR_LEDGER__CLICKHOUSE__URL": f"chdb://{folder}/ch?database=ledger"}
+    assert sidecar("ledger", "totals", "--engine", "clickhouse", **place)[2].endswith(
+        "`sidecar ledger push` makes it\n"
+    )
+    status, out, err = sidecar("ledger", "push", **place)
     assert (status, out) == (0, "10 rows of 1 file inserted\n")
     assert "/p0000 0-" in err
-    assert json.loads(sidecar("ledger", "push", "--json")[1]) == {"files": 0, "rows": 0, "last": [], "faults": []}
+    again = sidecar("ledger", "push", "--json", **place)[1]
+    assert json.loads(again) == {"files": 0, "rows": 0, "last": [], "faults": []}
     for command in (["totals", "--by", "customer,hour"], ["trace", "--customer", "c1"]):
-        answers = [sidecar("ledger", *command, "--json", "--engine", engine) for engine in ("duckdb", "clickhouse")]
+        answers = [
+            sidecar("ledger", *command, "--json", "--engine", engine, **place) for engine in ("duckdb", "clickhouse")
+        ]
         assert answers[0] == answers[1]
         assert answers[0][0] == 0
-    monkeypatch.setenv("SIDECAR_LEDGER__ENGINE", "clickhouse")
     version = "SELECT position(version(), '.') > 0 AS is_clickhouse"
-    assert json.loads(sidecar("ledger", "query", version, "--json")[1]) == [{"is_clickhouse": True}]
-    assert sidecar("ledger", "query", "SELECT id FROM usage WHERE false", "--csv")[1] == "id\r\n"
+    answer = sidecar("ledger", "query", version, "--csv", SIDECAR_LEDGER__ENGINE="clickhouse", **place)
+    assert answer[:2] == (0, "is_clickhouse\n1\n")
 
 
 def test_a_push_without_a_place_says_what_to_write(sidecar, loaded):
