@@ -95,7 +95,9 @@ def seal_(config: Path | None, period: Period, as_json: bool) -> int:
     ]
     print_rows(rows, ("source", "state", "records", "missing"))
     incomplete = sum(not each.is_complete for each in sealing.sources)
-    if sealing.document is not None:
+    if not sealing.is_over:
+        click.echo(f"{period.name}: not sealed: it is not over; it can be sealed a minute after its end, UTC", err=True)
+    elif sealing.document is not None:
         click.echo(f"{period.name}: sealed at {sealing.document['sealed']}", err=True)
     else:
         why = f"{counted(incomplete, 'source')} of {len(sealing.sources)} incomplete" if incomplete else "no source"

@@ -44,7 +44,8 @@ class Period(NamedTuple):
 class Sealing(NamedTuple):
     """Whether the period is sealed, and why. `faults`: files that the ledger could not read.
 
-    `document`: the contents of its file, None if it is not sealed. `is_new`: it was written now.
+    `document`: the contents of its file, None if it is not sealed. `is_new`: it was written now. `is_over`: the period
+    has ended, and the margin after it.
     """
 
     period: Period
@@ -52,6 +53,7 @@ class Sealing(NamedTuple):
     faults: tuple[str, ...]
     document: dict[str, Any] | None
     is_new: bool
+    is_over: bool = True
 
     @property
     def is_sealed(self) -> bool:
@@ -66,6 +68,8 @@ def seal(ledger: LedgerRows, period: Period, now_us: int, margin_us: int = MARGI
     sources = verdicts(facts, period.end_us, margin_us)
     if path.exists():
         return Sealing(period, sources, ledger.faults, read_seal(path), is_new=False)
+    if now_us < period.end_us + margin_us:  # a source that has ended may have a successor before the period is over
+        return Sealing(period, sources, ledger.faults, None, is_new=False, is_over=False)
     if ledger.faults or not sources or not all(each.is_complete for each in sources):
         return Sealing(period, sources, ledger.faults, None, is_new=False)
     document = {

@@ -74,7 +74,7 @@ def load(folder, *files):
 
 def sealing(folder, which=NOVEMBER):
     with open_ledger(folder, MEMORY) as ledger:
-        return seal(ledger, which, END_US + 2 * DAY_US)
+        return seal(ledger, which, which.end_us + 2 * DAY_US)
 
 
 def asked(folder, sql):

@@ -37,6 +37,14 @@ def test_a_complete_period_is_sealed_with_its_sources_offsets_and_units(whole):
     assert (document["start"], document["end"]) == ("2026-11-01T00:00:00.000000Z", "2026-12-01T00:00:00.000000Z")
 
 
+def test_a_period_that_is_not_over_is_not_sealed(whole):
+    # Fails if complete sources are enough: those that come after the seal would be in no bill.
+    done = sealing(whole, now_us=END_US + 60_000_000 - 1)
+    assert (done.is_sealed, done.is_over, [each.is_complete for each in done.sources]) == (False, False, [True])
+    assert not sealed_path(whole, "2026-11").exists()
+    assert sealing(whole, now_us=END_US + 60_000_000).is_sealed
+
+
 def test_a_seal_is_never_written_again(whole):
     # Fails if the file is replaced: what was billed by it could not be told any more.
     first = sealing(whole)
