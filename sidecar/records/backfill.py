@@ -22,6 +22,7 @@ from sidecar.core.errors import Fault, PolicyError, SidecarError, unreadable
 from sidecar.core.record.fields import fields_of
 from sidecar.core.record.ids import derived_id
 from sidecar.core.record.text import instant, whole_record
+from sidecar.core.usage import MAX_UNITS
 from sidecar.core.words import counted
 from sidecar.edge.journal.command_source import PendingRecord
 from sidecar.records.seen import Ids
@@ -118,6 +119,11 @@ def _read(
                 times[name] = _time_us(given[name], batch.now_us)
             except ValueError as error:
                 faults.append((name, str(error)))
+    faults += [
+        (f"usage.{meter}", f"{units!r} is not a whole number from 0 to {MAX_UNITS}")
+        for meter, units in (given["usage"].items() if isinstance(given.get("usage"), dict) else ())
+        if (isinstance(units, float) and units.is_integer()) or (isinstance(units, int) and units > MAX_UNITS)
+    ]
     if faults:
         return None, sorted(faults)
     pending = _pending(given, line, batch, times)

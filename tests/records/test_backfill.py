@@ -78,6 +78,17 @@ def test_each_fault_has_its_line_and_field_and_what_would_be_right(batch):
     ]
 
 
+def test_units_that_a_counter_does_not_hold_are_refused(batch):
+    # Fails if the schema alone decides: 1.0 and 1e2 are integers to it, and it knows no greatest.
+    lines = [b'{"requests": 1.0}', b'{"requests": 1e2}', b'{"requests": 9007199254740992}']
+    whole = [orjson.dumps(LINE).replace(orjson.dumps(LINE["usage"]), each.replace(b" ", b"")) for each in lines]
+    assert faults(batch, *whole)[:3] == [
+        "1: usage.requests: 1.0 is not a whole number from 0 to 9007199254740991",
+        "2: usage.requests: 100.0 is not a whole number from 0 to 9007199254740991",
+        "3: usage.requests: 9007199254740992 is not a whole number from 0 to 9007199254740991",
+    ]
+
+
 def test_many_faults_are_counted_and_the_first_ones_are_shown(batch):
     with pytest.raises(PolicyError) as caught:
         batch(*[b"{"] * 1_000)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from sidecar.core.errors import SidecarError
-from sidecar.core.limits import id_us
+from sidecar.core.limits import COUNT_MAX, id_us
 from sidecar.core.record.ids import derived_id
 from sidecar.core.record.text import whole_record
 
@@ -137,6 +137,8 @@ def correction_of(history: History, units: Mapping[str, int], key: str, reason: 
     if unknown := sorted(units.keys() - known.keys()):
         raise SidecarError(f"record {original_id} has no meter '{unknown[0]}'; it has {', '.join(sorted(known))}")
     for meter, left in _sum((history.usage, units)).items():
+        if left > COUNT_MAX:
+            raise SidecarError(f"record {original_id} would have {left} {meter}: a counter holds at most {COUNT_MAX}")
         if left < 0:
             raise SidecarError(
                 f"record {original_id} has {history.usage[meter]} {meter}: this correction would leave {left}"

@@ -135,6 +135,13 @@ def test_a_correction_leaves_no_meter_below_zero_and_adds_none():
         correct(history, "b", token=1)
 
 
+def test_a_correction_adds_no_more_than_a_counter_holds():
+    history = History(original({"tokens": 5}))
+    assert correct(history, tokens=2**51 - 5)
+    with pytest.raises(SidecarError, match=f"would have {2**51 + 1} tokens: a counter holds at most {2**51}"):
+        correct(history, tokens=2**51 - 4)
+
+
 def test_what_is_void_is_corrected_no_more_but_a_repetition_is_known():
     history = History(original({"tokens": 5}))
     history = after(history, correct(history, tokens=-3))
