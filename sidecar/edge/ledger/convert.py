@@ -20,6 +20,12 @@ from sidecar.edge.ledger.lines import SEPARATOR
 from sidecar.edge.ledger.schema import CHANGES, COLUMNS, METERED, SHAPE, quoted, text
 
 REJECTED: Final = "rejected"
+SEQUENCE_MAX: Final = 2**36 - 1  # as `records verify`; sums of the numbers' powers stay within 128 bits
+_INTEGER_MAX: Final = 2**31 - 1
+_LINES_MAX: Final = 1_000
+_HIGHEST: Final = "map_values(TRY_CAST(json_extract(v, '$.data.highest') AS MAP(VARCHAR, BIGINT)))"
+_TOTALS: Final = "map_values(TRY_CAST(json_extract(v, '$.data.totals') AS MAP(VARCHAR, HUGEINT)))"
+_NOT_NUMBERS: Final = "k = 'checkpoint' AND coalesce(list_count({0}) <> len({0}), true)"
 _KNOWN: Final = "usage unattributed denial checkpoint posting alert correction void".split()  # noqa: SIM905
 _NEED_CUSTOMER: Final = "usage denial correction void posting denial-summary".split()  # noqa: SIM905
 
@@ -30,7 +36,10 @@ _FAULTS: Final = (
     ("r.source IS NULL AND json_type(v) <> 'OBJECT'", "not a JSON object"),
     ("coalesce(r.source, '') = ''", "no source"),
     ("coalesce(r.id, '') = ''", "no id"),
-    ("coalesce(TRY_CAST(r.sequence AS BIGINT), 0) < 1", "sequence: not a number from 1"),
+    (
+        f"NOT coalesce(TRY_CAST(r.sequence AS BIGINT), 0) BETWEEN 1 AND {SEQUENCE_MAX}",
+        f"sequence: not a number from 1 to {SEQUENCE_MAX}",
+    ),
     ("TRY_CAST(r.time AS TIMESTAMP) IS NULL", "time: not a time"),
     ("k = ''", "type: not sidecar.KIND.vN"),
     ("r.data.customer IS NULL AND json_type(v, '$.data') IS DISTINCT FROM 'OBJECT'", "data: not an object"),
@@ -46,6 +55,11 @@ _FAULTS: Final = (
         "data.usage: units that are not integers of 64 bits",
     ),
     ("k IN ('usage', 'unattributed') AND list_min(u) < 0", "data.usage: units below 0"),
+    (f"NOT coalesce(r.data.status, 0) BETWEEN 0 AND {_INTEGER_MAX}", "data.status: not a status"),
+    (f"NOT coalesce(r.data.attempts, 0) BETWEEN 0 AND {_INTEGER_MAX}", "data.attempts: too many"),
+    (f"len(r.data.usage_lines) > {_LINES_MAX}", f"data.usage_lines: more than {_LINES_MAX}"),
+    (_NOT_NUMBERS.format(_HIGHEST), "data.highest: not whole numbers by stream"),
+    (_NOT_NUMBERS.format(_TOTALS), "data.totals: not whole numbers by meter"),
 )  # fmt: skip
 
 

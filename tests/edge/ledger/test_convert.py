@@ -69,7 +69,8 @@ FAULTY = {
     "not a JSON object": b"[1]",
     "no source": usage(1, envelope={"source": ""}),
     "no id": usage(1, envelope={"id": ""}),
-    "sequence: not a number from 1": usage(1, envelope={"sequence": "0"}),
+    "sequence: not a number from 1 to 68719476735": usage(1, envelope={"sequence": "0"}),
+    "sequence: not a number from 1 to 68719476735 ": usage(1, envelope={"sequence": "68719476736"}),
     "time: not a time": usage(1, envelope={"time": "soon"}),
     "type: not sidecar.KIND.vN": usage(1, envelope={"type": "other"}),
     "data: not an object": usage(1, envelope={"data": [1]}),
@@ -82,6 +83,13 @@ FAULTY = {
     "data.usage: units that are not integers of 64 bits  ": usage(1, {"requests": None}),
     "data.usage: units that are not integers of 64 bits   ": usage(1, {"requests": 2**63}),
     "data.usage: units below 0": usage(1, {"requests": -1}),
+    "data.status: not a status": usage(1, status=10**12),
+    "data.attempts: too many": usage(1, attempts=2**31),
+    "data.usage_lines: more than 1000": usage(1, {"requests": 0}, usage_lines=[{"model": "m", "usage": {}}] * 1001),
+    "data.highest: not whole numbers by stream": event(1, "checkpoint", {"highest": {"records": 2**63}, "totals": {}}),
+    "data.totals: not whole numbers by meter": event(
+        1, "checkpoint", {"highest": {"records": 1}, "totals": {"requests": "many"}}
+    ),
 }
 
 
