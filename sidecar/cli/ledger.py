@@ -29,7 +29,7 @@ from sidecar.ledger.compacting import Retention
 from sidecar.ledger.compacting import compact as compact_folder
 from sidecar.ledger.loading import FLUSH_SECONDS, Loader, LoadOptions
 from sidecar.ledger.periods import instant, period
-from sidecar.ledger.reading import Answer, Ledger, has_meters, open_clickhouse, open_ledger
+from sidecar.ledger.reading import Answer, Ledger, has_meters, left_out, open_clickhouse, open_ledger
 from sidecar.ledger.sink_files import SinkFile
 from sidecar.loading.documents import load_policies
 
@@ -191,6 +191,8 @@ def totals(config: Path | None, engine: str | None, by: list[str], as_json: bool
         status = 1 if made.faults else 0
     if aggregates and not has_meters(by, scope):
         click.echo(f"sidecar: not in the sums, since they do not add up: {', '.join(sorted(aggregates))}", err=True)
+    for meter, why in left_out(by, scope, aggregates).items():
+        click.echo(f"sidecar: meter '{meter}' is left out: {why}", err=True)
     if as_json:
         print_json({"start_us": scope.start_us, "end_us": scope.end_us, "by": by, "totals": answer.as_dicts()})
     elif answer.rows:

@@ -47,16 +47,17 @@ class Ledger:
     def totals(self, by: Sequence[str], scope: Scope, aggregates: Mapping[str, Aggregate] = NO_AGGREGATES) -> Answer:
         """Quantities by dimensions (queries.DIMENSIONS): sums, and of the meters of `aggregates` what these say.
 
-        `aggregates` are not additive, so they are in no sum over meters. ValueError: one of them has no value by these
-        dimensions or in this period.
+        `aggregates` are not additive, so they are in no sum over meters. Those that have no value by these dimensions
+        or in this period are left out; ValueError: `scope` asks for one of them alone.
         """
         own = {meter: each for meter, each in aggregates.items() if scope.meter in {None, meter}}
-        for meter, aggregate in own.items():
-            if has_meters(by, scope) and (fault := fault_of(by, scope, aggregate)):
-                raise ValueError(f"meter '{meter}': {fault}")
+        without = left_out(by, scope, aggregates)
+        if scope.meter in without:
+            raise ValueError(f"meter '{scope.meter}': {without[scope.meter]}")
         sums = self._ask(*totals(by, scope, list(own), self._dialect))
         rows = sums.rows if scope.meter not in own else []
-        for meter, aggregate in own.items() if has_meters(by, scope) else ():
+        for meter in own.keys() - without if has_meters(by, scope) else ():
+            aggregate = own[meter]
             quantities = self._ask(*quantity(by, scope._replace(meter=meter), aggregate, self._dialect)).rows
             rows = rows + [(*dimensions, units, 0, count) for *dimensions, units, count in quantities]
         return sums._replace(rows=sorted(rows, key=lambda row: [str(each) for each in row[: len(by)]]) if own else rows)
@@ -96,6 +97,12 @@ class Ledger:
                 if not self._backend.refresh():
                     raise
         return ask()
+
+
+def left_out(by: Sequence[str], scope: Scope, aggregates: Mapping[str, Aggregate]) -> dict[str, str]:
+    """The meters that have no quantity by these dimensions or in this period, and why."""
+    faults = {meter: fault_of(by, scope, each) for meter, each in aggregates.items() if scope.meter in {None, meter}}
+    return {meter: fault for meter, fault in faults.items() if fault and has_meters(by, scope)}
 
 
 def has_meters(by: Sequence[str], scope: Scope) -> bool:

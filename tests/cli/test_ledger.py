@@ -133,7 +133,10 @@ def test_a_meter_with_an_aggregate_has_its_quantity(sidecar, records, folder):
     assert err == ""
     assert "do not add up: tokens" in sidecar("ledger", "totals", "--by", "customer")[2]
     (folder / "p.yaml").write_text(policy.replace("max", "time_weighted"))
-    status, _, err = sidecar("ledger", "totals")
+    status, out, err = sidecar("ledger", "totals")  # Fails if one meter keeps the others from being shown.
+    assert (status, "tokens" in out, "requests" in out) == (0, False, True)
+    assert "meter 'tokens' is left out: an average over time needs a period" in err
+    status, _, err = sidecar("ledger", "totals", "--meter", "tokens")
     assert (status, "needs a period" in err) == (2, True)
     (folder / "p.yaml").unlink()
     status, out, err = sidecar("ledger", "totals", "--period", "2026-11")

@@ -139,4 +139,4 @@ def test_an_average_without_a_period_is_refused(folder):
         opened(folder) as ledger,
         pytest.raises(ValueError, match="meter 'tokens': an average over time needs a period"),
     ):
-        ledger.totals(["customer", "meter"], Scope(), {"tokens": Aggregate("time_weighted")})
+        ledger.totals(["customer", "meter"], Scope(meter="tokens"), {"tokens": Aggregate("time_weighted")})
