@@ -32,7 +32,7 @@ def known_labels(directory: Path) -> dict[str, str]:
     path = directory / FILE
     try:
         labels = orjson.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # the latter is a fault of journal.dir, named where it is made
         return {}
     except OSError as error:
         raise PolicyError([Fault(str(path), 0, "", unreadable(error))]) from None
