@@ -17,7 +17,7 @@ from sidecar.cli.ledger_progress import LoadDisplay
 from sidecar.cli.ledger_proof import retire, seal_, verify
 from sidecar.cli.ledger_push import clickhouse_url, push
 from sidecar.cli.options import config_option, json_option, print_json, settings_of, stopping
-from sidecar.cli.tables import print_table
+from sidecar.cli.tables import print_table, printable
 from sidecar.config.settings import Settings
 from sidecar.core.errors import PolicyError, SinkError
 from sidecar.core.usage import Aggregate
@@ -129,10 +129,14 @@ def _scope(period_: str, start: str, end: str, customer: str = "", meter: str = 
     if period_ and (start or end):
         raise click.UsageError("--period and --from, --to exclude each other: write one of them")
     try:
-        bounds = period(period_) if period_ else (instant(start) if start else None, instant(end) if end else None)
+        start_us, end_us = (
+            period(period_) if period_ else (instant(start) if start else None, instant(end) if end else None)
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    return Scope(*bounds, customer=customer or None, meter=meter or None)
+    if start_us is not None and end_us is not None and start_us >= end_us:
+        raise click.UsageError(f"--to {end} is not after --from {start}")
+    return Scope(start_us, end_us, customer=customer or None, meter=meter or None)
 
 
 _engine_option = click.option(
@@ -165,8 +169,8 @@ def _dimensions(_ctx: click.Context, _parameter: click.Parameter, value: str) ->
 @ledger.command()
 @config_option
 @_period_options
-@click.option("--by", default="customer,meter", show_default=True, callback=_dimensions, help="customer, meter, model, "
-              "key, route, plan, subject, account, tier, kind, hour, day; several with commas.")  # fmt: skip
+@click.option("--by", default="customer,meter", show_default=True, callback=_dimensions,
+              help=f"{', '.join(DIMENSIONS)}; several with commas.")  # fmt: skip
 @click.option("--customer", default="", help="Only this customer.")
 @click.option("--meter", default="", help="Only this meter.")
 @_engine_option
@@ -226,7 +230,10 @@ def query(sql: str, config: Path | None, engine: str | None, as_csv: bool, as_js
             for part in parts:
                 writer.writerows(part)
         else:
-            _show(Answer(names, [row for part in parts for row in part]), as_json)
+            rows = [row for part in parts for row in part]
+            _show(Answer(names, rows), as_json)
+            if not rows:
+                click.echo("sidecar: no rows", err=True)
         return 1 if made.faults else 0
 
 
@@ -290,7 +297,7 @@ def _print_fields(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         click.echo()
         for name, value in row.items():
-            click.echo(f"  {name:<20} {value}")
+            click.echo(f"  {name:<20} {printable(str(value))}")
 
 
 @ledger.command()

@@ -13,7 +13,7 @@ import click
 
 from sidecar.app.commands import command_source, pending_statement
 from sidecar.cli.options import actor_option, config_option, json_option, print_json, reason_option, settings_of
-from sidecar.cli.tables import print_rows
+from sidecar.cli.tables import print_rows, printable
 from sidecar.config.settings import Settings
 from sidecar.control.build_variant import VERSION
 from sidecar.core.billing.sealing import SourceVerdict
@@ -84,14 +84,18 @@ def seal_(config: Path | None, period: Period, as_json: bool) -> int:
         return 0 if sealing.is_sealed else 1
     for fault in sealing.faults:
         click.echo(f"sidecar: {fault}", err=True)
+    if sealing.document is None:
+        sources = [_verdict_as_json(each) for each in sealing.sources]
+    else:
+        sources = [{"source": name, **facts} for name, facts in sealing.document["sources"].items()]
     rows = [
         {
-            "source": each.source,
-            "state": each.state,
-            "records": each.highest.get("records", 0),
-            "missing": "; ".join(each.missing or each.may_be_missing),
+            "source": each["source"],
+            "state": each["state"],
+            "records": each["highest"].get("records", 0),
+            "missing": "; ".join(each.get("missing") or each.get("may_be_missing", ())),
         }
-        for each in sealing.sources
+        for each in sources
     ]
     print_rows(rows, ("source", "state", "records", "missing"))
     incomplete = sum(not each.is_complete for each in sealing.sources)
@@ -191,36 +195,38 @@ def _report_as_json(report: LedgerReport) -> dict[str, Any]:
     }
 
 
+def _warn(text: str) -> None:
+    click.echo(printable(text), err=True)
+
+
 def _print_report(report: LedgerReport) -> None:
     for kind, number in report.kinds.items():
         click.echo(f"{number:>12}  {kind}")
     for fault in report.faults:
-        click.echo(f"refused: {fault}", err=True)
+        _warn(f"refused: {fault}")
     for name, each in sorted(report.sources.items()):
         gaps = [f"{start} to {end}" for start, end in report.gaps(name)]
         if gaps:
             word = "given up" if report.is_retired(name) else "missing"
-            click.echo(f"{word}: {name}: {', '.join(gaps)}; {counted(each.present, 'number')} are here", err=True)
+            _warn(f"{word}: {name}: {', '.join(gaps)}; {counted(each.present, 'number')} are here")
     for name, sequence, ids in report.reused:
-        click.echo(f"number used again: {name} {sequence}: {ids} ids", err=True)
+        _warn(f"number used again: {name} {sequence}: {ids} ids")
     for difference in report.differences:
         source, meter, stated, units = difference
-        click.echo(f"units: {source}: {meter}: its checkpoint states {stated}, its records have {units}", err=True)
+        _warn(f"units: {source}: {meter}: its checkpoint states {stated}, its records have {units}")
     for name, meter, stated, units in report.changed:
-        click.echo(f"changed: {name}: {meter}: the seal states {stated}, its records have {units}", err=True)
+        _warn(f"changed: {name}: {meter}: the seal states {stated}, its records have {units}")
     for topic, part, offset, fault in report.rejected:
-        click.echo(f"rejected: {topic} partition {part} offset {offset}: {fault}", err=True)
+        _warn(f"rejected: {topic} partition {part} offset {offset}: {fault}")
     for label, contents, sources in report.labels:
         hashes = " and ".join([f"{digest[:12]}…" for digest in contents])
-        click.echo(f"plan label {label} has several contents: SHA-256 {hashes}, by {', '.join(sources)}", err=True)
+        _warn(f"plan label {label} has several contents: SHA-256 {hashes}, by {', '.join(sources)}")
     for id_, cause in report.unknown_originals:
-        click.echo(f"original unknown: {id_} changes {cause}, which is not here", err=True)
+        _warn(f"original unknown: {id_} changes {cause}, which is not here")
     for late in report.late:
         added = ", ".join(f"{meter} {number:+}" for meter, number in late.units.items())
         by = "recorded by operators" if late.by_operator else "loaded"
-        click.echo(
-            f"late: {late.period}: {counted(late.records, 'record')} {by} after it was sealed: {added}", err=True
-        )
+        _warn(f"late: {late.period}: {counted(late.records, 'record')} {by} after it was sealed: {added}")
     copies = sum(report.copies.values())
     click.echo(
         f"{'whole' if report.is_whole else 'NOT whole'}: {report.missing} missing, {report.reused_count} numbers used "

@@ -42,7 +42,14 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, tit
         print_table(rows, used, title=title)
         return
     for row in rows:
-        click.echo("\t".join([kind] * bool(kind) + [str(row[name]) for name in columns]))
+        click.echo("\t".join([kind] * bool(kind) + [printable(str(row[name])) for name in columns]))
+
+
+def printable(text: str) -> str:
+    """The text with its control characters as escapes: what clients and topics name must not command a terminal."""
+    if text.isprintable():
+        return text
+    return "".join([each if each.isprintable() else each.encode("unicode_escape").decode() for each in text])
 
 
 def print_text(text: str) -> None:
@@ -78,4 +85,4 @@ def _fields(row: Iterable[tuple[str, str]], width: int) -> list[str]:
 
 
 def _cell(value: Any) -> str:
-    return ", ".join(value) if isinstance(value, list) else "-" if value is None else str(value)
+    return printable(", ".join(value) if isinstance(value, list) else "-" if value is None else str(value))

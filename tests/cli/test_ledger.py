@@ -69,6 +69,7 @@ def test_a_query_is_a_table_json_or_csv(sidecar, records):
     status, _, err = sidecar("ledger", "query", "DROP VIEW usage")
     assert (status, "never changed" in err) == (2, True)
     assert sidecar("ledger", "query", "SELECT nothing FROM usage")[0] == 1
+    assert sidecar("ledger", "query", "SELECT customer FROM usage WHERE false")[1:] == ("", "sidecar: no rows\n")
 
 
 def test_compaction_is_reported_and_changes_no_sum(sidecar, records, folder):
@@ -89,6 +90,7 @@ def test_wrong_usage_is_status_2_and_names_what_is_right(sidecar, folder, monkey
         (("totals", "--by", "colour"), "not one of customer"),
         (("totals", "--period", "lately"), "write 2026-11"),
         (("totals", "--period", "2026-11", "--to", "2026-12-01"), "exclude each other"),
+        (("totals", "--from", "2026-11-03", "--to", "2026-11-02"), "--to 2026-11-02 is not after --from 2026-11-03"),
         (("load", "--file", "x", "--partition", "1"), "leave it out with --file"),
         (("query", "SELECT 1", "--csv", "--json"), "exclude each other"),
     ):

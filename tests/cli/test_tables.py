@@ -23,6 +23,12 @@ def test_columns_are_as_wide_as_their_longest_cell_and_an_empty_cell_is_a_dash()
     ]
 
 
+def test_control_characters_are_written_as_escapes():
+    # Fails if they reach the terminal: a path that a client sent would clear the screen, or hide a row.
+    rows = [{"path": "/a\x1b[2J\rb\x9b", "names": ["é", "\n"]}]
+    assert table_lines(rows, ("path", "names"), None)[1] == "  /a\\x1b[2J\\rb\\x9b   é, \\n"
+
+
 # Fails if a narrow terminal cuts or folds the columns: the terminal's own folding is as hard to read.
 def test_rows_that_are_wider_than_the_terminal_are_written_field_by_field():
     rows = [{"id": "k_1", "customer": "a-customer-of-30-characters-xx", "plan": "enterprise-annual-20"}, SHORT[1]]
