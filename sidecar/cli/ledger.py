@@ -1,41 +1,28 @@
-"""`sidecar ledger`: load records for billing, sum them up, ask for them. Answers go to standard output."""
+"""`sidecar ledger`: load records for billing into files, and keep the files. Reports go to standard output."""
 
 from __future__ import annotations
 
-import csv
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
 
 import click
 
 from sidecar.app import kafka
 from sidecar.cli.key_files import now
+from sidecar.cli.ledger_answers import memory_of, query, totals, trace
 from sidecar.cli.ledger_progress import LoadDisplay
 from sidecar.cli.ledger_proof import retire, seal_, verify
-from sidecar.cli.ledger_push import clickhouse_url, push
+from sidecar.cli.ledger_push import push
 from sidecar.cli.options import config_option, json_option, print_json, settings_of, stopping
-from sidecar.cli.tables import print_table, printable
 from sidecar.config.settings import Settings
-from sidecar.core.errors import PolicyError, SinkError
-from sidecar.core.usage import Aggregate
+from sidecar.core.errors import SinkError
 from sidecar.edge.kafka.bulk import BulkReader
 from sidecar.edge.ledger.engine import Engine
 from sidecar.edge.ledger.files import LedgerFolder
-from sidecar.edge.ledger.queries import DIMENSIONS, Scope
 from sidecar.ledger.compacting import Retention
 from sidecar.ledger.compacting import compact as compact_folder
 from sidecar.ledger.loading import FLUSH_SECONDS, Loader, LoadOptions
-from sidecar.ledger.periods import instant, period
-from sidecar.ledger.reading import Answer, Ledger, has_meters, left_out, open_clickhouse, open_ledger
 from sidecar.ledger.sink_files import SinkFile
-from sidecar.loading.documents import load_policies
-
-F = TypeVar("F", bound=Callable[..., Any])
-_SHOWN: Final = 1_000
-_LISTS: Final = ("source", "id", "data")
 
 
 @click.group()
@@ -46,12 +33,8 @@ def ledger() -> None:
     """
 
 
-for _command in (push, verify, seal_, retire):
+for _command in (totals, query, trace, push, verify, seal_, retire):
     ledger.add_command(_command)
-
-
-def _memory(settings: Settings) -> str:
-    return f"{settings.ledger.memory_bytes}B"
 
 
 @ledger.command()
@@ -77,7 +60,7 @@ def load(config: Path | None, follow: bool, files: tuple[Path, ...], partitions:
         options = LoadOptions(
             stop.is_set, display.on_file, display.on_progress, on_trouble=display.on_trouble, follow=follow
         )
-        with Loader(LedgerFolder(settings.ledger.dir), options, memory=_memory(settings)) as loader:
+        with Loader(LedgerFolder(settings.ledger.dir), options, memory=memory_of(settings)) as loader:
             if settings.kafka is not None and not files:
                 topics = kafka.streams(settings.kafka).values()
                 with BulkReader(kafka.connection(settings)) as reader:
@@ -113,193 +96,6 @@ def _load_files(loader: Loader, files: Sequence[Path], is_named: bool) -> None:
             loader.fault(str(error))
 
 
-def _period_options(function: F) -> F:
-    for option in (
-        click.option("--to", "end", default="", help="Up to this time, not included."),
-        click.option("--from", "start", default="", help="From this time on: 2026-11-21 or 2026-11-21T14:00."),
-        click.option(
-            "--period", "period_", default="", help="A year, month, day or hour: 2026-11. Not with --from, --to."
-        ),
-    ):
-        function = option(function)
-    return function
-
-
-def _scope(period_: str, start: str, end: str, customer: str = "", meter: str = "") -> Scope:
-    if period_ and (start or end):
-        raise click.UsageError("--period and --from, --to exclude each other: write one of them")
-    try:
-        start_us, end_us = (
-            period(period_) if period_ else (instant(start) if start else None, instant(end) if end else None)
-        )
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    if start_us is not None and end_us is not None and start_us >= end_us:
-        raise click.UsageError(f"--to {end} is not after --from {start}")
-    return Scope(start_us, end_us, customer=customer or None, meter=meter or None)
-
-
-_engine_option = click.option(
-    "--engine", type=click.Choice(["duckdb", "clickhouse"]), help="It answers. Default: `ledger.engine`."
-)
-
-
-@contextmanager
-def _ledger_of(settings: Settings, engine: str | None) -> Iterator[Ledger]:
-    """The ledger of the settings; its faults on standard error."""
-    options = settings.ledger
-    if (engine or options.engine) == "clickhouse":
-        opened = open_clickhouse(clickhouse_url(settings))
-    else:
-        opened = open_ledger(options.dir, memory=_memory(settings), threads=options.threads)
-    with opened as made:
-        for fault in made.faults:
-            click.echo(f"sidecar: {fault}", err=True)
-        yield made
-
-
-def _dimensions(_ctx: click.Context, _parameter: click.Parameter, value: str) -> list[str]:
-    names = [name.strip() for name in value.split(",") if name.strip()]
-    unknown = [name for name in names if name not in DIMENSIONS]
-    if unknown:
-        raise click.BadParameter(f"'{unknown[0]}' is not one of {', '.join(DIMENSIONS)}")
-    return list(dict.fromkeys(names))
-
-
-@ledger.command()
-@config_option
-@_period_options
-@click.option("--by", default="customer,meter", show_default=True, callback=_dimensions,
-              help=f"{', '.join(DIMENSIONS)}; several with commas.")  # fmt: skip
-@click.option("--customer", default="", help="Only this customer.")
-@click.option("--meter", default="", help="Only this meter.")
-@_engine_option
-@json_option
-def totals(config: Path | None, engine: str | None, by: list[str], as_json: bool, **options: str) -> int:
-    """Sum up units, corrections and voids included.
-
-    `units` are billed, `not_billable` are not. A sum by meter counts rows, because a record has one for each meter.
-    Meters with another `aggregate` in the policies of the settings have the quantity that it says.
-    Exit status 1: files were refused or offsets are missing, so the sums lack records.
-
-    Next: `sidecar ledger trace --customer acme --meter tokens --period 2026-11`.
-    """
-    scope = _scope(options["period_"], options["start"], options["end"], options["customer"], options["meter"])
-    settings = settings_of(config)
-    aggregates = _aggregates(settings)
-    with _ledger_of(settings, engine) as made:
-        try:
-            answer = made.totals(by, scope, aggregates)
-        except ValueError as error:
-            raise click.UsageError(str(error)) from None
-        status = 1 if made.faults else 0
-    if aggregates and not has_meters(by, scope):
-        click.echo(f"sidecar: not in the sums, since they do not add up: {', '.join(sorted(aggregates))}", err=True)
-    for meter, why in left_out(by, scope, aggregates).items():
-        click.echo(f"sidecar: meter '{meter}' is left out: {why}", err=True)
-    if as_json:
-        print_json({"start_us": scope.start_us, "end_us": scope.end_us, "by": by, "totals": answer.as_dicts()})
-    elif answer.rows:
-        print_table(answer.as_dicts(), answer.columns)
-    else:
-        click.echo("sidecar: the ledger has no usage of that", err=True)
-    return status
-
-
-@ledger.command()
-@click.argument("sql")
-@config_option
-@click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values.")
-@_engine_option
-@json_option
-def query(sql: str, config: Path | None, engine: str | None, as_csv: bool, as_json: bool) -> int:
-    """Ask in SQL, of the views usage, denials, postings, checkpoints and so on (docs/ledger.md). Nothing is changed.
-
-    Next: `sidecar ledger query "SELECT plan, sum(units) FROM usage GROUP BY plan"`.
-    """
-    if as_csv and as_json:
-        raise click.UsageError("--csv and --json exclude each other: write one of them")
-    with _ledger_of(settings_of(config), engine) as made:
-        try:
-            names, parts = made.query(sql)
-        except ValueError as error:
-            raise click.UsageError(str(error)) from None
-        if as_csv:
-            writer = csv.writer(sys.stdout)
-            writer.writerow(names)
-            for part in parts:
-                writer.writerows(part)
-        else:
-            rows = [row for part in parts for row in part]
-            _show(Answer(names, rows), as_json)
-            if not rows:
-                click.echo("sidecar: no rows", err=True)
-        return 1 if made.faults else 0
-
-
-def _aggregates(settings: Settings) -> dict[str, Aggregate]:
-    """The meters of the policies whose quantity is not a sum."""
-    try:
-        rules = load_policies(settings).rules
-    except PolicyError as error:
-        click.echo(
-            f"sidecar: all meters are summed up, because the policies cannot be read: {error.faults[0]}", err=True
-        )
-        return {}
-    return {meter: rule.aggregate for meter, rule in rules.items() if not rule.aggregate.is_additive}
-
-
-def _show(answer: Answer, as_json: bool) -> None:
-    if as_json:
-        print_json(answer.as_dicts())
-    else:
-        print_table(answer.as_dicts(), answer.columns)
-
-
-@ledger.command()
-@click.argument("record_id", required=False, default="")
-@config_option
-@_period_options
-@click.option("--customer", default="", help="The customer of the sum.")
-@click.option("--meter", default="", help="The meter of the sum.")
-@click.option("-n", "--last", "limit", type=click.IntRange(0), default=_SHOWN, show_default=True, help="0: all.")
-@_engine_option
-@json_option
-def trace(record_id: str, config: Path | None, engine: str | None, limit: int, as_json: bool, **options: str) -> int:
-    """Show a record with all that refers to it and its decision; or the records of a sum, in order of time.
-
-    Exit status 1: there is no such record.
-
-    Next: `sidecar ledger trace 01M8NXEFA000A1604YF8Y20000`.
-    """
-    customer, meter = options["customer"], options["meter"]
-    scope = _scope(options["period_"], options["start"], options["end"], customer, meter)
-    if bool(record_id) is any(value is not None for value in scope):
-        raise click.UsageError("name either a record's id, or --customer, --meter and --period of a sum")
-    with _ledger_of(settings_of(config), engine) as made:
-        answer = made.record(record_id) if record_id else made.records_of(scope, limit)
-    if not answer.rows:
-        click.echo(f"sidecar: the ledger has no record {record_id}".rstrip(), err=True)
-        return 1
-    rows = [{name: value for name, value in row.items() if value is not None} for row in answer.as_dicts()]
-    if as_json:
-        print_json(rows)
-    elif record_id:
-        _print_fields(rows)
-    else:
-        print_table(answer.as_dicts(), answer.columns)
-        if limit and len(rows) == limit:
-            click.echo(f"sidecar: the first {limit} rows; `-n 0` shows all", err=True)
-    return 0
-
-
-def _print_fields(rows: list[dict[str, Any]]) -> None:
-    for row in rows:
-        click.echo()
-        for name, value in row.items():
-            click.echo(f"  {name:<20} {printable(str(value))}")
-
-
 @ledger.command()
 @config_option
 @json_option
@@ -312,7 +108,7 @@ def compact(config: Path | None, as_json: bool) -> int:
     folder = LedgerFolder(settings.ledger.dir)
     if not folder.identity():
         raise SinkError(f"{folder.path}: not a ledger: `sidecar ledger load` makes one, or set ledger.dir")
-    with stopping() as stop, Engine(folder=folder.path, memory=_memory(settings)) as engine:
+    with stopping() as stop, Engine(folder=folder.path, memory=memory_of(settings)) as engine:
         done = compact_folder(folder, engine, _retention(settings), stop=stop.is_set)
     if as_json:
         print_json(done.as_json())
