@@ -91,7 +91,12 @@ class CounterBook(Held, Counters):
         grant = Grant(f"grant-{len(ledger)}", 0, 0, 0, amount, amount, made_us=now_us)
         self.state[wallet_key], postings = wallets.add(self.state.get(wallet_key, Wallet()), grant, now_us)
         for each in postings:
-            ledger[max(ledger, default=0) + 1] = (*each, wallets.balance(self.state[wallet_key]))
+            ledger[max(ledger, default=0) + 1] = (
+                each.kind,
+                each.id,
+                each.delta,
+                wallets.balance(self.state[wallet_key]),
+            )
 
     def balance(self, customer: str, name: str) -> int:
         """The balance of the customer's wallet."""
@@ -100,7 +105,8 @@ class CounterBook(Held, Counters):
 
     def postings(self, customer: str, name: str) -> list[tuple[str, str, int, int]]:
         """The ledger: kind, id of the exchange or grant, change, balance after it."""
-        return list(self.state.get(wallet_keys(customer, name)[1], {}).values())
+        rows = self.state.get(wallet_keys(customer, name)[1], {}).values()
+        return [(kind, id_, change, balance) for kind, id_, change, balance, *_ in rows]
 
     def used(self, limit: str) -> int:
         """The units in all counters of a limit (windows, quotas, priced), or its used slots (concurrency)."""

@@ -95,7 +95,7 @@ def test_counters_charge_a_wallet_that_a_test_has_filled(clock):
         counters.reserve(mint(clock.now_us() // 1000), checks, said.append)
     assert [each.allowed for each in said] == [True, False]
     assert (counters.balance(ANN.customer, "usd"), counters.used("credit.requests")) == (5, 1)
-    assert [(kind, change) for kind, _, change, _ in counters.postings(ANN.customer, "usd")] == [
-        ("grant", 15),
-        ("reserve", -10),
+    assert [(kind, change, balance) for kind, _, change, balance in counters.postings(ANN.customer, "usd")] == [
+        ("grant", 15, 15),
+        ("reserve", -10, 5),
     ]
