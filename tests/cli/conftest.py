@@ -11,6 +11,7 @@ import redis
 import yaml
 
 from sidecar.loading.exposure import AS_ROOT
+from tests.edge.ledger.events import change, event, lines, record_id, usage
 
 SETTINGS = """\
 listen: 127.0.0.1:0
@@ -145,3 +146,14 @@ def desk(request, tmp_path, monkeypatch, capsys):
     if request.param == "file":
         return Desk(tmp_path, "keys: { file: keys.yaml, pepper: salt }\n", monkeypatch, capsys)
     return request.getfixturevalue("redis_desk")
+
+
+@pytest.fixture
+def records(folder):
+    """The file of the sink, with its denials beside it: two customers, a correction, and a line that is not JSON."""
+    path = folder / "data" / "records.jsonl"
+    path.parent.mkdir()
+    made = [usage(number, {"requests": 1, "tokens": number}, customer=f"c{number % 2}") for number in range(1, 11)]
+    path.write_bytes(lines(*made, change(11, record_id(2), {"tokens": -2}, customer="c0"), b"nonsense", made[0]))
+    (path.parent / "records.denials.jsonl").write_bytes(lines(event(1, "denial", {"customer": "c1"})))
+    return path
