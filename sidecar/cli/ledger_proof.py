@@ -76,6 +76,7 @@ def seal_(config: Path | None, period: Period, as_json: bool) -> int:
                 "period": period.name,
                 "sealed": sealing.is_sealed,
                 "new": sealing.is_new,
+                "over": sealing.is_over,
                 "sources": [_verdict_as_json(each) for each in sealing.sources],
                 "faults": list(sealing.faults),
                 "document": sealing.document,

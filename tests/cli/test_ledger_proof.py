@@ -50,6 +50,10 @@ def test_a_whole_ledger_is_verified_and_sealed(run, ledger):
     status, out, _ = run("seal_", "--period", "2026-11", "--json")
     sealed = json.loads(out)
     assert (status, sealed["sealed"], sealed["new"], sealed["sources"][0]["complete"]) == (0, True, False, True)
+    assert sealed["over"] is True
+    status, out, _ = run("seal_", "--period", "2099-01", "--json")
+    assert (status, json.loads(out)["sealed"], json.loads(out)["over"]) == (1, False, False)
+    assert "2099-01: not sealed: it is not over" in run("seal_", "--period", "2099-01")[2]
     # Fails if the sources are shown as they are now: a month that is sealed would look incomplete.
     write(ledger, [event("source", "//later", 1, {"state": "started", "about": "//later"})], part=1)
     assert run("seal_", "--period", "2026-11")[:2] == (0, f"{S}\tcomplete\t7\t\n")
