@@ -49,7 +49,8 @@ def load(config: Path | None, follow: bool, files: tuple[Path, ...], partitions:
     """Load records and denials: from Kafka, or from the sink's file, or from the files that are named.
 
     It goes on where the last load ended, and can be killed at any time. Several loads share the partitions.
-    Exit status 1: something was refused, which standard error names; the rest is loaded.
+    Exit status 1: a file was refused, which standard error names; the rest is loaded. A line that is not a record is
+    kept with its fault in the view `rejected`, and changes the exit status of `verify`, not of this command.
 
     Next: `sidecar ledger totals --period 2026-11`.
     """
