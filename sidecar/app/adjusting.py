@@ -1,7 +1,7 @@
-"""Gives quota and wallet back when a record is corrected or void: the counters on Redis, by the settle of an exchange.
+"""Gives quota and wallet back when a record is corrected or void, by the settle of an exchange.
 
-The record is written first: what is billed is decided by it alone. If Redis does not answer, the counters stay as they
-are, which the answer says; they are drift, and not a fault of the bill.
+The record is written first: what is billed is decided by it alone. If the store does not answer, the counters stay as
+they are, which the answer says; they are drift, and not a fault of the bill.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from sidecar.edge.redis.counters import RedisCounters
 from sidecar.edge.redis.topology import Wire, wire
 from sidecar.edge.redis.unread_wallets import UNREAD, note_command, token
 from sidecar.edge.redis.wire import RedisWire, WireOptions, ignore
+from sidecar.embedded.access import open_state
+from sidecar.embedded.counters import adjust_request
+from sidecar.embedded.listener import checked
 from sidecar.keys.registers import open_keys
 from sidecar.loading.documents import load_policies
 from sidecar.ports import Commands
@@ -38,8 +41,6 @@ _EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00Z")
 
 def find_adjustment(settings: Settings, change: Change) -> Adjustment | str:
     """The adjustment of a change, or the reason why it has not one."""
-    if settings.redis is None:
-        return "counters and wallets of a node without Redis do not change"
     data = change.original["data"]
     key = open_keys(settings).find(data["key_id"])
     if key is None:
@@ -49,24 +50,35 @@ def find_adjustment(settings: Settings, change: Change) -> Adjustment | str:
     plan = str(data["plan"]).partition("@")[0]
     subject = str(change.original.get("subject") or change.customer)
     identity = Identity(data["key_id"], subject, change.customer, plan, stored.zone, stored.anchor_us)
-    period_us = (datetime.fromisoformat(change.period_time) - _EPOCH) // timedelta(microseconds=1)
-    adjustment = adjustment_of(load_policies(settings).policy, identity, change, period_us)
+    adjustment = adjustment_of(load_policies(settings).policy, identity, change, _period_us(change))
     return adjustment or "no limit with a window counted it"
 
 
+def _period_us(change: Change) -> int:
+    return (datetime.fromisoformat(change.period_time) - _EPOCH) // timedelta(microseconds=1)
+
+
 async def adjust(settings: Settings, change: Change) -> str:
-    """Adjust the counters, and say what was given back, or why nothing was. Never fails for want of Redis."""
+    """Adjust the counters, and say what was given back, or why nothing was. Never fails for want of the store."""
     try:
         adjustment = await asyncio.to_thread(find_adjustment, settings, change)
         if isinstance(adjustment, str):
             return f"nothing given back: {adjustment}"
-        assert settings.redis is not None  # noqa: S101 - see find_adjustment
-        await _settle(settings.redis, change.id, adjustment)
+        if settings.redis is None:
+            await _ask_node(settings, change, adjustment)
+        else:
+            await _settle(settings.redis, change.id, adjustment)
     except SidecarError as error:
         return f"nothing given back: {error}"
     units = ", ".join(f"{limit} {number:+}" for limit, number in adjustment.units.items())
     skipped = f"; not {', '.join(adjustment.skipped)}: counted in another window" if adjustment.skipped else ""
     return f"counters of its period changed: {units or 'none'}{skipped}"
+
+
+async def _ask_node(settings: Settings, change: Change, adjustment: Adjustment) -> None:
+    """StoreError: the node's worker does not answer. SinkError: its files cannot be changed."""
+    async with open_state(settings.journal.dir, lambda: load_policies(settings).policy) as ask:
+        checked(await ask(adjust_request(adjustment, change, _period_us(change))))
 
 
 class _Awaited(Commands):

@@ -76,7 +76,7 @@ class Reload:
                 self._renew(prepared.renewed)
             self._worker.counters.recall()
             if self._worker.embedded is not None:
-                self._worker.embedded.policy_changed()
+                self._worker.embedded.policy_changed(prepared.policy)
             return prepared.policy.version
 
     def discard(self) -> None:

@@ -1,4 +1,4 @@
-"""Compares the counters in Redis with the sums of their records, for `sidecar counters rebuild` and `drift`."""
+"""Compares the counters of the store with the sums of their records, for `sidecar counters rebuild` and `drift`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from sidecar.core.words import counted as number_of
 from sidecar.edge.files import write_atomic
 from sidecar.edge.redis.counter_values import CounterValues
 from sidecar.edge.redis.endpoint import connected
+from sidecar.embedded.access import open_state
+from sidecar.embedded.counters import EmbeddedCounterValues
 from sidecar.keys.registers import open_keys
 from sidecar.ledger.connection import open_ledger
 from sidecar.ledger.counting import Counted, Scope, count
 from sidecar.loading.documents import load_policies
 
 if TYPE_CHECKING:
-    from sidecar.config.sections import Redis
     from sidecar.config.settings import Settings
 
 T = TypeVar("T")
+AnyValues = CounterValues | EmbeddedCounterValues
 TIMEOUT_S: Final = 5.0
 _METRIC_MODE: Final = 0o644  # node exporter is another user
-_NO_REDIS: Final = "redis.url is not set: a node without Redis restores its counters from its journal at its start"
 COLUMNS: Final = ("limit", "customer", "scope", "window", "counter", "records", "difference")
 
 
@@ -66,18 +67,14 @@ class Comparison(NamedTuple):
     faults: tuple[str, ...]
 
 
-def redis_of(settings: Settings) -> Redis:
-    """The Redis of the settings. UsageError: it is not set, so nothing can be compared."""
-    if settings.redis is None:
-        raise click.UsageError(_NO_REDIS)
-    return settings.redis
-
-
-def run_on_counters(redis: Redis, work: Callable[[CounterValues], Awaitable[T]]) -> T:
-    """The result of `work` on the counters. StoreError: Redis did not answer."""
+def run_on_counters(settings: Settings, work: Callable[[AnyValues], Awaitable[T]]) -> T:
+    """The result of `work` on the counters: in Redis, or of this node. StoreError, SinkError: they do not answer."""
 
     async def run() -> T:
-        async with connected(redis.endpoint, TIMEOUT_S) as client:
+        if settings.redis is None:
+            async with open_state(settings.journal.dir, lambda: load_policies(settings).policy) as ask:
+                return await work(EmbeddedCounterValues(ask))
+        async with connected(settings.redis.endpoint, TIMEOUT_S) as client:
             return await work(CounterValues(client))
 
     return asyncio.run(run())
@@ -85,14 +82,13 @@ def run_on_counters(redis: Redis, work: Callable[[CounterValues], Awaitable[T]])
 
 def compare(settings: Settings, scope: Scope) -> Comparison:
     """Compare all open counters of `scope`. SinkError: there is no ledger."""
-    redis = redis_of(settings)
     policy, keys = load_policies(settings).policy, _registered(settings)
-    now_us = run_on_counters(redis, CounterValues.now_us)
+    now_us = run_on_counters(settings, lambda counters: counters.now_us())
     options = settings.ledger
     with open_ledger(options.dir, f"{options.memory_bytes}B", options.threads) as rows:
         counted = count(rows.engine, settings.journal.dir, policy, keys, now_us, scope)
     names = [counter.key for counter, _ in counted.units]
-    values = run_on_counters(redis, lambda counters: counters.read(names))
+    values = run_on_counters(settings, lambda counters: counters.read(names))
     rows_ = [Difference(*each, records) for each, records in _pairs(counted, values) if each[1] != records]
     rows_.sort(key=lambda each: (-abs(each.difference), each.counter.key))
     return Comparison(counted, rows_, rows.faults)
@@ -130,7 +126,7 @@ def write_metrics(path: Path, comparison: Comparison, now_us: int) -> None:
         label = each.counter.limit, each.counter.customer
         sums[label] = sums.get(label, 0) + each.difference
     lines = [
-        "# HELP sidecar_counters_drift_units Units of counters in Redis less those of their records, in open windows.",
+        "# HELP sidecar_counters_drift_units Units of counters less those of their records, in open windows.",
         "# TYPE sidecar_counters_drift_units gauge",
         *[
             f'sidecar_counters_drift_units{{limit="{_label(limit)}",customer="{_label(customer)}"}} {units}'

@@ -1,4 +1,4 @@
-"""`sidecar counters`: manage the counters in Redis."""
+"""`sidecar counters`: manage the counters in Redis, or of a node without it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from sidecar.cli.counter_comparison import (
     COLUMNS,
     Comparison,
     compare,
-    redis_of,
     report_notes,
     run_on_counters,
     write_metrics,
@@ -21,6 +20,7 @@ from sidecar.cli.counter_comparison import (
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
 from sidecar.cli.tables import print_rows
 from sidecar.config.sections import Redis
+from sidecar.config.settings import Settings
 from sidecar.core.words import counted
 from sidecar.edge.clock import SystemClock
 from sidecar.edge.redis.losses import accept_losses
@@ -33,7 +33,7 @@ _NEXT = "Next: `sidecar counters accept-loss`, so that limits with `on_store_los
 
 @click.group()
 def counters() -> None:
-    """Manage the counters in Redis: compare them with the records, rebuild them, accept a loss."""
+    """Manage the counters: compare them with the records, rebuild them, accept a loss."""
 
 
 @counters.command("accept-loss")
@@ -45,11 +45,14 @@ def accept_loss(config: Path | None) -> int:
 
     Next: `sidecar_store_losses_total` and the log show when Redis was lost. Give Redis persistence.
     """
-    settings = settings_of(config)
-    if settings.redis is None:
-        raise click.UsageError("redis.url is not set: the counters are in memory, so no Redis can lose them")
-    click.echo(_accept(settings.redis))
+    click.echo(_accept(_redis_of(settings_of(config))))
     return 0
+
+
+def _redis_of(settings: Settings) -> Redis:
+    if settings.redis is None:
+        raise click.UsageError("redis.url is not set: the counters are of this node, so no Redis can lose them")
+    return settings.redis
 
 
 def _accept(redis: Redis) -> str:
@@ -78,7 +81,9 @@ def _scope_options(function: F) -> F:
 def rebuild(  # noqa: PLR0913 - the options of a command
     config: Path | None, customer: str, limit: str, *, as_json: bool, dry_run: bool, is_exact: bool, accepts: bool
 ) -> int:
-    """Set the counters of open windows to what the records say, after Redis was lost or counters have drifted.
+    """Set the counters of open windows to what the records say, after the store was lost or counters have drifted.
+
+    The store is Redis; without it, this node: its worker, or its files while it is stopped.
 
     Records are those of the ledger, and of this node's journal: run `sidecar ledger load` first. A counter is raised
     to the sum of its records and never lowered, because units in flight have no record yet; --exact lowers it too.
@@ -87,20 +92,20 @@ def rebuild(  # noqa: PLR0913 - the options of a command
     Next: `sidecar wallet rebuild --from-ledger --all`, then `sidecar counters accept-loss`.
     """
     settings = settings_of(config)
-    redis = redis_of(settings)
+    lost = _redis_of(settings) if accepts else None
     comparison = compare(settings, Scope(customer, limit))
     changes = [each for each in comparison.differences if is_exact or each.difference < 0]
     if changes and not dry_run:
         sets = [(each.counter.key, each.records, each.counter.expires_us) for each in changes]
-        run_on_counters(redis, lambda values: values.set(sets, is_exact=is_exact))
+        run_on_counters(settings, lambda values: values.set(sets, is_exact=is_exact))
     _print(comparison, [each.as_row() for each in changes], as_json=as_json)
     left = len(comparison.differences) - len(changes)
     done = f"{counted(len(changes), 'counter')} {'would be' if dry_run else ''} set".replace("  ", " ")
     click.echo(f"{done}, of {len(comparison.counted.units)} that are open", err=True)
     if left:
         click.echo(f"{counted(left, 'counter')} above the records stay: {_IN_FLIGHT}; --exact lowers them", err=True)
-    if not dry_run:
-        click.echo(_accept(redis) if accepts else _NEXT, err=True)
+    if not dry_run and settings.redis is not None:
+        click.echo(_accept(lost) if lost is not None else _NEXT, err=True)
     return 1 if dry_run and changes else 0
 
 

@@ -1,43 +1,33 @@
 """The lifecycle of a node's stores without Redis: read back before it serves, saved while it serves and when it stops.
 
-Also for a node that is stopped: its files are changed under the lock that its worker would hold. A worker that starts
-holds `state.lock` from before it chooses a folder until its first state is there, and a command while it changes files:
-otherwise the command could change a state that the worker has read already, or never reads.
+A worker that starts holds `state.lock` from before it chooses a folder until its first state is there (`access`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from sidecar.core.errors import SinkError
 from sidecar.core.policy import Policy
 from sidecar.core.record.frame import Position
 from sidecar.core.words import counted
 from sidecar.edge.clock import SystemClock
-from sidecar.edge.files import OwnedError, lock_file
-from sidecar.edge.journal import Here, Journal
-from sidecar.edge.journal.folder import Folder, is_owned
+from sidecar.edge.files import OwnedError
+from sidecar.edge.journal import Journal
+from sidecar.edge.journal.folder import is_owned
 from sidecar.edge.memory.state_file import Followed, forget_states, holds_state, keep_nothing
+from sidecar.embedded.access import LOOK_S, PATIENCE_US, state_lock
 from sidecar.embedded.folders import check_states, newest
+from sidecar.embedded.listener import StateListener
 from sidecar.embedded.replay import Replay, Report
 from sidecar.embedded.saver import Saver
 from sidecar.embedded.state import EmbeddedState
-from sidecar.embedded.wallets import WalletListener, answer_of, ask_worker, book_answer, is_answering
 from sidecar.ports import Clock
 
-Json = dict[str, Any]
-
 SECOND_US = 1_000_000
-PATIENCE_US = 10 * SECOND_US  # with a worker that owns its folder and does not answer yet, or any more
-LOOK_S = 0.1
-STATE_LOCK = "state.lock"
 log = logging.getLogger("sidecar.state")
 
 
@@ -50,7 +40,7 @@ class Embedded:
         self._clock = clock
         self._log = WorkerLog(journal)
         self._saver = Saver(state, self._log, clock, interval_seconds * SECOND_US)
-        self._wallets: WalletListener | None = None
+        self._listener: StateListener | None = None
         self._retained_until = 0  # the number of saves until which ended journals are retained
         self._report = Report(True, 0, 0, ())
         self._begun = ExitStack()  # holds the lock of the files until the first save
@@ -100,8 +90,8 @@ class Embedded:
             raise SinkError(
                 f"{self._journal.path}: the state cannot be saved: counters would be forgotten: check the disk"
             )
-        self._wallets = WalletListener(self._state, self._journal.path, self._journal.accepting)
-        await self._wallets.start()
+        self._listener = StateListener(self._state, self._journal.path, self._journal.accepting)
+        await self._listener.start()
 
     def tick(self) -> None:
         """To be called about once a second."""
@@ -116,8 +106,9 @@ class Embedded:
             self._saver.hasten()
         self._saver.tick()
 
-    def policy_changed(self) -> None:
+    def policy_changed(self, policy: Policy) -> None:
         """Save soon: a replay uses the current policy."""
+        self._state.use(policy)
         self._saver.hasten()
 
     def figures(self) -> tuple[dict[str, int], dict[str, int]]:
@@ -134,8 +125,8 @@ class Embedded:
 
     async def aclose(self, *, is_orphan: bool) -> None:
         """Save what there is, unless the supervisor has gone: who comes after it has it. The journal is still open."""
-        if self._wallets is not None:
-            await self._wallets.aclose()
+        if self._listener is not None:
+            await self._listener.aclose()
             if not is_orphan:
                 await self._saver.aclose()
 
@@ -197,100 +188,3 @@ class WorkerLog:
 
     def unclosed(self) -> dict[bytes, bytes]:
         return {**(self._replay.opened if self._replay is not None else {}), **self._journal.unclosed()}
-
-
-class _Stopped:
-    """The journal of a worker that does not run."""
-
-    def __init__(self, folder: Path, replay: Replay) -> None:
-        self.path = folder
-        self.broken, self.records = False, 0
-        self.followed = tuple(
-            Followed(name, replay.follow(folder.with_name(name), position)) for name, position in replay.followed
-        )
-        self._replay = replay
-
-    def here(self) -> Here:
-        end = self._replay.end
-        return Here(end, end, 0)
-
-    def unclosed(self) -> dict[bytes, bytes]:
-        return self._replay.opened
-
-
-@asynccontextmanager
-async def wallets(directory: Path, policy: Callable[[], Policy]) -> AsyncIterator[Callable[[Json], Awaitable[Json]]]:
-    """A function that answers `EmbeddedWallet`: by the worker of the journal `directory`, or by its files if none runs.
-
-    A worker that is starting or stopping is waited for. SinkError, StoreError: there is no answer.
-    """
-    async with AsyncExitStack() as stack:
-        yield await _reached(directory, policy, stack)
-
-
-async def _reached(
-    directory: Path, policy: Callable[[], Policy], stack: AsyncExitStack
-) -> Callable[[Json], Awaitable[Json]]:
-    deadline_us = SystemClock().mono_us() + PATIENCE_US
-    while not await is_answering(folder := newest(directory)):
-        try:
-            return await stack.enter_async_context(stopped(directory, policy()))
-        except OwnedError:
-            if SystemClock().mono_us() > deadline_us:
-                raise
-        await asyncio.sleep(LOOK_S)
-    return partial(ask_worker, folder)
-
-
-@contextmanager
-def state_lock(directory: Path) -> Iterator[None]:
-    """Hold the lock of the state files under `directory`. OwnedError: another process holds it. SinkError: no file."""
-    path = directory / STATE_LOCK
-    try:
-        fd = lock_file(path)
-    except OSError as error:
-        raise SinkError(f"{path}: cannot be made: {error.strerror}") from None
-    except OwnedError as owner:
-        raise OwnedError(
-            f"{path}: the process with pid {owner} changes a wallet of the stopped node, or is its worker and starts:"
-            " try again when it is done"
-        ) from None
-    try:
-        yield
-    finally:
-        os.close(fd)
-
-
-@asynccontextmanager
-async def stopped(directory: Path, policy: Policy) -> AsyncIterator[Callable[[Json], Awaitable[Json]]]:
-    """A function that answers `EmbeddedWallet` while no worker runs: each change is saved before the answer.
-
-    SinkError: a worker owns the newest folder after all or is starting, or its state cannot be read.
-    """
-    with state_lock(directory):
-        owned = Folder(newest(directory))
-        owned.own()
-        try:
-            yield _ask_files(owned.path, policy)
-        finally:
-            owned.release()
-
-
-def _ask_files(folder: Path, policy: Policy) -> Callable[[Json], Awaitable[Json]]:
-    clock = SystemClock()
-    state = EmbeddedState(clock, lambda _body, then: then(True))
-    replay = Replay(state, policy)
-    if replay.run(folder, clock.now_us()).is_new:
-        replay.end = Folder(folder).end() or replay.end
-    saver = Saver(state, _Stopped(folder, replay), clock, 0)
-
-    async def ask(request: Json) -> Json:
-        if request["do"] == "read":
-            return book_answer(state.read(request))
-        answers: list[Json] = []
-        state.change(request, lambda made: answers.append(answer_of(made)), lambda: None)
-        if not await saver.save(rest=0):
-            return {"failed": f"{folder}: the state cannot be saved", "maybe_applied": False}
-        return answers[0]
-
-    return ask

@@ -20,10 +20,9 @@ from typing import Any, NamedTuple
 import orjson
 
 from sidecar.core.errors import StateError
-from sidecar.core.limits import Checks, marks_stem_beside
+from sidecar.core.limits import marks_stem_beside
 from sidecar.core.policy import Policy
 from sidecar.core.record.frame import CLOSE, NOTE, OPEN, Frame, Position
-from sidecar.core.record.settlement import Settlements
 from sidecar.edge.journal.replay import frames_after, has_gap
 from sidecar.edge.memory.state_file import Followed, Slice, read_slices
 from sidecar.embedded.state import EmbeddedState
@@ -46,7 +45,7 @@ class Replay:
 
     def __init__(self, state: EmbeddedState, policy: Policy) -> None:
         self._state = state
-        self._settlements = Settlements(policy)
+        self._settlements = state.use(policy)
         self._slices: list[Slice] = []
         self._place: dict[str, int] = {}  # of a customer, by its marks: the slice that holds its rows
         self._attempts: dict[bytes, bytes] = {}  # first attempts: id → digest
@@ -117,9 +116,9 @@ class Replay:
                 self._place[marks_stem_beside(key)] = index
         return len(each.rows)
 
-    def _slice_of(self, checks: Checks) -> Slice:
-        """The slice of a customer; one without rows had nothing when the first slice was written."""
-        return self._slices[self._place.get(checks.marks, 0)]
+    def _slice_of(self, marks: str) -> Slice:
+        """The slice of the customer with these marks; one without rows had nothing when the first slice was written."""
+        return self._slices[self._place.get(marks, 0)]
 
     def _replay(self, end: Position, frame: Frame) -> None:
         if frame.type == OPEN:
@@ -127,7 +126,7 @@ class Replay:
         elif frame.type == CLOSE:
             self._close(end, frame)
         elif frame.type == NOTE:
-            self._note(orjson.loads(frame.body))
+            self._note(end, orjson.loads(frame.body))
 
     def _open(self, end: Position, frame: Frame) -> None:
         if frame.id in self.opened:  # written again after a failed sync, or part of the state
@@ -135,7 +134,7 @@ class Replay:
         self.opened[frame.id] = frame.body
         before = orjson.loads(frame.body)
         checks = self._settlements.reserved(before)
-        if checks is not None and (self._is_following or end > self._slice_of(checks).written):
+        if checks is not None and (self._is_following or end > self._slice_of(checks.marks).written):
             self._state.counters.replay_reserve(frame.id, checks, before["time_us"])
 
     def _close(self, end: Position, frame: Frame) -> None:
@@ -148,7 +147,7 @@ class Replay:
         settlement = self._settlements.read(frame.id, body, frame.body, closed_us)
         if settlement is None:
             return
-        checks, each = settlement.checks, self._slice_of(settlement.checks)
+        checks, each = settlement.checks, self._slice_of(settlement.checks.marks)
         known = end <= each.settled or (end.epoch == each.written.epoch and frame.sequence <= each.highest)
         if known and not self._is_following:
             return
@@ -162,8 +161,8 @@ class Replay:
         if digest is not None and not is_billed:
             self._state.retries.drop(digest, id_)
 
-    def _note(self, note: dict[str, Any]) -> None:
-        id_ = self._state.replay(note)
+    def _note(self, end: Position, note: dict[str, Any]) -> None:
+        id_ = self._state.replay(note, lambda marks: self._is_following or end > self._slice_of(marks).written)
         if id_:
             self._attempts[id_] = bytes.fromhex(note["retry"][0])
             self._unproven.add(id_)

@@ -1,7 +1,13 @@
 """The stores of a node without Redis: counters, wallets, first attempts and written alerts, as rows and notes.
 
-A row is an entry of a store at an instant; a note is a change without a record of its own, written to the journal.
-`saver` writes rows, and `replay` reads them back with all entries of the journal after them.
+A row is an entry of a store at an instant; a note is a change that no exchange made, written to the journal. `saver`
+writes rows, and `replay` reads them back with all entries of the journal after them. A request of another process
+(`listener`) is a question or a change, as JSON:
+
+    {"do": "values", "keys": […]}                          the units of counters
+    {"do": "set", "sets": [[key, units, expires_us], …], "exact": false}    raises counters; `exact`: lowers them too
+    {"do": "adjust", "id": …, "units": {"monthly": -3}, …} what a correction adds (`core.record.settlement`)
+    {"do": "read" | "grant" | "void" | "sweep" | "replace", "customer": …, "unit": …, …}    a wallet
 """
 
 from __future__ import annotations
@@ -12,9 +18,12 @@ from typing import Any
 import orjson
 
 from sidecar.core.decision.saved import Row, writes_of
-from sidecar.core.limits.keys import beside_wallet, current_key
+from sidecar.core.limits.base import WALLET
+from sidecar.core.limits.keys import beside_wallet, current_key, marks_stem_beside
+from sidecar.core.policy import Policy
 from sidecar.core.price.book import Change, WalletSnapshot
 from sidecar.core.price.wallet import Grant, Wallet
+from sidecar.core.record.settlement import Settlements
 from sidecar.edge.memory.alerts import MemoryAlerts
 from sidecar.edge.memory.counters import MemoryCounters
 from sidecar.edge.memory.retries import MemoryRetries
@@ -24,8 +33,10 @@ from sidecar.ports import Clock
 Then = Callable[[bool], None]
 Note = Callable[[bytes, Then], None]
 Json = dict[str, Any]
+IsNew = Callable[[str], bool]
 
 _NOTHING = Wallet()
+_OF_COUNTERS = frozenset({"adjust", "set"})
 
 
 class EmbeddedState:
@@ -37,7 +48,13 @@ class EmbeddedState:
         self.counters = MemoryCounters(clock)
         self.retries = MemoryRetries(clock, self._note_retry)
         self.alerts = MemoryAlerts(clock, self._topped, self._note_alert)
+        self._settlements: Settlements | None = None
         self.posted: dict[str, int] = {}  # the key of a wallet → the number of the last posting that is on the stream
+
+    def use(self, policy: Policy) -> Settlements:
+        """Read corrections by the limits of `policy`."""
+        self._settlements = Settlements(policy)
+        return self._settlements
 
     # As rows.
 
@@ -69,8 +86,11 @@ class EmbeddedState:
 
     # As notes.
 
-    def replay(self, note: Json) -> bytes:
-        """Apply a note; returns the id of the exchange whose first attempt it was, else b""."""
+    def replay(self, note: Json, is_new: IsNew) -> bytes:
+        """Apply a note; returns the id of the exchange whose first attempt it was, else b"".
+
+        `is_new`: whether the rows that were restored of the account with these marks are older than the note.
+        """
         if "retry" in note:
             digest, id_, until_us = note["retry"]
             self.retries.restore(bytes.fromhex(digest), id_.encode(), until_us)
@@ -79,21 +99,57 @@ class EmbeddedState:
             counter, percent = note["alert"]
             self.alerts.restore(current_key(counter), [percent])
         elif "wallet" in note:
-            self._change(note["wallet"])
+            self._change_wallet(note["wallet"])
+        elif "counters" in note:
+            self._change_counters(note["counters"], is_new)
         return b""
 
-    def change(self, request: Json, then: Callable[[Change | bool], None], failed: Callable[[], None]) -> None:
-        """Change a wallet, and call `then` with what was done once that is in the journal; `failed`: it is not."""
+    # Requests.
+
+    def answer(self, request: Json) -> Json | None:
+        """The answer to a question; None: the request is a change."""
+        if request["do"] == "read":
+            return self.read(request)._asdict()
+        if request["do"] == "values":
+            return {"values": [self.counters.state.get(key, 0) for key in request["keys"]]}
+        return None
+
+    def change(self, request: Json, then: Callable[[Json], None], failed: Callable[[], None]) -> None:
+        """Make a change, and call `then` with its answer once it is in the journal; `failed`: it is not."""
         dated = request | {"now_us": self._clock.now_us()}
-        done = self._change(dated)
-        self.counters.charged(self._wallet(request).key)
-        self._note(orjson.dumps({"wallet": dated}, default=tuple), lambda written: then(done) if written else failed())
+        if request["do"] in _OF_COUNTERS:
+            kind, (answer, wallets) = "counters", self._change_counters(dated)
+        else:
+            kind, answer, wallets = "wallet", _answer_of(self._change_wallet(dated)), [self._wallet(request).key]
+        for key in wallets:
+            self.counters.charged(key)
+        self._note(orjson.dumps({kind: dated}, default=tuple), lambda written: then(answer) if written else failed())
 
     def read(self, request: Json) -> WalletSnapshot:
         """A wallet with its last postings."""
         return self._wallet(request).read(request["postings"], self._clock.now_us())
 
-    def _change(self, request: Json) -> Change | bool:
+    def _change_counters(self, request: Json, is_new: IsNew = lambda _marks: True) -> tuple[Json, list[str]]:
+        """The answer, and the keys of the wallets that were charged."""
+        if request["do"] == "set":
+            wanted = [each for each in request["sets"] if is_new(marks_stem_beside(each[0]))]
+            return {"before": [self._set(request, *each) for each in wanted]}, []
+        settlement = self._settlements.adjustment(request) if self._settlements is not None else None
+        if settlement is None:
+            return {"adjusted": []}, []
+        checks = settlement.checks
+        if is_new(checks.marks):
+            self.counters.replay_settle(settlement.id, checks, settlement.actual, request["now_us"])
+        wallets = [check.keys[0] for check in checks.entries if check.kind.stored_as == WALLET]
+        return {"adjusted": [limit.id for limit in checks.limits]}, wallets
+
+    def _set(self, request: Json, key: str, units: int, expires_us: int) -> int:
+        before: int = self.counters.state.get(key, 0)
+        if units > before or request["exact"]:
+            self.counters.store(key, [(key, None, units, expires_us)], request["now_us"])
+        return before
+
+    def _change_wallet(self, request: Json) -> Change | bool:
         wallet, now_us = self._wallet(request), request["now_us"]
         match request["do"]:
             case "grant":
@@ -124,6 +180,10 @@ def wallet_of(values: Iterable[Any]) -> Wallet:
     """A wallet from its fields as JSON has them."""
     grants, debt, carried, (made_us, amount, grant) = values
     return Wallet(tuple(Grant(*each) for each in grants), debt, carried, (made_us, amount, grant))
+
+
+def _answer_of(made: Change | bool) -> Json:
+    return {"replaced": made} if isinstance(made, bool) else made._asdict()
 
 
 def _noted(_written: bool) -> None:

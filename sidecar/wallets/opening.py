@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.edge.redis.endpoint import connect, disconnect
 from sidecar.edge.redis.wallet import RedisWallet
-from sidecar.embedded.lifecycle import wallets
+from sidecar.embedded.access import open_state
 from sidecar.embedded.wallets import EmbeddedWallet
 from sidecar.loading.documents import load_policies
 
@@ -31,7 +31,7 @@ async def open_wallets(settings: Settings) -> AsyncIterator[Wallets]:
     In Redis; without Redis with the node's worker, or in a stopped node's files.
     """
     if settings.redis is None:
-        async with wallets(settings.journal.dir, lambda: load_policies(settings).policy) as ask:
+        async with open_state(settings.journal.dir, lambda: load_policies(settings).policy) as ask:
             yield partial(EmbeddedWallet, ask)
         return
     client = connect(settings.redis.endpoint, TIMEOUT_S)

@@ -11,6 +11,9 @@ from sidecar.core.price.wallet import Grant, balance
 from sidecar.core.record.changes import History, void_of
 from sidecar.core.window import calendar_window
 from sidecar.edge.clock import SystemClock
+from sidecar.embedded.access import open_state
+from sidecar.embedded.counters import EmbeddedCounterValues
+from sidecar.loading.documents import load_policies
 from sidecar.wallets.opening import open_wallets
 
 POLICY = """\
@@ -108,4 +111,16 @@ async def test_why_nothing_is_given_back_is_said(node, monkeypatch):
     assert await adjust(settings, void()) == "nothing given back: Redis did not answer"
     assert "the key k_2 is not registered any more" in await adjust(settings, void(key_id="k_2"))
     assert await adjust(settings, void(decision=None)) == "nothing given back: no limit with a window counted it"
-    assert "a node without Redis" in await adjust(node(""), void())
+
+
+async def test_a_stopped_node_without_redis_gives_back_in_its_files(node):
+    # Fails if the request has another window, caller or limit than those that were counted.
+    settings, change = node(""), void()
+    key = find_adjustment(settings, change).checks.entries[0].keys[0]
+    policies = load_policies(settings)
+    async with open_state(settings.journal.dir, lambda: policies.policy) as ask:
+        counters = EmbeddedCounterValues(ask)
+        await counters.set([(key, 10, SystemClock().now_us() + 600_000_000)], is_exact=False)
+    assert await adjust(settings, change) == "counters of its period changed: monthly -3"
+    async with open_state(settings.journal.dir, lambda: policies.policy) as ask:
+        assert await EmbeddedCounterValues(ask).read([key]) == [7]

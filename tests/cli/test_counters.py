@@ -76,9 +76,18 @@ def test_a_counter_above_its_records_stays_unless_it_is_to_be_exact(in_process, 
     assert "1 loss accepted" in err
 
 
-def test_rebuild_without_redis_or_without_a_ledger_says_what_is_missing(in_process, folder, redis_clean):
+def test_counters_of_a_node_without_redis_are_raised_in_its_files(in_process, used):
+    # Fails if the state of the node is not saved: the next command would find the counters as they were.
+    status, out, _ = in_process("counters", "drift")
+    assert (status, out.rstrip().split("\t")[-3:]) == (1, ["0", "10", "-10"])
     status, _, err = in_process("counters", "rebuild")
-    assert (status, "restores its counters from its journal" in err) == (2, True)
+    assert (status, "accept-loss" in err) == (0, False)
+    assert in_process("counters", "drift")[:2] == (0, "")
+    status, _, err = in_process("counters", "rebuild", "--accept-loss")
+    assert (status, "redis.url is not set" in err) == (2, True)
+
+
+def test_rebuild_without_a_ledger_says_what_is_missing(in_process, folder, redis_clean):
     status, _, err = in_process("counters", "drift", SIDECAR_REDIS__URL=redis_clean.url)
     assert (status, "`sidecar ledger load` makes one" in err) == (1, True)
 

@@ -154,6 +154,30 @@ async def test_a_wallet_is_what_was_granted_less_what_is_billed_through_kills_an
         assert (await sidecar(running, "wallet", "rebuild", *WHOSE, "--dry-run"))[0] == 0
 
 
+BOTH = (
+    PREPAID.rstrip()
+    + """
+      - { id: monthly, meter: calls, quota: 3/month, scope: customer }
+"""
+)
+
+
+async def test_a_void_gives_quota_and_money_back_which_a_kill_does_not_undo(tmp_path):
+    # Fails if the change is not in the journal, is repeated by the next start, or has another customer's wallet.
+    async with open_node(tmp_path, BOTH) as running:
+        assert (await sidecar(running, *GRANT, "--amount", "1", "--id", "one"))[0] == 0
+        assert await statuses(running, 4) == [200, 200, 200, 429]
+        _, found, _ = await sidecar(running, "records", "find", "--customer", "c1")
+        first = next(each for each in map(json.loads, found.splitlines()) if each["type"] == "sidecar.usage.v1")
+        code, _, err = await sidecar(running, "records", "void", first["id"], "--reason", "test traffic")
+        assert (code, "counters of its period changed: credit.calls -1, monthly -1" in err) == (0, True), err
+        await killed(running)
+        assert (await balance(running))["balance"] == "0.959999998"
+        await killed(running)
+        assert await statuses(running, 2) == [200, 429]
+        assert (await balance(running))["balance"] == "0.939999997"
+
+
 MOVED = (
     PREPAID.replace("plans:", "  sent: { value: response.bytes }\nplans:")
     + """\

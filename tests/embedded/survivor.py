@@ -9,15 +9,16 @@ from sidecar.core.identity import Identity
 from sidecar.core.policy import Limit
 from sidecar.core.price import Price
 from sidecar.core.price.wallet import Grant
+from sidecar.edge.clock import SystemClock
 from sidecar.edge.journal import Journal, JournalOptions
-from sidecar.embedded.lifecycle import WorkerLog
+from sidecar.embedded.lifecycle import Embedded, WorkerLog
 from sidecar.embedded.replay import Replay
 from sidecar.embedded.saver import Saver
 from sidecar.embedded.state import EmbeddedState
 from sidecar.ports import Clock
 from sidecar.testing import HandClock
 from tests.gateway.scene import SLOTS, Scene
-from tests.stage import quota
+from tests.stage import ANN, quota
 
 EGRESS = Limit("egress", "quota", 1_000_000, meter="egress_bytes", calendar="month", reserve=500)
 SMALL = replace(EGRESS, id="small", reserve=7)  # the same meter, held otherwise
@@ -105,6 +106,11 @@ class Node(Scene):
         self.state.change(WHOSE | request, done.set_result, lambda: done.set_result(None))
         return await asyncio.wait_for(done, 10)
 
+    async def adjust(self, **units):
+        """Give back or add units of limits, as a correction of a record of this month."""
+        id_ = self.context.mint(self.clock.now_us() // 1000).decode()
+        await self.change(**adjustment(id_, self.clock.now_us(), units))
+
     async def rest(self):
         """Until all that was put is written, and with `always` synced."""
         written = self.journal.here().written
@@ -134,6 +140,21 @@ class Node(Scene):
         )
 
 
+def adjustment(id_, at_us, units):
+    """The request for what a correction of ann's usage adds, by limit."""
+    who = {"key_id": ANN.key_id, "subject": ANN.subject, "customer": ANN.customer, "plan": ANN.plan}
+    return {
+        "do": "adjust",
+        "id": id_,
+        **who,
+        "zone": "UTC",
+        "anchor_us": 0,
+        "route": "api",
+        "at_us": at_us,
+        "units": units,
+    }
+
+
 def counted(state):
     """All that is held, but for marks and slots; of a ledger what was posted, not when."""
     found = {}
@@ -153,7 +174,8 @@ async def lived(node, chance, steps):
     saving = None
     for number in range(steps):
         node.clock.turn(chance.randrange(1, 400_000))
-        match chance.choices(("begin", "end", "grant", "void", "save"), (8, 7, 1, 0.5, 1))[0]:
+        steps_ = ("begin", "end", "grant", "void", "save", "adjust", "set")
+        match chance.choices(steps_, (8, 7, 1, 0.5, 1, 1, 0.5))[0]:
             case "begin":
                 await node.begin(chance.choice(("ann", f"key{chance.randrange(CUSTOMERS)}")))
             case "end" if node.open:
@@ -162,6 +184,14 @@ async def lived(node, chance, steps):
                 await node.grant(f"g{number}", chance.randrange(1, 10**6), priority=chance.randrange(3))
             case "void":
                 await node.change(do="void", grant=f"g{chance.randrange(number + 1)}")
+            case "adjust":
+                few = -chance.randrange(1, 4)
+                await node.adjust(monthly=few, egress=50 * few, **{"credit.bytes": 9 * few, "credit": 0})
+            case "set":
+                counts = {key: units for key, units in node.state.counters.state.items() if "=monthly:" in key}
+                ends_us = node.clock.now_us() + 40 * 86_400_000_000
+                sets = [(key, units + chance.randrange(-3, 3), ends_us) for key, units in counts.items()]
+                await node.change(do="set", sets=sets[:5], exact=chance.random() < 0.5)
             case "save" if saving is None or saving.done():
                 saving = asyncio.get_running_loop().create_task(node.saver.save(rest=0))
         if chance.random() < 0.3:
@@ -174,3 +204,45 @@ async def lived(node, chance, steps):
 
 def dice(seed):
     return random.Random(seed)
+
+
+async def lives(folder):
+    node = Node(folder, HandClock(SystemClock().now_us()))  # as that of a command
+    node.embedded = Embedded(node.state, node.journal, node.clock, 10)
+    await node.embedded.begin()
+    node.journal.start()
+    await node.embedded.start(node.context.policies.policy)
+    return node
+
+
+async def dies(node):
+    await node.embedded.aclose(is_orphan=False)
+    await node.journal.aclose()
+
+
+async def saved(node):
+    """Until the save that a tick began is over."""
+    if node.embedded._saver._task is not None:
+        await node.embedded._saver._task
+
+
+async def finish(node):
+    """Its one exchange ends if it has one, and then its process."""
+    if node.open:
+        node.open.pop()[1].connect().respond(200, b"x" * 70)
+    await node.rest()
+    await node.embedded.aclose(is_orphan=True)
+    stop(node)
+
+
+def stop(node):
+    """As a kill does: nothing more is written, and another process may own the folder."""
+    node.journal._folder.release()
+    for timer in node.journal._timers.values():
+        timer.cancel()
+
+
+async def successor(node):
+    await node.embedded.aclose(is_orphan=True)
+    stop(node)
+    return await lives(node.folder)

@@ -1,7 +1,6 @@
 """tests/e2e/test_embedded.py has whole nodes, tests/cli/test_wallet.py the command."""
 
 import asyncio
-import os
 import shutil
 
 import pytest
@@ -9,32 +8,13 @@ import pytest
 from sidecar.core.errors import SinkError, StateError
 from sidecar.core.price.wallet import Grant, balance
 from sidecar.core.record.frame import Position
-from sidecar.edge.clock import SystemClock
-from sidecar.edge.files import OwnedError
-from sidecar.edge.journal.folder import Folder
 from sidecar.edge.memory import state_file
 from sidecar.edge.memory.state_file import needed_from
 from sidecar.embedded.folders import WORKER, newest
-from sidecar.embedded.lifecycle import Embedded, stopped, wallets
-from sidecar.embedded.wallets import EmbeddedWallet, is_answering
-from sidecar.testing import HandClock
-from tests.embedded.survivor import Node, counted
+from sidecar.embedded.lifecycle import Embedded
+from tests.embedded.survivor import Node, counted, dies, finish, lives, saved, stop, successor
 
 GRANT = Grant("g1", 0, 0, 0, 10**6, 10**6)
-
-
-async def lives(folder):
-    node = Node(folder, HandClock(SystemClock().now_us()))  # as that of a command
-    node.embedded = Embedded(node.state, node.journal, node.clock, 10)
-    await node.embedded.begin()
-    node.journal.start()
-    await node.embedded.start(node.context.policies.policy)
-    return node
-
-
-async def dies(node):
-    await node.embedded.aclose(is_orphan=False)
-    await node.journal.aclose()
 
 
 # Fails if a state that somebody removed is made again only with the next save, or lies where no start looks for it.
@@ -48,7 +28,7 @@ async def test_what_a_life_held_is_there_after_its_folder_was_removed_and_a_kill
         while not (tmp_path / WORKER / "state").exists():
             node.embedded.tick()
             await asyncio.sleep(0.05)
-    await node.embedded._wallets.aclose()
+    await node.embedded._listener.aclose()
     stop(node)
     later = await lives(tmp_path)
     assert later.left_of("monthly") == 999
@@ -79,125 +59,6 @@ async def test_a_first_start_that_cannot_save_does_not_serve(tmp_path, monkeypat
     with pytest.raises(SinkError, match="counters would be forgotten"):
         await Embedded(node.state, node.journal, node.clock, 10).start(node.context.policies.policy)
     await node.journal.aclose()
-
-
-async def test_a_wallet_is_changed_with_the_worker_or_in_its_files(tmp_path):
-    node = await lives(tmp_path)
-    policy = node.context.policies.policy
-    async with wallets(tmp_path, lambda: policy) as ask:
-        assert (await EmbeddedWallet(ask, "cust-ann", "usd").grant(GRANT)).done == "made"
-    await dies(node)
-    assert not await is_answering(tmp_path / WORKER)
-    async with wallets(tmp_path, lambda: policy) as ask:
-        wallet = EmbeddedWallet(ask, "cust-ann", "usd")
-        assert (await wallet.grant(GRANT)).done == "there"
-        assert (await wallet.void("g1")).moved == 10**6
-    later = await lives(tmp_path)
-    assert later.state.read({"customer": "cust-ann", "unit": "usd", "postings": 9}).postings[-1].kind == "void"
-    await dies(later)
-
-
-# Fails if what is open in the files is given back, or forgotten, by a change while the node is stopped.
-async def test_what_a_kill_left_open_is_still_open_after_a_change_of_its_files(tmp_path):
-    node = await lives(tmp_path)
-    await node.grant("g1", 10**6)
-    await node.begin()
-    await node.rest()
-    await node.embedded._wallets.aclose()
-    stop(node)
-    async with stopped(tmp_path, node.context.policies.policy) as ask:
-        wallet = EmbeddedWallet(ask, "cust-ann", "usd")
-        assert len((await wallet.read()).held) == 1
-        assert (await wallet.grant(GRANT._replace(id="g2"))).done == "made"
-    later = await lives(tmp_path)
-    book = later.state.read({"customer": "cust-ann", "unit": "usd", "postings": 99})
-    assert (balance(book.wallet), book.held) == (2 * 10**6, {})
-    assert [posted.kind for posted in book.postings] == ["grant", "reserve", "grant", "settle"]
-    assert later.left_of("monthly") == 1_000
-    await dies(later)
-
-
-async def test_files_that_a_worker_owns_are_not_touched(tmp_path):
-    folder = Folder(tmp_path / WORKER)
-    folder.own()
-    with pytest.raises(OwnedError):
-        async with stopped(tmp_path, Node(tmp_path / "other").context.policies.policy):
-            pass
-    folder.release()
-
-
-# Fails if a start does not wait for the command: it takes the spare folder, and begins with the state before the grant.
-async def test_a_grant_while_a_worker_comes_back_is_not_lost(tmp_path):
-    node = await lives(tmp_path)
-    await node.embedded.aclose(is_orphan=True)
-    stop(node)
-    async with stopped(tmp_path, node.context.policies.policy) as ask:
-        start = asyncio.get_running_loop().create_task(lives(tmp_path))
-        await asyncio.sleep(0)  # so far that it waits, or has read what is there
-        assert (await EmbeddedWallet(ask, "cust-ann", "usd").grant(GRANT)).done == "made"
-    later = await start
-    assert later.journal.path.name == "0"
-    assert balance(later.state.read({"customer": "cust-ann", "unit": "usd", "postings": 0}).wallet) == 10**6
-    await dies(later)
-
-
-# Fails if a start lets go of the files before its first save: here its state is to be in folder 0, and the newest that
-# is there, without an owner, in 0.1.
-async def test_files_that_a_start_has_read_are_not_touched(tmp_path):
-    first = await lives(tmp_path)
-    second = await lives(tmp_path)
-    for node in (second, first):
-        await node.embedded.aclose(is_orphan=True)
-        stop(node)
-    node = Node(tmp_path, HandClock(SystemClock().now_us()))
-    node.embedded = Embedded(node.state, node.journal, node.clock, 10)
-    await node.embedded.begin()
-    node.journal.start()
-    assert (node.journal.path.name, newest(tmp_path).name) == ("0", "0.1")
-    with pytest.raises(OwnedError, match=f"pid {os.getpid()} changes a wallet of the stopped node, or is its worker"):
-        async with stopped(tmp_path, node.context.policies.policy):
-            pass
-    save = node.embedded._saver.save
-
-    async def first_save(**how):
-        with pytest.raises(OwnedError, match="changes a wallet of the stopped node"):
-            async with stopped(tmp_path, node.context.policies.policy):
-                pass
-        return await save(**how)
-
-    node.embedded._saver.save = first_save
-    await node.embedded.start(node.context.policies.policy)
-    del node.embedded._saver.save
-    with pytest.raises(OwnedError, match="writes this journal"):
-        async with stopped(tmp_path, node.context.policies.policy):
-            pass
-    await dies(node)
-
-
-# Fails if a stopped node's command answers without what another worker has written since.
-async def test_a_command_counts_what_a_worker_that_still_finishes_has_written(tmp_path):
-    first = await lives(tmp_path)
-    await first.grant("g1", 10**6)
-    await first.begin()
-    await first.rest()
-    second = await lives(tmp_path)
-    await second.embedded.aclose(is_orphan=True)
-    stop(second)
-    first.open.pop()[1].connect().respond(200, b"x" * 70)
-    await first.rest()
-    async with stopped(tmp_path, first.context.policies.policy) as ask:
-        wallet = EmbeddedWallet(ask, "cust-ann", "usd")
-        book = await wallet.read()
-        assert (balance(book.wallet), book.held) == (10**6 - 10_010, {})
-        assert (await wallet.grant(GRANT._replace(id="g2"))).done == "made"
-    later = await lives(tmp_path)
-    assert later.left_of("monthly") == 999
-    book = later.state.read({"customer": "cust-ann", "unit": "usd", "postings": 0})
-    assert balance(book.wallet) == 2 * 10**6 - 10_010
-    await first.embedded.aclose(is_orphan=True)
-    stop(first)
-    later.embedded.tick()
-    await dies(later)
 
 
 # ops: a node is back at once while streams of its killed supervisor end.
@@ -323,31 +184,3 @@ async def test_a_row_that_cannot_be_read_is_named(tmp_path):
             file.keep()
         with pytest.raises(StateError, match=f"a row that cannot be read: .*{row[0]}"):
             await lives(tmp_path)
-
-
-async def saved(node):
-    """Until the save that a tick began is over."""
-    if node.embedded._saver._task is not None:
-        await node.embedded._saver._task
-
-
-async def finish(node):
-    """Its one exchange ends if it has one, and then its process."""
-    if node.open:
-        node.open.pop()[1].connect().respond(200, b"x" * 70)
-    await node.rest()
-    await node.embedded.aclose(is_orphan=True)
-    stop(node)
-
-
-def stop(node):
-    """As a kill does: nothing more is written, and another process may own the folder."""
-    node.journal._folder.release()
-    for timer in node.journal._timers.values():
-        timer.cancel()
-
-
-async def successor(node):
-    await node.embedded.aclose(is_orphan=True)
-    stop(node)
-    return await lives(node.folder)

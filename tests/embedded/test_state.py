@@ -10,8 +10,10 @@ from sidecar.core.policy import Limit
 from sidecar.core.price.wallet import Grant, Wallet
 from sidecar.embedded.state import EmbeddedState, wallet_of
 from sidecar.testing import HandClock
-from tests.edge.alerts_suite import ANN, decision, tell
+from tests.edge.alerts_suite import decision, tell
 from tests.edge.retries_suite import DAY_US, ONE, TWO, ask
+from tests.embedded.survivor import adjustment
+from tests.stage import ANN, policy, quota
 
 CREDIT = Limit("credit", "balance", 0, scope="customer", unit="usd", period_us=60_000_000, alerts=(50, 100))
 
@@ -39,7 +41,7 @@ class Noted:
 
     def replay(self):
         for note in self.notes:
-            self.later.replay(note)
+            self.later.replay(note, lambda _marks: True)
 
     def restore(self):
         for row in [*json.loads(json.dumps(list(self.state.rows_beside())))]:
@@ -93,11 +95,11 @@ def test_a_balance_tells_what_is_used_of_its_newest_top_up(noted):
 def test_changes_of_a_wallet_are_noted_and_replayed_at_their_time(noted):
     made = noted.change(do="grant", grant=Grant("g1", 0, 0, 0, 100, 100))
     noted.clock.turn(5)
-    assert (made.done, noted.change(do="void", grant="g2").done) == ("made", "unknown")
-    assert noted.change(do="sweep").done == "swept"
+    assert (made["done"], noted.change(do="void", grant="g2")["done"]) == ("made", "unknown")
+    assert noted.change(do="sweep")["done"] == "swept"
     last = noted.state.read({"customer": "cust-ann", "unit": "usd", "postings": 1}).postings[-1].place
-    wallet = Wallet(made.wallet.grants, 7)
-    assert noted.change(do="replace", last=last, wallet=wallet) is True
+    wallet = Wallet(made["wallet"].grants, 7)
+    assert noted.change(do="replace", last=last, wallet=wallet) == {"replaced": True}
     noted.clock.turn(7)
     noted.replay()
     asked = {"customer": "cust-ann", "unit": "usd", "postings": 9}
@@ -111,7 +113,7 @@ def test_a_change_is_answered_when_it_is_in_the_journal(noted):
     noted.state._note = lambda _body, then: held.append(then)
     noted.state.change(
         {"customer": "cust-ann", "unit": "usd", "do": "grant", "grant": Grant("g1", 0, 0, 0, 100, 100)},
-        lambda made: answers.append(made.done),
+        lambda made: answers.append(made["done"]),
         lambda: answers.append("failed"),
     )
     assert (len(held), answers) == (1, [])
@@ -127,6 +129,28 @@ def test_a_change_that_the_journal_does_not_take_has_failed(noted):
 def test_what_is_no_change_is_refused(noted):
     with pytest.raises(ValueError, match="'steal' is not a change of a wallet"):
         noted.change(do="steal")
+
+
+def test_a_correction_moves_the_counters_of_limits_that_the_policy_has_once(noted):
+    # Fails if a second request with the id counts again, or a limit that has gone ends the request.
+    now_us = noted.clock.now_us()
+    for state in (noted.state, noted.later):
+        state.use(policy(quota(1_000)))
+    (key,) = checks_for((quota(1_000),), (0,), ANN, now_us).entries[0].keys
+    noted.change(do="set", sets=[(key, 10, now_us + DAY_US)], exact=False)
+    request = adjustment(ONE.decode(), now_us, {"monthly": -3, "gone": -1})
+    for _ in range(2):
+        assert noted.change(**request) == {"adjusted": ["monthly"]}
+    assert noted.state.answer({"do": "values", "keys": [key]}) == {"values": [7]}
+    noted.replay()
+    assert noted.later.answer({"do": "values", "keys": [key]}) == {"values": [7]}
+
+
+def test_without_a_policy_or_its_plan_nothing_is_adjusted(noted):
+    request = adjustment(ONE.decode(), noted.clock.now_us(), {"monthly": -3})
+    assert noted.change(**request) == {"adjusted": []}
+    noted.state.use(policy(quota(1_000)))
+    assert noted.change(**request | {"plan": "gone"}) == {"adjusted": []}
 
 
 def test_a_wallet_comes_back_from_json():

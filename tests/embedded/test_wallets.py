@@ -1,38 +1,9 @@
 """Mirrors sidecar/embedded/wallets.py."""
 
-import stat
-from functools import partial
-
-import pytest
-
-from sidecar.core.errors import StoreError
 from sidecar.core.price.book import EVERY
 from sidecar.core.price.wallet import Grant, Wallet, balance
-from sidecar.embedded.state import EmbeddedState
-from sidecar.embedded.wallets import SOCKET, EmbeddedWallet, WalletListener, ask_worker, is_answering
-from sidecar.testing import HandClock
 
 GRANT = Grant("g1", 0, 0, 0, 100, 100)
-
-
-class Worker:
-    """A listener on a folder whose name is longer than an address of a socket may be."""
-
-    def __init__(self, folder):
-        self.folder = folder / ("journal" * 20)
-        self.folder.mkdir()
-        self.accepts = self.writes = True
-        self.state = EmbeddedState(HandClock(), lambda _body, then: then(self.writes))
-        self.listener = WalletListener(self.state, self.folder, lambda: self.accepts)
-        self.wallet = EmbeddedWallet(partial(ask_worker, self.folder), "acme", "usd")
-
-
-@pytest.fixture
-async def worker(tmp_path):
-    worker = Worker(tmp_path)
-    await worker.listener.start()
-    yield worker
-    await worker.listener.aclose()
 
 
 async def test_a_wallet_is_filled_read_and_replaced_over_the_socket(worker):
@@ -45,45 +16,3 @@ async def test_a_wallet_is_filled_read_and_replaced_over_the_socket(worker):
     assert (await wallet.void("g1")).moved == 70  # the debt is paid first
     assert (await wallet.expire_grants()).done == "swept"
     assert not await wallet.replace(book, Wallet())
-
-
-async def test_only_the_worker_s_own_user_may_ask(worker):
-    assert stat.S_IMODE((worker.folder / SOCKET).stat().st_mode) == 0o600
-
-
-async def test_a_socket_that_a_killed_worker_left_is_taken_over(worker):
-    again = WalletListener(worker.state, worker.folder, lambda: True)
-    await again.start()
-    assert (await worker.wallet.expire_grants()).done == "swept"
-    await again.aclose()
-
-
-async def test_who_does_not_run_does_not_answer(worker):
-    assert await is_answering(worker.folder)
-    await worker.listener.aclose()
-    assert not await is_answering(worker.folder)
-    with pytest.raises(StoreError, match="the worker does not answer"):
-        await worker.wallet.expire_grants()
-
-
-# Fails if a change is made although it cannot be written down.
-async def test_a_journal_that_is_full_refuses_a_grant_and_shows_wallets(worker):
-    worker.accepts = False
-    with pytest.raises(StoreError, match="does not take it") as caught:
-        await worker.wallet.grant(GRANT)
-    assert not caught.value.maybe_applied
-    assert (await worker.wallet.read()).wallet == Wallet()
-
-
-async def test_a_grant_that_was_not_written_may_have_been_made(worker):
-    worker.writes = False
-    with pytest.raises(StoreError, match="does not take it") as caught:
-        await worker.wallet.grant(GRANT)
-    assert caught.value.maybe_applied
-
-
-async def test_what_is_not_understood_is_told(worker):
-    whose = {"customer": "acme", "unit": "usd"}
-    for request in (whose | {"do": "steal"}, whose | {"do": "grant"}, whose | {"do": "grant", "grant": 5}, {}):
-        answer = await ask_worker(worker.folder, request)
-        assert "the request is invalid" in answer["failed"]

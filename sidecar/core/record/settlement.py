@@ -84,6 +84,22 @@ class Settlements:
             checks = self._checks_at(identity, terms, tuple(which), (0,) * len(which), at_us)
         return Settlement(id_, checks, units, mode, closed_us)
 
+    def adjustment(self, change: dict[str, Any]) -> Settlement | None:
+        """The settle of a change of a record, which reserved nothing: `units` by limit, in the windows at `at_us`.
+
+        `change` has the caller and the route as an OPEN entry does. None and errors as for `read`.
+        """
+        if (caller := self._caller(change)) is None:
+            return None
+        identity, terms = caller
+        units, at_us = change["units"], int(change["at_us"])
+        which = tuple(index for index, limit in enumerate(terms.limits) if limit.id in units)
+        if not which:
+            return None
+        checks = self._checks_at(identity, terms, which, (0,) * len(which), at_us)
+        actual = tuple(int(units[limit.id]) for limit in checks.limits)
+        return Settlement(change["id"].encode(), checks, actual, "", change["now_us"])
+
     def _caller(self, before: dict[str, Any]) -> tuple[Identity, Terms] | None:
         route = self._routes.get(before["route"])
         if "customer" not in before or route is None:

@@ -1,0 +1,63 @@
+"""The counters of a node without Redis, for other processes: each call is a request to its worker (`listener`).
+
+StoreError: the worker did not answer, or its journal does not take a change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from sidecar.core.record.adjustments import Adjustment
+from sidecar.core.record.changes import Change
+from sidecar.edge.clock import SystemClock
+from sidecar.embedded.listener import Ask, Json, checked
+
+_AT_ONCE: Final = 10_000  # counters in one request: about 1 MB
+
+
+class EmbeddedCounterValues:
+    """The counters of one node, as `edge.redis.counter_values.CounterValues`."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+
+    async def now_us(self) -> int:
+        """The clock of this machine, which decides which windows are open."""
+        return SystemClock().now_us()
+
+    async def read(self, keys: Sequence[str]) -> list[int]:
+        """The units of counters; 0 of one that the node does not have."""
+        values: list[int] = []
+        for start in range(0, len(keys), _AT_ONCE):
+            some = keys[start : start + _AT_ONCE]
+            values += checked(await self._ask({"do": "values", "keys": some}))["values"]
+        return values
+
+    async def set(self, counters: Iterable[tuple[str, int, int]], *, is_exact: bool) -> list[int]:
+        """Set (key, units, when it may be dropped in µs); the units before. Only with `is_exact` is one lowered."""
+        sets, before = list(counters), []
+        for start in range(0, len(sets), _AT_ONCE):
+            request = {"do": "set", "sets": sets[start : start + _AT_ONCE], "exact": is_exact}
+            before += checked(await self._ask(request))["before"]
+        return before
+
+
+def adjust_request(adjustment: Adjustment, change: Change, period_us: int) -> Json:
+    """The request that settles the adjustment of a change in the windows at `period_us`."""
+    identity = adjustment.checks.identity
+    return {
+        "do": "adjust",
+        "id": change.id.decode(),
+        "key_id": identity.key_id,
+        "subject": identity.subject,
+        "customer": identity.customer,
+        "plan": identity.plan,
+        "zone": identity.zone,
+        "anchor_us": identity.anchor_us,
+        "route": change.original["data"]["route"],
+        "at_us": period_us,
+        "units": {
+            check.limit.id: units for check, units in zip(adjustment.checks.entries, adjustment.actual, strict=True)
+        },
+    }

@@ -1,0 +1,39 @@
+"""Mirrors sidecar/embedded/counters.py."""
+
+from functools import partial
+
+import pytest
+
+from sidecar.core.errors import StoreError
+from sidecar.embedded.counters import EmbeddedCounterValues
+from sidecar.embedded.listener import ask_worker
+
+KEYS = [f"sc:{{acme}}:q=monthly:k{number}:2026-11" for number in range(25)]
+LATER_US = 1 << 60
+
+
+@pytest.fixture
+def values(worker):
+    return EmbeddedCounterValues(partial(ask_worker, worker.folder))
+
+
+async def test_counters_are_read_and_set_in_several_requests(values, monkeypatch):
+    # Fails if the last part of them is left out.
+    monkeypatch.setattr("sidecar.embedded.counters._AT_ONCE", 10)
+    assert await values.set([(key, 7, LATER_US) for key in KEYS], is_exact=False) == [0] * 25
+    assert await values.read([*KEYS, "sc:{acme}:q=other:k1:2026-11"]) == [7] * 25 + [0]
+
+
+async def test_a_counter_is_lowered_only_if_it_is_to_be_exact(values):
+    await values.set([(KEYS[0], 7, LATER_US)], is_exact=False)
+    assert await values.set([(KEYS[0], 3, LATER_US), (KEYS[1], 2, LATER_US)], is_exact=False) == [7, 0]
+    assert await values.read(KEYS[:2]) == [7, 2]
+    await values.set([(KEYS[0], 3, LATER_US)], is_exact=True)
+    assert await values.read(KEYS[:1]) == [3]
+
+
+async def test_a_worker_whose_journal_is_full_sets_nothing_and_can_be_read(worker, values):
+    worker.accepts = False
+    with pytest.raises(StoreError, match="does not take it"):
+        await values.set([(KEYS[0], 7, LATER_US)], is_exact=False)
+    assert await values.read(KEYS[:1]) == [0]
