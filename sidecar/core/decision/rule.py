@@ -184,9 +184,11 @@ def _settled(state: Mapping[str, Any], id_: bytes, checks: Checks, actual: Seque
             due += more
             if units != base:
                 writes.append((key, None, after, check.kind.expiry_us(check.limit, check.window)))
-            amount = held.get(key, 0) + more
+            amount = held.pop(key, 0) + more
             if units or amount:
                 charges.append(f"{check.limit.meter} {units} {amount}")
+        if rest := sum(held.values()):
+            charges.append(f"* 0 {rest}")  # held by a counter of another window
         wallet = wallet_charges.load(state, keys, now_us, releasing=False)
         paid = wallet_charges.settled(wallet, id_, due, " ".join(charges), now_us)
         writes += wallet_charges.writes_of(state, paid)

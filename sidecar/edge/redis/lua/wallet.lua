@@ -1,4 +1,4 @@
--- The functions of wallets, put before reserve.lua or settle.lua where a balance is among the limits. The rules are
+-- The functions of wallets, put before evaluate.lua or settle.lua where a balance is among the limits. The rules are
 -- core/price and core/decision/wallet_charges.py, which has an example in figures, and a test holds this text to them.
 -- Nothing is written before `keep`, and then all of it.
 --
@@ -205,7 +205,7 @@ local function open(at, id, now, releasing)
     key = KEYS[at], ledger = KEYS[at + 1], holds = KEYS[at + 2], held = KEYS[at + 3], id = id, now = now,
     grants = {}, debt = 0, balance = 0, carried = 0, -- as it is now
     postings = {}, counters = {}, released = {}, dropped = {}, -- what led there
-    due = 0, parts = {}, charges = {}, -- what is asked of it
+    due = 0, parts = {}, charges = {}, explained = 0, -- what is asked of it; of its hold, the part that `charges` have
   }
   wallets[at] = wallet
   wallet.hold = call('HGET', wallet.held, id)
@@ -271,10 +271,13 @@ local function ask(wallet, key, units, price, used, after)
   wallet.parts[#wallet.parts + 1] = key .. ' ' .. words(units, charge) .. ' ' .. price
 end
 
--- The charge that is held for a priced counter.
+-- The charge that is held for a priced counter; it is asked for once.
 local function held(wallet, key)
   for name, _, charge in string.gmatch(wallet.holding and wallet.hold or '', ' (%S+) (%S+) (%S+) (%S+)') do
-    if name == key then return charge + 0 end
+    if name == key then
+      wallet.explained = wallet.explained + charge
+      return charge + 0
+    end
   end
   return 0
 end
@@ -307,7 +310,10 @@ local function repay(id)
     for n = 1, #wallet.parts, 3 do
       call('SET', wallet.parts[n], wallet.parts[n + 1], 'PXAT', wallet.parts[n + 2])
     end
-    if wallet.holding then wallet.released[1] = id end
+    if wallet.holding then
+      wallet.released[1] = id
+      note(wallet, '*', 0, string.match(wallet.hold, '^%d+') - wallet.explained) -- held by a counter of another window
+    end
     local n = #wallet.postings + 1
     move(wallet, 'settle', id, wallet.due)
     if #wallet.charges > 0 then explain(wallet, n, 'settle', id, table.concat(wallet.charges, ' ')) end
