@@ -26,6 +26,7 @@ COMMANDS = {
     "demo": ("sidecar.cli.demo:demo", "Try it in seconds: a small API, a free-tier key, limits and records."),
     "check": ("sidecar.cli.check:check", "Validate configuration and policies; print limits, prices and bounds."),
     "keys": ("sidecar.cli.keys:keys", "Make, list, revoke and rotate API keys, and change their plans."),
+    "customers": ("sidecar.cli.customers:customers", "Show what customers have left of limits and balances."),
     "wallet": ("sidecar.cli.wallet:wallet", "Fill, void, show and audit prepaid wallets."),
     "counters": ("sidecar.cli.counters:counters", "Compare counters with records, rebuild them, accept a loss."),
     "migrate": ("sidecar.cli.migrate:migrate", "Take over the data of an earlier version, or check it."),

@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from sidecar.core.decision.packed import pack
+from sidecar.core.decision.peek import Peeked, WalletFigures
+from sidecar.core.errors import StoreError
+from sidecar.core.limits import Checks
 from sidecar.core.record.adjustments import Adjustment
 from sidecar.core.record.changes import Change
 from sidecar.edge.clock import SystemClock
@@ -41,6 +45,24 @@ class EmbeddedCounterValues:
             request = {"do": "set", "sets": sets[start : start + _AT_ONCE], "exact": is_exact}
             before += checked(await self._ask(request))["before"]
         return before
+
+
+class EmbeddedPeeks:
+    """Asks one node how much of limits is left, as `edge.redis.peeks.RedisPeeks`."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+
+    async def peek(self, checks: Checks) -> Peeked:
+        """The figures of `checks`, whose costs are 0, in the windows of the worker's clock."""
+        for _ in range(2):
+            answer = checked(await self._ask({"do": "peek", "checks": pack(checks)}))
+            now_us = answer["now_us"]
+            if "remaining" in answer:
+                wallets = {index: WalletFigures(*figures) for index, figures in answer["wallets"]}
+                return Peeked(checks, now_us, tuple(answer["remaining"]), tuple(answer["reset_us"]), wallets)
+            checks = checks.at(now_us)
+        raise StoreError("the worker's clock left two windows within one question")
 
 
 def adjust_request(adjustment: Adjustment, change: Change, period_us: int) -> Json:

@@ -5,6 +5,7 @@ writes rows, and `replay` reads them back with all entries of the journal after 
 (`listener`) is a question or a change, as JSON:
 
     {"do": "values", "keys": […]}                          the units of counters
+    {"do": "peek", "checks": …}                            what is left of limits (`core.decision.peek`)
     {"do": "set", "sets": [[key, units, expires_us], …], "exact": false}    raises counters; `exact`: lowers them too
     {"do": "adjust", "id": …, "units": {"monthly": -3}, …} what a correction adds (`core.record.settlement`)
     {"do": "read" | "grant" | "void" | "sweep" | "replace", "customer": …, "unit": …, …}    a wallet
@@ -17,7 +18,10 @@ from typing import Any
 
 import orjson
 
+from sidecar.core.decision.packed import unpack
+from sidecar.core.decision.peek import peek
 from sidecar.core.decision.saved import Row, writes_of
+from sidecar.core.limits import Checks
 from sidecar.core.limits.base import WALLET
 from sidecar.core.limits.keys import beside_wallet, current_key, marks_stem_beside
 from sidecar.core.policy import Policy
@@ -112,6 +116,8 @@ class EmbeddedState:
             return self.read(request)._asdict()
         if request["do"] == "values":
             return {"values": [self.counters.state.get(key, 0) for key in request["keys"]]}
+        if request["do"] == "peek":
+            return self._peek(unpack(request["checks"]))
         return None
 
     def change(self, request: Json, then: Callable[[Json], None], failed: Callable[[], None]) -> None:
@@ -142,6 +148,14 @@ class EmbeddedState:
             self.counters.replay_settle(settlement.id, checks, settlement.actual, request["now_us"])
         wallets = [check.keys[0] for check in checks.entries if check.kind.stored_as == WALLET]
         return {"adjusted": [limit.id for limit in checks.limits]}, wallets
+
+    def _peek(self, checks: Checks) -> Json:
+        now_us = self._clock.now_us()
+        peeked = peek(self.counters.state.of(checks), checks, now_us)
+        if peeked is None:
+            return {"now_us": now_us}
+        figures = {"remaining": peeked.remaining, "reset_us": peeked.reset_us}
+        return {"now_us": now_us, **figures, "wallets": list(peeked.wallets.items())}
 
     def _set(self, request: Json, key: str, units: int, expires_us: int) -> int:
         before: int = self.counters.state.get(key, 0)

@@ -4,9 +4,12 @@ from functools import partial
 
 import pytest
 
+from sidecar.core.decision.peek import WalletFigures
 from sidecar.core.errors import StoreError
-from sidecar.embedded.counters import EmbeddedCounterValues
+from sidecar.core.limits import checks_for
+from sidecar.embedded.counters import EmbeddedCounterValues, EmbeddedPeeks
 from sidecar.embedded.listener import ask_worker
+from tests.edge.counters_suite import DAY_US, WHO, credit, five, spent
 
 KEYS = [f"sc:{{acme}}:q=monthly:k{number}:2026-11" for number in range(25)]
 LATER_US = 1 << 60
@@ -30,6 +33,19 @@ async def test_a_counter_is_lowered_only_if_it_is_to_be_exact(values):
     assert await values.read(KEYS[:2]) == [7, 2]
     await values.set([(KEYS[0], 3, LATER_US)], is_exact=True)
     assert await values.read(KEYS[:1]) == [3]
+
+
+async def test_what_is_left_is_asked_of_the_worker_in_its_windows(worker):
+    # Fails if the worker answers in windows of the one who asks.
+    clock_us = worker.state._clock.now_us()
+    limits = (five, spent, credit)
+    checks = checks_for((five,), (2,), WHO, clock_us)
+    worker.state.counters.reserve(b"01" + b"A" * 24, checks, lambda _decision: None)
+    peeks = EmbeddedPeeks(partial(ask_worker, worker.folder))
+    shown = await peeks.peek(checks_for(limits, (0, 0, 0), WHO, clock_us - 40 * DAY_US))
+    assert shown.remaining == (3, 0, 0)
+    assert shown.wallets == {2: WalletFigures()}
+    assert shown.checks.covers(clock_us)
 
 
 async def test_a_worker_whose_journal_is_full_sets_nothing_and_can_be_read(worker, values):

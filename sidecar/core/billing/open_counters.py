@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
+from sidecar.core.decision.live import holder_of, limits_of
 from sidecar.core.identity import Identity
 from sidecar.core.limits import KINDS, Limit
 from sidecar.core.limits.base import COUNT
@@ -103,9 +104,9 @@ class OpenCounters:
         owner = identity.customer if identity.customer in self._policy.customers else ""
         limits = self._of_plan.get((identity.plan, owner))
         if limits is None:
-            terms = [self._policy.terms(identity.plan, route, identity.customer) for route in self._policy.routes]
-            by_id = {limit.id: limit for each in terms if each is not None for limit in each.limits}
-            limits = self._of_plan[identity.plan, owner] = tuple(by_id.values())
+            limits = self._of_plan[identity.plan, owner] = tuple(
+                {limit.id: limit for some in limits_of(self._policy, identity) for limit in some}.values()
+            )
         return self._open(limits, identity, is_known=True)
 
     def unknown_windows(self, caller: Caller) -> list[str]:
@@ -125,7 +126,7 @@ class OpenCounters:
             for key, each in zip(keys, windows, strict=True):
                 counters.append(
                     OpenCounter(
-                        key, limit.id, identity.customer, limit.scope, _holder(limit, identity), each.id, limit.meter,
+                        key, limit.id, identity.customer, limit.scope, holder_of(limit, identity), each.id, limit.meter,
                         each.start_us, each.end_us, kind.expiry_us(limit, each), _most(limit),
                     )
                 )  # fmt: skip
@@ -135,10 +136,6 @@ class OpenCounters:
 def _most(limit: Limit) -> int:
     kind = KINDS[limit.kind]
     return BILLABLE if kind.is_priced else EXCLUDED if kind.is_protective else NOT_BILLABLE
-
-
-def _holder(limit: Limit, identity: Identity) -> str:
-    return {"key": identity.key_id, "subject": identity.subject}.get(limit.scope, identity.customer)
 
 
 def _nobody(caller: Caller) -> Identity:

@@ -239,7 +239,7 @@ class Kind:
     # The scripts on Redis.
 
     def reserve_words(self, check: Check, wallet: int) -> tuple[str, Words]:
-        """Its arm of reserve.lua, and what that reads behind role, cost and amount.
+        """Its arm of evaluate.lua, and what that reads behind role, cost and amount.
 
         `wallet`: where in KEYS the wallet begins that it pays from, or is; 0 for none.
         """

@@ -37,16 +37,13 @@ class _Wire:
 
     def __init__(self, checks: Checks) -> None:
         entries = checks.entries
-        by_type = [[key for check in entries if check.kind.stored_as in some for key in check.keys] for some in _ORDER]
-        counters, keys = by_type[0], [key for some in by_type for key in some]
-        wallets = _wallet_places(entries, keys)
-        words = [word for check, place in zip(entries, wallets, strict=True) for word in _reserve_words(check, place)]
+        keys, counters, words = evaluation_words(checks)
         self.slot_key = checks.marks
         self.scripts = WITH_WALLETS if checks.has_wallet else PLAIN
         self.head = _head(self.scripts.reserve, checks, 1 + len(keys), 3 + len(words))
         packed = bulks(*keys)
-        self.tail = b"\r\n" + packed + bulks(0, len(counters), *words) + b"$26\r\n"
-        self.forced = b"\r\n" + packed + bulks(1, len(counters), *words) + b"$26\r\n"
+        self.tail = b"\r\n" + packed + bulks(0, counters, *words) + b"$26\r\n"
+        self.forced = b"\r\n" + packed + bulks(1, counters, *words) + b"$26\r\n"
         settled = [
             key for check in entries for key in (check.keys if check.kind.stored_as == WALLET else check.keys[:1])
         ]
@@ -210,6 +207,16 @@ def _unreadable(error: Exception) -> StoreError:
     return StoreError(f"redis: its answer cannot be read: {type(error).__name__}", StoreReason.UNREADABLE)
 
 
+def evaluation_words(checks: Checks) -> tuple[list[str], int, list[str | int]]:
+    """The words of evaluate.lua: KEYS behind the bucket of marks, how many are counters, and ARGV behind that."""
+    entries = checks.entries
+    by_type = [[key for check in entries if check.kind.stored_as in some for key in check.keys] for some in _ORDER]
+    keys = [key for some in by_type for key in some]
+    places = _wallet_places(entries, keys)
+    words = [word for check, place in zip(entries, places, strict=True) for word in _reserve_words(check, place)]
+    return keys, len(by_type[0]), words
+
+
 def _wallet_places(entries: Sequence[Check], keys: Sequence[str]) -> tuple[int, ...]:
     """For each limit the index in KEYS, after the bucket of marks, of its wallet's first key; 0: it has no wallet.
 
@@ -223,7 +230,7 @@ def _wallet_places(entries: Sequence[Check], keys: Sequence[str]) -> tuple[int, 
 
 
 def _reserve_words(check: Check, wallet: int) -> list[str | int]:
-    """The arguments of one limit for reserve.lua."""
+    """The arguments of one limit for evaluate.lua."""
     arm, words = check.kind.reserve_words(check, wallet)
     return [arm, check.role, check.cost, check.limit.amount, *words]
 

@@ -21,12 +21,13 @@ _SECTION: Final = re.compile(r"^-- (\w+):.*\n", re.MULTILINE)
 class Script:
     """A script by its digest; in full where a server does not know it."""
 
-    __slots__ = ("_full", "words")
+    __slots__ = ("_full", "digest", "text", "words")
 
     def __init__(self, *names: str) -> None:
-        source = script_text(*names)
-        self.words = bulks("EVALSHA", sha1(source.encode()).hexdigest())  # noqa: S324 - Redis's own name for a script
-        self._full = bulks("EVAL", source)
+        self.text = script_text(*names)
+        self.digest = sha1(self.text.encode()).hexdigest()  # noqa: S324 - Redis's own name for a script
+        self.words = bulks("EVALSHA", self.digest)
+        self._full = bulks("EVAL", self.text)
 
     def in_full(self, packed: bytes) -> bytes:
         """The same command with the script's text in place of its digest."""
@@ -34,10 +35,11 @@ class Script:
 
 
 class Scripts(NamedTuple):
-    """The two scripts of an exchange."""
+    """The two scripts of an exchange, and the one that shows what is left."""
 
     reserve: Script
     settle: Script
+    peek: Script
 
 
 def script_text(*names: str) -> str:
@@ -61,5 +63,9 @@ def _put(indent: str, name: str, arms: dict[str, dict[str, str]]) -> str:
 
 
 EXTEND: Final = Script("extend.lua")
-PLAIN: Final = Scripts(Script("reserve.lua"), Script("settle.lua"))
-WITH_WALLETS: Final = Scripts(Script("wallet.lua", "reserve.lua"), Script("wallet.lua", "settle.lua"))
+PLAIN: Final = Scripts(Script("evaluate.lua", "reserve.lua"), Script("settle.lua"), Script("evaluate.lua", "peek.lua"))
+WITH_WALLETS: Final = Scripts(
+    Script("wallet.lua", "evaluate.lua", "reserve.lua"),
+    Script("wallet.lua", "settle.lua"),
+    Script("wallet.lua", "evaluate.lua", "peek.lua"),
+)

@@ -1,10 +1,14 @@
 """The scripts on a real Redis whose clock is the test's, and the rule that they are held to, in the same shapes."""
 
+import pytest
+
 from sidecar.core.decision import Hold, wallet_charges
 from sidecar.core.limits.priced import price_word
 from sidecar.core.price import wallet as wallets
 from sidecar.core.price.wallet import Wallet
+from sidecar.edge.redis.peeks import RedisPeeks
 from sidecar.edge.redis.scripts import script_text
+from sidecar.edge.redis.wire import command
 from sidecar.testing import apply_writes
 from tests.edge.counters_suite import SECOND_US
 from tests.edge.redis.at_once import Blocking
@@ -30,11 +34,11 @@ class OnSetClock(Blocking):
         self._cli = cli
         self._clock = clock
         self._set = {}
-        paid = [["wallet.lua", "reserve.lua"], ["wallet.lua", "settle.lua"]]
-        for names in [["reserve.lua"], ["settle.lua"], ["extend.lua"], *paid]:
+        plain = [["evaluate.lua", "reserve.lua"], ["evaluate.lua", "peek.lua"], ["settle.lua"]]
+        for names in [["extend.lua"], *plain, *(["wallet.lua", *each] for each in plain)]:
             source = script_text(*names).encode()
-            assert source.count(CLOCK_LINE) == len(names)
-            assert source.count(LEDGER_LINE) == len(names) - 1
+            assert source.count(CLOCK_LINE) == 1 + ("wallet.lua" in names)
+            assert source.count(LEDGER_LINE) == ("wallet.lua" in names)
             patched = source.replace(CLOCK_LINE, SET_CLOCK_LINE).replace(LEDGER_LINE, SMALL_LEDGER_LINE)
             self._set[cli.script_load(source).encode()] = cli.script_load(patched).encode()
 
@@ -44,6 +48,24 @@ class OnSetClock(Blocking):
         for real, patched in self._set.items():
             packed = packed.replace(real, patched)
         return super().call(packed)
+
+
+class Client:
+    """A client of redis-py that sends over `commands`, for a caller that awaits nothing else."""
+
+    def __init__(self, commands):
+        self._commands = commands
+
+    async def execute_command(self, *words):
+        return self._commands.call(command(*words))
+
+
+def peeked(commands, checks):
+    """The answer of the script about `checks`."""
+    asking = RedisPeeks(Client(commands)).peek(checks)
+    with pytest.raises(StopIteration) as ended:
+        asking.send(None)
+    return ended.value.value
 
 
 class Oracle:

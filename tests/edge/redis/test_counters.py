@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sidecar.core.decision import changes_nothing, extend, reserve, settle
+from sidecar.core.decision.peek import peek
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity
 from sidecar.core.limits import checks_for, id_us
@@ -34,7 +35,7 @@ from tests.edge.counters_suite import (
     tokens,
 )
 from tests.edge.redis.at_once import Blocking
-from tests.edge.redis.scripts import OnSetClock, Oracle, outcome, present, stored
+from tests.edge.redis.scripts import OnSetClock, Oracle, outcome, peeked, present, stored
 
 pytestmark = pytest.mark.redis
 
@@ -44,7 +45,7 @@ def store(redis_clean):
     clock = SetClock()
     commands = OnSetClock(redis_clean.port, redis_clean.cli, clock)
     made = Store(RedisCounters(commands, clock), clock)
-    made.redis = redis_clean.cli
+    made.redis, made.commands = redis_clean.cli, commands
     yield made
     commands.close()
 
@@ -146,6 +147,8 @@ def test_the_script_is_the_rule(store, limits, who, steps):
             said = getattr(store, what)(checks, id_)
             assert outcome(said) == outcome(expected)
         assert stored(store.redis) == present(oracle.state)
+        unasked = checks_for(limits, (0,) * len(limits), who, now_us)
+        assert peeked(store.commands, unasked) == peek(oracle.state, unasked, now_us)
 
 
 # Fails if a rest of the old definition's parts is taken for one of the new.

@@ -18,7 +18,7 @@ def arms_of(name):
 @pytest.mark.parametrize("wallet", [0, 2])
 def test_every_kind_names_arms_that_both_scripts_have(name, wallet):
     (check,) = checks_for((EXAMPLES[name],), (1,), WHO, NOW_US).entries
-    assert check.kind.reserve_words(check, wallet)[0] in arms_of("reserve.lua")
+    assert check.kind.reserve_words(check, wallet)[0] in arms_of("evaluate.lua")
     assert check.kind.settle_words(check, 1, 0, wallet)[0] in arms_of("settle.lua")
 
 

@@ -1,0 +1,105 @@
+"""Live limits: what each limit and balance of a caller is now, for people, and which limit binds.
+
+A rate's used units are those of its burst that have not come back; a sliding window's are weighted, rounded up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from sidecar.core.decision.peek import Peeked
+from sidecar.core.identity import Identity
+from sidecar.core.limits import Limit
+from sidecar.core.limits.base import WALLET
+from sidecar.core.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class LiveLimit:
+    """A limit of `holder`, the value of its scope. Units are the meter's.
+
+    `used` contains units that open exchanges and leases have taken. `window` is its id, such as 2026-11; "": none.
+    `resets_us`: when all units, of a rate the whole burst, are there again; 0: unknown. `is_binding`: of the limits
+    that deny it is the nearest to its end.
+    """
+
+    limit: Limit
+    plan: str
+    holder: str
+    used: int
+    remaining: int
+    window: str
+    resets_us: int
+    is_binding: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LiveBalance:
+    """A customer's balance in `unit`: amounts in 10^-`digits`. `available` is what requests can use now.
+
+    `held`: what open exchanges hold, which is not available. `expiring` of it is lost at `expires_us` (0: never).
+    """
+
+    unit: str
+    digits: int
+    available: int
+    held: int
+    expiring: int
+    expires_us: int
+
+
+class Live(NamedTuple):
+    """The figures of a caller now. `priced` are the units that its balances pay for, by meter, in their windows."""
+
+    limits: list[LiveLimit]
+    balances: list[LiveBalance]
+    priced: list[LiveLimit]
+
+
+def limits_of(policy: Policy, identity: Identity) -> list[tuple[Limit, ...]]:
+    """Every limit of a caller's plan, on any route: the limits of as few routes as have them all."""
+    chosen: list[tuple[Limit, ...]] = []
+    known: set[str] = set()
+    for route in policy.routes:
+        terms = policy.terms(identity.plan, route, identity.customer)
+        if terms is not None and not known.issuperset(limit.id for limit in terms.limits):
+            chosen.append(terms.limits)
+            known.update(limit.id for limit in terms.limits)
+    return chosen
+
+
+def live(peeked: Iterable[Peeked]) -> Live:
+    """The figures of the questions of one customer, each limit of each holder once."""
+    limits: dict[tuple[str, ...], LiveLimit] = {}
+    priced: dict[tuple[str, ...], LiveLimit] = {}
+    balances: dict[tuple[str, int], LiveBalance] = {}
+    for each in peeked:
+        for index, check in enumerate(each.checks.entries):
+            limit, identity, left = check.limit, each.checks.identity, each.remaining[index]
+            if check.kind.stored_as == WALLET:
+                balances[limit.unit, limit.digits] = LiveBalance(
+                    limit.unit, limit.digits, left - limit.amount, *each.wallets[index]
+                )
+                continue
+            resets_us = each.now_us + each.reset_us[index] if each.reset_us[index] else 0
+            shown = LiveLimit(
+                limit, identity.plan, holder_of(limit, identity), limit.amount - left, left, check.window.id, resets_us
+            )
+            (priced if check.kind.is_priced else limits)[limit.id, shown.plan, shown.holder] = shown
+    return Live(_with_binding(list(limits.values())), list(balances.values()), list(priced.values()))
+
+
+def holder_of(limit: Limit, identity: Identity) -> str:
+    """The value of a limit's scope."""
+    return {"key": identity.key_id, "subject": identity.subject}.get(limit.scope, identity.customer)
+
+
+def _with_binding(limits: Sequence[LiveLimit]) -> list[LiveLimit]:
+    """The limits, with the one that has the smallest part of its amount left among those that deny."""
+    denying = [each for each in limits if each.limit.over == "deny" and each.limit.stage == "enforce"]
+    if not denying:
+        return list(limits)
+    binding = min(denying, key=lambda each: each.remaining / max(each.limit.amount, 1))
+    return [replace(each, is_binding=each is binding) for each in limits]
