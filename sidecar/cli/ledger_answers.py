@@ -20,7 +20,7 @@ from sidecar.core.usage import Aggregate
 from sidecar.edge.ledger.queries import DIMENSIONS, Scope
 from sidecar.ledger.periods import instant, period
 from sidecar.ledger.reading import Answer, Ledger, has_meters, left_out, open_clickhouse, open_ledger
-from sidecar.loading.documents import load_policies
+from sidecar.loading.documents import non_additive_meters
 
 F = TypeVar("F", bound=Callable[..., Any])
 _SHOWN: Final = 1_000
@@ -158,13 +158,12 @@ def query(sql: str, config: Path | None, engine: str | None, as_csv: bool, as_js
 def _aggregates(settings: Settings) -> dict[str, Aggregate]:
     """The meters of the policies whose quantity is not a sum."""
     try:
-        rules = load_policies(settings).rules
+        return non_additive_meters(settings)
     except PolicyError as error:
         click.echo(
             f"sidecar: all meters are summed up, because the policies cannot be read: {error.faults[0]}", err=True
         )
         return {}
-    return {meter: rule.aggregate for meter, rule in rules.items() if not rule.aggregate.is_additive}
 
 
 def _show(answer: Answer, as_json: bool) -> None:

@@ -16,7 +16,9 @@ from sidecar.cli.key_files import now
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
 from sidecar.cli.record_changes import backfill, correct, void
 from sidecar.config.units import parse
+from sidecar.core.errors import PolicyError
 from sidecar.core.words import counted
+from sidecar.loading.documents import non_additive_meters
 from sidecar.records.find import Wanted, describe, time_span
 from sidecar.records.find import find as search
 from sidecar.records.sources import RecordSource, bodies, is_json, latest, verified
@@ -158,7 +160,9 @@ def verify(may_begin_late: bool, as_json: bool, **options: Any) -> int:
     source = _source(**options)
     report = asyncio.run(verified(source, schema=True, may_begin_late=may_begin_late))
     if as_json:
-        print_json(_as_json(report) | {"place": str(source), "whole": report.whole and report.records > 0})
+        left_out = _leave_out_quantities(report, options["config"])
+        whole = report.whole and report.records > 0
+        print_json(_as_json(report, left_out) | {"place": str(source), "whole": whole})
     elif report.records:
         _print_report(report, source)
     if not report.records:
@@ -175,7 +179,8 @@ def count(may_begin_late: bool, as_json: bool, **options: Any) -> int:
 
     Exit status 1: the sums are incomplete. Missing numbers and lines that cannot be read are reported on standard
     error. Copies, and numbers that two records share, are reported too, without a change of the exit status. Records
-    that share a number are all counted.
+    that share a number are all counted. Meters of the settings' policies with another `aggregate` than sum and count
+    are named instead of summed up; without readable policies all are summed up.
 
     Next: compare with the invoice, or with `sidecar records verify`.
     """
@@ -183,19 +188,33 @@ def count(may_begin_late: bool, as_json: bool, **options: Any) -> int:
     report = asyncio.run(verified(source, schema=False, may_begin_late=may_begin_late))
     _warn_of_repeats(report)
     status = 1 if _warn_of_gaps(report) else 0
+    left_out = _leave_out_quantities(report, options["config"])
     if not report.records:
         click.echo(f"sidecar: no records in {source}", err=True)
     if as_json:
-        print_json(_as_json(report) | {"place": str(source)})
+        print_json(_as_json(report, left_out) | {"place": str(source)})
         return status
     for kind, number in sorted(report.kinds.items()):
         click.echo(f"{number:>12}  {kind}")
     for (customer, meter), units in sorted(report.totals.items()):
         click.echo(f"{units:>12}  {customer}  {meter}")
+    for meter in left_out or ():
+        click.echo(f"sidecar: {meter} is not a sum of records: `sidecar ledger totals --meter {meter}`", err=True)
     return status
 
 
-def _as_json(report: Report) -> dict[str, Any]:
+def _leave_out_quantities(report: Report, config: Path | None) -> list[str] | None:
+    """Take meters that do not add up out of the totals; their names. None: the policies cannot be read."""
+    try:
+        meters = non_additive_meters(settings_of(config)).keys() & {meter for _, meter in report.totals}
+    except PolicyError:
+        return None
+    for pair in [pair for pair in report.totals if pair[1] in meters]:
+        del report.totals[pair]
+    return sorted(meters)
+
+
+def _as_json(report: Report, left_out: list[str] | None) -> dict[str, Any]:
     totals: dict[str, dict[str, int]] = {}
     for (customer, meter), units in sorted(report.totals.items()):
         totals.setdefault(customer, {})[meter] = units
@@ -209,6 +228,7 @@ def _as_json(report: Report) -> dict[str, Any]:
         "faults": report.faults,
         "not_billable": report.not_billable,
         "totals": totals,
+        "not_sums": left_out,
         "sources": {
             source: {
                 "first": numbers.first,

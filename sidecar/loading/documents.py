@@ -13,7 +13,7 @@ from sidecar.config.wallet_units import changed_faults
 from sidecar.core.errors import Fault, PolicyError
 from sidecar.core.identity import KeyRecord
 from sidecar.core.policy import Policy
-from sidecar.core.usage import PolicySource
+from sidecar.core.usage import Aggregate, PolicySource
 from sidecar.edge.keys.file_keys import KeyFile
 from sidecar.loading.header_secrets import read_secrets
 from sidecar.loading.plan_labels import label_faults
@@ -79,6 +79,12 @@ def load_policies(settings: Settings) -> Loaded:
         return compiling.load(settings.policies, set(settings.upstreams), region=settings.region)
     except PolicyError as error:
         raise PolicyError(settings.ascribe(error.faults)) from None
+
+
+def non_additive_meters(settings: Settings) -> dict[str, Aggregate]:
+    """The meters whose quantity of a period is not the sum of its records. PolicyError: as in `load_policies`."""
+    rules = load_policies(settings).rules
+    return {meter: rule.aggregate for meter, rule in rules.items() if not rule.aggregate.is_additive}
 
 
 def keys_with_unknown_plan(policy: Policy, keys: list[KeyRecord]) -> list[KeyRecord]:

@@ -57,6 +57,28 @@ def test_a_record_is_corrected_and_void_and_the_stream_stays_whole(sidecar, plac
     assert [record["data"]["actor"] for record in records(place) if "causationid" in record] == [user, "ann"]
 
 
+@pytest.mark.parametrize("billable", [True, False])
+def test_changes_are_in_the_same_sums_of_records_and_of_the_ledger(sidecar, place, billable):
+    # Fails if a change does not say `billable`, or one of the two does not read it.
+    worker = place / "data" / "journal" / "0"
+    usage = USAGE | {"data": DATA | {"billable": billable}}
+    frame = encode_frame(RECORD, "records", 1, ID.encode(), b"acme", json.dumps(usage).encode())
+    (worker / segment_name(1, 1)).write_bytes(frame)
+    assert sidecar("records", "correct", ID, "--units", "tokens=-2", "--reason", "twice")[0] == 0
+    assert sidecar("ship")[0] == 0
+    with_original = place / "data" / "records.jsonl"
+    (place / "later.jsonl").write_text("".join(with_original.read_text().splitlines(True)[1:]))
+    for file, tokens in ((with_original, 7), (place / "later.jsonl", -2)):
+        ledger = place / file.stem
+        status, out, _ = sidecar("records", "count", "--file", str(file), "--may-begin-late", "--json")
+        counted = json.loads(out)["totals"].get("acme", {}).get("tokens", 0)
+        assert (status, counted) == (0, tokens if billable else 0)
+        assert sidecar("ledger", "load", "--file", str(file), SIDECAR_LEDGER__DIR=str(ledger))[0] == 0
+        out = sidecar("ledger", "totals", "--meter", "tokens", "--json", SIDECAR_LEDGER__DIR=str(ledger))[1]
+        [sums] = json.loads(out)["totals"]
+        assert (sums["units"], sums["not_billable"]) == ((tokens, 0) if billable else (0, tokens))
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

@@ -117,6 +117,25 @@ def test_count_sums_up_what_is_billable(sidecar, folder):
     assert (status, told["totals"], told["not_billable"]) == (0, {"c": {"requests": 5}}, 1)
 
 
+def test_count_names_a_meter_that_does_not_add_up_instead_of_summing_it(sidecar, folder):
+    # Fails if the policies are not read, or their faults stop the command.
+    usage = {"type": "sidecar.usage.v1", "source": SOURCE}
+    data = {"customer": "c", "billable": True, "usage": {"requests": 2, "storage": 10}}
+    write(folder, *(usage | {"id": id_, "sequence": number, "data": data} for id_, number in (("a", "1"), ("b", "2"))))
+    meters = "meters: { storage: { value: response.bytes, aggregate: max }, other: { count: 1, aggregate: latest } }\n"
+    (folder / "p.yaml").write_text(meters)
+    status, out, err = sidecar("records", "count", "--file", "out.jsonl")
+    assert (status, out.splitlines()[1:]) == (0, ["           4  c  requests"])
+    assert err == "sidecar: storage is not a sum of records: `sidecar ledger totals --meter storage`\n"
+    for command in ("count", "verify"):
+        report = json.loads(sidecar("records", command, "--file", "out.jsonl", "--json")[1])
+        assert (report["totals"], report["not_sums"]) == ({"c": {"requests": 4}}, ["storage"])
+    (folder / "p.yaml").unlink()
+    status, out, _ = sidecar("records", "count", "--file", "out.jsonl", "--json")
+    report = json.loads(out)
+    assert (status, report["totals"], report["not_sums"]) == (0, {"c": {"requests": 4, "storage": 20}}, None)
+
+
 def test_count_counts_both_records_of_a_number_and_one_of_an_id_and_reports_both(sidecar, folder):
     # Operator's A1: 5 of 8 paid requests were counted, in silence. Fails if a number makes a copy.
     usage = {"type": "sidecar.usage.v1", "source": SOURCE, "sequence": "1"}

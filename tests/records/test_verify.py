@@ -36,6 +36,16 @@ def test_usage_of_nobody_is_no_fault_and_nobody_s_total():
     assert (report.totals, report.not_billable) == ({("cust-9", "requests"): 1}, 1)
 
 
+def test_a_change_is_summed_where_its_original_is_billed_or_nothing_is_said():
+    # Fails if changes are summed whatever they say, or not where they say nothing (records of older versions).
+    kind = "sidecar.correction.v1"
+    older = orjson.loads(body(4, kind=kind, requests=-100))
+    del older["data"]["billable"]
+    changes = [body(2, kind=kind, requests=-1), body(3, kind=kind, billable=False, requests=-10), orjson.dumps(older)]
+    report = verify([body(1, requests=1_000), *changes])
+    assert (report.totals, report.not_billable) == ({("cust-9", "requests"): 899}, 1)
+
+
 def test_gaps_are_told_by_source():
     # fountain #503: an outage looked like no usage. Fails if only the count is compared.
     numbers = [number for number in range(5, 30) if number not in {7, 8, 20}]

@@ -89,6 +89,7 @@ class Change(NamedTuple):
         }
         account = {"account": data["account"]} if "account" in data else {}
         lines = {"usage_lines": self.usage_lines} if self.usage_lines else {}
+        billable = {"billable": data["billable"]} if "billable" in data else {}
         return whole_record(
             self.kind,
             envelope,
@@ -99,6 +100,7 @@ class Change(NamedTuple):
                 "key_id": data["key_id"],
                 "usage": self.usage,
                 **lines,
+                **billable,
                 "period_time": self.period_time,
                 "reason": self.reason,
                 "actor": self.actor,

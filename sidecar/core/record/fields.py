@@ -278,6 +278,8 @@ FIELDS: Final = (
     Field("usage", _DELTAS, "units to add, by meter", "operator", _CHANGE),
     Field("usage_lines", {"type": "array", "items": _DELTA_LINE}, "units to add by model, as in usage",
           "operator", _CHANGE, True),
+    Field("billable", _FLAG, "whether the record that is changed is billed; absent: it is not stated", "operator",
+          _CHANGE, True),
     Field("period_time", TIME, "of the record that is changed: the change belongs to that period", "operator", _CHANGE,
           True),
     Field("reason", NAME, "why", "operator", _CHANGE),

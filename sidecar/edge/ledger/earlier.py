@@ -97,7 +97,7 @@ class Earlier:
             WHERE batch."offset" = o.target"""
         )
         run(
-            f"""UPDATE batch SET reason = {text(UNKNOWN)}, billable = NULL WHERE {_CHANGE} AND "offset" NOT IN (
+            f"""UPDATE batch SET reason = {text(UNKNOWN)} WHERE {_CHANGE} AND "offset" NOT IN (
                 SELECT r."offset" FROM roots r JOIN originals o ON o.id = r.cause AND o.place < r."offset")"""
         )
 

@@ -54,9 +54,21 @@ def test_a_change_belongs_to_the_customer_and_the_period_of_its_original():
         "customer": "acme", "account": "group", "key_id": "k", "usage": {"tokens": -2},
         "period_time": "2026-11-30T23:59:59.000000Z", "reason": "counted twice", "actor": "ann",
     }  # fmt: skip
-    early = original({"tokens": 9})
+    early = original({"tokens": 9})  # nor does it say `billable`, so its void does not
     del early["data"]["period_time"]  # a record of 0.1
     assert record(void(History(early)))["data"]["period_time"] == early["time"]
+
+
+@pytest.mark.parametrize("billable", [True, False])
+def test_a_change_says_whether_its_original_is_billed(billable):
+    # Fails if it is left out: `records count` would add units of what is not billed.
+    unbilled = original({"tokens": 9})
+    unbilled["data"]["billable"] = billable
+    history = History(unbilled)
+    assert [record(change)["data"]["billable"] for change in (correct(history, tokens=-2), void(history))] == [
+        billable,
+        billable,
+    ]
 
 
 UNITS = st.integers(0, 1000)

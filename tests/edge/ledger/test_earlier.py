@@ -75,6 +75,14 @@ def test_a_change_without_its_original_says_so(tmp_path):
     assert ask(tmp_path, "SELECT reason, billable FROM usage WHERE kind = 'correction'") == [(UNKNOWN, None)] * 2
 
 
+def test_a_change_without_its_original_is_billed_as_it_states(tmp_path):
+    # Fails if `billable` of the change is dropped: the sum would differ from `sidecar records count`.
+    made = [change(number, record_id(99), {"requests": number}, billable=number != 2) for number in (1, 2)]
+    load(tmp_path, [*made, change(4, record_id(99), {"requests": 4})], [usage(5)])
+    sql = "SELECT units, reason, billable FROM usage WHERE kind = 'correction' ORDER BY units"
+    assert ask(tmp_path, sql) == [(1, UNKNOWN, True), (2, UNKNOWN, False), (4, UNKNOWN, None)]
+
+
 def test_ids_of_any_length_are_compared(tmp_path):
     # Parquet has no statistics for long texts: such a file is always read.
     long = "x" * 5_000
