@@ -102,7 +102,7 @@ def _sum(rule: MeterRule, meters: Mapping[str, Meter | None]) -> Meter | None:
     each = [meter for meter, _ in parts]
     missing = [meter.missing for meter in each if meter.missing is not None]
     unread = list(dict.fromkeys([meter.unread for meter in each if meter.unread is not None]))
-    return Meter(
+    total = Meter(
         id=rule.id,
         known=all(meter.known for meter in each),
         ask=_total([(meter.ask, meter.asks, times) for meter, times in parts]),
@@ -115,6 +115,7 @@ def _sum(rule: MeterRule, meters: Mapping[str, Meter | None]) -> Meter | None:
         headers=frozenset().union(*(meter.headers for meter in each)),
         unread=(lambda arriving: any(lacks(arriving) for lacks in unread)) if unread else None,
     )
+    return total if rule.aggregate.kind != "count" else _counting(total)
 
 
 def _total(parts: Sequence[tuple[Units, frozenset[str], int]]) -> Units:

@@ -619,3 +619,12 @@ def test_the_record_of_an_exchange_has_the_units_whatever_a_period_makes_of_them
     rule = MeterRule("m", Measured("response.bytes"), aggregate=Aggregate(kind))
     assert measured(rule) == 22
     assert not rule.aggregate.is_additive
+
+
+def test_a_sum_that_is_counted_says_1_for_each_exchange_with_units():
+    # Fails if only a meter of its own is counted: records would say 14, and the sum of the period too.
+    counted = MeterRule("s", Sum((("a", 2), ("b", 3))), aggregate=Aggregate("count"))
+    parts = [MeterRule(name, Measured(f"request.header.{name}")) for name in ("a", "b")]
+    meter = meters_for([counted, *parts], "r")[0]
+    sent = Facts(sent={b"a": b"1", b"b": b"4"})
+    assert (meter.measure(sent), meter.ask(sent), meter.measure(Facts())) == (1, 1, 0)
