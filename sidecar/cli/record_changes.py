@@ -6,7 +6,7 @@ The id of the record goes to standard output, a message to standard error.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
 from secrets import token_hex
@@ -17,12 +17,16 @@ import click
 from sidecar.app.adjusting import adjust
 from sidecar.app.commands import command_source, originals, pending_statement
 from sidecar.cli.options import actor_option, config_option, json_option, print_json, reason_option, settings_of
+from sidecar.config.settings import Settings
 from sidecar.control.build_variant import VERSION
 from sidecar.core.digits import BASE32
+from sidecar.core.errors import PolicyError
 from sidecar.core.record.changes import VOID, Change, History, correction_of, void_of
 from sidecar.core.record.statements import Audit
+from sidecar.core.usage import PolicySource
 from sidecar.core.words import counted
 from sidecar.edge.clock import SystemClock
+from sidecar.loading.documents import load_policies
 from sidecar.records.backfill import read_batch
 from sidecar.records.changes import Recorded, record_change
 
@@ -68,7 +72,7 @@ def void(config: Path | None, id_: str, reason: str, actor: str, **options: Any)
 
     Next: `sidecar records find --id ID` shows the record.
     """
-    _change(config, id_, lambda history: void_of(history, reason, actor), **options)
+    _change(settings_of(config), id_, lambda history: void_of(history, reason, actor), **options)
 
 
 @click.command()
@@ -87,17 +91,26 @@ def correct(
 ) -> None:
     """Change the usage of a record: add units, or take them back.
 
-    The record stays, and a correction is recorded in its period. No meter can be left below 0.
+    The record stays, and a correction is recorded in its period. No meter can be left below 0. Meters that the policy
+    computes of the named ones (`sum`, `times`) change too, unless they are named themselves.
 
     Next: `sidecar records correct ID --units tokens=-12 --reason "counted twice"`.
     """
     key = key or token_hex(8)
-    _change(config, id_, lambda history: correction_of(history, units, key, reason, actor), **options)
-
-
-def _change(config: Path | None, id_: str, make: Callable[[History], Change], file: Path | None, as_json: bool) -> None:
     settings = settings_of(config)
+    policy = _policy(settings)
+    _change(settings, id_, lambda history: correction_of(history, units, key, reason, actor, policy), **options)
 
+
+def _policy(settings: Settings) -> PolicySource | None:
+    """The policies of the settings, which compute meters of others; None: they cannot be read."""
+    try:
+        return load_policies(settings).source
+    except PolicyError:
+        return None
+
+
+def _change(settings: Settings, id_: str, make: Callable[[History], Change], file: Path | None, as_json: bool) -> None:
     async def run() -> tuple[Recorded, str]:
         recorded = await record_change(command_source(settings), originals(settings, file), id_, make, VERSION)
         return recorded, await adjust(settings, recorded.change) if recorded.source else ""
@@ -119,21 +132,37 @@ def _report(recorded: Recorded, counters: str, *, as_json: bool) -> None:
                 "customer": change.customer,
                 "period_time": change.period_time,
                 "usage": {} if change.kind == VOID and not source else change.usage,
+                "computed": change.computed.units,
+                "not_computed": change.computed.left,
                 "source": source,
                 "counters": counters,
             }
         )
         return
     if source:
-        units = ", ".join(f"{meter} {units:+}" for meter, units in change.usage.items())
-        done = f"recorded a {change.kind} of {original}: {units}, customer {change.customer}, {change.period_time}"
+        done = f"recorded a {change.kind} of {original}: {_text(change)}, customer {change.customer}, "
+        done += change.period_time
+    elif change.kind == VOID:
+        done = f"{original} is already void; nothing was recorded"
     else:
-        done = f"{original} is already void" if change.kind == VOID else f"the correction of {original} already exists"
-        done += "; nothing was recorded"
+        done = f"the correction of {original} already exists: {_text(change)}; nothing was recorded"
     click.echo(done, err=True)
+    for reason, meters in _by_reason(change.computed.left):
+        click.echo(f"not computed: {', '.join(meters)}: {reason}: to change it, name it with --units", err=True)
     if counters:
         click.echo(counters, err=True)
     click.echo(id_)
+
+
+def _text(change: Change) -> str:
+    computed = change.computed.units
+    return ", ".join(
+        f"{meter} {units:+}{' (computed)' if meter in computed else ''}" for meter, units in change.usage.items()
+    )
+
+
+def _by_reason(left: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    return [(reason, [meter for meter in left if left[meter] == reason]) for reason in dict.fromkeys(left.values())]
 
 
 @click.command()

@@ -79,6 +79,46 @@ def test_changes_are_in_the_same_sums_of_records_and_of_the_ledger(sidecar, plac
         assert (sums["units"], sums["not_billable"]) == ((tokens, 0) if billable else (0, tokens))
 
 
+METERS = """\
+meters:
+  tokens: { value: response.bytes }
+  credits: { value: response.bytes, times: { lookup: route, table: { default: 3 } } }
+  work: { sum: { requests: 10, credits: 1 } }
+plans: { free: { version: "1" } }
+"""
+
+
+def test_a_correction_of_a_meter_corrects_what_is_computed_of_it_and_says_so(sidecar, place):
+    # Fails if the policies are not given to the correction, or the message is about the named meters alone.
+    worker = place / "data" / "journal" / "0"
+    usage = USAGE | {"data": DATA | {"route": "default", "usage": DATA["usage"] | {"credits": 27, "work": 37}}}
+    frame = encode_frame(RECORD, "records", 1, ID.encode(), b"acme", json.dumps(usage).encode())
+    (worker / segment_name(1, 1)).write_bytes(frame)
+    (place / "p.yaml").write_text(METERS)
+    arguments = ("records", "correct", ID, "--units", "tokens=-2", "--reason", "twice")
+    status, _, err = sidecar(*arguments, "--id", "t1")
+    assert (status, "tokens -2, credits -6 (computed), work -6 (computed), customer acme" in err) == (0, True)
+    (place / "p.yaml").write_text(METERS.replace("3 }", "4 }"))
+    status, out, err = sidecar(*arguments, "--id", "t1", "--json")
+    done = json.loads(out)
+    assert (status, done["done"], done["usage"]) == (0, "exists", {"tokens": -2, "credits": -6, "work": -6})
+    status, _, err = sidecar(*arguments, "--id", "t1")
+    added = "tokens -2, credits -6 (computed), work -6 (computed)"
+    assert err == f"the correction of {ID} already exists: {added}; nothing was recorded\n"
+    status, out, err = sidecar(*arguments, "--json")
+    done = json.loads(out)
+    why = "the record has 27, where the policy computes 36"
+    assert (done["usage"], done["computed"], done["not_computed"]) == ({"tokens": -2}, {}, {"credits": why})
+    (place / "p.yaml").unlink()
+    status, _, err = sidecar(*arguments)
+    why = "the policies cannot be read (`sidecar check` says why)"
+    kept = f"not computed: requests, credits, work: {why}: to change it, name it with --units"
+    assert (status, err.splitlines()[1]) == (0, kept)
+    assert sidecar("ship")[0] == 0
+    out = sidecar("records", "count", "--json")[1]
+    assert json.loads(out)["totals"] == {"acme": {"requests": 1, "tokens": 3, "credits": 21, "work": 31}}
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

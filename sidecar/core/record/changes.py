@@ -18,10 +18,13 @@ from sidecar.core.errors import SidecarError
 from sidecar.core.limits import COUNT_MAX, id_us
 from sidecar.core.record.ids import derived_id
 from sidecar.core.record.text import whole_record
+from sidecar.core.usage import PolicySource
+from sidecar.core.usage.computed import Computed, computed_changes, is_measured
 
 Json = dict[str, Any]
 CORRECTION: Final = "correction"
 VOID: Final = "void"
+NONE_COMPUTED: Final = Computed({}, {})
 CHANGES: Final = (f"sidecar.{CORRECTION}.v1", f"sidecar.{VOID}.v1")
 _USAGE: Final = "sidecar.usage.v1"
 _NOT_CHANGED: Final = {
@@ -56,7 +59,8 @@ class History(NamedTuple):
 class Change(NamedTuple):
     """A change of `original` (a usage record's JSON): `usage` and `usage_lines` are added to its own.
 
-    `is_recorded`: the history has it already.
+    `is_recorded`: the history has it already. `computed` is the part of `usage` that nobody has named, and the meters
+    that could not be computed.
     """
 
     kind: str
@@ -67,6 +71,7 @@ class Change(NamedTuple):
     reason: str
     actor: str
     is_recorded: bool = False
+    computed: Computed = NONE_COMPUTED
 
     @property
     def customer(self) -> str:
@@ -118,26 +123,52 @@ def void_of(history: History, reason: str, actor: str) -> Change:
     return change._replace(is_recorded=history.is_void)
 
 
-def correction_of(history: History, units: Mapping[str, int], key: str, reason: str, actor: str) -> Change:
-    """The correction that adds `units` by meter, once for a `key`. SidecarError: why it is not possible."""
+def correction_of(
+    history: History, units: Mapping[str, int], key: str, reason: str, actor: str, policy: PolicySource | None = None
+) -> Change:
+    """The correction that adds `units` by meter, once for a `key`, and to meters that `policy` computes of them.
+
+    SidecarError: why it is not possible. A repetition has the named units of the recorded one; its computed units may
+    differ from those that the policy would give today.
+    """
     record = history.record
     _check_is_usage(record)
     original_id = str(record["id"])
     id_ = _derived(f"{CORRECTION} {key}", original_id)
-    change = Change(CORRECTION, id_, record, dict(units), [], reason, actor)
     for earlier in history.changes:
         if earlier["id"] == id_.decode():
-            if earlier["data"]["usage"] != change.usage:
-                raise SidecarError(
-                    f"a correction of {original_id} with this --id exists, and adds {_text(earlier['data']['usage'])}: "
-                    "choose another --id"
-                )
-            return change._replace(is_recorded=True)
+            computed = Computed(_computed_then(original_id, earlier["data"]["usage"], units, policy), {})
+            usage = dict(earlier["data"]["usage"])
+            return Change(CORRECTION, id_, record, usage, [], reason, actor, is_recorded=True, computed=computed)
     if history.is_void:
         raise SidecarError(f"record {original_id} is void: nothing of it is billed any more")
     known = record["data"]["usage"]
     if unknown := sorted(units.keys() - known.keys()):
         raise SidecarError(f"record {original_id} has no meter '{unknown[0]}'; it has {', '.join(sorted(known))}")
+    computed = computed_changes(policy, record["data"], history.usage, units)
+    usage = {**units, **computed.units}
+    _check_bounds(history, usage)
+    return Change(CORRECTION, id_, record, usage, [], reason, actor, computed=computed)
+
+
+def _computed_then(
+    original_id: str, recorded: Mapping[str, int], units: Mapping[str, int], policy: PolicySource | None
+) -> dict[str, int]:
+    """The units of a recorded correction whose meters are not in `units`. SidecarError: it is another correction.
+
+    It is another if it adds something else to a named meter, or adds to a meter that cannot have been computed.
+    """
+    others = {meter: number for meter, number in recorded.items() if meter not in units}
+    is_same = all(recorded.get(meter) == number for meter, number in units.items())
+    if not is_same or any(is_measured(policy, meter) for meter in others):
+        raise SidecarError(
+            f"a correction of {original_id} with this --id exists, and adds {_text(recorded)}: choose another --id"
+        )
+    return others
+
+
+def _check_bounds(history: History, units: Mapping[str, int]) -> None:
+    original_id = history.record["id"]
     for meter, left in _sum((history.usage, units)).items():
         if left > COUNT_MAX:
             raise SidecarError(f"record {original_id} would have {left} {meter}: a counter holds at most {COUNT_MAX}")
@@ -145,7 +176,6 @@ def correction_of(history: History, units: Mapping[str, int], key: str, reason: 
             raise SidecarError(
                 f"record {original_id} has {history.usage[meter]} {meter}: this correction would leave {left}"
             )
-    return change
 
 
 def _check_is_usage(record: Json) -> None:

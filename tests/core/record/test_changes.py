@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from sidecar.core.errors import SidecarError
+from sidecar.core.policy import Hashes
 from sidecar.core.record import record_schema
 from sidecar.core.record.changes import CHANGES, History, correction_of, void_of
+from sidecar.core.usage import Count, MeterRule, PolicySource, Sum
 
 validator = Draft202012Validator(record_schema())
 ID = "01M8N97TG90000000000000001"
@@ -152,6 +154,72 @@ def test_a_correction_adds_no_more_than_a_counter_holds():
     assert correct(history, tokens=2**51 - 5)
     with pytest.raises(SidecarError, match=f"would have {2**51 + 1} tokens: a counter holds at most {2**51}"):
         correct(history, tokens=2**51 - 4)
+
+
+def policy(**weights):
+    """A policy with `tokens`, `calls`, and `work`: the sum of both with these factors."""
+    rules = (
+        MeterRule("tokens"),
+        MeterRule("calls"),
+        MeterRule("work", Sum(tuple(weights.items())) if weights else Count()),
+    )
+    return PolicySource("v", (), (), {rule.id: rule for rule in rules}, (), {}, Hashes({}, {"pro@3": ""}))
+
+
+SUM = policy(tokens=10, calls=1)
+
+
+def summed(tokens=5, calls=2):
+    history = History(original({"tokens": tokens, "calls": calls, "work": 10 * tokens + calls}))
+    history.record["data"]["plan"] = "pro@3"
+    return history
+
+
+def correct_by(policy, history, key="a", **units):
+    return correction_of(history, units, key, "counted twice", "ann", policy)
+
+
+def test_a_correction_moves_the_meters_that_are_computed_of_it():
+    history = summed()
+    first = correct_by(SUM, history, tokens=-2)
+    assert (record(first)["data"]["usage"], first.computed.units) == ({"tokens": -2, "work": -20}, {"work": -20})
+    history = after(history, first)
+    assert correct_by(SUM, history, "b", work=-1).usage == {"work": -1}
+    left = correct_by(policy(tokens=9), history, "b", tokens=-1)
+    assert (left.usage, left.computed.left) == (
+        {"tokens": -1},
+        {"work": "the record has 52, where the policy computes 45"},
+    )
+    assert void(history).usage == {"tokens": -3, "calls": -2, "work": -32}
+
+
+def test_bounds_hold_for_computed_meters_too():
+    history = summed()
+    history = after(history, correct_by(SUM, history, work=-45))  # by its name alone
+    with pytest.raises(SidecarError, match="has 7 work: this correction would leave -3"):
+        correct_by(SUM, history, "b", tokens=-1)
+    with pytest.raises(SidecarError, match=f"work: a counter holds at most {2**51}"):
+        correct_by(SUM, history, "b", tokens=2**50)
+
+
+@pytest.mark.parametrize("later", [SUM, policy(tokens=9), None])
+def test_a_repetition_is_known_by_the_named_units_whatever_the_policy_computes_now(later):
+    # Fails if computed units are compared: a script that is repeated after a change of the policy would fail.
+    history = summed()
+    history = after(history, correct_by(SUM, history, tokens=-2))
+    again = correct_by(later, history, tokens=-2)
+    assert (again.is_recorded, again.usage, again.computed.units) == (True, {"tokens": -2, "work": -20}, {"work": -20})
+    assert correct_by(later, history, tokens=-2, work=-20).is_recorded
+    for other in ({"tokens": -1}, {"tokens": -2, "work": -19}, {"tokens": -2, "calls": -1}):
+        with pytest.raises(SidecarError, match="adds tokens -2, work -20: choose another --id"):
+            correct_by(later, history, **other)
+
+
+def test_a_repetition_that_leaves_out_a_measured_meter_is_another_correction():
+    history = summed()
+    history = after(history, correct_by(SUM, history, tokens=-2, calls=-1))
+    with pytest.raises(SidecarError, match="adds tokens -2, calls -1, work -21: choose another --id"):
+        correct_by(SUM, history, tokens=-2)
 
 
 def test_what_is_void_is_corrected_no_more_but_a_repetition_is_known():
