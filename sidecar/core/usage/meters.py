@@ -15,6 +15,7 @@ from typing import Any, Final
 from sidecar.core.policy import Arriving, Meter, Tap
 from sidecar.core.usage.conditions import (
     BodyTest,
+    Field,
     Test,
     body_tests,
     chosen,
@@ -186,12 +187,14 @@ def _inside(rule: MeterRule, route_id: str, read: set[str]) -> Meter:
     known, asks = on_arrival(value)
     asks |= head_inputs(when) | ({"body"} if "request" in read else set())
     before = _measure(
-        head_tests(when, field_of_request), body_tests(when, arriving=True), _counted(rule, _early(value, route_id))
+        head_tests(when, field_of_request),
+        body_tests(when, arriving=True),
+        _by_calls(rule, route_id, field_of_request, lambda value: _early(value, route_id)),
     )
     after = _measure(
         status_tests(when) + head_tests(when, field_of_facts),
         body_tests(when, arriving=False),
-        _counted(rule, units_of(value, route_id, field_of_facts)),
+        _by_calls(rule, route_id, field_of_facts, lambda value: units_of(value, route_id, field_of_facts)),
     )
     default = _default(value)
     return Meter(
@@ -276,6 +279,14 @@ def _early(value: Value, route_id: str) -> Units:
     if isinstance(value, Scaled):
         return scaled(_early(value.value, route_id), units_of(value.times, route_id, field_of_request))
     return units_of(value, route_id, field_of_request) if on_arrival(value)[0] else _not_yet
+
+
+def _by_calls(rule: MeterRule, route_id: str, field: Field, units: Callable[[Value], Units]) -> Units:
+    """The units of all calls. A factor of a table by call is of the exchange, and multiplies their sum."""
+    value = rule.value
+    if isinstance(value, Scaled) and isinstance(value.value, Lookup) and value.value.dim == RPC:
+        return scaled(_counted(rule, units(value.value)), units_of(value.times, route_id, field))
+    return _counted(rule, units(value))
 
 
 def _counted(rule: MeterRule, units: Units) -> Units:

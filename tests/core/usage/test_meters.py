@@ -552,6 +552,21 @@ def test_a_factor_by_model_reads_the_request_and_has_its_default_without_one():
     assert meter.measure(Facts(tap=SimpleNamespace(model=""))) == 0
 
 
+@pytest.mark.parametrize("dim", ["header.x-tier", "method", "model", "route"])
+@pytest.mark.parametrize(("calls", "units"), [(("a", "b", "a"), 15), (("b",), 3), ((), 3)])
+def test_a_table_by_call_is_multiplied_once_by_the_factor_of_the_exchange(dim, calls, units):
+    # Fails if the factor is looked up for a call: a call's method has no header, and the exchange ended with an error.
+    value = Lookup("json_rpc_method", {"a": 2}, 1)
+    table = {"gold": 3, "GET": 3, "m": 3, "r": 3}
+    meter = meter_for(MeterRule("m", Scaled(value, Lookup(dim, table, 1))), "r")
+    tap = SimpleNamespace(calls=calls, model="m")
+    facts = Facts(tap=tap, sent={b"x-tier": b"gold"})
+    assert (meter.measure(facts), meter.ask(Arriving(facts, tap)), meter.known) == (units, units, True)
+    unknown = SimpleNamespace(calls=None, model="m")
+    assert meter.measure(Facts(tap=unknown)) == 1  # the default of both tables
+    assert meter.missing(Facts(tap=unknown))
+
+
 def test_tokens_are_multiplied_too_and_their_estimate_is_before_the_answer():
     tap = SimpleNamespace(tokens=lambda kind, adapter: 40, lacks_usage=True)
     meter = meter_for(MeterRule("m", Scaled(Usage("output"), BY_TIER)), "r", "openai")
