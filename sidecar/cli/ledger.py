@@ -50,9 +50,10 @@ def load(config: Path | None, follow: bool, files: tuple[Path, ...], partitions:
 
     It goes on where the last load ended, and can be killed at any time. Several loads share the partitions.
     Exit status 1: a file was refused, which standard error names; the rest is loaded. A line that is not a record is
-    kept with its fault in the view `rejected`, and changes the exit status of `verify`, not of this command.
+    kept with its fault in the view `rejected`. The last line and `rejected` of --json count those of this load, and the
+    exit status is 0, since the next load does not see them again; `verify` has exit status 1 from then on.
 
-    Next: `sidecar ledger totals --period 2026-11`.
+    Next: from cron, `sidecar ledger load && sidecar ledger verify`.
     """
     settings = settings_of(config)
     if files and partitions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import click
 from rich.console import Console
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from sidecar.edge.ledger.writer import Loaded
     from sidecar.ledger.report import LoadReport
     from sidecar.ledger.report import Progress as Place
+
+_NEXT: Final = (
+    "`sidecar ledger verify` says where, with exit status 1; `sidecar ledger query 'FROM rejected'` shows the text"
+)
 
 
 class LoadDisplay:
@@ -63,12 +67,13 @@ class LoadDisplay:
             click.echo(f"sidecar: {text}: trying again", err=True)
 
     def conclude(self, report: LoadReport) -> None:
-        """Print the sums."""
+        """Print the sums; if lines were rejected, the last line says so."""
         count = counted(report.files, "file")
         rejected, copies = report.total("rejected"), report.total("copies")
         click.echo(f"{counted(report.total('records'), 'record')} in {count}, {rejected} rejected, {copies} twice")
         if rejected:
-            click.echo('sidecar: `sidecar ledger query "SELECT * FROM rejected"` shows the rejected', err=True)
+            lines = "1 line is not a record" if rejected == 1 else f"{rejected} lines are not records"
+            click.echo(f"sidecar: {lines} and NOT in any sum: {_NEXT}", err=True)
 
     def __enter__(self) -> Self:
         if self._is_bar:

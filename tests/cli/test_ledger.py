@@ -17,7 +17,7 @@ def test_the_sinks_files_are_loaded_once_and_summed_up(sidecar, records):
     status, out, err = sidecar("ledger", "load")
     assert (status, out) == (0, "14 records in 2 files, 1 rejected, 1 twice\n")
     assert "p0000.000000000000000000-" in err
-    assert "SELECT * FROM rejected" in err
+    assert "1 line is not a record and NOT in any sum" in err.splitlines()[-1]
     assert sidecar("ledger", "load")[1] == "0 records in 0 files, 0 rejected, 0 twice\n"
     status, out, _ = sidecar("ledger", "totals", "--period", "2026-11")
     assert status == 0
@@ -34,6 +34,19 @@ def test_the_sinks_files_are_loaded_once_and_summed_up(sidecar, records):
     )
     assert out["totals"] == [{"day": "2026-11-21", "units": 53, "not_billable": 0, "rows": 11}]
     assert "no usage" in sidecar("ledger", "totals", "--period", "2026-12")[2]
+
+
+def test_a_rejected_line_is_counted_by_its_load_and_is_a_fault_of_every_verify(sidecar, folder):
+    # Fails if `load` has exit status 1 (its repetition would have 0), or `verify` has 0.
+    (folder / "lost.jsonl").write_bytes(lines(usage(1), b"nonsense"))
+    load = ("ledger", "load", "--file", "lost.jsonl")
+    for rejected in (1, 0):
+        status, out, _ = sidecar(*load, "--json")
+        assert (status, json.loads(out)["rejected"], json.loads(out)["faults"]) == (0, rejected, [])
+        status, _, err = sidecar("ledger", "verify")
+        assert (status, "rejected: " in err) == (1, True)
+    help_ = " ".join(sidecar("ledger", "load", "--help")[1].split())
+    assert "the exit status is 0, since the next load does not see them again" in help_
 
 
 def test_compaction_is_reported_and_changes_no_sum(sidecar, records, folder):

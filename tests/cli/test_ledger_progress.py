@@ -43,4 +43,9 @@ def test_the_end_has_the_sums(capsys):
     report.add(LOADED)
     report.add(LOADED)
     LoadDisplay().conclude(report)
-    assert capsys.readouterr().out == "10 records in 2 files, 2 rejected, 4 twice\n"
+    out, err = capsys.readouterr()
+    assert out == "10 records in 2 files, 2 rejected, 4 twice\n"
+    assert err.startswith("sidecar: 2 lines are not records and NOT in any sum: `sidecar ledger verify` says where")
+    assert err.count("\n") == 1
+    LoadDisplay().conclude(LoadReport())
+    assert capsys.readouterr().err == ""
