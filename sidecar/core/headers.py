@@ -8,13 +8,15 @@ that holds for a window is rendered once per Checks.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from sidecar.core.decision import Decision
 from sidecar.core.digits import decimal
 from sidecar.core.http.problem import Problem
+from sidecar.core.instants import instant
 from sidecar.core.limits import Checks, Derived, Limit
-from sidecar.core.limits.base import HeaderItem
+from sidecar.core.limits.base import SLOTS, WALLET, Check, HeaderItem
+from sidecar.core.price.decimals import decimal_of
 
 Field = tuple[bytes, bytes]
 _SECOND_US: Final = 1_000_000
@@ -117,16 +119,40 @@ def denial_problem(decision: Decision) -> Problem:
         status, slug, title, detail = _USAGE_UNKNOWN[decision.unknown]
     if cost > limit.amount:
         detail = "this request asks for {cost} units; limit {id} never holds more than {amount}"
+    extra: dict[str, Any] = {"violated-policies": [limit.id]}
+    if not decision.unknown and decision.mode in _EXACT:
+        extra["limit"] = _figures(decision, check)
+    if limit.link:
+        extra["link"] = limit.link
     return Problem(
         status,
         slug,
         detail.format(id=limit.id, amount=limit.amount, meter=limit.meter, cost=cost),
         title=title,
-        extra={"violated-policies": [limit.id], **({"link": limit.link} if limit.link else {})},
+        extra=extra,
         headers=((b"Retry-After", b"%d" % retry_after(decision)),) if status != 402 else (),
     )
 
 
+def _figures(decision: Decision, check: Check) -> dict[str, Any]:
+    """The figures of the limit that denied, by the names of `sidecar customers limits --json`; of a balance its amount.
+
+    `resets` is when all units are there again, RFC 3339: of slots that is not known.
+    """
+    limit, index = check.limit, decision.violated
+    left = decision.remaining[index]
+    if check.kind.stored_as == WALLET:
+        return {"id": limit.id, "unit": limit.unit, "available": decimal_of(left - limit.amount, limit.digits)}
+    figures = {"id": limit.id, "meter": limit.meter, "scope": limit.scope, "used": limit.amount - left}
+    figures |= {"limit": limit.amount, "remaining": left}
+    if check.window.end_us:
+        figures["period"] = check.window.id
+    if check.kind.stored_as != SLOTS:
+        figures["resets"] = instant(decision.now_us + decision.reset_us[index])
+    return figures
+
+
+_EXACT: Final = ("exact", "leased")  # else the limit is a worker's share of it
 _USAGE_UNKNOWN: Final = {
     "away": (
         429,

@@ -11,8 +11,8 @@ import orjson
 
 from sidecar.core.billing.sealing import DENIALS
 from sidecar.core.errors import SidecarError
+from sidecar.core.instants import instant
 from sidecar.core.record.statements import Audit, SourceState
-from sidecar.core.record.text import instant
 from sidecar.core.words import counted
 from sidecar.edge.ledger.engine import Engine
 from sidecar.ledger.facts import Proven, numbers_by_source, source_facts

@@ -15,7 +15,7 @@ import orjson
 
 from sidecar.core.billing.sealing import COMPLETE, DENIALS, MARGIN_US, SourceVerdict, verdicts
 from sidecar.core.errors import SinkError
-from sidecar.core.record.text import instant
+from sidecar.core.instants import instant
 from sidecar.edge.files import write_atomic
 from sidecar.edge.ledger.engine import Engine
 from sidecar.ledger.connection import LedgerRows

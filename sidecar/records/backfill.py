@@ -19,9 +19,10 @@ import orjson
 
 from sidecar.config.document import did_you_mean
 from sidecar.core.errors import Fault, PolicyError, SidecarError, unreadable
+from sidecar.core.instants import instant
 from sidecar.core.record.fields import fields_of
 from sidecar.core.record.ids import derived_id
-from sidecar.core.record.text import instant, whole_record
+from sidecar.core.record.text import whole_record
 from sidecar.core.usage import MAX_UNITS
 from sidecar.core.words import counted
 from sidecar.edge.journal.command_source import PendingRecord

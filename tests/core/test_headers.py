@@ -148,7 +148,7 @@ def test_the_older_fields_tell_of_the_limit_that_denied():
 def test_a_denial_says_which_limit_and_what_to_do(limit, status, slug):
     problem = denial_problem(decision(limit, reset_us=(1_500_000,), violated=0))
     assert (problem.status, problem.slug) == (status, slug)
-    assert problem.extra == {"violated-policies": [limit.id]}
+    assert problem.extra["violated-policies"] == [problem.extra["limit"]["id"]] == [limit.id]
     assert limit.id in problem.detail
     assert problem.headers == (() if status == 402 else ((b"Retry-After", b"2"),))
 
@@ -159,6 +159,31 @@ def test_a_balance_that_cannot_be_asked_for_is_no_empty_one():
     denied.mode = "degraded"
     problem = denial_problem(denied)
     assert (problem.status, problem.slug, problem.headers) == (503, "balance-unknown", ((b"Retry-After", b"1"),))
+
+
+def test_a_denial_has_the_figures_of_the_limit_that_denied():
+    # Fails if they are those of the first limit, or used units are those that are left.
+    denied = decision(burst, monthly, remaining=(7, 20), reset_us=(0, 3_600_000_000), violated=1, costs=(1, 30))
+    assert denial_problem(denied).extra["limit"] == {
+        "id": "monthly", "meter": "requests", "scope": "key", "used": 9_980, "limit": 10_000, "remaining": 20,
+        "period": "2026-11", "resets": "2026-11-21T06:30:00.000000Z",
+    }  # fmt: skip
+
+
+def test_a_denial_of_slots_has_no_time_and_one_of_a_balance_has_its_amount():
+    # Fails if an overdraft is available, or an amount is not in the digits of its unit.
+    slots = denial_problem(decision(inflight, violated=0)).extra["limit"]
+    assert slots == {"id": "inflight", "meter": "requests", "scope": "key", "used": 4, "limit": 4, "remaining": 0}
+    owing = replace(credit, amount=500, digits=2)
+    denied = denial_problem(decision(owing, remaining=(120,), violated=0, costs=(0,)))
+    assert denied.extra["limit"] == {"id": "credit", "unit": "usd", "available": "-3.8"}
+
+
+@pytest.mark.parametrize("mode", ["degraded", "local"])
+def test_a_denial_by_a_worker_s_share_has_no_figures(mode):
+    denied = decision(monthly, violated=0)
+    denied.mode = mode
+    assert "limit" not in denial_problem(denied).extra
 
 
 @pytest.mark.parametrize("limit", [credit, replace(monthly, link=credit.link)])

@@ -1,6 +1,6 @@
 """Records for a ledger, and files of it that its own writer makes of them."""
 
-from sidecar.core.record.text import instant
+from sidecar.core.instants import instant
 from tests.edge.ledger.ledgers import load
 
 BASE_US = 1_796_000_000_000_000  # 2026-11-30 00:53:20

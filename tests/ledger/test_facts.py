@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from sidecar.core.billing.sealing import MARGIN_US, Numbers, verdicts
-from sidecar.core.record.text import instant
+from sidecar.core.instants import instant
 from sidecar.ledger.connection import open_ledger
 from sidecar.ledger.facts import EXAMPLES, NOTHING_PROVEN, Proven, numbers_by_source, source_facts
 from tests.core.billing.test_sealing import END_US, Life, facts_of

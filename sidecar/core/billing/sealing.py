@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from sidecar.core.record.text import instant
+from sidecar.core.instants import instant
 
 MARGIN_US: Final = 60_000_000
 DENIALS: Final = "/denials"

@@ -11,8 +11,9 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from sidecar.core.instants import instant
 from sidecar.core.record.fields import Facts, crashed_data, fields_of, read_data
-from sidecar.core.record.text import instant, whole_record
+from sidecar.core.record.text import whole_record
 from sidecar.core.usage.billing import billing
 
 WITHHELD: Final = "withheld"

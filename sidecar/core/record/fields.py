@@ -19,8 +19,8 @@ import orjson
 
 from sidecar.core.decision import Decision
 from sidecar.core.identity import Identity
+from sidecar.core.instants import instant
 from sidecar.core.record.decisions import decision_text
-from sidecar.core.record.text import instant
 
 if TYPE_CHECKING:
     from sidecar.core.record.templates import RecordTemplates

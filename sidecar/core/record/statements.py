@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from sidecar.core.record.text import instant, whole_record
+from sidecar.core.instants import instant
+from sidecar.core.record.text import whole_record
 
 Json = dict[str, Any]
 

@@ -38,10 +38,11 @@ from typing import Final
 from sidecar.core.decision import Decision
 from sidecar.core.digits import decimal, eighteen, six
 from sidecar.core.identity import Identity
+from sidecar.core.instants import second
 from sidecar.core.limits import Checks
 from sidecar.core.record.decisions import SLOT, allowed_template, decision_text, reserved_text
 from sidecar.core.record.fields import Facts, fields_of, read_data
-from sidecar.core.record.text import SCHEMA_STEM, json, second
+from sidecar.core.record.text import SCHEMA_STEM, json
 
 # Places of the slots in a record.
 _ID: Final = 1

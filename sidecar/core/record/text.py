@@ -1,13 +1,13 @@
-"""The JSON text that records are made of: values, and times as RFC 3339 in UTC with six digits after the point."""
+"""The JSON text that records are made of."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Final
 
 import orjson
+
+from sidecar.core.instants import instant
 
 SCHEMA_STEM: Final = "urn:sidecar:schema/"
 
@@ -28,17 +28,6 @@ def _readable(value: Any) -> Any:
     if isinstance(value, list):
         return [_readable(each) for each in value]
     return value
-
-
-@lru_cache(maxsize=16)
-def second(seconds: int) -> bytes:
-    """The time `seconds` after 1970 up to and with the point before the fraction."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.".encode()
-
-
-def instant(time_us: int) -> str:
-    """The time `time_us` µs after 1970."""
-    return f"{second(time_us // 1_000_000).decode()}{time_us % 1_000_000:06d}Z"
 
 
 def whole_record(kind: str, envelope: Mapping[str, str], at: tuple[int, str, int], data: Mapping[str, object]) -> bytes:
