@@ -6,6 +6,7 @@ import csv
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -13,10 +14,11 @@ import click
 
 from sidecar.cli.ledger_push import clickhouse_url
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
-from sidecar.cli.tables import print_table, printable
+from sidecar.cli.tables import narrowed, print_table, printable
 from sidecar.config.settings import Settings
 from sidecar.core.errors import PolicyError
 from sidecar.core.usage import Aggregate
+from sidecar.core.words import counted
 from sidecar.edge.ledger.queries import DIMENSIONS, Scope
 from sidecar.ledger.periods import instant, period
 from sidecar.ledger.reading import Answer, Ledger, has_meters, left_out, open_clickhouse, open_ledger
@@ -24,6 +26,7 @@ from sidecar.loading.documents import non_additive_meters
 
 F = TypeVar("F", bound=Callable[..., Any])
 _SHOWN: Final = 1_000
+_BILLABLE: Final = {True: "yes", False: "no", None: "unknown"}
 
 
 def memory_of(settings: Settings) -> str:
@@ -179,12 +182,14 @@ def _show(answer: Answer, as_json: bool) -> None:
 @_period_options
 @click.option("--customer", default="", help="The customer of the sum.")
 @click.option("--meter", default="", help="The meter of the sum.")
-@click.option("-n", "--last", "limit", type=click.IntRange(0), default=_SHOWN, show_default=True, help="0: all.")
+@click.option("-n", "--limit", type=click.IntRange(0), default=_SHOWN, show_default=True,
+              help="Of a sum: the first rows; 0: all.")  # fmt: skip
 @_engine_option
 @json_option
 def trace(record_id: str, config: Path | None, engine: str | None, limit: int, as_json: bool, **options: str) -> int:
     """Show a record with all that refers to it and its decision; or the records of a sum, in order of time.
 
+    The rows of a sum are a table: times are in UTC, and long names of models are shortened. --json has all.
     Exit status 1: there is no such record.
 
     Next: `sidecar ledger trace 01M8NXEFA000A1604YF8Y20000`.
@@ -195,6 +200,8 @@ def trace(record_id: str, config: Path | None, engine: str | None, limit: int, a
         raise click.UsageError("name either a record's id, or --customer, --meter and --period of a sum")
     with _ledger_of(settings_of(config), engine) as made:
         answer = made.record(record_id) if record_id else made.records_of(scope, limit)
+        is_cut = not record_id and 0 < limit == len(answer.rows)
+        more = made.count_of(scope) - limit if is_cut else 0
     if not answer.rows:
         click.echo(f"sidecar: the ledger has no record {record_id}".rstrip(), err=True)
         return 1
@@ -204,10 +211,34 @@ def trace(record_id: str, config: Path | None, engine: str | None, limit: int, a
     elif record_id:
         _print_fields(rows)
     else:
-        print_table(answer.as_dicts(), answer.columns)
-        if limit and len(rows) == limit:
-            click.echo(f"sidecar: the first {limit} rows; `-n 0` shows all", err=True)
+        _print_sum(answer.as_dicts(), scope)
+    if more:
+        click.echo(f"sidecar: and {counted(more, 'more row')}; `-n 0` shows all", err=True)
     return 0
+
+
+def _print_sum(rows: list[dict[str, Any]], scope: Scope) -> None:
+    """The rows of a sum with what tells them apart, in 80 columns where the sum is of one customer and one meter."""
+    times = [_time(row["period_us"]) for row in rows]
+    is_one_year = times[0][4:5] == "-" and len({time[:5] for time in times}) == 1
+    title = f"{times[0][:4]}, UTC" if is_one_year else "UTC"
+    known = (("customer", scope.customer), ("meter", scope.meter))
+    columns = [title, "id", *[name for name, value in known if value is None], "units", "billable", "model"]
+    table = [
+        {**row, title: time[5:] if is_one_year else time, "billable": _BILLABLE[row["billable"]]}
+        for row, time in zip(rows, times, strict=True)
+    ]
+    print_table(narrowed(table, columns, "model"), columns)
+
+
+def _time(us: int | None) -> str:
+    """A time in UTC, to the second; as it is where the calendar does not have it."""
+    if us is None:
+        return "-"
+    try:
+        return f"{datetime.fromtimestamp(us // 1_000_000, UTC):%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError):
+        return str(us)
 
 
 def _print_fields(rows: list[dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 A table that is wider than the terminal is written field by field, since a terminal that folds its lines makes columns
 unreadable. Nothing is left out: a shortened id cannot be used. In a pipe lines are whole, so that they can be searched.
+A table of many rows can name one column that is shortened instead: `narrowed`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _GAP: Final = "   "
 _INDENT: Final = "  "
+PAGE: Final = 80  # columns, where there is no terminal
+_LEAST: Final = 8  # characters of a shortened cell
 
 
 def terminal_width() -> int | None:
@@ -67,6 +70,22 @@ def table_lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width
     if width is None or len(_INDENT) + sum(widths) + len(_GAP) * (len(widths) - 1) <= width:
         return [_INDENT + _GAP.join(map(str.ljust, line, widths)).rstrip() for line in lines]
     return [line for row in cells for line in _fields(zip(columns, row, strict=True), width)]
+
+
+def narrowed(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], name: str) -> list[dict[str, Any]]:
+    """The rows with the cells of the column `name` shortened, so that a line has the terminal's width or PAGE.
+
+    A shortened cell has its beginning and its end, since versions differ there, and at least 8 characters.
+    """
+    others = [max(len(_cell(value)) for value in (each, *[row[each] for row in rows])) for each in columns]
+    others[columns.index(name)] = len(_INDENT) + len(_GAP) * (len(columns) - 1)
+    room = max((terminal_width() or PAGE) - sum(others), _LEAST)
+    return [{**row, name: _shortened(_cell(row[name]), room)} for row in rows]
+
+
+def _shortened(text: str, room: int) -> str:
+    end = (room - 1) // 2
+    return text if len(text) <= room else f"{text[: room - 1 - end]}…{text[-end:]}"
 
 
 def _fields(row: Iterable[tuple[str, str]], width: int) -> list[str]:

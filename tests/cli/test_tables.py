@@ -8,7 +8,7 @@ from rich.console import Console
 
 from sidecar.cli import main
 from sidecar.cli.demo import table_of
-from sidecar.cli.tables import table_lines
+from sidecar.cli.tables import narrowed, table_lines
 from sidecar.demo import DemoResult
 
 COLUMNS = ("id", "customer", "plan")
@@ -44,6 +44,16 @@ def test_a_value_longer_than_a_line_is_continued_and_nothing_of_it_is_left_out()
     lines = table_lines([{"id": "x" * 100, "customer": "c", "plan": "p" * 30}], COLUMNS, 40)
     assert max(map(len, lines)) <= 40
     assert "".join(line.strip() for line in lines).replace(" ", "").count("x") == 100
+
+
+def test_a_column_that_may_be_shortened_keeps_both_ends_and_the_others_are_whole():
+    # Fails if the gaps are not counted, or if the others are shortened too.
+    rows = [{"id": "k" * 40, "model": "claude-sonnet-4-5-20250929-and-more", "n": 1}, {"id": "k", "model": "m", "n": 2}]
+    lines = table_lines(narrowed(rows, ("id", "n", "model"), "model"), ("id", "n", "model"), None)
+    assert lines[1] == f"  {'k' * 40}   1   claude-sonnet-4…250929-and-more"
+    assert len(lines[1]) == 80
+    assert lines[2].split() == ["k", "2", "m"]
+    assert narrowed([{"id": "k" * 99, "model": "0123456789"}], ("id", "model"), "model")[0]["model"] == "0123…789"
 
 
 ACCOUNT = "northern-europe-logistics-3000"  # 30 characters

@@ -132,6 +132,7 @@ def test_a_trace_has_the_same_rows_in_both_engines(both):
     for scope in (Scope(customer="acme"), Scope(customer="b\\slash", meter="tokens"), Scope(meter="none")):
         for limit in (0, 7):
             assert clickhouse.records_of(scope, limit) == files.records_of(scope, limit)
+        assert clickhouse.count_of(scope) == files.count_of(scope) == len(files.records_of(scope, 0).rows)
 
 
 def rows_of(ledger, view):

@@ -34,8 +34,8 @@ DIMENSIONS: Final = {
 }
 _TIMES: Final = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d"}  # how the start of an hour or day is shown
 TRACE_COLUMNS: Final = (
-    "time_us", "period_us", "id", "kind", "units", "billable", "reason", "plan", "model", "key_id", "route",
-    "source", "sequence", "topic", "part", "offset",
+    "time_us", "period_us", "id", "kind", "customer", "meter", "units", "billable", "reason", "plan", "model", "key_id",
+    "route", "source", "sequence", "topic", "part", "offset",
 )  # fmt: skip
 
 
@@ -105,6 +105,12 @@ def records_of(scope: Scope, limit: int) -> tuple[str, Parameters]:
     columns = ", ".join([f'"{name}"' for name in TRACE_COLUMNS])
     end = f" LIMIT {limit}" if limit else ""
     return f"SELECT {columns} FROM usage WHERE {where} ORDER BY period_us, id, {_PLACE}{end}", parameters
+
+
+def count_of(scope: Scope) -> tuple[str, Parameters]:
+    """How many rows a sum is made of."""
+    where, parameters = scope.where()
+    return f"SELECT count(*) AS rows FROM usage WHERE {where}", parameters
 
 
 # A record, and all that refers to it: corrections, voids, the posting of its charge, and copies.
