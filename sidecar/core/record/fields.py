@@ -331,8 +331,8 @@ FIELDS: Final = (
     Field("unit", NAME, "of the wallet: a currency, credits and so on", "wallet", "posting"),
     Field("digits", _SCALE, "the scale of the unit: an amount is a whole number of 10^-digits of it", "wallet",
           "posting"),
-    Field("change", {"enum": ["grant", "void", "expiry", "rollover", "settle", "release"]}, "what happened; release: "
-          "of an exchange that nobody settled more or less came back than it had reserved, by delta", "wallet",
+    Field("change", {"enum": ["grant", "void", "expiry", "rollover", "settle", "release"]}, "the kind of the posting; "
+          "release: of an exchange that nobody settled more or less came back than it had reserved, by delta", "wallet",
           "posting"),
     Field("delta", _INTEGER, "what is added to the balance; below 0: taken from it", "wallet", "posting"),
     Field("balance", _INTEGER, "after it, less what open exchanges hold", "wallet", "posting"),

@@ -68,7 +68,7 @@ _ENVELOPE: Final = (
 
 _OF_KINDS: Final = (
     ("denials", "denials, and summaries of many (count)", "'denial', 'denial-summary'", _DENIAL),
-    ("postings", "changes of wallets", "'posting'", _POSTING),
+    ("postings", "changes of wallets; `change` is the kind", "'posting'", _POSTING),
     ("checkpoints", "states of workers", "'checkpoint'", _CHECKPOINT),
     ("sources", "starts and ends of sources", "'source'", _SOURCE),
     ("alerts", "thresholds that were passed", "'alert'", _ALERT),
