@@ -120,7 +120,8 @@ def seal_(config: Path | None, period: Period, as_json: bool) -> int:
 def retire(config: Path | None, source: str, *, force: bool, reason: str, actor: str, as_json: bool) -> None:
     """Give up what is missing of a source whose machine does not return, so that periods can be sealed.
 
-    It is a record, shipped as others are: load it before the next seal. The answer says what may be missing.
+    SOURCE is a name that `sidecar ledger seal` lists, with what is missing of it. The retirement is a record, shipped
+    as others are: load it before the next seal. The answer says what may be missing.
 
     Next: `sidecar ledger load`, then `sidecar ledger seal --period 2026-11`.
     """

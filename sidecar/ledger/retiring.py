@@ -53,7 +53,8 @@ def retirement(engine: Engine, source: str, now_us: int, proven: Proven, *, forc
     facts = {each.source: each for each in source_facts(engine, now_us, proven)}
     if source not in facts:
         raise SidecarError(
-            f"{source}: no record of it is here, and none names it; `sidecar ledger verify` lists sources"
+            f"{source}: no record of it is here, and none names it; `sidecar ledger seal --period 2026-11` lists all "
+            "sources and what is missing of each"
         )
     known, numbers = facts[source], numbers_by_source(engine, proven)
     is_recorded = any(end.is_retired for end in known.ends)

@@ -2,12 +2,14 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from unittest.mock import ANY
 
 import orjson
 import pytest
 from click.testing import CliRunner
 
 from sidecar.cli import ledger_proof
+from sidecar.core.errors import SidecarError
 from sidecar.edge.clock import SystemClock
 from sidecar.edge.journal.command_source import COMMANDS
 from tests.edge.journal.logs import entries
@@ -105,6 +107,16 @@ def test_a_source_is_retired_by_a_record_after_which_the_month_can_be_sealed(run
     status, out, err = run("retire", S, "--reason", "again", "--json")
     assert (status, json.loads(out)["done"]) == (0, "exists")
     assert len(entries(folder / "data" / "journal", COMMANDS)) == len(records)
+
+
+def test_the_command_that_an_unknown_source_is_answered_with_lists_every_source_that_can_be_retired(run, ledger):
+    # Fails if `verify` is named there: it lists only sources with gaps, and none that is only named by another.
+    write(ledger, [event("source", "//n/2", 1, {"state": "started", "about": "//n/2", "predecessor": "//n/1"})], part=1)
+    with pytest.raises(SidecarError, match="`sidecar ledger seal --period 2026-11` lists all sources"):
+        run("retire", "//n/3", "--reason", "lost")
+    _, out, _ = run("seal_", "--period", "2026-11")
+    assert [line.split("\t")[0] for line in out.splitlines()] == ["//n/1", "//n/2", S]
+    assert run("verify")[1:] == (ANY, "")
 
 
 @pytest.mark.parametrize("period", ["2026", "2026-13", "2026-11-01", "x"])
