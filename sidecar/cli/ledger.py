@@ -22,7 +22,7 @@ from sidecar.edge.ledger.files import LedgerFolder
 from sidecar.ledger.compacting import Retention
 from sidecar.ledger.compacting import compact as compact_folder
 from sidecar.ledger.loading import FLUSH_SECONDS, Loader, LoadOptions
-from sidecar.ledger.sink_files import SinkFile
+from sidecar.ledger.sink_files import with_rotated
 
 
 @click.group()
@@ -41,13 +41,14 @@ for _command in (totals, query, trace, push, verify, seal_, retire):
 @config_option
 @click.option("--follow", is_flag=True, help="Go on with new records until SIGTERM; a file each minute.")
 @click.option(
-    "--file", "files", multiple=True, type=click.Path(path_type=Path, dir_okay=False), help="A sink file; repeatable."
+    "--file", "files", multiple=True, type=click.Path(path_type=Path, dir_okay=False), help="Only this one; repeatable."
 )
 @click.option("--partition", "partitions", multiple=True, type=click.IntRange(0), help="Only this one; repeatable.")
 @json_option
 def load(config: Path | None, follow: bool, files: tuple[Path, ...], partitions: tuple[int, ...], as_json: bool) -> int:
     """Load records and denials: from Kafka, or from the sink's file, or from the files that are named.
 
+    With the sink's file, those that were rotated to NAME.1 or NAME-20261121 are loaded too, but not compressed ones.
     It goes on where the last load ended, and can be killed at any time. Several loads share the partitions.
     Exit status 1: a file was refused, which standard error names; the rest is loaded. A line that is not a record is
     kept with its fault in the view `rejected`. The last line and `rejected` of --json count those of this load, and the
@@ -85,17 +86,17 @@ def _sink_files(settings: Settings) -> list[Path]:
     path = settings.record_file
     if path is None:
         raise SinkError("records go to standard output, which cannot be read back: name --file")
-    return [path, path.with_name(f"{path.stem}.denials{path.suffix}")]
+    denials = path.with_name(f"{path.stem}.denials{path.suffix}")
+    return [*with_rotated(path), *with_rotated(denials)]
 
 
 def _load_files(loader: Loader, files: Sequence[Path], is_named: bool) -> None:
     for path in files:
-        if not is_named and not path.exists():
-            continue
         try:
-            loader.load_file(SinkFile(path))
+            loader.load_file(path)
         except SinkError as error:
-            loader.fault(str(error))
+            if is_named or not isinstance(error.__cause__, FileNotFoundError):
+                loader.fault(str(error))
 
 
 @ledger.command()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Final, NamedTuple, Self, TypeVar
 
@@ -73,11 +74,14 @@ class Loader:
 
     # Files.
 
-    def load_file(self, file: SinkFile) -> None:
-        """Load what is new in a sink file. SinkError: another file was loaded, or another process loads it."""
-        if not file.topic:
-            return  # no whole line yet
-        with ExitStack() as closing:
+    def load_file(self, path: Path) -> None:
+        """Load what is new in a sink file.
+
+        SinkError: it cannot be read, another file was loaded, or another process loads it.
+        """
+        with SinkFile(path) as file, ExitStack() as closing:
+            if not file.topic:
+                return  # no whole line yet
             writer = self._writer(closing, (file.topic, 0))
             position = writer.position
             file.check(position, self._tail(file.topic))

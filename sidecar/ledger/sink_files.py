@@ -2,15 +2,19 @@
 
 So a file that was renamed or has grown goes on where it was read to. One that is shorter than what was loaded, or has
 other bytes there, is another file or was changed: it is refused. Bytes that the sink has not committed are not read.
+A file is opened once, by its name: if it is moved away meanwhile, nothing is read of the one that took its place.
 """
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import os
+import re
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import orjson
 
@@ -21,22 +25,26 @@ from sidecar.edge.ledger.lines import Pair
 _CHUNK_BYTES: Final = 8 << 20
 _TAIL_BYTES: Final = 4_096
 _DENIALS: Final = ".denials"
+_ROTATED: Final = re.compile(r"\.(?P<number>\d{1,9})|-(?P<date>\d{8,14})")  # as logrotate names them
 
 
-class SinkFile:
-    """A file of JSON lines to load. SinkError: it cannot be read."""
+class SinkFile(AbstractContextManager["SinkFile"]):
+    """A file of JSON lines to load, open until the end of its block. SinkError: it cannot be read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with path.open("rb") as file:
-                first = file.readline()
-            self.size = path.stat().st_size
+            self._file = path.open("rb")
         except OSError as error:
             raise SinkError(f"{path}: {error.strerror}") from error
+        first = self._file.readline()
+        self.size = os.fstat(self._file.fileno()).st_size
         self.topic = FILE_TOPIC + hashlib.sha256(first.rstrip(b"\n")).hexdigest()[:16] if first.endswith(b"\n") else ""
         committed = _committed(path)
         self.end = self.size if committed is None else min(committed, self.size)
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def check(self, position: int, tail: str) -> None:
         """SinkError: not the file that was loaded up to `position`, where its last bytes had the digest `tail`."""
@@ -49,31 +57,35 @@ class SinkFile:
 
     def tail(self, position: int) -> str:
         """The digest of the last bytes before `position`."""
-        with self._open(max(0, position - _TAIL_BYTES)) as file:
-            return hashlib.sha256(file.read(min(position, _TAIL_BYTES))).hexdigest()
+        self._file.seek(max(0, position - _TAIL_BYTES))
+        return hashlib.sha256(self._file.read(min(position, _TAIL_BYTES))).hexdigest()
 
     def chunks(self, position: int) -> Iterator[tuple[list[Pair], int]]:
         """The whole lines from `position` on, with their places, and the place after the last of them."""
-        with self._open(position) as file:
-            while position < self.end:
-                data = file.read(min(_CHUNK_BYTES, self.end - position))
-                whole = data.rfind(b"\n") + 1
-                if not whole:
-                    data += file.readline()  # a line longer than a chunk
-                    whole = len(data) if data.endswith(b"\n") and position + len(data) <= self.end else 0
-                if not whole:
-                    return
-                yield list(_places(data[:whole], position)), position + whole
-                position += whole
-                file.seek(position)
+        while position < self.end:
+            self._file.seek(position)
+            data = self._file.read(min(_CHUNK_BYTES, self.end - position))
+            whole = data.rfind(b"\n") + 1
+            if not whole:
+                data += self._file.readline()  # a line longer than a chunk
+                whole = len(data) if data.endswith(b"\n") and position + len(data) <= self.end else 0
+            if not whole:
+                return
+            yield list(_places(data[:whole], position)), position + whole
+            position += whole
 
-    def _open(self, position: int) -> IO[bytes]:
-        try:
-            file = self.path.open("rb")
-            file.seek(position)
-        except OSError as error:
-            raise SinkError(f"{self.path}: {error.strerror}") from error
-        return file
+
+def with_rotated(path: Path) -> list[Path]:
+    """The file after those that were moved away from its place, oldest first: `<name>-<date>` and `<name>.<number>`.
+
+    Compressed ones are not among them. A file of a later name may refer to records of an earlier one.
+    """
+    rotated = [
+        ((match["date"] or "~", -int(match["number"] or 0)), each)
+        for each in path.parent.glob(glob.escape(path.name) + "[.-]*")
+        if (match := _ROTATED.fullmatch(each.name.removeprefix(path.name)))
+    ]
+    return [*[each for _, each in sorted(rotated)], path]
 
 
 def _places(data: bytes, position: int) -> Iterator[Pair]:

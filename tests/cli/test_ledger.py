@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from sidecar.cli.ledger import ledger
-from tests.edge.ledger.events import lines, usage
+from tests.edge.ledger.events import change, lines, record_id, usage
 
 
 def test_the_sinks_files_are_loaded_once_and_summed_up(sidecar, records):
@@ -47,6 +47,18 @@ def test_a_rejected_line_is_counted_by_its_load_and_is_a_fault_of_every_verify(s
         assert (status, "rejected: " in err) == (1, True)
     help_ = " ".join(sidecar("ledger", "load", "--help")[1].split())
     assert "the exit status is 0, since the next load does not see them again" in help_
+
+
+def test_files_that_the_sink_was_rotated_from_are_loaded_with_it_and_once(sidecar, records):
+    # Fails if they have to be named, or if the correction in the later file is loaded before its original.
+    original = records.rename(records.with_name("records.jsonl.1"))
+    records.write_bytes(lines(change(50, record_id(3), {"tokens": -1}, customer="c1"), usage(51)))
+    assert sidecar("ledger", "load")[:2] == (0, "16 records in 3 files, 1 rejected, 1 twice\n")
+    assert "0 without original" in sidecar("ledger", "verify")[1]
+    original.rename(records.with_name("records.jsonl.2"))
+    records.rename(original)  # the sink has not begun a new file yet
+    assert sidecar("ledger", "load")[:2] == (0, "0 records in 0 files, 0 rejected, 0 twice\n")
+    assert sidecar("ledger", "load", "--file", str(records))[0] == 1
 
 
 def test_compaction_is_reported_and_changes_no_sum(sidecar, records, folder):

@@ -19,7 +19,6 @@ from sidecar.ledger.connection import open_ledger
 from sidecar.ledger.loading import Loader, LoadOptions
 from sidecar.ledger.periods import period
 from sidecar.ledger.sealing import Period, seal
-from sidecar.ledger.sink_files import SinkFile
 from sidecar.ledger.verify import verify
 from sidecar.testing import HandClock
 from tests.edge.journal.logs import entries
@@ -68,7 +67,7 @@ def load(folder, *files):
     options = LoadOptions(flush_records=97)
     with Loader(LedgerFolder(folder), options, memory=MEMORY) as loader:
         for file in files:
-            loader.load_file(SinkFile(file))
+            loader.load_file(file)
         assert loader.report.faults == []
 
 

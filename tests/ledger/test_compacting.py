@@ -12,7 +12,6 @@ from sidecar.edge.ledger.schema import NAMES
 from sidecar.edge.ledger.writer import PartitionWriter
 from sidecar.ledger.compacting import Retention, compact
 from sidecar.ledger.loading import Loader, LoadOptions
-from sidecar.ledger.sink_files import SinkFile
 from tests.edge.ledger.events import lines, usage
 from tests.edge.ledger.ledgers import TOPIC, ask, contents, load
 from tests.ledger.test_loading import kill_at
@@ -87,7 +86,7 @@ def test_a_sink_file_goes_on_after_a_compaction(tmp_path):
 
     def load_file():
         with Loader(LedgerFolder(ledger), LoadOptions(flush_records=2), memory="512MB") as loader:
-            loader.load_file(SinkFile(path))
+            loader.load_file(path)
             return loader.report.total("records")
 
     path.write_bytes(lines(*[usage(number) for number in range(1, 7)]))

@@ -18,7 +18,6 @@ from sidecar.edge.kafka.connection import KafkaRefusalError
 from sidecar.edge.ledger.files import LedgerFolder
 from sidecar.ledger import loading
 from sidecar.ledger.loading import Loader, LoadOptions
-from sidecar.ledger.sink_files import SinkFile
 from tests.edge.kafka.topics import make_topic, read_topic
 from tests.edge.ledger.events import lines, usage
 from tests.edge.ledger.ledgers import ask, contents
@@ -29,7 +28,7 @@ MEMORY = "512MB"
 def load_files(folder, *paths, **options):
     with Loader(LedgerFolder(folder), LoadOptions(**options), memory=MEMORY) as loader:
         for path in paths:
-            loader.load_file(SinkFile(path))
+            loader.load_file(path)
         return loader.report
 
 

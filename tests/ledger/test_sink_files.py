@@ -6,37 +6,48 @@ import pytest
 
 from sidecar.core.errors import SinkError
 from sidecar.ledger import sink_files
-from sidecar.ledger.sink_files import SinkFile
+from sidecar.ledger.sink_files import SinkFile, with_rotated
 from tests.edge.ledger.events import lines, usage
 
 
-def pairs(file, position=0):
-    return [pair for chunk, _ in file.chunks(position) for pair in chunk]
+def pairs(path, position=0):
+    with SinkFile(path) as file:
+        return [pair for chunk, _ in file.chunks(position) for pair in chunk]
+
+
+def topic_of(path):
+    with SinkFile(path) as file:
+        return file.topic
+
+
+def check(path, position, tail):
+    with SinkFile(path) as file:
+        file.check(position, tail)
 
 
 def test_offsets_are_places_in_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(sink_files, "_CHUNK_BYTES", 10)
     path = tmp_path / "r.jsonl"
     path.write_bytes(b"one\n\n" + b"x" * 25 + b"\nthree\nhalf")
-    assert pairs(SinkFile(path)) == [(0, b"one"), (5, b"x" * 25), (31, b"three")]
-    assert pairs(SinkFile(path), 31) == [(31, b"three")]
+    assert pairs(path) == [(0, b"one"), (5, b"x" * 25), (31, b"three")]
+    assert pairs(path, 31) == [(31, b"three")]
     with path.open("ab") as file:
         file.write(b" and half\n")
-    assert pairs(SinkFile(path), 37) == [(37, b"half and half")]
+    assert pairs(path, 37) == [(37, b"half and half")]
 
 
 def test_a_renamed_or_grown_file_has_the_same_topic(tmp_path):
     path = tmp_path / "r.jsonl"
     path.write_bytes(lines(usage(1)))
-    topic = SinkFile(path).topic
+    topic = topic_of(path)
     path.write_bytes(lines(usage(1), usage(2)))
     moved = path.rename(tmp_path / "r.jsonl.1")
-    assert SinkFile(moved).topic == topic
+    assert topic_of(moved) == topic
     assert len(topic) == len("file.") + 16
     path.write_bytes(lines(usage(2)))
-    assert SinkFile(path).topic != topic
+    assert topic_of(path) != topic
     path.write_bytes(b'{"half')
-    assert SinkFile(path).topic == ""
+    assert topic_of(path) == ""
 
 
 # Fails if the whole file is read: the sink cuts off what it has not committed, and writes it again.
@@ -46,20 +57,47 @@ def test_bytes_that_the_sink_has_not_committed_are_not_read(tmp_path, name, stre
     path.write_bytes(b"one\ntwo\n")
     lengths = {"records": 100, "denials": 100, stream: 4}
     (tmp_path / "r.jsonl.positions").write_text(json.dumps({"positions": {}, "lengths": lengths}))
-    assert pairs(SinkFile(path)) == [(0, b"one")]
+    assert pairs(path) == [(0, b"one")]
 
 
 def test_a_file_that_was_cut_or_changed_is_refused(tmp_path):
     path = tmp_path / "r.jsonl"
     path.write_bytes(b"one\ntwo\n")
-    tail = SinkFile(path).tail(8)
-    SinkFile(path).check(8, tail)
+    with SinkFile(path) as file:
+        tail = file.tail(8)
+    check(path, 8, tail)
     path.write_bytes(b"one\n")
     with pytest.raises(SinkError, match="4 bytes, and 8 were loaded"):
-        SinkFile(path).check(8, tail)
+        check(path, 8, tail)
     path.write_bytes(b"one\ntoo\nthree\n")
     with pytest.raises(SinkError, match="not the file that was loaded"):
-        SinkFile(path).check(8, tail)
+        check(path, 8, tail)
+
+
+def test_a_file_that_is_rotated_while_it_is_read_is_read_to_its_end(tmp_path, monkeypatch):
+    # Fails if it is opened by its name again: lines of the new file would be at offsets of the old one, or the old one
+    # would be refused from then on, because the digest of its end is of the new one.
+    monkeypatch.setattr(sink_files, "_CHUNK_BYTES", 10)
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(b"one\n" * 5)
+    with SinkFile(path) as file:
+        chunks = file.chunks(0)
+        next(chunks)
+        moved = path.rename(tmp_path / "r.jsonl.1")
+        path.write_bytes(b"two\n" * 10)
+        assert [line for chunk, _ in chunks for _, line in chunk] == [b"one"] * 3
+        tail = file.tail(20)
+    check(moved, 20, tail)
+
+
+def test_rotated_files_come_before_the_file_oldest_first(tmp_path):
+    # Fails if 10 is sorted before 9, or if compressed files or those of the denials are taken.
+    names = ["r.jsonl-20261119", "r.jsonl-20261120", "r.jsonl.10", "r.jsonl.9", "r.jsonl.1"]
+    for name in [*names, "r.jsonl", "r.jsonl.2.gz", "r.jsonl.positions", "r.jsonl.lock", "r.denials.jsonl.1",
+                 "r.jsonl-old", "r.jsonl.1.jsonl", "xr.jsonl.1"]:  # fmt: skip
+        (tmp_path / name).touch()
+    assert [path.name for path in with_rotated(tmp_path / "r.jsonl")] == [*names, "r.jsonl"]
+    assert with_rotated(tmp_path / "nowhere" / "r.jsonl") == [tmp_path / "nowhere" / "r.jsonl"]
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -9,7 +9,6 @@ from sidecar.edge.ledger.engine import Engine
 from sidecar.edge.ledger.files import Disk, LedgerFolder
 from sidecar.ledger.compacting import Retention, compact
 from sidecar.ledger.loading import Loader, LoadOptions
-from sidecar.ledger.sink_files import SinkFile
 
 
 class KillingDisk(Disk):
@@ -46,7 +45,7 @@ def main():
     if what == "load":
         with Loader(folder, LoadOptions(flush_records=3), memory="512MB") as loader:
             for file in files:
-                loader.load_file(SinkFile(Path(file)))
+                loader.load_file(Path(file))
     else:
         with Engine(folder=folder.path) as engine:
             compact(folder, engine, Retention(), max_rows=1_000)
