@@ -10,7 +10,7 @@ import click
 from sidecar.app import kafka
 from sidecar.cli.key_files import now
 from sidecar.cli.ledger_answers import memory_of, query, totals, trace
-from sidecar.cli.ledger_progress import LoadDisplay
+from sidecar.cli.ledger_progress import LedgerDisplay
 from sidecar.cli.ledger_proof import retire, seal_, verify
 from sidecar.cli.ledger_push import push
 from sidecar.cli.options import config_option, json_option, print_json, settings_of, stopping
@@ -59,7 +59,7 @@ def load(config: Path | None, follow: bool, files: tuple[Path, ...], partitions:
     settings = settings_of(config)
     if files and partitions:
         raise click.UsageError("--partition is of topics: leave it out with --file")
-    with stopping() as stop, LoadDisplay(quiet=as_json) as display:
+    with stopping() as stop, LedgerDisplay(quiet=as_json) as display:
         options = LoadOptions(
             stop.is_set, display.on_file, display.on_progress, on_trouble=display.on_trouble, follow=follow
         )

@@ -1,4 +1,4 @@
-"""The progress of a load on standard error: a bar on a terminal, else a line for each file that was written."""
+"""The progress of a load or push on standard error: a bar on a terminal, else a line for each file that was written."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from sidecar.core.words import counted
 
 if TYPE_CHECKING:
+    from sidecar.edge.ledger.clickhouse_tables import Pushed
     from sidecar.edge.ledger.writer import Loaded
     from sidecar.ledger.report import LoadReport
     from sidecar.ledger.report import Progress as Place
@@ -21,16 +22,16 @@ _NEXT: Final = (
 )
 
 
-class LoadDisplay:
-    """Shows what a load does. `quiet`: only troubles."""
+class LedgerDisplay:
+    """Shows what a load or push does. `quiet`: only troubles."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, what: str = "loading", *, quiet: bool = False) -> None:
         console = Console(stderr=True)
         self._is_bar = console.is_terminal and not quiet
         self._quiet = quiet
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
         self._bar = Progress(*columns, TimeElapsedColumn(), console=console, disable=not self._is_bar)
-        self._task = self._bar.add_task("loading", total=None, figures="")
+        self._task = self._bar.add_task(what, total=None, figures="")
         self._places: dict[tuple[str, int], Place] = {}
         self._begun: dict[tuple[str, int], int] = {}
         self._troubles = ""
@@ -45,8 +46,14 @@ class LoadDisplay:
         ]
         click.echo(f"{loaded.file}: {', '.join(parts)}", err=True)
 
+    def on_insert(self, pushed: Pushed) -> None:
+        """Offsets were pushed."""
+        if not self._quiet and not self._is_bar:
+            place = f"{pushed.topic}/p{pushed.part:04}"
+            click.echo(f"{place} {pushed.first}-{pushed.last}: {counted(pushed.rows, 'row')}", err=True)
+
     def on_progress(self, place: Place) -> None:
-        """A partition was read further."""
+        """A partition was loaded or pushed further."""
         if not self._is_bar:
             return
         key = (place.topic, place.part)
@@ -66,8 +73,12 @@ class LoadDisplay:
             self._troubles = text
             click.echo(f"sidecar: {text}: trying again", err=True)
 
+    def on_success(self) -> None:
+        """An attempt succeeded: a later failure is another trouble."""
+        self._troubles = ""
+
     def conclude(self, report: LoadReport) -> None:
-        """Print the sums; if lines were rejected, the last line says so."""
+        """Print the sums of a load; if lines were rejected, the last line says so."""
         count = counted(report.files, "file")
         rejected, copies = report.total("rejected"), report.total("copies")
         click.echo(f"{counted(report.total('records'), 'record')} in {count}, {rejected} rejected, {copies} twice")

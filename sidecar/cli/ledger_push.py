@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from threading import Event
 
 import click
 
+from sidecar.cli.ledger_progress import LedgerDisplay
 from sidecar.cli.options import config_option, json_option, print_json, settings_of, stopping
 from sidecar.config.settings import Settings
 from sidecar.core.errors import PolicyError, SinkError
 from sidecar.core.words import counted
 from sidecar.edge.ledger.clickhouse import ClickHouse
-from sidecar.edge.ledger.clickhouse_tables import ClickHouseTables, Pushed
+from sidecar.edge.ledger.clickhouse_tables import ClickHouseTables
 from sidecar.edge.ledger.engine import Engine
 from sidecar.edge.ledger.files import LedgerFolder
-from sidecar.ledger.pushing import FOLLOW_SECONDS, Push
+from sidecar.ledger.pushing import FOLLOW_SECONDS, Push, PushOptions
 from sidecar.ledger.pushing import push as push_files
 
 
@@ -34,18 +34,22 @@ def push(config: Path | None, follow: bool, as_json: bool) -> int:
     settings = settings_of(config)
     url = clickhouse_url(settings)
     done = Push()
-    trouble = ""
-    with stopping() as stop, Engine(memory=f"{settings.ledger.memory_bytes}B") as engine:
+    folder = LedgerFolder(settings.ledger.dir)
+    with (
+        stopping() as stop,
+        Engine(memory=f"{settings.ledger.memory_bytes}B") as engine,
+        LedgerDisplay("pushing", quiet=as_json) as display,
+    ):
+        options = PushOptions(stop.is_set, display.on_insert, display.on_progress)
         while True:
             try:
-                _push_once(settings, url, engine, done, stop, quiet=as_json)
-                trouble = ""
+                with ClickHouse(url) as clickhouse:
+                    push_files(folder, engine, ClickHouseTables(clickhouse), done, options)
+                display.on_success()
             except SinkError as error:
                 if not follow:
                     raise
-                if str(error) != trouble:  # each cause is one line
-                    trouble = str(error)
-                    click.echo(f"sidecar: {trouble}: trying again", err=True)
+                display.on_trouble(str(error))
             if not follow or stop.wait(FOLLOW_SECONDS):
                 break
     if as_json:
@@ -55,23 +59,6 @@ def push(config: Path | None, follow: bool, as_json: bool) -> int:
             click.echo(f"sidecar: {fault}", err=True)
         click.echo(f"{counted(done.rows, 'row')} of {counted(done.files, 'file')} inserted")
     return 1 if done.faults else 0
-
-
-def _push_once(settings: Settings, url: str, engine: Engine, done: Push, stop: Event, *, quiet: bool) -> None:
-    def show(pushed: Pushed) -> None:
-        if not quiet:
-            place = f"{pushed.topic}/p{pushed.part:04}"
-            click.echo(f"{place} {pushed.first}-{pushed.last}: {counted(pushed.rows, 'row')}", err=True)
-
-    with ClickHouse(url) as clickhouse:
-        push_files(
-            LedgerFolder(settings.ledger.dir),
-            engine,
-            ClickHouseTables(clickhouse),
-            done,
-            stop=stop.is_set,
-            on_insert=show,
-        )
 
 
 def clickhouse_url(settings: Settings) -> str:

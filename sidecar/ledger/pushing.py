@@ -9,16 +9,25 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sidecar.core.errors import SinkError
 from sidecar.edge.ledger.clickhouse_tables import ClickHouseTables, Pushed, extract
 from sidecar.edge.ledger.engine import Engine
 from sidecar.edge.ledger.files import LedgerFile, LedgerFolder
 from sidecar.edge.ledger.views import readable
+from sidecar.ledger.report import Progress
 
 FOLLOW_SECONDS: Final = 10
 _NAMES: Final = 1_000  # of the last files
+
+
+class PushOptions(NamedTuple):
+    """How to push. `stop` is asked between files; the others get each insert, and how far each partition is."""
+
+    stop: Callable[[], bool] = lambda: False
+    on_insert: Callable[[Pushed], None] = lambda _: None
+    on_progress: Callable[[Progress], None] = lambda _: None
 
 
 class Push:
@@ -52,9 +61,7 @@ def push(
     engine: Engine,
     tables: ClickHouseTables,
     done: Push,
-    *,
-    stop: Callable[[], bool] = lambda: False,
-    on_insert: Callable[[Pushed], None] = lambda _: None,
+    options: PushOptions = PushOptions(),  # noqa: B008 - a value
 ) -> None:
     """Insert all that is new, and count it in `done`. SinkError: ClickHouse or the folder failed."""
     if not folder.identity():
@@ -68,10 +75,14 @@ def push(
     new = readable(engine, folder, listing._replace(files=[file for file, parts in missing.items() if parts]))
     for name, why in new.refused:
         done.fault(f"{name}: {why}")
+    ends = {(file.topic, file.part): file.last + 1 for file in new.files}
+    begins = {(file.topic, file.part): missing[file][0][0] for file in reversed(new.files)}
+    for place, begin in begins.items():
+        options.on_progress(Progress(*place, begin, ends[place]))
     with tempfile.TemporaryDirectory(prefix="sidecar-push-") as work:
         for file in new.files:
             for first, last in missing[file]:
-                if stop():
+                if options.stop():
                     return
                 pushed = Pushed(file.topic, file.part, first, last, 0)
                 path = Path(work) / "rows.parquet"
@@ -83,7 +94,8 @@ def push(
                     break
                 tables.insert(path, pushed, _token(file, pushed))
                 done.add(pushed)
-                on_insert(pushed)
+                options.on_insert(pushed)
+                options.on_progress(Progress(file.topic, file.part, last + 1, ends[file.topic, file.part]))
 
 
 def missing_ranges(file: LedgerFile, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

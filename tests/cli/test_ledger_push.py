@@ -1,9 +1,13 @@
 """`sidecar ledger push` as a user calls it, and the questions that ClickHouse answers then."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Semaphore, Thread
 
 import pytest
 
@@ -47,6 +51,71 @@ def test_a_push_without_a_place_says_what_to_write(sidecar, loaded):
     assert status != 0
     assert "ledger.clickhouse.url" in err
     assert "SIDECAR_LEDGER__CLICKHOUSE__URL" in err
+
+
+# The command, looking for new files ten times a second.
+FOLLOW = """
+import sys
+from sidecar.cli import ledger_push, main
+ledger_push.FOLLOW_SECONDS = 0.1
+sys.argv[1:] = ["ledger", "push", "--follow"]
+main()
+"""
+
+
+@contextmanager
+def following(folder, url):
+    """A push that follows: its lines on standard error can be read, and what it `printed` once SIGTERM has ended it."""
+    place = {"SIDECAR_LEDGER__CLICKHOUSE__URL": url}
+    words = [sys.executable, "-u", "-c", FOLLOW]
+    with subprocess.Popen(
+        words, cwd=folder, env=os.environ | place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        running.printed = []
+        try:
+            yield running
+        finally:
+            running.send_signal(signal.SIGTERM)
+            running.printed += running.communicate(timeout=30)
+
+
+def next_push(running):
+    return next(line for line in running.stderr if "/p0000 " in line).partition("/p0000 ")[2]
+
+
+def test_a_push_that_follows_pushes_what_arrives_until_a_signal_ends_it(sidecar, folder, loaded):
+    # Fails if it ends after the first look, if it inserts what is in again, or if SIGTERM is a failure.
+    url = f"chdb://{folder}/ch?database=ledger"
+    with following(folder, url) as running:
+        first, size = next_push(running), loaded.stat().st_size
+        with loaded.open("ab") as file:
+            file.write(lines(usage(11, customer="c1"), usage(12, customer="c1")))
+        assert sidecar("ledger", "load")[0] == 0
+        second = next_push(running)
+    assert (first.partition("-")[0], second.partition("-")[0]) == ("0", str(size))
+    assert (first.split(": ")[1], second.split(": ")[1]) == ("10 rows\n", "2 rows\n")
+    assert (running.returncode, running.printed[0]) == (0, "12 rows of 2 files inserted\n")
+    sums = [sidecar("ledger", "totals", "--json", "--engine", engine, SIDECAR_LEDGER__CLICKHOUSE__URL=url)
+            for engine in ("duckdb", "clickhouse")]  # fmt: skip
+    assert sums[0] == sums[1]
+
+
+def test_a_push_that_follows_waits_for_a_clickhouse_that_is_ill_with_one_line(folder, loaded):
+    # Fails if the first failure ends it, or if each is a line.
+    asked = Semaphore(0)
+
+    class Ill(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_error(500)
+            asked.release()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ill) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        with following(folder, f"http://127.0.0.1:{server.server_port}/ledger") as running:
+            assert all(asked.acquire(timeout=30) for _ in range(4))
+        server.shutdown()
+    assert (running.returncode, running.printed[1].count("trying again")) == (0, 1), running.printed
 
 
 PUSH = """
