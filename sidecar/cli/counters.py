@@ -78,9 +78,9 @@ def _scope_options(function: F) -> F:
 @click.option("--dry-run", is_flag=True, help="Compare only. Exit status 1: counters would change.")
 @click.option("--exact", "is_exact", is_flag=True, help="Lower counters too. Stop all nodes before.")
 @click.option("--accept-loss", "accepts", is_flag=True, help="Then accept the loss of Redis, as `accept-loss` does.")
-def rebuild(  # noqa: PLR0913 - the options of a command
-    config: Path | None, customer: str, limit: str, *, as_json: bool, dry_run: bool, is_exact: bool, accepts: bool
-) -> int:
+def rebuild(
+    config: Path | None, *, as_json: bool, dry_run: bool, is_exact: bool, accepts: bool, **scope: str
+) -> int:  # fmt: skip
     """Set the counters of open windows to what the records say, after the store was lost or counters have drifted.
 
     The store is Redis; without it, this node: its worker, or its files while it is stopped.
@@ -93,7 +93,7 @@ def rebuild(  # noqa: PLR0913 - the options of a command
     """
     settings = settings_of(config)
     lost = _redis_of(settings) if accepts else None
-    comparison = compare(settings, Scope(customer, limit))
+    comparison = compare(settings, Scope(**scope))
     changes = [each for each in comparison.differences if is_exact or each.difference < 0]
     if changes and not dry_run:
         sets = [(each.counter.key, each.records, each.counter.expires_us) for each in changes]

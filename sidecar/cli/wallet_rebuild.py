@@ -50,10 +50,9 @@ _NO_REDIS: Final = (
 @click.option("--from-ledger", "from_ledger", is_flag=True, help="From the postings of the ledger (docs/ledger.md).")
 @click.option("--all", "every", is_flag=True, help="With --from-ledger: all wallets that have postings.")
 @click.option("--replace", "replaces", is_flag=True, help="With --from-ledger: also wallets that are not empty.")
-def rebuild(  # noqa: PLR0913 - the options of a command
-    config: Path | None, customer: str | None, unit: str | None, digits: int | None,
-    *, as_json: bool, dry_run: bool, from_ledger: bool, every: bool, replaces: bool,
-) -> None:  # fmt: skip
+def rebuild(
+    config: Path | None, *, as_json: bool, dry_run: bool, from_ledger: bool, every: bool, replaces: bool, **name: Any
+) -> None:
     """Rebuild a wallet from its ledger, list the differences, and replace the stored wallet.
 
     With --from-ledger, after Redis was lost: from the postings that `sidecar ledger load` loaded, and those of this
@@ -65,9 +64,10 @@ def rebuild(  # noqa: PLR0913 - the options of a command
     settings = settings_of(config)
     if not from_ledger and (every or replaces):
         raise click.UsageError("--all and --replace are for --from-ledger")
+    customer, unit = name["customer"] or "", name["unit"] or ""
     if every is bool(customer or unit) or (not every and not (customer and unit)):
         raise click.UsageError("name a wallet with --customer and --unit" + (", or --all" if from_ledger else ""))
-    target = target_of(settings, customer or "", unit or "", digits)
+    target = target_of(settings, customer, unit, name["digits"])
     if from_ledger:
         _from_ledger(settings, None if every else target, as_json=as_json, dry_run=dry_run, replaces=replaces)
     else:

@@ -8,10 +8,10 @@ the same topic from the same place make the same files; with `follow` also after
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Final, NamedTuple, Self, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from sidecar.core.errors import SinkError
 from sidecar.edge.files import OwnedError
@@ -45,7 +45,7 @@ class LoadOptions(NamedTuple):
     follow: bool = False
 
 
-class Loader:
+class Loader(AbstractContextManager["Loader"]):
     """One process that loads. It owns an engine and the locks of its partitions, until `close`."""
 
     def __init__(self, folder: LedgerFolder, options: LoadOptions, *, memory: str, threads: int = 1) -> None:
@@ -59,9 +59,6 @@ class Loader:
         listing = folder.listing()
         for name, why in listing.refused:
             self.fault(f"{name}: {why}")
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._closing.close()

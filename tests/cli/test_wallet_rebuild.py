@@ -10,15 +10,13 @@ from sidecar.core.identity import digest, make_key, stored
 from tests.app.node import node
 from tests.edge.ledger.events import event
 from tests.edge.ledger.ledgers import load
+from tests.ledger.policies import HEALTH_EXCLUDED
 
-POLICY = """\
+POLICY = (
+    HEALTH_EXCLUDED
+    + """\
 meters:
   bytes: { value: response.bytes }
-exclude:
-  - { id: probes, when: { route: [health] } }
-routes:
-  - { id: health, match: { path: /health } }
-  - { id: api, match: { path: "/**" } }
 plans:
   pro:
     currency: usd
@@ -31,6 +29,8 @@ plans:
       - { id: rate, meter: requests, rate: 10000/s, burst: 10000, scope: key }
       - { id: credit, balance: usd }
 """
+)
+
 KEYS = [make_key(f"{number:020}".encode()) for number in range(6)]
 ZONES = ["Asia/Kathmandu", "America/New_York", "UTC"]
 COUNTER = re.compile(rb"sc:\{[^}]*\}:[qw]=")

@@ -16,15 +16,13 @@ from sidecar.edge.ledger.views import create_views
 from sidecar.ledger.counting import Identities, Scope, count
 from tests.edge.ledger.events import change, usage
 from tests.edge.ledger.ledgers import load
+from tests.ledger.policies import HEALTH_EXCLUDED
 
-POLICY = """\
+POLICY = (
+    HEALTH_EXCLUDED
+    + """\
 meters:
   tokens: { value: response.bytes }
-exclude:
-  - { id: probes, when: { route: [health] } }
-routes:
-  - { id: health, match: { path: /health } }
-  - { id: api, match: { path: "/**" } }
 plans:
   free:
     limits:
@@ -43,6 +41,8 @@ plans:
       - { id: at_once, concurrency: 5, scope: key }
       - { id: credit, balance: usd }
 """
+)
+
 NOW = datetime(2026, 12, 1, 0, 20, 30, tzinfo=UTC)
 NOW_US = int(NOW.timestamp()) * 1_000_000
 ZONES = ("UTC", "Asia/Kathmandu", "America/St_Johns", "Pacific/Apia")

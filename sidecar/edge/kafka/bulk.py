@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from contextlib import AsyncExitStack
-from types import TracebackType
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from contextlib import AbstractContextManager, AsyncExitStack
+from typing import Any, Final, NamedTuple, TypeVar
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -33,7 +32,7 @@ class Chunk(NamedTuple):
     positions: dict[Place, int]
 
 
-class BulkReader:
+class BulkReader(AbstractContextManager["BulkReader"]):
     """Reads partitions from given offsets. `connection` has aiokafka's parameters.
 
     SinkError from each method:
@@ -78,12 +77,7 @@ class BulkReader:
         finally:
             self._runner.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from sidecar.core.errors import SinkError, StateError
@@ -63,7 +62,7 @@ def connection_options(url: str) -> dict[str, Any]:
     }
 
 
-class ClickHouse:
+class ClickHouse(AbstractContextManager["ClickHouse"]):
     """A connection. StateError: the extra is not installed. SinkError: the server cannot be used, and why."""
 
     def __init__(self, url: str) -> None:
@@ -165,12 +164,7 @@ class ClickHouse:
         with suppress(*self._errors):
             self._client.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _explain(self, error: Exception) -> SinkError:

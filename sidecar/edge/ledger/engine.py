@@ -9,10 +9,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from sidecar.core.errors import SinkError, StateError
 from sidecar.edge.files import is_locked, lock_file
@@ -22,7 +22,7 @@ _SPILL: Final = ".spill-"
 _MISSING: Final = "this command needs DuckDB: pip install 'metering-sidecar[billing]'"
 
 
-class Engine:
+class Engine(AbstractContextManager["Engine"]):
     """A connection. `close` also removes what it spilled to disk.
 
     `folder`: where it spills, and where files of killed processes are removed; without one, the system's temporary
@@ -90,12 +90,7 @@ class Engine:
         os.close(self._lock)
         shutil.rmtree(self._spill, ignore_errors=True)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _explain(self, error: Exception) -> SinkError:
