@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from collections import Counter
 
 import orjson
 import pytest
@@ -76,6 +77,18 @@ async def settled(redis, wanted):
             await asyncio.sleep(0.05)
 
 
+def hold_to_the_bound(running, passed):
+    """Hold the `passed` requests, of which up to 5 were asked while Redis was there, to the bound and to the records.
+
+    A Redis that answered one of the 5 too late is away for that request already: then it has used up a unit of the
+    outage. So the lower bound is of the units that the records name as decided without Redis.
+    """
+    modes = Counter(data["decision"]["mode"] for data in usage(running))
+    assert modes.total() == passed
+    assert AMOUNT - 2 <= modes["degraded"] <= AMOUNT, modes
+    assert passed - modes["degraded"] <= 5, modes
+
+
 # conservation V3: 900 and 919 of 600 with a printed bound of 600, and counters that stayed short of their records.
 # Fails if `Degraded.adopt` is not called at a start.
 async def test_worker_kills_in_an_outage_let_no_more_through_and_forget_nothing(tmp_path, make_redis):
@@ -91,15 +104,17 @@ async def test_worker_kills_in_an_outage_let_no_more_through_and_forget_nothing(
             passed += await burst(running, 40)
             await kill_workers(running)
         passed += await burst(running, 100)
-        assert AMOUNT < passed <= 5 + AMOUNT
         await asyncio.to_thread(redis.start)
         await settled(redis, passed)
         assert (await running.ask())[0] == 429
         _, metrics = await running.tell("/metrics")
         assert "sidecar_store_debts_lost_total 0" in metrics.replace(".0\n", "\n")
+        assert await running.stop() == 0
+    hold_to_the_bound(running, passed)
 
 
-# Fails if what is owed dies with the node, or if each start has whole shares again.
+# Fails if what is owed dies with the node, or if each start has whole shares again; or if a start takes more away than
+# was used (`-(-units * 2 // workers)` in redistribution.py).
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 async def test_restarts_of_the_node_in_an_outage_let_no_more_through_and_forget_nothing(tmp_path, make_redis, how):
     redis = make_redis("appendonly yes", "appendfsync always")
@@ -113,15 +128,16 @@ async def test_restarts_of_the_node_in_an_outage_let_no_more_through_and_forget_
                     await running.until(lambda status: all(child["ready"] for child in status["children"]))
                     passed += await burst(running, 5)
                     await asyncio.to_thread(redis.kill)
-                passed += await burst(running, 30 if turn < 2 else 100)
+                passed += await burst(running, 20 if turn < 2 else 100)
                 if turn == 2:
                     await asyncio.to_thread(redis.start)
                     await settled(redis, passed)
-                elif how == signal.SIGKILL:
+                if turn == 2 or how == signal.SIGTERM:
+                    assert await running.stop() == 0
+                else:
                     running.process.kill()
                     await asyncio.sleep(1.5)  # its children drain within a second
-    assert 5 + AMOUNT - 2 <= passed <= 5 + AMOUNT
-    assert sum(data["usage"]["requests"] for data in usage(running) if data["status"] == 200) == passed
+    hold_to_the_bound(running, passed)
     assert orjson.loads((tmp_path / "data" / "records.jsonl").read_bytes().splitlines()[0])
 
 

@@ -1,10 +1,12 @@
 """Changes under load: a drain fails no accepted request, a reload loses nothing, a revocation is felt at once."""
 
 import asyncio
+import json
 import signal
 import socket
 import time
 from collections import Counter
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -93,21 +95,26 @@ async def _asks_and_waits(running, nonce, size):
 
 
 async def test_a_drain_takes_no_longer_than_it_may_while_redis_is_owed(tmp_path, make_redis, kafka_server):
-    # Fails if what is owed to Redis is waited for `drain_seconds` more: the supervisor kills who takes so long.
+    # Fails if what is owed to Redis is waited for `drain_seconds` more, and not for what the slow exchange left of them
+    # (`left = self.drain_seconds` in `within_drain`). Both ends of that wait are times of the worker: shipping and the
+    # end of the processes are not in it. A worker that takes longer than it may is killed: the exit status is not 0.
     redis = make_redis()
+    drain_s = 7
     async with house(
-        tmp_path, WIDE, CALLERS, bootstrap=kafka_server.bootstrap, redis=redis.url, drain_seconds=7
+        tmp_path, WIDE, CALLERS, bootstrap=kafka_server.bootstrap, redis=redis.url, drain_seconds=drain_s
     ) as running:
         await running.ready()
         redis.kill()
         assert (await running.ask("k-one")).status == 200
-        slow = asyncio.get_running_loop().create_task(running.ask("k-two", delay_ms=6_000))
+        slow = asyncio.get_running_loop().create_task(running.ask("k-two", delay_ms=5_000))
         await running.node.until(lambda status: status["children"][0]["stats"]["gauges"]["exchanges"] == 1)
-        began_s = time.monotonic()
         assert await running.stop() == 0, running.log()
-        assert time.monotonic() < began_s + 7 + 4, "the supervisor's grace would have ended it"
         assert (await slow).status == 200
         records = running.records()
+        [ended] = [each["time"] for each in exchanges(records) if each["data"]["customer"] == "c-two"]
+        [gave_up] = [json.loads(line)["time"] for line in running.log().splitlines() if "outage debts" in line]
+        waited = datetime.fromisoformat(gave_up) - datetime.fromisoformat(ended)
+        assert waited < timedelta(seconds=drain_s - 0.1), "the log's times are in milliseconds"
         numbered(records)
         joined(running.answers, running.origin.seen(), records)
 
