@@ -28,6 +28,7 @@ from benchmarks.feed import CUSTOMERS, Exchange
 from benchmarks.stage import RunFailed
 from sidecar.core.record import Ids, usage_record
 from sidecar.edge.kafka.bulk import BulkReader
+from sidecar.edge.ledger.digests import damaged_files
 from sidecar.edge.ledger.earlier import Earlier
 from sidecar.edge.ledger.engine import Engine
 from sidecar.edge.ledger.files import LedgerFile, LedgerFolder
@@ -216,10 +217,11 @@ def generate(folder: Path, rows: int) -> None:
     with Engine(folder=folder, threads=2, memory="4GB") as engine:
         for first in range(0, rows, FILE_ROWS):
             last = min(rows, first + FILE_ROWS) - 1
-            path = ledger.at(LedgerFile("usage.records", 0, first, last))
+            draft = ledger.work_file("usage.records", 0, "new")
             numbered = f"SELECT *, 'c' || hash(i // 5) % 20000 AS c FROM range({first}, {last + 1}) t(i)"
             ordered = f"SELECT {columns} FROM ({numbered}) ORDER BY {ordering()}"
-            engine.run(f"COPY ({ordered}) TO '{path}' {copy_options({FORMAT_KEY: str(FORMAT)})}")
+            engine.run(f"COPY ({ordered}) TO '{draft}' {copy_options({FORMAT_KEY: str(FORMAT)})}")
+            ledger.publish(draft, LedgerFile("usage.records", 0, first, last))
             _say(f"{last + 1:,} of {rows:,} rows generated")
 
 
@@ -227,6 +229,15 @@ def sums(folder: str, by: list[str], scope: Scope) -> Figures:
     """One question on two cores, opening the ledger included."""
     with open_ledger(Path(folder), memory=MEMORY, threads=2) as ledger:
         return {"records": 0, "by": ",".join(by), "groups": len(ledger.totals(by, scope).rows)}
+
+
+def digests(folder: str) -> Figures:
+    """What `sidecar ledger verify` and `seal` do first: each file read and compared with the digest of its name."""
+    ledger = LedgerFolder(Path(folder))
+    files = ledger.listing().files
+    if damaged := damaged_files(ledger, files, threads=2):
+        raise RunFailed(f"damaged: {damaged}")
+    return {"records": 0, "by": "digests of the files", "groups": len(files)}
 
 
 QUESTIONS = (
@@ -245,7 +256,7 @@ def large(rows: int) -> Figures:
         generate(Path(folder), rows)
         generated = round(time.monotonic() - began)
         size = sum(path.stat().st_size for path in Path(folder).rglob("*.parquet"))
-        found = [measured(sums, folder, by, scope) for by, scope in QUESTIONS]
+        found = [measured(sums, folder, by, scope) for by, scope in QUESTIONS] + [measured(digests, folder)]
     return {"rows": rows, "bytes": size, "generated_s": generated, "questions": found}
 
 

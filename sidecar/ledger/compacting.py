@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from sidecar.core.errors import SinkError
 from sidecar.edge.files import OwnedError
+from sidecar.edge.ledger.digests import damaged_files
 from sidecar.edge.ledger.engine import Engine
 from sidecar.edge.ledger.files import COMPACTING, LedgerFile, LedgerFolder
 from sidecar.edge.ledger.schema import FORMAT, ordering, selection, text
@@ -88,12 +89,13 @@ def _compact_partition(
     folder: LedgerFolder, engine: Engine, place: tuple[str, int], max_rows: int, done: Compaction
 ) -> None:
     listing = folder.listing()
-    folder.delete([file for file in listing.covered if file[:2] == place])  # left by one that was killed
     files = listing.of(*place)
+    if covered := [file for file in listing.covered if file[:2] == place]:  # left by one that was killed
+        _check(folder, [file for file in files if any(file.first <= each.first <= file.last for each in covered)])
+        folder.delete(covered)
     facts = _facts(folder, engine, files)
     for group in list(_groups(files, facts, max_rows)):
-        union = LedgerFile(*place, group[0].first, group[-1].last)
-        _join(folder, engine, group, union)
+        union = _join(folder, engine, group, LedgerFile(*place, group[0].first, group[-1].last))
         folder.delete(group)
         done.joined.append((union, len(group)))
 
@@ -139,7 +141,14 @@ def _facts(folder: LedgerFolder, engine: Engine, files: list[LedgerFile]) -> dic
     return facts
 
 
-def _join(folder: LedgerFolder, engine: Engine, group: list[LedgerFile], union: LedgerFile) -> None:
+def _check(folder: LedgerFolder, files: list[LedgerFile]) -> None:
+    """SinkError: a file is damaged, so a union would have its damage under a digest of its own."""
+    for file, why in damaged_files(folder, files).items():
+        raise SinkError(f"{file.name}: {why}")
+
+
+def _join(folder: LedgerFolder, engine: Engine, group: list[LedgerFile], union: LedgerFile) -> LedgerFile:
+    _check(folder, group)
     paths = ", ".join([text(str(folder.at(file))) for file in group])
     last = text(str(folder.at(group[-1])))
     tail = engine.run(f"SELECT value FROM parquet_kv_metadata({last}) WHERE key = '{TAIL_KEY}'")
@@ -150,7 +159,7 @@ def _join(folder: LedgerFolder, engine: Engine, group: list[LedgerFile], union: 
     sums = 'SELECT count(*), sum(units), count(*) FILTER ("first"), sum(hash(id, sequence, meter, line)) FROM'
     if engine.run(f"{sums} {parts}") != engine.run(f"{sums} read_parquet({text(str(draft))})"):
         raise SinkError(f"{union}: differs from its parts, which stay: report this")
-    folder.publish(draft, union)
+    return folder.publish(draft, union)
 
 
 def _retire(folder: LedgerFolder, engine: Engine, place: tuple[str, int], before_us: int, done: Compaction) -> None:

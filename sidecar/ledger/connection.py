@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sidecar.core.errors import SinkError
+from sidecar.edge.ledger.digests import refuse_damaged
 from sidecar.edge.ledger.engine import MEMORY, Engine
 from sidecar.edge.ledger.files import LedgerFile, LedgerFolder
 from sidecar.edge.ledger.views import create_views
@@ -22,6 +23,11 @@ class LedgerRows(NamedTuple):
     files: tuple[LedgerFile, ...]
     faults: tuple[str, ...] = ()
 
+    @property
+    def without_digest(self) -> int:
+        """How many files an earlier version wrote: their bytes cannot be checked."""
+        return sum(not file.digest for file in self.files)
+
     def positions(self) -> dict[str, int]:
         """The last offset that is here, by topic and partition as in `usage.records/p0007`."""
         last: dict[str, int] = {}
@@ -32,13 +38,22 @@ class LedgerRows(NamedTuple):
 
 
 @contextmanager
-def open_ledger(folder: Path, memory: str = MEMORY, threads: int = 0) -> Iterator[LedgerRows]:
-    """The ledger at `folder`. SinkError: it is missing, or has no records."""
+def open_ledger(
+    folder: Path, memory: str = MEMORY, threads: int = 0, *, checks_digests: bool = False
+) -> Iterator[LedgerRows]:
+    """The ledger at `folder`. SinkError: it is missing, or has no records.
+
+    `checks_digests`: read each file and refuse those whose bytes do not have the digest of their name.
+    """
+    threads = threads or os.cpu_count() or 1
     ledger = LedgerFolder(folder)
     if not ledger.identity():
         raise SinkError(f"{folder}: not a ledger: `sidecar ledger load` makes one, or set ledger.dir")
-    with Engine(threads=threads or os.cpu_count() or 1, memory=memory) as engine:
-        listing = create_views(engine, ledger)
+    with Engine(threads=threads, memory=memory) as engine:
+        listing = ledger.listing()
+        if checks_digests:
+            listing = refuse_damaged(ledger, listing, threads)
+        listing = create_views(engine, ledger, listing)
         if not listing.files and not listing.refused:
             raise SinkError(f"{folder}: the ledger has no records yet: `sidecar ledger load` loads them")
         gaps = [

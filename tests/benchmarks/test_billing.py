@@ -1,6 +1,6 @@
 """The benchmark of the ledger measures records as they are, and a large ledger as a loader would make it."""
 
-from benchmarks.billing import METERS, QUESTIONS, generate, records, sums
+from benchmarks.billing import METERS, QUESTIONS, digests, generate, records, sums
 from sidecar.ledger.reading import open_ledger
 from tests.edge.ledger.ledgers import ask, load
 
@@ -18,4 +18,5 @@ def test_a_generated_ledger_answers_every_question(tmp_path):
     with open_ledger(tmp_path, memory="512MB", threads=1) as ledger:
         assert ledger.faults == []
     assert ask(tmp_path, "SELECT count(*), count(*) FILTER (first) FROM usage") == [(5_000, 1_000)]
+    assert digests(str(tmp_path))["groups"] == 1
     assert [sums(str(tmp_path), by, scope)["groups"] > 0 for by, scope in QUESTIONS][:4] == [True] * 4

@@ -5,6 +5,7 @@ import signal
 
 import orjson
 
+from sidecar.edge.ledger.digests import DAMAGED, damaged_files
 from sidecar.edge.ledger.earlier import Earlier
 from sidecar.edge.ledger.engine import Engine
 from sidecar.edge.ledger.files import COMPACTING, LedgerFolder
@@ -35,7 +36,7 @@ def run(folder, retention=None, **options):
 
 
 def ranges(folder):
-    return [tuple(map(int, name[6:-8].split("-"))) for name in contents(folder)]
+    return [tuple(map(int, name.split(".")[1].split("-"))) for name in contents(folder)]
 
 
 def test_files_of_a_day_are_joined_and_every_row_stays(tmp_path):
@@ -55,7 +56,7 @@ def test_files_of_a_day_are_joined_and_every_row_stays(tmp_path):
 
 def test_no_file_gets_more_rows_than_the_bound_and_none_spans_missing_offsets(tmp_path):
     load(tmp_path, *[[usage(number)] for number in range(1, 8)])
-    next((tmp_path / TOPIC).glob("*2.parquet")).unlink()
+    next((tmp_path / TOPIC).glob("*2.*.parquet")).unlink()
     run(tmp_path, max_rows=3)
     assert ranges(tmp_path) == [(0, 1), (3, 5), (6, 6)]
 
@@ -146,3 +147,42 @@ def test_only_whole_files_that_ended_before_are_removed_and_the_last_one_never(t
     assert [(file.part, file.first) for file in done.removed] == [(0, 2), (1, 0)]
     assert LedgerFolder(tmp_path).listing().position(TOPIC, 0) == 4  # Fails if the last file goes: all would come again
     assert run(tmp_path).removed == []
+
+
+# Fails if a union is made of damaged parts: it would have their damage under a digest that is right.
+def test_a_damaged_part_is_named_and_in_no_union(tmp_path):
+    load(tmp_path, [usage(1)], [usage(2)])
+    before = contents(tmp_path)
+    path = min((tmp_path / TOPIC).glob("*.parquet"))
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    done = run(tmp_path)
+    assert (done.joined, contents(tmp_path).keys()) == ([], before.keys())
+    [fault] = done.faults
+    assert f"{path.name}: {DAMAGED}" in fault
+    path.write_bytes(before[path.name])
+    [(union, _)] = run(tmp_path).joined
+    assert damaged_files(LedgerFolder(tmp_path), [union]) == {}
+    assert len(union.digest) == 16
+
+
+# Fails if parts are deleted because the name of another partition's file says that it has them.
+def test_files_that_a_wrong_file_covers_are_not_deleted(tmp_path):
+    load(tmp_path, [usage(1)], [usage(2)])
+    names = contents(tmp_path).keys()
+    [wrong] = load(tmp_path / "other", [usage(1), usage(2)], part=1)
+    covering = LedgerFolder(tmp_path).at(wrong.file._replace(part=0))
+    covering.write_bytes(LedgerFolder(tmp_path / "other").at(wrong.file).read_bytes())
+    assert DAMAGED in run(tmp_path).faults[0]
+    covering.unlink()
+    assert contents(tmp_path / TOPIC).keys() == names
+
+
+def test_parts_of_an_earlier_version_get_a_digest_with_their_union(tmp_path):
+    load(tmp_path, [usage(1)], [usage(2)])
+    for path in (tmp_path / TOPIC).glob("*.parquet"):
+        path.rename(path.with_name(".".join([*path.name.split(".")[:2], "parquet"])))
+    before = ask(tmp_path, ALL)
+    [(union, _)] = run(tmp_path).joined
+    assert (ask(tmp_path, ALL), len(union.digest)) == (before, 16)

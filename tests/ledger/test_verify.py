@@ -2,6 +2,8 @@
 
 import pytest
 
+from sidecar.edge.ledger.digests import DAMAGED
+from sidecar.edge.ledger.engine import Engine
 from sidecar.ledger.connection import open_ledger
 from sidecar.ledger.sealing import Period, seal
 from sidecar.ledger.verify import Difference, Late, verify
@@ -203,3 +205,79 @@ def test_a_plan_label_that_means_two_things_is_a_fault(tmp_path):
         report = verify(ledger)
     assert report.labels == [("pro@3", ["bb" * 32, "cc" * 32], [other, third])]
     assert not report.is_whole
+
+
+def checked(folder):
+    with open_ledger(folder, checks_digests=True) as ledger:
+        return verify(ledger)
+
+
+def place_in_column(path, column):
+    """An offset in the file that is in a page of a column, past its header and dictionary."""
+    with Engine() as engine:
+        ((first, size),) = engine.run(
+            "SELECT data_page_offset, total_compressed_size FROM parquet_metadata(?) WHERE path_in_schema = ?",
+            [str(path), column],
+        )
+    return first + size // 2
+
+
+# Fails if only columns that a query reads are looked at, or a file that fails ends the command.
+@pytest.mark.parametrize("column", ["path", "traceparent", "units", "decision"])
+def test_one_bit_of_any_column_that_has_changed_is_named_and_the_rest_is_verified(tmp_path, column):
+    records = good()
+    path = write(tmp_path, records[:3])
+    write(tmp_path, records[3:])
+    write(tmp_path, [denial()], topic="usage.denials")
+    assert (checked(tmp_path).is_whole, checked(tmp_path).without_digest) == (True, 0)
+    data = bytearray(path.read_bytes())
+    data[place_in_column(path, column)] ^= 1
+    path.write_bytes(data)
+    found = checked(tmp_path)
+    assert found.faults == (f"usage.records/{path.name}: {DAMAGED}",)
+    assert (found.gaps(S), found.kinds) == ([(1, 3)], {"checkpoint": 2, "correction": 1, "denial": 1, "usage": 1})
+
+
+# Fails if the digest is of the bytes alone (another partition), or is not compared (an older cut).
+@pytest.mark.parametrize("other", ["partition", "topic", "cut"])
+def test_another_whole_file_in_the_place_of_one_is_named(tmp_path, other):
+    path = write(tmp_path, good())
+    write(tmp_path, [denial()], topic="usage.denials")
+    old = tmp_path / "old"
+    if other == "partition":
+        copied = write(old, good(), part=1)
+    elif other == "topic":
+        copied = write(old, [*good()[:6], usage(7)], topic="usage.other")
+    else:
+        copied = write(old, good()[:4])
+    # With its digest in the name, as somebody who renames it would leave it; and under the name that it replaces.
+    renamed = path.with_name(".".join([*path.name.split(".")[:2], copied.name.split(".")[-2], "parquet"]))
+    for target in (path, renamed):
+        path.unlink(missing_ok=True)
+        target.write_bytes(copied.read_bytes())
+        assert [fault.partition(":")[0] for fault in checked(tmp_path).faults] == [f"usage.records/{target.name}"]
+        with open_ledger(tmp_path, checks_digests=True) as ledger:
+            assert not seal(ledger, NOVEMBER, LATER_US).is_sealed
+
+
+def test_a_file_that_was_cut_is_named(tmp_path):
+    # Fails if the footer, which is at the end, is all that is looked at: a file is cut in the middle as well.
+    path = write(tmp_path, good())
+    data = path.read_bytes()
+    for cut in (data[:-1], data[:300] + data[400:], b"PAR1"):
+        path.write_bytes(cut)
+        assert [fault.partition(":")[0] for fault in checked(tmp_path).faults] == [f"usage.records/{path.name}"]
+
+
+def test_files_of_an_earlier_version_are_counted_and_are_not_a_fault(tmp_path):
+    # Fails if a file without a digest is refused, or nobody learns that it was not checked.
+    path = write(tmp_path, good())
+    write(tmp_path, [denial()], topic="usage.denials")
+    place, digest, _ = path.name.rsplit(".", 2)
+    path.rename(path.with_name(f"{place}.parquet"))
+    assert len(digest) == 16
+    found = checked(tmp_path)
+    assert (found.is_whole, found.without_digest, found.faults) == (True, 1, ())
+    write(tmp_path, [usage(8)])
+    with open_ledger(tmp_path) as ledger:  # the next file goes on behind it
+        assert ledger.positions() == {"usage.denials/p0000": 0, "usage.records/p0000": 7}

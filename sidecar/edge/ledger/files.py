@@ -2,7 +2,7 @@
 
     ledger.json                                  format, a random id, and the cluster or file that each topic is of
     <topic>/p0007.lock, p0007.compaction         held by the one process that loads, or compacts, the partition
-    <topic>/p0007.<first>-<last>.parquet         offsets with 18 digits, both included
+    <topic>/p0007.<first>-<last>.<digest>.parquet  offsets with 18 digits, both included; digests.py has the digest
 
 A file appears whole or not at all: written beside its place, synced, renamed, its folder synced. Where a kill left the
 parts of a compacted file beside it, the parts are ignored, because the larger range covers them. Other overlaps, names
@@ -23,9 +23,10 @@ from typing import Any, Final, NamedTuple
 
 from sidecar.core.errors import SinkError
 from sidecar.edge.files import OwnedError, lock_file, sync_folder, write_atomic
+from sidecar.edge.ledger.digests import DIGITS, digest_of
 from sidecar.edge.ledger.schema import FORMAT
 
-_NAME: Final = re.compile(r"p(\d{4,})\.(\d{18})-(\d{18})\.parquet")
+_NAME: Final = re.compile(rf"p(\d{{4,}})\.(\d{{18}})-(\d{{18}})(?:\.([0-9a-f]{{{DIGITS}}}))?\.parquet")
 _MAGIC: Final = b"PAR1"
 _LISTINGS: Final = 10
 _MODE: Final = 0o640  # records name customers and paths
@@ -37,17 +38,24 @@ FILE_TOPIC: Final = "file."  # the topic of a sink file begins with this
 
 
 class LedgerFile(NamedTuple):
-    """One file: the offsets from `first` to `last`, both included, of a partition."""
+    """One file: the offsets from `first` to `last`, both included, of a partition. `digest` is "" if it has none."""
 
     topic: str
     part: int
     first: int
     last: int
+    digest: str = ""
+
+    @property
+    def place(self) -> str:
+        """Topic, partition and offsets, as its name has them."""
+        return f"{self.topic}/p{self.part:04}.{self.first:018}-{self.last:018}"
 
     @property
     def name(self) -> str:
         """The file's name in the folder of its topic."""
-        return f"p{self.part:04}.{self.first:018}-{self.last:018}.parquet"
+        digest = f".{self.digest}" if self.digest else ""
+        return f"{self.place[len(self.topic) + 1 :]}{digest}.parquet"
 
     def __str__(self) -> str:
         return f"{self.topic}/{self.name}"
@@ -167,7 +175,8 @@ class LedgerFolder:
             if match is None:
                 refused.append((f"{topic}/{name}", "not a name of the ledger"))
                 continue
-            each = LedgerFile(topic, *map(int, match.groups()))
+            part, first, last = map(int, match.groups()[:3])
+            each = LedgerFile(topic, part, first, last, match[4] or "")
             if each.last < each.first:
                 refused.append((str(each), "its range is empty"))
             elif not self._is_whole(each):
@@ -205,17 +214,17 @@ class LedgerFolder:
             with suppress(FileNotFoundError):
                 self.work_file(topic, part, kind).unlink()
 
-    def publish(self, draft: Path, file: LedgerFile) -> Path:
-        """Give a whole draft its name, durably."""
-        path = self.at(file)
+    def publish(self, draft: Path, file: LedgerFile) -> LedgerFile:
+        """Give a whole draft its name with its digest, durably."""
         try:
             draft.chmod(_MODE)
             self.disk.sync(draft)
-            self.disk.rename(draft, path)
-            self.disk.sync_folder(path.parent)
+            named = file._replace(digest=digest_of(draft, file.place))
+            self.disk.rename(draft, self.at(named))
+            self.disk.sync_folder(draft.parent)
         except OSError as error:
-            raise SinkError(f"{path}: {error.strerror}") from error
-        return path
+            raise SinkError(f"{self.at(file)}: {error.strerror}") from error
+        return named
 
     def delete(self, files: Iterable[LedgerFile]) -> None:
         """Remove files that others cover, or that are no longer retained."""

@@ -104,9 +104,9 @@ def views_of(dialect: Dialect) -> dict[str, tuple[str, str]]:
 VIEWS: Final = views_of(DUCKDB)
 
 
-def create_views(engine: Engine, folder: LedgerFolder) -> Listing:
+def create_views(engine: Engine, folder: LedgerFolder, listing: Listing | None = None) -> Listing:
     """Make `ledger` and the views of it on this connection; the files that they read, and what was refused."""
-    listing = readable(engine, folder)
+    listing = readable(engine, folder, listing)
     if listing.files:
         paths = ", ".join([text(str(folder.at(file))) for file in listing.files])
         topic = r"regexp_extract(filename, '([^/]+)/[^/]+$', 1) AS topic"

@@ -91,7 +91,7 @@ class PartitionWriter:
         options = copy_options({FORMAT_KEY: str(FORMAT), **(metadata or {})})
         written = run(f"COPY (SELECT * FROM ({rows()}) ORDER BY {ordering()}) TO {text(str(self._draft))} {options}")
         loaded = self._counted(file, written[0][0])
-        self._folder.publish(self._draft, file)
+        loaded = loaded._replace(file=self._folder.publish(self._draft, file))
         self.position = end
         self._begin()
         return loaded

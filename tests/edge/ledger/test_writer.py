@@ -66,8 +66,5 @@ def test_work_of_a_killed_writer_is_removed(tmp_path):
     folder.mkdir()
     for name in ("p0000.new", "p0000.lines"):
         (folder / name).write_bytes(b"PAR1 half")
-    load(tmp_path, [usage(1)])
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "p0000.000000000000000000-000000000000000000.parquet",
-        "p0000.lock",
-    ]
+    [loaded] = load(tmp_path, [usage(1)])
+    assert sorted(path.name for path in folder.iterdir()) == [loaded.file.name, "p0000.lock"]
