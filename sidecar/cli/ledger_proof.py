@@ -6,23 +6,28 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from sidecar.app import kafka
 from sidecar.app.commands import command_source, pending_statement
 from sidecar.cli.options import actor_option, config_option, json_option, print_json, reason_option, settings_of
 from sidecar.cli.tables import print_rows, printable
 from sidecar.config.settings import Settings
 from sidecar.control.build_variant import VERSION
 from sidecar.core.billing.sealing import SourceVerdict
+from sidecar.core.errors import SinkError
 from sidecar.core.words import counted
 from sidecar.edge.clock import SystemClock
+from sidecar.edge.kafka.bulk import BulkReader
 from sidecar.ledger.connection import LedgerRows, open_ledger
 from sidecar.ledger.facts import time_us
 from sidecar.ledger.retiring import retirement
-from sidecar.ledger.sealing import Period, proven, seal
+from sidecar.ledger.sealing import Period, Sealing, proven, seal
+from sidecar.ledger.unread import unread_faults
 from sidecar.ledger.verify import LedgerReport
 from sidecar.ledger.verify import verify as verify_ledger
 
@@ -60,16 +65,21 @@ def verify(config: Path | None, as_json: bool) -> int:
 @click.command(name="seal")
 @config_option
 @click.option("--period", required=True, callback=_period, help="A month, in UTC: 2026-11.")
+@click.option("--without-kafka", is_flag=True, help="Do not ask Kafka whether records of the month are not loaded yet.")
 @json_option
-def seal_(config: Path | None, period: Period, as_json: bool) -> int:
+def seal_(config: Path | None, period: Period, without_kafka: bool, as_json: bool) -> int:
     """Seal a month: prove that every source has delivered all its records of it, and write that down.
 
+    It asks Kafka, where one is configured, whether all records of the month are loaded.
     Exit status 1: the month is not complete yet; the answer says what is missing of which source.
 
     Next: repeat it later, or `sidecar ledger retire SOURCE` where a machine does not return.
     """
-    with _open_ledger(settings_of(config)) as ledger:
-        sealing = seal(ledger, period, SystemClock().now_us())
+    settings = settings_of(config)
+    asks_kafka = settings.kafka is not None and not without_kafka
+    with _open_ledger(settings, checks_digests=True) as ledger:
+        find_unread = partial(_find_unread, settings, ledger) if asks_kafka else None
+        sealing = seal(ledger, period, SystemClock().now_us(), find_unread=find_unread)
     if as_json:
         print_json(
             {
@@ -79,11 +89,12 @@ def seal_(config: Path | None, period: Period, as_json: bool) -> int:
                 "over": sealing.is_over,
                 "sources": [_verdict_as_json(each) for each in sealing.sources],
                 "faults": list(sealing.faults),
+                "unread": list(sealing.unread),
                 "document": sealing.document,
             }
         )
         return 0 if sealing.is_sealed else 1
-    for fault in sealing.faults:
+    for fault in (*sealing.faults, *sealing.unread):
         click.echo(f"sidecar: {fault}", err=True)
     if sealing.document is None:
         sources = [_verdict_as_json(each) for each in sealing.sources]
@@ -99,15 +110,31 @@ def seal_(config: Path | None, period: Period, as_json: bool) -> int:
         for each in sources
     ]
     print_rows(rows, ("source", "state", "records", "missing"))
-    incomplete = sum(not each.is_complete for each in sealing.sources)
     if not sealing.is_over:
         click.echo(f"{period.name}: not sealed: it is not over; it can be sealed a minute after its end, UTC", err=True)
     elif sealing.document is not None:
         click.echo(f"{period.name}: sealed at {sealing.document['sealed']}", err=True)
     else:
-        why = f"{counted(incomplete, 'source')} of {len(sealing.sources)} incomplete" if incomplete else "no source"
-        click.echo(f"{period.name}: not sealed: {why if not sealing.faults else 'files were refused'}", err=True)
+        click.echo(f"{period.name}: not sealed: {_why_not(sealing)}", err=True)
     return 0 if sealing.is_sealed else 1
+
+
+def _find_unread(settings: Settings, ledger: LedgerRows, before_us: int) -> tuple[str, ...]:
+    assert settings.kafka is not None  # noqa: S101 - the caller asks for it
+    try:
+        with BulkReader(kafka.connection(settings)) as reader:
+            return unread_faults(reader, ledger, kafka.streams(settings.kafka).values(), before_us)
+    except SinkError as error:
+        return (f"{error}; Kafka may have records that are not loaded: repeat it, or seal with --without-kafka",)
+
+
+def _why_not(sealing: Sealing) -> str:
+    incomplete = sum(not each.is_complete for each in sealing.sources)
+    if sealing.faults:
+        return "files were refused"
+    if sealing.unread:
+        return "records are not loaded"
+    return f"{counted(incomplete, 'source')} of {len(sealing.sources)} incomplete" if incomplete else "no source"
 
 
 @click.command()

@@ -6,7 +6,7 @@ has the offsets that the ledger had, so `late` finds them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -33,6 +33,9 @@ _UNITS: Final = """
     GROUP BY meter ORDER BY meter"""
 
 
+FindUnread = Callable[[int], tuple[str, ...]]
+
+
 class Period(NamedTuple):
     """A period by its name, half-open, in µs since 1970."""
 
@@ -42,8 +45,10 @@ class Period(NamedTuple):
 
 
 class Sealing(NamedTuple):
-    """Whether the period is sealed, and why. `faults`: files that the ledger could not read.
+    """Whether the period is sealed, and why.
 
+    `faults`: files that the ledger could not read. `unread`: partitions of Kafka with records that may be of the period
+    and are not loaded.
     `document`: the contents of its file, None if it is not sealed. `is_new`: it was written now. `is_over`: the period
     has ended, and the margin after it.
     """
@@ -54,6 +59,7 @@ class Sealing(NamedTuple):
     document: dict[str, Any] | None
     is_new: bool
     is_over: bool = True
+    unread: tuple[str, ...] = ()
 
     @property
     def is_sealed(self) -> bool:
@@ -61,8 +67,18 @@ class Sealing(NamedTuple):
         return self.document is not None
 
 
-def seal(ledger: LedgerRows, period: Period, now_us: int, margin_us: int = MARGIN_US) -> Sealing:
-    """Seal the period if it is complete. A period that was sealed before stays as it is."""
+def seal(
+    ledger: LedgerRows,
+    period: Period,
+    now_us: int,
+    margin_us: int = MARGIN_US,
+    *,
+    find_unread: FindUnread | None = None,
+) -> Sealing:
+    """Seal the period if it is complete. A period that was sealed before stays as it is.
+
+    `find_unread`: says what is not loaded of records before a time (µs since 1970); None: nobody can be asked.
+    """
     path = sealed_path(ledger.folder, period.name)
     facts = source_facts(ledger.engine, period.end_us, proven(ledger.folder), margin_us)
     sources = verdicts(facts, period.end_us, margin_us)
@@ -70,8 +86,9 @@ def seal(ledger: LedgerRows, period: Period, now_us: int, margin_us: int = MARGI
         return Sealing(period, sources, ledger.faults, read_seal(path), is_new=False)
     if now_us < period.end_us + margin_us:  # a source that has ended may have a successor before the period is over
         return Sealing(period, sources, ledger.faults, None, is_new=False, is_over=False)
-    if ledger.faults or not sources or not all(each.is_complete for each in sources):
-        return Sealing(period, sources, ledger.faults, None, is_new=False)
+    unread = find_unread(period.end_us + margin_us) if find_unread is not None else ()
+    if ledger.faults or unread or not sources or not all(each.is_complete for each in sources):
+        return Sealing(period, sources, ledger.faults, None, is_new=False, unread=unread)
     document = {
         "format": FORMAT,
         "period": period.name,
@@ -79,6 +96,7 @@ def seal(ledger: LedgerRows, period: Period, now_us: int, margin_us: int = MARGI
         "end": instant(period.end_us),
         "margin_us": margin_us,
         "sealed": instant(now_us),
+        "kafka_asked": find_unread is not None,
         "sources": {each.source: _described(each) for each in sources},
         "positions": ledger.positions(),
         "files_sha256": sha256("\n".join(map(str, ledger.files)).encode()).hexdigest(),

@@ -1,6 +1,8 @@
 """`sidecar ledger verify | seal | retire` on files of a ledger; the record of a retirement is loaded again."""
 
 import json
+import socket
+import time
 from datetime import UTC, datetime, timedelta
 from unittest.mock import ANY
 
@@ -13,6 +15,8 @@ from sidecar.core.errors import SidecarError
 from sidecar.edge.clock import SystemClock
 from sidecar.edge.journal.command_source import COMMANDS
 from tests.edge.journal.logs import entries
+from tests.edge.kafka.test_bulk import producer, transaction
+from tests.edge.kafka.topics import make_topic
 from tests.ledger.parquet import BASE_US, checkpoint, event, write
 from tests.ledger.test_verify import LATER_US, S, denial, good, usage
 
@@ -123,6 +127,46 @@ def test_the_command_that_an_unknown_source_is_answered_with_lists_every_source_
 def test_a_period_that_is_not_a_month_is_wrong_usage(run, ledger, period):
     with pytest.raises(Exception, match="is not a month: write 2026-11"):
         run("seal_", "--period", period)
+
+
+CONFIG = 'kafka: {{ bootstrap_servers: "{}", topics: {{ records: "{}", denials: "{}.denials" }} }}\n'
+
+
+# Fails if Kafka is not asked, or its silence is taken for a yes.
+def test_a_month_stays_open_while_kafka_does_not_answer_unless_it_is_not_to_be_asked(run, ledger, folder):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        with (folder / "sidecar.yaml").open("a") as settings:
+            settings.write(CONFIG.format(f"127.0.0.1:{closed.getsockname()[1]}", "r", "r"))
+        status, _, err = run("seal_", "--period", "2026-11")
+        assert (status, err.splitlines()[-1]) == (1, "2026-11: not sealed: records are not loaded")
+        assert "Kafka may have records that are not loaded: repeat it, or seal with --without-kafka" in err
+        status, out, _ = run("seal_", "--period", "2026-11", "--json")
+        assert (status, len(json.loads(out)["unread"]), json.loads(out)["sealed"]) == (1, 1, False)
+        status, out, _ = run("seal_", "--period", "2026-11", "--without-kafka", "--json")
+        assert (status, json.loads(out)["document"]["kafka_asked"]) == (0, False)
+
+
+@pytest.mark.kafka
+def test_a_month_is_sealed_when_all_of_it_is_loaded_beside_records_of_the_next(sidecar, folder, kafka_server):
+    bootstrap, topic = kafka_server.bootstrap, f"s{time.monotonic_ns()}"
+    make_topic(bootstrap, topic, 2)
+    make_topic(bootstrap, f"{topic}.denials", 1)
+    with (folder / "sidecar.yaml").open("a") as settings:
+        settings.write("ledger: { dir: ledger }\n" + CONFIG.format(bootstrap, topic, topic))
+    made = producer(bootstrap, topic)
+    transaction(made, topic, [orjson.dumps(record) for record in good()])
+    assert sidecar("ledger", "load")[0] == 0
+    transaction(made, f"{topic}.denials", [orjson.dumps(denial())])
+    transaction(made, topic, [orjson.dumps(event("usage", S, 8, {"usage": {"tokens": 1}}, time_us=LATER_US))])
+    status, _, err = sidecar("ledger", "seal", "--period", "2026-11")
+    assert (status, err.splitlines()[0]) == (
+        1, f"sidecar: {topic}.denials partition 0: 2 offsets are not loaded: `sidecar ledger load`"
+    )  # fmt: skip
+    assert sidecar("ledger", "load")[0] == 0
+    transaction(made, topic, [orjson.dumps(event("usage", S, 9, {"usage": {"tokens": 1}}, time_us=LATER_US))])
+    status, out, err = sidecar("ledger", "seal", "--period", "2026-11", "--json")
+    assert (status, json.loads(out)["document"]["kafka_asked"]) == (0, True), err
 
 
 def test_a_month_is_backfilled_shipped_loaded_sealed_and_changed(sidecar, folder):
