@@ -39,7 +39,7 @@ for _command in (totals, query, trace, push, verify, seal_, retire):
 
 @ledger.command()
 @config_option
-@click.option("--follow", is_flag=True, help="Go on with new records until SIGTERM; a file each minute.")
+@click.option("--follow", is_flag=True, help="Go on until SIGTERM, also for loads that end; a file each minute.")
 @click.option(
     "--file", "files", multiple=True, type=click.Path(path_type=Path, dir_okay=False), help="Only this one; repeatable."
 )
@@ -49,7 +49,8 @@ def load(config: Path | None, follow: bool, files: tuple[Path, ...], partitions:
     """Load records and denials: from Kafka, or from the sink's file, or from the files that are named.
 
     With the sink's file, those that were rotated to NAME.1 or NAME-20261121 are loaded too, but not compressed ones.
-    It goes on where the last load ended, and can be killed at any time. Several loads share the partitions.
+    It goes on where the last load ended, and can be killed at any time. Several loads share the partitions; one that
+    follows takes over those of a load that ended.
     Exit status 1: a file was refused, which standard error names; the rest is loaded. A line that is not a record is
     kept with its fault in the view `rejected`. The last line and `rejected` of --json count those of this load, and the
     exit status is 0, since the next load does not see them again; `verify` has exit status 1 from then on.

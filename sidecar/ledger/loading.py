@@ -2,12 +2,13 @@
 
 Where to go on is in the names of the files that are there, and nowhere else. So a load that is killed at any point is
 repeated from its last whole file, and nothing is lost or doubled. A file is cut after FLUSH_RECORDS, so that loads of
-the same topic from the same place make the same files; with `follow` also after some time.
+the same topic from the same place make the same files; with `follow` also after some time, and partitions that another
+process lets go, or that are new, are taken over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from time import monotonic, sleep
@@ -26,11 +27,16 @@ from sidecar.ledger.report import LoadReport, Progress
 from sidecar.ledger.sink_files import SinkFile
 
 T = TypeVar("T")
+Writers = dict[Place, PartitionWriter]
+Ends = dict[Place, int]
+Taken = tuple[Writers, Ends]
+Take = Callable[[Writers], Taken | None]
 FLUSH_RECORDS: Final = 250_000
 FLUSH_BYTES: Final = 512 << 20
 FLUSH_SECONDS: Final = 60
 _POLL_SECONDS: Final = 0.5
 _PATIENCE_SECONDS: Final = 2  # for transactions that are open at the end
+_LOOK_SECONDS: Final = 10  # between two looks for partitions that nobody loads
 
 
 class LoadOptions(NamedTuple):
@@ -110,25 +116,25 @@ class Loader(AbstractContextManager["Loader"]):
 
     # Topics.
 
-    def load_topics(self, reader: BulkReader, topics: Iterable[str], wanted: Sequence[int] = ()) -> None:
+    def load_topics(self, reader: BulkReader, topics: Collection[str], wanted: Sequence[int] = ()) -> None:
         """Load the partitions that no other process has, or those that are wanted, up to their ends or for ever.
 
-        With `follow`, a Kafka that does not answer is waited for; else SinkError. OwnedError: another process has a
-        wanted partition, or all.
+        With `follow`, a Kafka that does not answer is waited for, and so is a partition where other processes have all;
+        else SinkError, OwnedError. OwnedError: another process has a wanted partition.
         """
-        names = list(topics)
-        if (known := self._reached(lambda: reader.partitions(names))) is None:
-            return
-        cluster, partitions = known
-        self._folder.identify(dict.fromkeys(partitions, f"Kafka cluster {cluster}"))
         with ExitStack() as closing:
-            writers = self._own(closing, partitions, wanted)
-            ends = self._begin(reader, writers)
-            if ends is not None:
-                _TopicLoad(self, reader, writers, ends).run()
 
-    def _reached(self, ask: Callable[[], T]) -> T | None:
-        """The answer of Kafka. With `follow` it is asked until it does; None: `stop` came first."""
+            def take(owned: Writers) -> Taken | None:
+                if (known := self._reached(lambda: reader.partitions(topics), waits=not owned)) is None:
+                    return None
+                cluster, partitions = known
+                self._folder.identify(dict.fromkeys(partitions, f"Kafka cluster {cluster}"))
+                return self._begin(reader, self._own(closing, partitions, wanted, owned))
+
+            _TopicLoad(self, reader, take, takes_over=self._options.follow and not wanted).run()
+
+    def _reached(self, ask: Callable[[], T], *, waits: bool = True) -> T | None:
+        """The answer of Kafka. With `follow` it is asked until it does; None: `stop` came first, or not `waits`."""
         while True:
             try:
                 return ask()
@@ -138,30 +144,36 @@ class Loader(AbstractContextManager["Loader"]):
                 if not self._options.follow:
                     raise
                 self._options.on_trouble(str(error))
+            if not waits:
+                return None
             sleep(_POLL_SECONDS)
             if self._options.stop():
                 return None
 
     def _own(
-        self, closing: ExitStack, partitions: dict[str, list[int]], wanted: Sequence[int]
-    ) -> dict[Place, PartitionWriter]:
+        self, closing: ExitStack, partitions: dict[str, list[int]], wanted: Sequence[int], owned: Writers
+    ) -> Writers:
+        """Writers of the partitions that are free, beside those that this process has (`owned`)."""
         for number in wanted:
             if not any(number in known for known in partitions.values()):
                 raise SinkError(f"no topic of {', '.join(partitions)} has a partition {number}")
-        writers: dict[Place, PartitionWriter] = {}
+        writers: Writers = {}
         owners = []
         for topic, known in partitions.items():
             for number in known:
-                if wanted and number not in wanted:
+                if (topic, number) in owned or (wanted and number not in wanted):
                     continue
                 try:
                     writers[topic, number] = self._writer(closing, (topic, number))
-                except OwnedError as owned:
+                except OwnedError as error:
                     if wanted:
                         raise
-                    owners.append(str(owned))
-        if not writers:
-            raise OwnedError("; ".join(owners[:3]) or "no partition to load")
+                    owners.append(str(error))
+        if not writers and not owned:
+            text = "; ".join(owners[:3]) or "no partition to load"
+            if not self._options.follow:
+                raise OwnedError(text)
+            self._options.on_trouble(text)
         return writers
 
     def _writer(self, closing: ExitStack, place: Place) -> PartitionWriter:
@@ -169,8 +181,10 @@ class Loader(AbstractContextManager["Loader"]):
         closing.callback(writer.close)
         return writer
 
-    def _begin(self, reader: BulkReader, writers: dict[Place, PartitionWriter]) -> dict[Place, int] | None:
-        """Assign each partition from where its files end; the ends of the logs. None: `stop` came first."""
+    def _begin(self, reader: BulkReader, writers: Writers) -> Taken | None:
+        """The writers, each at the place to go on, and the ends of the logs. None: none, or `stop` came first."""
+        if not writers:
+            return None
         bounds = self._reached(lambda: reader.bounds(writers))
         if bounds is None:
             return None
@@ -186,9 +200,7 @@ class Loader(AbstractContextManager["Loader"]):
                 if writer.position:
                     self.fault(f"{name}: offsets {writer.position} to {low - 1} were deleted before a load")
                 writer.position = low
-        begins = {place: writer.position for place, writer in writers.items()}
-        self._reached(lambda: reader.assign(begins))
-        return {place: high for place, (_, high) in bounds.items()}
+        return writers, {place: high for place, (_, high) in bounds.items()}
 
     # Both.
 
@@ -203,22 +215,29 @@ class Loader(AbstractContextManager["Loader"]):
 
 
 class _TopicLoad:
-    """The loop over the partitions of one process."""
+    """The loop over the partitions of one process. `take` returns those that it gets beside those that it has."""
 
-    def __init__(
-        self, loader: Loader, reader: BulkReader, writers: dict[Place, PartitionWriter], ends: dict[Place, int]
-    ) -> None:
+    def __init__(self, loader: Loader, reader: BulkReader, take: Take, *, takes_over: bool) -> None:
         self._loader, self._options = loader, loader._options
-        self._reader, self._writers, self._ends = reader, writers, ends
-        self._positions = {place: writer.position for place, writer in writers.items()}
+        self._reader, self._take, self._takes_over = reader, take, takes_over
+        self._writers: Writers = {}
+        self._ends: Ends = {}
+        self._positions: dict[Place, int] = {}
         self._since: dict[Place, float] = {}  # when the first record of an unwritten batch came
 
     def run(self) -> None:
         """Read to the ends of the logs (with `follow` until `stop`), and write what was collected."""
-        waiting_until = monotonic() + _PATIENCE_SECONDS
+        self._take_free()
+        waiting_until, looking_at = monotonic() + _PATIENCE_SECONDS, monotonic() + _LOOK_SECONDS
         while not self._options.stop():
             if not self._options.follow and not self._behind():
                 break
+            if self._takes_over and monotonic() > looking_at:
+                self._take_free()
+                looking_at = monotonic() + _LOOK_SECONDS
+            if not self._writers:
+                sleep(_POLL_SECONDS)
+                continue
             chunk = self._reader.read(_POLL_SECONDS)
             for place, pairs in chunk.messages.items():
                 self._add(place, pairs)
@@ -234,6 +253,15 @@ class _TopicLoad:
             self._flush_old()
         for place in self._writers:
             self._flush(place)
+
+    def _take_free(self) -> None:
+        """Get the partitions that nobody loads, and go on reading each from its place."""
+        if (taken := self._take(self._writers)) is not None:
+            writers, ends = taken
+            self._writers |= writers
+            self._ends |= ends
+            self._positions |= {place: writer.position for place, writer in writers.items()}
+            self._loader._reached(lambda: self._reader.assign(self._positions))
 
     def _is_readable(self) -> bool:
         """Whether messages are left that are not in an open transaction. With `follow` an outage is waited for."""

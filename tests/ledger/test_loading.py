@@ -5,10 +5,12 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 
 import orjson
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewPartitions
 
 from sidecar.core.errors import SinkError
 from sidecar.edge.files import OwnedError
@@ -202,6 +204,78 @@ def test_following_writes_a_file_when_its_time_has_come(kafka_server, topic, tmp
     assert stop.is_set()
 
 
+@contextmanager
+def following(server, folder, topic, *partitions):
+    """A loader in a process of its own."""
+    words = [server.bootstrap, str(folder), topic, *map(str, partitions)]
+    with subprocess.Popen([sys.executable, "-m", "tests.ledger.following", *words], stderr=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def until(condition, what):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def owners(folder, topic, parts):
+    """The pid in the lock of each partition. To try the lock would get in the way of a loader."""
+    locks = [folder / topic / f"p{part:04}.lock" for part in parts]
+    return [int(lock.read_text() or 0) if lock.exists() else 0 for lock in locks]
+
+
+def is_loaded(server, folder, topic):
+    return sorted(id_ for (id_,) in ask(folder, "SELECT id FROM records")) == ids(server, topic)
+
+
+# Fails if a loader that follows looks for partitions at its start only, or reads those that it has from elsewhere when
+# it takes others.
+@pytest.mark.kafka
+def test_loaders_take_over_the_partitions_of_those_that_are_killed(kafka_server, topic, tmp_path):
+    with following(kafka_server, tmp_path, topic, 0, 1) as first:
+        until(lambda: owners(tmp_path, topic, (0, 1)) == [first.pid] * 2, "the first has its own")
+        with following(kafka_server, tmp_path, topic) as second:
+            until(lambda: owners(tmp_path, topic, (2, 3)) == [second.pid] * 2, "the second has the others")
+            with following(kafka_server, tmp_path, topic) as third:
+                assert b"partition 0: the process with pid" in third.stderr.readline()  # Fails if it ends.
+                until(lambda: is_loaded(kafka_server, tmp_path, topic), "all is loaded by two")
+                produce(kafka_server, topic, 301, 400)
+                first.kill()  # with records that are in no file
+                first.wait()
+                produce(kafka_server, topic, 401, 500)
+                until(lambda: is_loaded(kafka_server, tmp_path, topic), "all is loaded by the rest")
+                assert set(owners(tmp_path, topic, range(4))) <= {second.pid, third.pid}
+                second.kill()
+                second.wait()
+                produce(kafka_server, topic, 501, 600)
+                until(lambda: is_loaded(kafka_server, tmp_path, topic), "all is loaded by the third")
+                assert owners(tmp_path, topic, range(4)) == [third.pid] * 4
+                third.terminate()
+                assert third.wait(30) == 0
+    assert ask(tmp_path, "SELECT count(*) FROM copies") == [(0,)]
+    assert LedgerFolder(tmp_path).listing()[1:] == ([], [])
+
+
+# Fails if the partitions of a topic are asked for at the start only.
+@pytest.mark.kafka
+def test_a_loader_that_follows_takes_up_new_partitions(kafka_server, topic, tmp_path):
+    with following(kafka_server, tmp_path, topic) as running:
+        until(lambda: owners(tmp_path, topic, range(4)) == [running.pid] * 4, "it has all")
+        admin = AdminClient(connection(kafka_server))
+        admin.create_partitions([NewPartitions(topic, 6)])[topic].result(20)
+        until(lambda: owners(tmp_path, topic, (4, 5)) == [running.pid] * 2, "it has the new ones")
+        made = Producer(connection(kafka_server))
+        for part in range(6):
+            made.produce(topic, orjson.dumps(usage(900 + part)), partition=part)
+        made.flush(20)
+        until(lambda: is_loaded(kafka_server, tmp_path, topic), "all is loaded")
+    assert ask(tmp_path, "SELECT count(DISTINCT part) FROM ledger WHERE sequence >= 900") == [(6,)]
+
+
 class Silent:
     """A reader of one partition with 10 offsets, which gets nothing; `error` when it asks for the stable end."""
 
@@ -309,6 +383,42 @@ def test_a_load_that_follows_waits_for_kafka_at_its_start(tmp_path, monkeypatch,
     with Loader(LedgerFolder(tmp_path), options, memory=MEMORY) as loader:
         loader.load_topics(reader, ["t"])
     assert troubles == ["no connection"] * failures
+
+
+class Growing(Away):
+    """A topic that gets a second partition after the first one's records were read. Kafka is away in between."""
+
+    def __init__(self):
+        super().__init__(0)
+        self.assigned = []
+        self.was_read = False
+        self.reads = 0
+
+    def partitions(self, topics):
+        answer = super().partitions(topics)
+        return answer if not self.assigned else (answer[0], {topic: [0, 1] for topic in topics})
+
+    def assign(self, positions):
+        self.assigned.append(dict(positions))
+
+    def read(self, seconds):
+        messages = [] if self.was_read else [(number, orjson.dumps(usage(number))) for number in range(3)]
+        self.failures += 0 if self.was_read else 2
+        self.was_read = True
+        self.reads += 1
+        return Chunk({("t", 0): messages} if messages else {}, {})
+
+
+def test_what_was_read_and_is_in_no_file_is_not_read_again_after_a_partition_was_taken(tmp_path, monkeypatch):
+    # Fails if reading goes on at the ends of the files, or an outage while it looks for partitions ends or blocks it.
+    monkeypatch.setattr(loading, "_LOOK_SECONDS", 0.001)
+    reader, troubles = Growing(), []
+    options = {"stop": lambda: len(reader.assigned) > 1, "on_trouble": lambda _: troubles.append(reader.reads)}
+    with Loader(LedgerFolder(tmp_path), LoadOptions(**options, follow=True), memory=MEMORY) as loader:
+        loader.load_topics(reader, ["t"])
+        assert loader.report.total("records") == 3
+    assert reader.assigned == [{("t", 0): 0}, {("t", 0): 3, ("t", 1): 0}]
+    assert len(set(troubles)) == 2
 
 
 @pytest.mark.parametrize(("error", "follow"), [(SinkError, False), (KafkaRefusalError, True)])

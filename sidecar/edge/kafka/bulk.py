@@ -57,7 +57,7 @@ class BulkReader(AbstractContextManager["BulkReader"]):
         return {(tp.topic, tp.partition): (starts[tp], ends[tp]) for tp in wanted}
 
     def assign(self, positions: Mapping[Place, int]) -> None:
-        """Read these partitions, each from its offset."""
+        """Read these partitions, each from its offset, and no others that were assigned before."""
         self._run(self._assign(positions))
 
     def read(self, seconds: float) -> Chunk:
@@ -103,9 +103,10 @@ class BulkReader(AbstractContextManager["BulkReader"]):
 
     async def _assign(self, positions: Mapping[Place, int]) -> None:
         options = {"max_partition_fetch_bytes": _FETCH_BYTES, "auto_offset_reset": "none"}  # a gap is an error
-        self._consumer = await self._closing.enter_async_context(
-            consumer(self._connection, "read_committed", **options)
-        )
+        if self._consumer is None:
+            self._consumer = await self._closing.enter_async_context(
+                consumer(self._connection, "read_committed", **options)
+            )
         self._places = {place: TopicPartition(*place) for place in positions}
         self._consumer.assign(list(self._places.values()))
         for place, offset in positions.items():
