@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from sidecar.core.decision import Decision
+from sidecar.core.decision.peek import Peeked
 from sidecar.core.errors import StoreError, UpstreamError
 from sidecar.core.http import Problem, ResponseHead
 from sidecar.core.http.forward import Field, UpstreamHead
@@ -131,6 +132,17 @@ class Local(Counters):
         raise NotImplementedError
 
     def forget(self, keys: Sequence[str]) -> None:
+        raise NotImplementedError
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Peeks:
+    """Asks the counters how much of limits is left."""
+
+    __slots__ = ()
+
+    def peek(self, checks: Checks, done: Callable[[Peeked | StoreError], None]) -> None:
+        """Call `done` with the figures of `checks`, whose costs are 0, in the windows of now. Nothing is reserved."""
         raise NotImplementedError
 
 

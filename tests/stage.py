@@ -10,6 +10,7 @@ from sidecar.testing import (
     HandClock,
     KeyBook,
     MemoryJournal,
+    PeekBook,
     RetryBook,
     ScriptedUpstream,
     Tally,
@@ -49,6 +50,7 @@ class Setting:
         self.keys.register("ann", ANN)
         self.keys.register("bob", BOB)
         self.counters = CounterBook(self.clock)
+        self.peeks = PeekBook(self.counters, self.clock)
         self.journal = MemoryJournal()
         self.tally = Tally()
         self.retries = RetryBook()
@@ -63,6 +65,7 @@ class Setting:
             self.tally,
             self.retries,
             self.alerts,
+            self.peeks,
             self.flush,
         )
         found = upstream_of or (lambda _route: self.upstream)

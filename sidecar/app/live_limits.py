@@ -11,7 +11,7 @@ from sidecar.core.limits import checks_for
 from sidecar.core.policy import Policy
 from sidecar.edge.clock import SystemClock
 from sidecar.edge.redis.endpoint import connected
-from sidecar.edge.redis.peeks import RedisPeeks
+from sidecar.edge.redis.peeks import ClientPeeks
 from sidecar.embedded.access import open_state
 from sidecar.embedded.counters import EmbeddedPeeks
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sidecar.core.decision.peek import Peeked
 
 TIMEOUT_S: Final = 5.0
-Peeks = RedisPeeks | EmbeddedPeeks
+Peeks = ClientPeeks | EmbeddedPeeks
 
 
 async def read_live(settings: Settings, policy: Policy, identities: Sequence[Identity]) -> Live:
@@ -29,7 +29,7 @@ async def read_live(settings: Settings, policy: Policy, identities: Sequence[Ide
         async with open_state(settings.journal.dir, lambda: policy) as ask:
             return live(await _peeked(EmbeddedPeeks(ask), policy, identities))
     async with connected(settings.redis.endpoint, TIMEOUT_S) as client:
-        return live(await _peeked(RedisPeeks(client), policy, identities))
+        return live(await _peeked(ClientPeeks(client), policy, identities))
 
 
 async def _peeked(peeks: Peeks, policy: Policy, identities: Sequence[Identity]) -> list[Peeked]:

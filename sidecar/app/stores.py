@@ -25,15 +25,17 @@ from sidecar.edge.journal.unsettled import unsettled
 from sidecar.edge.leases import Chain, Leases, SharedLeaseTable
 from sidecar.edge.memory.alerts import MemoryAlerts
 from sidecar.edge.memory.counters import MemoryCounters
+from sidecar.edge.memory.peeks import MemoryPeeks
 from sidecar.edge.redis.alerts import RedisAlerts
 from sidecar.edge.redis.counters import RedisCounters
 from sidecar.edge.redis.markers import RedisMarkers
+from sidecar.edge.redis.peeks import RedisPeeks
 from sidecar.edge.redis.retries import RedisRetries
 from sidecar.edge.redis.topology import Wire, wire
 from sidecar.edge.redis.wire import RedisWire, WireOptions, WireStats
 from sidecar.embedded.state import EmbeddedState
 from sidecar.gateway import exchanges_due
-from sidecar.ports import Clock, Commands, Counters, Exchange, Retries
+from sidecar.ports import Clock, Commands, Counters, Exchange, Peeks, Retries
 from sidecar.supervisor.link import Link
 
 if TYPE_CHECKING:
@@ -88,6 +90,7 @@ class CounterStore:
         self.loss = LossReport(clock)
         self.embedded = EmbeddedState(clock, note)  # on Redis: the local counters, for outages
         self.port: Counters = self.embedded.counters
+        self.peeks: Peeks = MemoryPeeks(self.embedded.counters, clock)
         self.retries: Retries = self.embedded.retries
         self.alerts: MemoryAlerts | RedisAlerts = self.embedded.alerts
         if settings.redis is not None:
@@ -103,6 +106,7 @@ class CounterStore:
         self.markers = RedisMarkers(self.wire, clock, mint, self._marker_file)
         self.markers.changed = self._update_loss_guard
         self.redis = RedisCounters(self.wire, clock)
+        self.peeks = RedisPeeks(self.wire)
         self.breaker = Breaker(
             self.redis,
             clock,

@@ -103,6 +103,7 @@ class Worker:
             self.figures,
             stores.retries,
             stores.alerts,
+            stores.peeks,
             stores.flush,
         )
         gateway = gateway_options(settings)

@@ -57,6 +57,7 @@ def gateway_options(settings: Settings) -> GatewayOptions:
         limit_headers=settings.ratelimit_headers,
         x_limit_headers=settings.x_ratelimit_headers,
         failures_per_second=_shared_out(settings.keys.failures_per_second, settings.workers),
+        usage_path=settings.usage_path,
     )
 
 

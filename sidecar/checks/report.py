@@ -59,6 +59,8 @@ async def findings(settings: Settings, *, offline: bool = False) -> dict[str, An
         "records": str(settings.record_file or settings.destination),
         "workers": settings.workers,
         "max_connections": descriptors.max_connections(settings),
+        "usage_path": settings.usage_path,
+        "usage_hidden": [plan.id for plan in policy.plans.values() if plan.show_usage == "off"],
         "nodes": settings.redis.nodes if settings.redis is not None else 1,
         "leases": settings.redis is not None and settings.redis.leases,
         "listeners": _listeners(settings),

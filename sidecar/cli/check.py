@@ -55,6 +55,9 @@ def _print(report: dict[str, Any]) -> None:
         f"{report['workers']} worker{plural}{nodes}"
     )
     print_text(f"connections of clients: at most {report['max_connections']} per worker")
+    if report["usage_path"]:
+        hidden = f"; not of plan {', '.join(report['usage_hidden'])}" if report["usage_hidden"] else ""
+        print_text(f"clients see what is left with their key: GET {report['usage_path']}{hidden}")
     click.echo("\nlisteners")
     print_table(report["listeners"], ("setting", "address", "scope", "url"))
     click.echo("\nupstreams")

@@ -12,7 +12,7 @@ from sidecar.app.live_limits import read_live
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
 from sidecar.cli.tables import print_rows
 from sidecar.config.settings import Settings
-from sidecar.core.decision.live import Live, LiveBalance, LiveLimit
+from sidecar.core.decision.live import LiveBalance, LiveLimit, as_document
 from sidecar.core.errors import SidecarError
 from sidecar.core.identity import Identity
 from sidecar.core.price.decimals import decimal_of
@@ -50,7 +50,7 @@ def limits(config: Path | None, customer: str, *, subject: str, key_id: str, as_
     identities = _identities(settings, customer, subject, key_id)
     figures = asyncio.run(read_live(settings, policy, identities))
     if as_json:
-        print_json(as_document(customer, figures))
+        print_json({"customer": customer} | as_document(figures))
     else:
         has_plans = len({each.plan for each in figures.limits}) > 1
         print_rows([_row(each, has_plans=has_plans) for each in figures.limits], _COLUMNS)
@@ -75,33 +75,6 @@ def _identities(settings: Settings, customer: str, subject: str, key_id: str) ->
             f"`sidecar keys search --customer {customer}` lists its keys"
         )
     return identities
-
-
-def as_document(customer: str, figures: Live) -> dict[str, Any]:
-    """The figures as JSON: units are integers, amounts decimals, times RFC 3339."""
-    return {
-        "customer": customer,
-        "limits": [
-            {
-                "id": each.limit.id,
-                "meter": each.limit.meter,
-                "scope": each.limit.scope,
-                "holder": each.holder,
-                "plan": each.plan,
-                "used": each.used,
-                "limit": each.limit.amount,
-                "remaining": each.remaining,
-                "period": each.window,
-                "resets": format_moment(each.resets_us) or None,
-                "over": each.limit.over,
-                "stage": each.limit.stage,
-                "binding": each.is_binding,
-            }
-            for each in figures.limits
-        ],
-        "balances": [_balance(each) for each in figures.balances],
-        "priced": [_priced(each) for each in figures.priced],
-    }
 
 
 def _row(each: LiveLimit, *, has_plans: bool) -> dict[str, Any]:

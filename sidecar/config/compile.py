@@ -182,8 +182,11 @@ def _plan(offer: Offer, meters: Meters) -> tuple[Plan, str]:
     name, limits = str(offer.at.loc[-1]), tuple(limit for _, limit in offer.compiled_limits)
     used = _used({limit.meter for limit in limits}, meters)
     scales = {limit.unit: limit.digits for limit in limits if limit.digits != DIGITS}
-    digest = _digest([_content_of(offer.plan), used, scales] if scales else [_content_of(offer.plan), used])
-    return Plan(name, f"{name}@{offer.plan.version or digest[:SHORT]}", limits, offer.features), digest
+    content = _content_of(offer.plan)
+    content.pop("show_usage", None)  # not a part of the terms
+    digest = _digest([content, used, scales] if scales else [content, used])
+    label = f"{name}@{offer.plan.version or digest[:SHORT]}"
+    return Plan(name, label, limits, offer.features, offer.plan.show_usage), digest
 
 
 def _own(base: tuple[Plan, str], offer: Offer, customer: CustomerDoc, meters: Meters) -> tuple[Plan, str]:
@@ -197,7 +200,8 @@ def _own(base: tuple[Plan, str], offer: Offer, customer: CustomerDoc, meters: Me
     version = customer.version or _digest([content, used] if used else content)[:SHORT]
     limits = tuple(limit for _, limit in offer.compiled_limits)
     terms = {name: value for name, value in content.items() if name != "seats"}
-    return Plan(plan.id, f"{plan.label}+{version}", limits, offer.features), _digest([digest, terms, used])
+    label = f"{plan.label}+{version}"
+    return Plan(plan.id, label, limits, offer.features, plan.show_usage), _digest([digest, terms, used])
 
 
 def _used(names: set[str], meters: Meters) -> dict[str, Any]:

@@ -18,6 +18,7 @@ GLOB: Final = r"^[!->@-Z\\^-~]{1,128}$"
 LINK: Final = r"^https?://[!#-;=?-\[\]_a-z~]{1,1024}$"
 HOST_NAME: Final = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$"
 ROUTE_HOST: Final = r"^([*]\.)?[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$"
+USAGE_PATH: Final = r"^(/[A-Za-z0-9._~-]+)*$"
 SERVERS: Final = r"^[^\s,]+:\d+(,\s*[^\s,]+:\d+)*$"
 
 RIGHT: Final = {
@@ -33,6 +34,7 @@ RIGHT: Final = {
     LINK: "a link that begins with https:// or http://, without spaces or double quotes",
     HOST_NAME: "the name of a host, as in api.example.com",
     ROUTE_HOST: "the name of a host without its port, as in api.example.com, or *.example.com for all names below it",
+    USAGE_PATH: "a path of letters, digits, dots, hyphens, underscores and tildes between slashes, as in /usage",
     SERVERS: "host:port, several with commas",
 }
 

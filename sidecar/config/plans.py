@@ -38,7 +38,8 @@ class PlanDoc(Model):
     """A named bundle of limits, features and prices. `version` is the part of its label after the @; else a short hash.
 
     `prices` are by meter, in `currency`. `prices_period` is the period in which tiers and included units are counted.
-    `anchor` and `zone` apply to the plan's periods: of its prices, and of quotas without their own.
+    `anchor` and `zone` apply to the plan's periods: of its prices, and of quotas without their own. `show_usage` is
+    what a client sees at the usage path: `own` leaves out limits and balances of the customer.
     """
 
     model_config = PLAIN_DEFAULTS
@@ -59,6 +60,7 @@ class PlanDoc(Model):
     prices_period: Calendar = "month"
     anchor: Literal["subscription", "calendar"] | None = None
     zone: str | None = None
+    show_usage: Literal["all", "own", "off"] = "all"
 
 
 class CustomerDoc(Model):

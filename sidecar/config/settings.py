@@ -20,7 +20,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from sidecar.config.addresses import Address, Url
 from sidecar.config.document import Document, Loc, Position, did_you_mean, read
 from sidecar.config.models import Model, validate
-from sidecar.config.patterns import Name
+from sidecar.config.patterns import USAGE_PATH, Name
 from sidecar.config.sections import (
     Control,
     Http,
@@ -87,6 +87,8 @@ class Settings(Model):
     """Send `RateLimit` and `RateLimit-Policy` with answers."""
     x_ratelimit_headers: bool = False
     """Send `X-RateLimit-…` with answers as well."""
+    usage_path: Annotated[str, Field(pattern=USAGE_PATH)] = "/.well-known/usage"
+    """The path at which a client sees what is left of its limits, with its own key; empty: none."""
     drain_seconds: NotNegative = 30
     """How long requests under way may take after SIGTERM."""
     checkpoint_seconds: Positive = 5

@@ -92,6 +92,7 @@ COUNTS = {
         "Requests answered by the sidecar before an upstream saw them, by problem type.",
         ("reason",),
     ),
+    "usage_answers": Row("sidecar_usage_answers", "Times that a client was shown what is left, at usage_path."),
     "accept_pauses": Row(
         "sidecar_accept_pauses",
         "Times that a worker accepted no more connections: http.max_connections are open, or no descriptor is left.",

@@ -24,7 +24,7 @@ from sidecar.core.http.response import ResponseHead
 from sidecar.core.identity import Identity
 from sidecar.core.policy import Terms
 from sidecar.core.record import Denied, open_entry, templates_for
-from sidecar.gateway import accounting
+from sidecar.gateway import accounting, usage
 from sidecar.gateway.routing import RoutedRequest
 from sidecar.gateway.states import ARRIVED, OPENED
 
@@ -60,6 +60,8 @@ def take_identity(exchange: RequestExchange, identity: Identity | StoreError | N
         return exchange.answer(BAD_KEY if identity is None else KEYS_AWAY)
     exchange.identity = identity
     routed = exchange.routed
+    if routed.shows_usage:
+        return usage.show(exchange, identity)
     if routed.identity is not identity:
         routed.identity = identity
         routed.terms = routed.policy.terms(identity.plan, routed.route, identity.customer)
@@ -133,6 +135,8 @@ def take_decision(exchange: RequestExchange, decision: Decision | StoreError) ->
 def _deny(exchange: RequestExchange, decision: Decision) -> None:
     context = exchange.context
     problem = denial_problem(decision)
+    if usage_path := usage.path_of(exchange):
+        problem.extra["usage"] = usage_path
     exchange.status = problem.status
     limit = decision.checks.entries[decision.violated].limit.id
     context.probe.denied(limit, shadow=False)

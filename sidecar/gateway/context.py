@@ -13,7 +13,8 @@ from sidecar.gateway.fields import GatewayOptions, HeadFields
 from sidecar.gateway.in_flight import ExchangeLog, OpenExchanges
 from sidecar.gateway.policies import PolicyCaches
 from sidecar.gateway.refusals import Refusals
-from sidecar.ports import Alerts, Clock, Counters, Journal, Keys, Probe, Retries, Upstream
+from sidecar.gateway.usage import UsageRate
+from sidecar.ports import Alerts, Clock, Counters, Journal, Keys, Peeks, Probe, Retries, Upstream
 
 
 def _nothing() -> None:
@@ -30,6 +31,7 @@ class Ports(NamedTuple):
     probe: Probe
     retries: Retries
     alerts: Alerts
+    peeks: Peeks
     flush: Callable[[], None] = _nothing  # write what was sent to the store so far
 
 
@@ -47,7 +49,9 @@ class WorkerContext:
         mint: Callable[[int], bytes],
         options: GatewayOptions,
     ) -> None:
-        self.clock, self.keys, self.counters, self.journal, self.probe, self.retries, self.alerts, flush = ports
+        self.clock, self.keys, self.counters, self.journal, self.probe, self.retries, self.alerts = ports[:7]
+        self.peeks, flush = ports.peeks, ports.flush
+        self.usage_rate = UsageRate()
         self.mint = mint
         self.options = options
         self.policies = PolicyCaches(policy, upstream_of)

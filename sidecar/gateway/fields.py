@@ -30,7 +30,8 @@ Network = IPv4Network | IPv6Network
 class GatewayOptions(NamedTuple):
     """How this node behaves: its name, the proxies that it believes, the fields that it sends.
 
-    `failures_per_second`: the unknown keys that this worker looks up for one client; 0: any number.
+    `failures_per_second`: the unknown keys that this worker looks up for one client; 0: any number. `usage_path`: where
+    a client sees what is left of its limits; "": nowhere.
     """
 
     node: str
@@ -39,6 +40,7 @@ class GatewayOptions(NamedTuple):
     limit_headers: bool = True
     x_limit_headers: bool = False
     failures_per_second: int = 0
+    usage_path: str = ""
 
     @property
     def pseudonym(self) -> bytes:

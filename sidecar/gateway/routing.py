@@ -40,13 +40,13 @@ class RoutedRequest:
     `identity`, `terms`, `checks` and `templates` are those of the last exchange with this head, `upstream_head` the one
     that goes up. `is_inspected`: bodies are read, or it may be a retry (inspection.py). `retry_key` is the part of a
     head that a retry repeats, b"" where there are no retries; the body has to be the same as well. `client_request_id`
-    is that of a trusted proxy. `cors`: the fields that the answer gets for browsers. `origin` is that of a page that
-    calls a route without `cors`, where the upstream decides.
+    is that of a trusted proxy. `shows_usage`: it asks at the usage path (usage.py). `cors`: the fields that the answer
+    gets for browsers. `origin` is that of a page that calls a route without `cors`, where the upstream decides.
     """
 
     __slots__ = (
         "checks", "client_request_id", "cors", "digest", "identity", "is_inspected", "origin", "policy", "refusal",
-        "retry_key", "route", "source", "terms", "templates", "traceparent", "upstream_head",
+        "retry_key", "route", "shows_usage", "source", "terms", "templates", "traceparent", "upstream_head",
     )  # fmt: skip
 
     def __init__(self, context: WorkerContext, request: Request, peer: str) -> None:
@@ -61,7 +61,10 @@ class RoutedRequest:
         self.traceparent = ""
         passed_on = request.fields.get(b"x-request-id")
         self.client_request_id = id_text(passed_on) if passed_on and context.heads.trusts(peer) else ""
+        self.shows_usage = request.path == context.options.usage_path and request.method == "GET"
         route = self.policy.match(request.method, request.path, request.host, request.fields)
+        if self.shows_usage:
+            route = self.policy.usage_route
         announced = self._announced_route(request) if request.method == "OPTIONS" else None
         self.route: Route = announced or route or NOWHERE
         cors = self.route.cors
@@ -75,7 +78,8 @@ class RoutedRequest:
             self.refusal = cors.preflight(request)
         else:
             self.refusal = NO_ROUTE if route is None else self._refusal(context, request)
-        self.retry_key = self._retry_key(request) if self.policy.exclusions and route is not None else b""
+        has_retries = self.policy.exclusions and route is not None and not self.shows_usage
+        self.retry_key = self._retry_key(request) if has_retries else b""
         self.is_inspected = bool(self.route.reads or self.retry_key)
 
     def _announced_route(self, request: Request) -> Route | None:

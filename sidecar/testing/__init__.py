@@ -6,10 +6,10 @@ Doubles decide by the same rule as the real counters (core/decision).
 
 from sidecar.testing.basics import HandClock, Held, Tally, minted
 from sidecar.testing.journal import SOURCE, MemoryJournal, Written
-from sidecar.testing.stores import AlertBook, CounterBook, KeyBook, RetryBook, apply_writes
+from sidecar.testing.stores import AlertBook, CounterBook, KeyBook, PeekBook, RetryBook, apply_writes
 from sidecar.testing.traffic import Call, PaperClient, ScriptedUpstream
 
 __all__ = [
     "SOURCE", "AlertBook", "Call", "CounterBook", "HandClock", "Held", "KeyBook", "MemoryJournal", "PaperClient",
-    "RetryBook", "ScriptedUpstream", "Tally", "Written", "apply_writes", "minted",
+    "PeekBook", "RetryBook", "ScriptedUpstream", "Tally", "Written", "apply_writes", "minted",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sidecar.core.decision import Decision, Write, extend, reserve, settle
+from sidecar.core.decision.peek import Peeked, peek
 from sidecar.core.errors import StoreError
 from sidecar.core.identity import Identity, digest
 from sidecar.core.limits import Checks, id_us, left_at, wallet_keys
@@ -14,7 +15,7 @@ from sidecar.core.price import wallet as wallets
 from sidecar.core.price.wallet import Grant, Wallet
 from sidecar.core.record import Alert
 from sidecar.core.record.alert import window_alert
-from sidecar.ports import Counters, Keys
+from sidecar.ports import Counters, Keys, Peeks
 from sidecar.testing.basics import HandClock, Held
 
 
@@ -125,6 +126,22 @@ class CounterBook(Held, Counters):
         apply_writes(self.state, writes)
         result = decision if decision is not None else StoreError("the limits have no window at this time")
         return self.answer(lambda: done(result))
+
+
+class PeekBook(Held, Peeks):
+    """`ports.Peeks` on the dictionary of a `CounterBook`. While `fails` is set, it is the answer."""
+
+    def __init__(self, counters: CounterBook, clock: HandClock) -> None:
+        super().__init__()
+        self.fails: StoreError | None = None
+        self._counters = counters
+        self._clock = clock
+
+    def peek(self, checks: Checks, done: Callable[[Peeked | StoreError], None]) -> None:
+        now_us = self._clock.now_us()
+        peeked = self.fails or peek(self._counters.state, checks.at(now_us), now_us)
+        assert peeked is not None  # noqa: S101 - it is asked in the windows of now
+        self.answer(lambda: done(peeked))
 
 
 class RetryBook(Held):

@@ -8,7 +8,7 @@ from sidecar.app.live_limits import read_live
 from sidecar.config.settings import load_settings
 from sidecar.core.identity import Identity
 from sidecar.loading.documents import load_policies
-from tests.app.node import node
+from tests.app.node import KEY, node
 
 QUOTA = """\
 plans:
@@ -32,16 +32,32 @@ async def test_live_limits_are_the_records_of_two_nodes_with_leases(tmp_path, re
         settings = load_settings(folders[0] / "sidecar.yaml", where)
         policy = load_policies(settings).policy
         served, shown = 0, []
-        for _ in range(20):
+        for number in range(20):
             answers = await asyncio.gather(*(each.ask() for each in (one, two) for _ in range(20)))
             served += sum(answer[0] == 200 for answer in answers)
             (monthly, _) = (await read_live(settings, policy, [WHO])).limits
             shown.append(monthly.used - served)
+            if number % 7 == 0:
+                shown.append((await usage(one))["used"] - served)
+            await asyncio.sleep(0.05)
         assert served == 800
         assert min(shown) >= 0
-        async with asyncio.timeout(15):  # leases that nobody uses go back
+        async with asyncio.timeout(20):  # leases that nobody uses go back
             while True:
                 monthly, inflight = (await read_live(settings, policy, [WHO])).limits
                 if (monthly.used, inflight.used) == (served, 0):
                     break
                 await asyncio.sleep(0.05)
+        assert (await usage(two))["used"] == served
+        assert len(one.records()) <= served + 100  # its own and checkpoints: a question has no record
+
+
+async def usage(running):
+    """The figures of the monthly quota that the key is shown; asked until the second for its key is over."""
+    while True:
+        url = running.where + "/.well-known/usage"
+        async with running.session.get(url, headers={"X-Api-Key": KEY}) as answer:
+            if answer.status == 200:
+                return (await answer.json())["limits"][0]
+            assert answer.status == 429
+        await asyncio.sleep(0.1)

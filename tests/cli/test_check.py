@@ -15,7 +15,18 @@ def test_a_good_configuration_is_status_0_and_told(sidecar, folder):
     # Fails if a node without Redis is told what Redis, or being without it, would do.
     assert not re.search("on_store_|over_by|while redis|redis is away", out)
     assert re.search(r"\nconnections of clients: at most [1-9]\d* per worker\n", out)
+    assert "\nclients see what is left with their key: GET /.well-known/usage\n" in out
     assert out.endswith("good\n")
+
+
+def test_what_clients_see_of_their_usage_is_listed(in_process, folder):
+    # Fails if a plan that hides it is not named, or a path that is off is.
+    text = (folder / "p.yaml").read_text()
+    (folder / "p.yaml").write_text(text.replace("  free:\n", "  free:\n    show_usage: off\n"))
+    assert "GET /.well-known/usage; not of plan free\n" in in_process("check")[1]
+    assert "clients see" not in in_process("check", SIDECAR_USAGE_PATH="")[1]
+    status, _, err = in_process("check", SIDECAR_USAGE_PATH="usage")
+    assert (status, "usage_path: 'usage' is not right: write a path" in err) == (2, True)
 
 
 def test_json_has_every_limit_with_its_bound(sidecar, folder):

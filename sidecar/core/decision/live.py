@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sidecar.core.decision.peek import Peeked
 from sidecar.core.identity import Identity
+from sidecar.core.instants import instant
 from sidecar.core.limits import Limit
 from sidecar.core.limits.base import WALLET
 from sidecar.core.policy import Policy
+from sidecar.core.price.decimals import decimal_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,13 @@ class Live(NamedTuple):
     balances: list[LiveBalance]
     priced: list[LiveLimit]
 
+    def for_client(self, *, only_own: bool) -> Live:
+        """Those that a client may see: no limit in stage shadow; `only_own`: nothing of the whole customer."""
+        limits = [each for each in self.limits if each.limit.stage != "shadow"]
+        if only_own:
+            return Live(_with_binding([each for each in limits if each.limit.scope != "customer"]), [], [])
+        return Live(limits, self.balances, self.priced)
+
 
 def limits_of(policy: Policy, identity: Identity) -> list[tuple[Limit, ...]]:
     """Every limit of a caller's plan, on any route: the limits of as few routes as have them all."""
@@ -89,6 +98,57 @@ def live(peeked: Iterable[Peeked]) -> Live:
             )
             (priced if check.kind.is_priced else limits)[limit.id, shown.plan, shown.holder] = shown
     return Live(_with_binding(list(limits.values())), list(balances.values()), list(priced.values()))
+
+
+def as_document(figures: Live) -> dict[str, Any]:
+    """The figures as JSON: units are integers, amounts decimals, times RFC 3339 or None."""
+    return {
+        "limits": [_limit_document(each) for each in figures.limits],
+        "balances": [
+            {
+                "unit": each.unit,
+                "available": decimal_of(each.available, each.digits),
+                "held": decimal_of(each.held, each.digits),
+                "expiring": decimal_of(each.expiring, each.digits),
+                "expires": _moment(each.expires_us),
+            }
+            for each in figures.balances
+        ],
+        "priced": [
+            {"meter": each.limit.meter, "used": each.used, "period": each.window, "resets": _moment(each.resets_us)}
+            for each in figures.priced
+        ],
+    }
+
+
+def usage_document(identity: Identity, plan: str, figures: Live, now_us: int) -> dict[str, Any]:
+    """The answer to a caller with a `plan` (its label) at `now_us`, with the link of the limit that binds."""
+    links = [each.limit.link for each in figures.limits if each.is_binding and each.limit.link]
+    who = {"customer": identity.customer, "subject": identity.subject, "key": identity.key_id, "plan": plan}
+    return who | {"as_of": instant(now_us)} | as_document(figures) | ({"link": links[0]} if links else {})
+
+
+def _limit_document(each: LiveLimit) -> dict[str, Any]:
+    limit = each.limit
+    return {
+        "id": limit.id,
+        "meter": limit.meter,
+        "scope": limit.scope,
+        "holder": each.holder,
+        "plan": each.plan,
+        "used": each.used,
+        "limit": limit.amount,
+        "remaining": each.remaining,
+        "period": each.window,
+        "resets": _moment(each.resets_us),
+        "over": limit.over,
+        "stage": limit.stage,
+        "binding": each.is_binding,
+    }
+
+
+def _moment(time_us: int) -> str | None:
+    return instant(time_us) if time_us else None
 
 
 def holder_of(limit: Limit, identity: Identity) -> str:

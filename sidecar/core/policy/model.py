@@ -77,12 +77,16 @@ class Route:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """A named bundle of limits and features. `label` is its name in records: the id and the version, as in `pro@3`."""
+    """A named bundle of limits and features. `label` is its name in records: the id and the version, as in `pro@3`.
+
+    `show_usage`: the limits that a client sees at the usage path: all, own (without the customer's) or off.
+    """
 
     id: str
     label: str
     limits: tuple[Limit, ...] = ()
     features: frozenset[str] = frozenset()
+    show_usage: str = "all"
 
 
 NOWHERE: Final = Route("")  # the route of requests that no route matches

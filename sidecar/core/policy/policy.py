@@ -27,7 +27,7 @@ class Policy:
     __slots__ = (
         "_choices", "_only", "_own", "_parts", "_paths", "_room", "_terms", "_tries",
         "carriers", "customers", "exclusions", "has_balances", "hashes", "headers", "late", "plans", "routes",
-        "version",
+        "usage_route", "version",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +61,8 @@ class Policy:
         self.headers = matched.union(*(part.headers for part in parts))
         self.carriers = frozenset(source.field for route in self.routes for source in route.sources if source.field)
         self.late = self.headers | self.carriers
+        sources = dict.fromkeys(source for route in self.routes for source in route.sources)
+        self.usage_route = Route("", sources=tuple(sources))  # of the usage path, where any key is read
         self._tries = tuple((regex(route.pattern), head_test(route), route) for route in self.routes)
         first = self.routes[0] if self.routes else None
         # The least specific of all patterns is first only where it is the only one.
@@ -105,6 +107,11 @@ class Policy:
         if customer in self.customers and self.customers[customer].id == plan_id:
             return self._own.get((customer, route.id)) or self._owned(customer, route)
         return self._terms[route.id].get(plan_id)
+
+    def plan_of(self, plan_id: str, customer: str) -> Plan | None:
+        """The plan of a customer, with its own terms; None: no such plan."""
+        own = self.customers.get(customer)
+        return own if own is not None and own.id == plan_id else self.plans.get(plan_id)
 
     def _owned(self, customer: str, route: Route) -> Terms:
         """Built on first use: building those of a thousand customers on all routes would delay a reload."""

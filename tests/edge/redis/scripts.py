@@ -6,7 +6,7 @@ from sidecar.core.decision import Hold, wallet_charges
 from sidecar.core.limits.priced import price_word
 from sidecar.core.price import wallet as wallets
 from sidecar.core.price.wallet import Wallet
-from sidecar.edge.redis.peeks import RedisPeeks
+from sidecar.edge.redis.peeks import ClientPeeks
 from sidecar.edge.redis.scripts import script_text
 from sidecar.edge.redis.wire import command
 from sidecar.testing import apply_writes
@@ -62,7 +62,7 @@ class Client:
 
 def peeked(commands, checks):
     """The answer of the script about `checks`."""
-    asking = RedisPeeks(Client(commands)).peek(checks)
+    asking = ClientPeeks(Client(commands)).peek(checks)
     with pytest.raises(StopIteration) as ended:
         asking.send(None)
     return ended.value.value
