@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,6 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.core.errors import SidecarError, StoreError, StoreReason
 from sidecar.core.identity import Identity
+from sidecar.core.limits import wallet_name
+from sidecar.core.limits.base import WALLET
+from sidecar.core.price.decimals import decimal_of
 from sidecar.core.record.adjustments import Adjustment, adjustment_of
 from sidecar.core.record.changes import Change
 from sidecar.edge.clock import SystemClock
@@ -29,6 +33,7 @@ from sidecar.embedded.listener import checked
 from sidecar.keys.registers import open_keys
 from sidecar.loading.documents import load_policies
 from sidecar.ports import Commands
+from sidecar.wallets.opening import open_wallets
 
 if TYPE_CHECKING:
     from sidecar.config.sections import Redis
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S: Final = 5.0
 _RETRY_S: Final = 0.02
+_POSTINGS: Final = 100  # the newest ones of a wallet, among which that of the change is
 _EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00Z")
 
 
@@ -71,8 +77,23 @@ async def adjust(settings: Settings, change: Change) -> str:
     except SidecarError as error:
         return f"nothing given back: {error}"
     units = ", ".join(f"{limit} {number:+}" for limit, number in adjustment.units.items())
+    paid = await _paid_back(settings, change, adjustment)
     skipped = f"; not {', '.join(adjustment.skipped)}: counted in another window" if adjustment.skipped else ""
-    return f"counters of its period changed: {units or 'none'}{skipped}"
+    return f"counters of its period changed: {units or 'none'}{skipped}{paid}"
+
+
+async def _paid_back(settings: Settings, change: Change, adjustment: Adjustment) -> str:
+    """In words, the amounts by which wallets have changed, by their newest postings; "" where they cannot be read."""
+    limits = [check.limit for check in adjustment.checks.entries if check.kind.stored_as == WALLET]
+    amounts = []
+    with suppress(SidecarError):
+        async with open_wallets(settings) as wallets:
+            for limit in limits:
+                book = await wallets(change.customer, wallet_name(limit.unit, limit.digits)).read(_POSTINGS)
+                delta = sum(posted.delta for posted in book.postings if posted.id == change.id.decode())
+                if delta:
+                    amounts.append(f"{limit.unit} {'+' * (delta > 0)}{decimal_of(delta, limit.digits)}")
+    return f"; wallet {', '.join(amounts)}" if amounts else ""
 
 
 async def _ask_node(settings: Settings, change: Change, adjustment: Adjustment) -> None:

@@ -28,6 +28,11 @@ from sidecar.ledger.counting import Scope
 
 F = TypeVar("F", bound=Callable[..., Any])
 _IN_FLIGHT = "units of open exchanges and leases are in counters and have no record yet"
+_BELOW = "load corrections that were just recorded (`sidecar ledger load`); else `sidecar counters rebuild` raises them"
+_POSTINGS = "SELECT customer, unit, sum(delta) FROM postings GROUP BY ALL"
+_NEXT_WITHOUT_REDIS = (
+    f'Next: if the volume was lost, grant balances again: `sidecar ledger query "{_POSTINGS}"`, in 10^-digits'
+)
 _NEXT = "Next: `sidecar counters accept-loss`, so that limits with `on_store_loss: deny` admit again"
 
 
@@ -89,7 +94,7 @@ def rebuild(
     to the sum of its records and never lowered, because units in flight have no record yet; --exact lowers it too.
     Rates have no history, and slots belong to open exchanges: both start empty.
 
-    Next: `sidecar wallet rebuild --from-ledger --all`, then `sidecar counters accept-loss`.
+    Next: on Redis `sidecar wallet rebuild --from-ledger --all`, then `sidecar counters accept-loss`.
     """
     settings = settings_of(config)
     lost = _redis_of(settings) if accepts else None
@@ -104,8 +109,9 @@ def rebuild(
     click.echo(f"{done}, of {len(comparison.counted.units)} that are open", err=True)
     if left:
         click.echo(f"{counted(left, 'counter')} above the records stay: {_IN_FLIGHT}; --exact lowers them", err=True)
-    if not dry_run and settings.redis is not None:
-        click.echo(_accept(lost) if lost is not None else _NEXT, err=True)
+    if not dry_run:
+        following = _NEXT if settings.redis is not None else _NEXT_WITHOUT_REDIS
+        click.echo(_accept(lost) if lost is not None else following, err=True)
     return 1 if dry_run and changes else 0
 
 
@@ -129,11 +135,14 @@ def drift(config: Path | None, customer: str, limit: str, *, as_json: bool, metr
     if metrics is not None:
         write_metrics(metrics, comparison, SystemClock().now_us())
     _print(comparison, [each.as_row() for each in comparison.differences], as_json=as_json)
-    differing = len(comparison.differences)
-    click.echo(f"{differing} of {len(comparison.counted.units)} counters differ from their records", err=True)
-    if differing:
-        click.echo(_IN_FLIGHT, err=True)
-    return 1 if differing else 0
+    above = sum(each.difference > 0 for each in comparison.differences)
+    below = len(comparison.differences) - above
+    click.echo(f"{above + below} of {len(comparison.counted.units)} counters differ from their records", err=True)
+    if above:
+        click.echo(f"{above} above: {_IN_FLIGHT}", err=True)
+    if below:
+        click.echo(f"{below} below: {_BELOW}", err=True)
+    return 1 if above or below else 0
 
 
 def _print(comparison: Comparison, rows: list[dict[str, Any]], *, as_json: bool) -> None:

@@ -21,7 +21,7 @@ from sidecar.loading.documents import load_policies
 from sidecar.wallets.text import format_moment
 
 _COLUMNS: Final = ("limit", "used", "left", "resets", "of", "plan", "note")
-_BALANCES: Final = ("balance", "available", "held", "expiring", "expires")
+_BALANCES: Final = ("balance", "available", "held", "expiring", "expires", "note")
 _PRICED: Final = ("meter", "used", "window")
 _NOTES: Final = {"shadow": "does not deny yet", "soft": "only warns"}
 
@@ -99,6 +99,7 @@ def _balance(each: LiveBalance) -> dict[str, Any]:
         "held": decimal_of(each.held, each.digits),
         "expiring": decimal_of(each.expiring, each.digits),
         "expires": format_moment(each.expires_us),
+        "note": "binds" if each.is_binding else "",
     }
 
 

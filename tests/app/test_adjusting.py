@@ -100,7 +100,7 @@ async def test_a_balance_gets_back_what_the_record_was_charged(node, make_redis,
         await _settle(settings.redis, b"01M8N97TG90000000000000002", charge)
         assert balance((await wallet.read()).wallet) == 10**10 - 3 * 10**7
         server.cli.delete("sc:wallets:unread")
-        await adjust(settings, change)
+        assert (await adjust(settings, change)).endswith("; wallet usd +0.03")
         assert balance((await wallet.read()).wallet) == 10**10
     assert server.cli.hkeys("sc:wallets:unread") == [b"sc:{acme}:wallet:acme:usd"]
 

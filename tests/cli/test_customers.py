@@ -64,7 +64,14 @@ def test_all_plans_of_a_customer_s_keys_are_shown_without_redis(in_process):
     monthly = shown["limits"][1]
     assert (monthly["used"], monthly["remaining"], monthly["period"]) == (0, 10_000, month())
     assert shown["balances"] == [
-        {"unit": "usd", "available": "1.5", "held": "0", "expiring": "1.5", "expires": "2099-01-01T00:00:00.000000Z"}
+        {
+            "unit": "usd",
+            "available": "1.5",
+            "held": "0",
+            "expiring": "1.5",
+            "expires": "2099-01-01T00:00:00.000000Z",
+            "binding": False,
+        }
     ]
     assert [(each["meter"], each["used"], each["period"]) for each in shown["priced"]] == [("calls", 0, month())]
     status, out, _ = in_process("customers", "limits", "acme", "--subject", "batch")

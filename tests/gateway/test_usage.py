@@ -73,7 +73,7 @@ def test_a_balance_is_shown_with_its_unit_and_the_link_of_what_binds():
     made.counters.fund("cust-ann", "usd", 1_500_000_000)
     assert show(made) == 200
     assert made.members["balances"] == [
-        {"unit": "usd", "available": "1.5", "held": "0", "expiring": "0", "expires": None}
+        {"unit": "usd", "available": "1.5", "held": "0", "expiring": "0", "expires": None, "binding": False}
     ]
     assert made.members["link"] == "https://example.com/plans"
 

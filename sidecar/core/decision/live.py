@@ -24,7 +24,7 @@ class LiveLimit:
 
     `used` contains units that open exchanges and leases have taken. `window` is its id, such as 2026-11; "": none.
     `resets_us`: when all units, of a rate the whole burst, are there again; 0: unknown. `is_binding`: of the limits
-    that deny it is the nearest to its end.
+    that deny it is the nearest to its end; none is where a balance denies already.
     """
 
     limit: Limit
@@ -42,6 +42,7 @@ class LiveBalance:
     """A customer's balance in `unit`: amounts in 10^-`digits`. `available` is what requests can use now.
 
     `held`: what open exchanges hold, which is not available. `expiring` of it is lost at `expires_us` (0: never).
+    `is_binding`: nothing is left, so that it denies.
     """
 
     unit: str
@@ -50,6 +51,7 @@ class LiveBalance:
     held: int
     expiring: int
     expires_us: int
+    is_binding: bool = False
 
 
 class Live(NamedTuple):
@@ -88,8 +90,9 @@ def live(peeked: Iterable[Peeked]) -> Live:
         for index, check in enumerate(each.checks.entries):
             limit, identity, left = check.limit, each.checks.identity, each.remaining[index]
             if check.kind.stored_as == WALLET:
+                is_binding = left <= 0 and _denies(limit)
                 balances[limit.unit, limit.digits] = LiveBalance(
-                    limit.unit, limit.digits, left - limit.amount, *each.wallets[index]
+                    limit.unit, limit.digits, left - limit.amount, *each.wallets[index], is_binding
                 )
                 continue
             resets_us = each.now_us + each.reset_us[index] if each.reset_us[index] else 0
@@ -97,7 +100,9 @@ def live(peeked: Iterable[Peeked]) -> Live:
                 limit, identity.plan, holder_of(limit, identity), limit.amount - left, left, check.window.id, resets_us
             )
             (priced if check.kind.is_priced else limits)[limit.id, shown.plan, shown.holder] = shown
-    return Live(_with_binding(list(limits.values())), list(balances.values()), list(priced.values()))
+    is_paid = not any(each.is_binding for each in balances.values())
+    every = list(limits.values())
+    return Live(_with_binding(every) if is_paid else every, list(balances.values()), list(priced.values()))
 
 
 def as_document(figures: Live) -> dict[str, Any]:
@@ -111,6 +116,7 @@ def as_document(figures: Live) -> dict[str, Any]:
                 "held": decimal_of(each.held, each.digits),
                 "expiring": decimal_of(each.expiring, each.digits),
                 "expires": _moment(each.expires_us),
+                "binding": each.is_binding,
             }
             for each in figures.balances
         ],
@@ -156,9 +162,13 @@ def holder_of(limit: Limit, identity: Identity) -> str:
     return {"key": identity.key_id, "subject": identity.subject}.get(limit.scope, identity.customer)
 
 
+def _denies(limit: Limit) -> bool:
+    return limit.over == "deny" and limit.stage == "enforce"
+
+
 def _with_binding(limits: Sequence[LiveLimit]) -> list[LiveLimit]:
     """The limits, with the one that has the smallest part of its amount left among those that deny."""
-    denying = [each for each in limits if each.limit.over == "deny" and each.limit.stage == "enforce"]
+    denying = [each for each in limits if _denies(each.limit)]
     if not denying:
         return list(limits)
     binding = min(denying, key=lambda each: each.remaining / max(each.limit.amount, 1))

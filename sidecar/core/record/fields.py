@@ -154,7 +154,7 @@ _BALANCE: Final = object_of((
 _CHARGE: Final = object_of((
     Field("meter", NAME, "what was charged", "policy", ""),
     Field("model", _TEXT, "of the usage line, where the price depends on it", "answer", "", True),
-    Field("units", _COUNT, "of the meter", "meters", ""),
+    Field("units", _INTEGER, "of the meter; below 0 where a correction or a void gives back", "meters", ""),
     Field("amount", _INTEGER, "what they cost, in 10^-digits of the unit", "rating", ""),
 ))  # fmt: skip
 

@@ -60,6 +60,18 @@ def test_a_balance_is_shown_without_its_overdraft():
     assert figures.limits == []
 
 
+@pytest.mark.parametrize(
+    ("left", "over", "binds"),
+    [(0, "deny", ["credit"]), (-3, "deny", ["credit"]), (1, "deny", ["daily"]), (0, "allow", ["daily"])],
+)
+def test_a_balance_without_anything_left_binds_and_no_limit_does(left, over, binds):
+    # Fails if a limit with units left is named to somebody whose requests are all answered 402.
+    credit = replace(CREDIT, over=over)
+    figures = live([peeked((PRICED, -12), (credit, left), (DAILY, 4), wallets={1: WalletFigures()})])
+    named = [each.limit.id for each in figures.limits if each.is_binding]
+    assert named + ["credit"] * figures.balances[0].is_binding == binds
+
+
 @pytest.mark.parametrize("asked", ["cust-ann", "other"])
 def test_limits_of_all_routes_are_asked_by_as_few_questions_as_have_them(asked):
     # Fails if a limit of one route is left out, or each route is asked.

@@ -42,6 +42,12 @@ def test_a_settle_is_all_that_its_exchange_cost_and_names_it():
     assert body["id"][:10] == EXCHANGE[:10]
 
 
+def test_what_a_correction_gives_back_is_a_settle_with_units_below_zero():
+    # Fails if the schema refuses it: every record of a node with corrections would be wrong.
+    body = record(posted("settle", EXCHANGE, 20, 90, "tokens -2 -20"))
+    assert (body["data"]["delta"], body["data"]["charges"][0]["units"]) == (20, -2)
+
+
 def test_a_grant_has_its_figures_and_no_exchange():
     body = record(posted("grant", "purchase-1", 500, 500), GRANT)
     assert body["data"]["change"] == "grant"
