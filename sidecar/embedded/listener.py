@@ -13,6 +13,7 @@ files themselves. While no worker runs, `access.stopped` changes the files.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -23,6 +24,8 @@ from typing import Any, Final
 import orjson
 
 from sidecar.core.errors import StoreError, StoreReason
+from sidecar.embedded.requests import LINE_BYTES as REQUEST_BYTES
+from sidecar.embedded.requests import read_request
 from sidecar.embedded.state import EmbeddedState
 
 Json = dict[str, Any]
@@ -32,6 +35,7 @@ SOCKET: Final = "state.sock"
 LINE_BYTES: Final = 64 << 20  # a ledger of ten thousand postings has two megabytes
 ANSWER_S: Final = 10.0
 _NOT_WRITTEN: Final = "the journal does not take it"
+log = logging.getLogger("sidecar.state")
 
 
 class StateListener:
@@ -42,6 +46,7 @@ class StateListener:
         self._folder = folder
         self._accepting = accepting
         self._server: asyncio.Server | None = None
+        self._serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._answering: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -51,31 +56,54 @@ class StateListener:
         os.fchmod(listening.fileno(), 0o600)
         with _short(self._folder) as path:
             listening.bind(path)
-        self._server = await asyncio.start_unix_server(self._accept, sock=listening, limit=LINE_BYTES)
+        self._server = await asyncio.start_unix_server(self._accept, sock=listening, limit=REQUEST_BYTES)
 
     async def aclose(self) -> None:
         """Stop listening, and answer the requests that were received."""
         if self._server is not None:
             self._server.close()
             (self._folder / SOCKET).unlink(missing_ok=True)
-        if self._answering:
-            await asyncio.wait(self._answering, timeout=ANSWER_S)
+        for task, writer in self._serving.items():
+            if task not in self._answering:
+                writer.transport.abort()  # its reader sees the end
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=ANSWER_S)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer), name="state request")
-        self._answering.add(task)
-        task.add_done_callback(self._answering.discard)
+        self._serving[task] = writer
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._serving[task]
+        self._answering.discard(task)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            if line := await reader.readline():  # b"": `is_answering` connected
-                writer.write(orjson.dumps(await self._answer(line), default=tuple) + b"\n")  # named tuples
-                await writer.drain()
-        await _closed(writer)
+        try:
+            with suppress(OSError, TimeoutError):
+                answer = await self._read_and_answer(reader)
+                if answer is not None:
+                    writer.write(orjson.dumps(answer, default=tuple) + b"\n")  # named tuples
+                    async with asyncio.timeout(ANSWER_S):
+                        await writer.drain()
+        finally:
+            await _closed(writer)
+
+    async def _read_and_answer(self, reader: asyncio.StreamReader) -> Json | None:
+        """The answer to the line that comes within ANSWER_S; None: the client only connected (`is_answering`)."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - see `_accept`
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                line = await reader.readline()
+        except ValueError:  # longer than REQUEST_BYTES
+            return {"failed": f"the request is longer than {REQUEST_BYTES} bytes", "maybe_applied": False}
+        self._answering.add(task)
+        return await self._answer(line) if line else None
 
     async def _answer(self, line: bytes) -> Json:
         try:
-            request = orjson.loads(line)
+            request = read_request(line)
             answer = self._state.answer(request)
             if answer is not None:
                 return answer
@@ -86,8 +114,11 @@ class StateListener:
                 request, done.set_result, lambda: done.set_result({"failed": _NOT_WRITTEN, "maybe_applied": True})
             )
             return await done
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             return {"failed": f"the request is invalid: {error}", "maybe_applied": False}
+        except Exception:
+            log.exception("a request to the state failed")
+            return {"failed": "the worker failed: its log says why", "maybe_applied": True}
 
 
 def checked(answer: Json) -> Json:

@@ -15,9 +15,14 @@ class Worker:
         self.folder = folder / ("journal" * 20)
         self.folder.mkdir()
         self.accepts = self.writes = True
-        self.state = EmbeddedState(HandClock(), lambda _body, then: then(self.writes))
+        self.notes = []
+        self.state = EmbeddedState(HandClock(), self.note)
         self.listener = StateListener(self.state, self.folder, lambda: self.accepts)
         self.wallet = EmbeddedWallet(partial(ask_worker, self.folder), "acme", "usd")
+
+    def note(self, body, then):
+        self.notes.append(body)
+        then(self.writes)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from sidecar.embedded.listener import ask_worker
 from tests.edge.counters_suite import DAY_US, WHO, credit, five, spent
 
 KEYS = [f"sc:{{acme}}:q=monthly:k{number}:2026-11" for number in range(25)]
-LATER_US = 1 << 60
+LATER_US = 1 << 52
 
 
 @pytest.fixture
