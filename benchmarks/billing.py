@@ -36,7 +36,8 @@ from sidecar.edge.ledger.lines import encode
 from sidecar.edge.ledger.queries import Scope
 from sidecar.edge.ledger.schema import COLUMNS, FORMAT, ordering, quoted
 from sidecar.edge.ledger.writer import FORMAT_KEY, PartitionWriter, copy_options
-from sidecar.ledger.loading import Loader, LoadOptions
+from sidecar.ledger.load_options import LoadOptions
+from sidecar.ledger.loading import Loader
 from sidecar.ledger.reading import open_ledger
 
 MEMORY = "1GB"

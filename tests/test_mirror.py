@@ -26,6 +26,7 @@ ELSEWHERE = {
     "sidecar/edge/ledger/dialects.py": "SQL; tests/ledger/test_pushing.py asks all of it of both engines",
     "sidecar/ledger/backends.py": "connections; tests/ledger/test_pushing.py and test_reading.py ask them",
     "sidecar/edge/ledger/queries.py": "SQL; tests/ledger/test_reading.py asks all of it",
+    "sidecar/ledger/load_options.py": "fields; tests/ledger/test_loading.py loads by all of them",
     "sidecar/ledger/report.py": "counts; tests/cli/test_ledger.py reads all of them",
     "sidecar/edge/shipping/figures.py": "counts and a state; tests/edge/shipping/test_shipper.py reads all of them",
     "sidecar/edge/shipping/source.py": "interfaces; tests/edge/shipping/test_shipper.py has doubles of them",

@@ -21,7 +21,8 @@ from sidecar.edge.ledger.engine import Engine
 from sidecar.edge.ledger.files import LedgerFolder
 from sidecar.ledger.compacting import Retention
 from sidecar.ledger.compacting import compact as compact_folder
-from sidecar.ledger.loading import FLUSH_SECONDS, Loader, LoadOptions
+from sidecar.ledger.load_options import FLUSH_SECONDS, LoadOptions
+from sidecar.ledger.loading import Loader
 from sidecar.ledger.sink_files import with_rotated
 
 

@@ -16,7 +16,8 @@ from sidecar.edge.clock import SystemClock
 from sidecar.edge.journal import Orphan, recover
 from sidecar.edge.ledger.files import LedgerFolder
 from sidecar.ledger.connection import open_ledger
-from sidecar.ledger.loading import Loader, LoadOptions
+from sidecar.ledger.load_options import LoadOptions
+from sidecar.ledger.loading import Loader
 from sidecar.ledger.periods import period
 from sidecar.ledger.sealing import Period, seal
 from sidecar.ledger.verify import verify

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from sidecar.edge.kafka.bulk import BulkReader
 from sidecar.edge.ledger.files import LedgerFolder
-from sidecar.ledger import loading
-from sidecar.ledger.loading import Loader, LoadOptions
+from sidecar.ledger import topic_load
+from sidecar.ledger.load_options import LoadOptions
+from sidecar.ledger.loading import Loader
 
 
 def show(what):
@@ -20,7 +21,7 @@ def main():
     bootstrap, folder, topic, *partitions = sys.argv[1:]
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    loading._LOOK_SECONDS = 0.5
+    topic_load._LOOK_SECONDS = 0.5
     options = LoadOptions(stop.is_set, on_trouble=show, flush_seconds=0.2, follow=True)
     with (
         BulkReader({"bootstrap_servers": bootstrap}) as reader,

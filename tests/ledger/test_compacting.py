@@ -12,7 +12,8 @@ from sidecar.edge.ledger.files import COMPACTING, LedgerFolder
 from sidecar.edge.ledger.schema import NAMES
 from sidecar.edge.ledger.writer import PartitionWriter
 from sidecar.ledger.compacting import Retention, compact
-from sidecar.ledger.loading import Loader, LoadOptions
+from sidecar.ledger.load_options import LoadOptions
+from sidecar.ledger.loading import Loader
 from tests.edge.ledger.events import lines, usage
 from tests.edge.ledger.ledgers import TOPIC, ask, contents, load
 from tests.ledger.test_loading import kill_at

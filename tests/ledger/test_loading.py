@@ -18,8 +18,9 @@ from sidecar.edge.kafka import bulk
 from sidecar.edge.kafka.bulk import BulkReader, Chunk
 from sidecar.edge.kafka.connection import KafkaRefusalError
 from sidecar.edge.ledger.files import LedgerFolder
-from sidecar.ledger import loading
-from sidecar.ledger.loading import Loader, LoadOptions
+from sidecar.ledger import loading, topic_load
+from sidecar.ledger.load_options import LoadOptions
+from sidecar.ledger.loading import Loader
 from tests.edge.kafka.topics import make_topic, read_topic
 from tests.edge.ledger.events import lines, usage
 from tests.edge.ledger.ledgers import ask, contents
@@ -276,46 +277,6 @@ def test_a_loader_that_follows_takes_up_new_partitions(kafka_server, topic, tmp_
     assert ask(tmp_path, "SELECT count(DISTINCT part) FROM ledger WHERE sequence >= 900") == [(6,)]
 
 
-class Silent:
-    """A reader of one partition with 10 offsets, which gets nothing; `error` when it asks for the stable end."""
-
-    def __init__(self, error):
-        self.error = error
-
-    def partitions(self, topics):
-        return "A", {topic: [0] for topic in topics}
-
-    def bounds(self, places):
-        return dict.fromkeys(places, (0, 10))
-
-    def assign(self, positions):
-        self.positions = positions
-
-    def read(self, _seconds):
-        return Chunk({}, dict(self.positions))
-
-    def stable_ends(self):
-        raise self.error
-
-
-def load_silent(folder, error, **options):
-    with Loader(LedgerFolder(folder), LoadOptions(**options), memory=MEMORY) as loader:
-        loader.load_topics(Silent(error), ["t"])
-
-
-def test_an_outage_is_an_error_and_not_the_end_and_is_waited_for_where_a_load_follows(tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "_PATIENCE_SECONDS", 0.01)
-    # Fails if silence is taken for the end: the load of half a topic would be reported as done.
-    with pytest.raises(SinkError, match="no answer"):
-        load_silent(tmp_path, SinkError("no answer"))
-    troubles = []
-    stop = {"stop": lambda: len(troubles) > 2, "on_trouble": troubles.append, "follow": True}
-    load_silent(tmp_path, SinkError("no answer"), **stop)
-    assert set(troubles) == {"no answer"}
-    with pytest.raises(KafkaRefusalError):
-        load_silent(tmp_path, KafkaRefusalError("wrong password"), **stop | {"stop": lambda: False})
-
-
 @pytest.mark.kafka
 def test_a_topic_that_was_made_anew_is_refused(kafka_server, topic, tmp_path):
     load_topic(kafka_server, tmp_path, topic)
@@ -329,7 +290,7 @@ def test_a_topic_that_was_made_anew_is_refused(kafka_server, topic, tmp_path):
 
 @pytest.mark.kafka
 def test_an_open_transaction_is_left_for_the_next_load(kafka_server, topic, tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "_PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(topic_load, "_PATIENCE_SECONDS", 0.5)
     expected = ids(kafka_server, topic)
     made = Producer({**connection(kafka_server), "transactional.id": f"{topic}.open", "log_level": 0})
     made.init_transactions(20)
@@ -383,42 +344,6 @@ def test_a_load_that_follows_waits_for_kafka_at_its_start(tmp_path, monkeypatch,
     with Loader(LedgerFolder(tmp_path), options, memory=MEMORY) as loader:
         loader.load_topics(reader, ["t"])
     assert troubles == ["no connection"] * failures
-
-
-class Growing(Away):
-    """A topic that gets a second partition after the first one's records were read. Kafka is away in between."""
-
-    def __init__(self):
-        super().__init__(0)
-        self.assigned = []
-        self.was_read = False
-        self.reads = 0
-
-    def partitions(self, topics):
-        answer = super().partitions(topics)
-        return answer if not self.assigned else (answer[0], {topic: [0, 1] for topic in topics})
-
-    def assign(self, positions):
-        self.assigned.append(dict(positions))
-
-    def read(self, seconds):
-        messages = [] if self.was_read else [(number, orjson.dumps(usage(number))) for number in range(3)]
-        self.failures += 0 if self.was_read else 2
-        self.was_read = True
-        self.reads += 1
-        return Chunk({("t", 0): messages} if messages else {}, {})
-
-
-def test_what_was_read_and_is_in_no_file_is_not_read_again_after_a_partition_was_taken(tmp_path, monkeypatch):
-    # Fails if reading goes on at the ends of the files, or an outage while it looks for partitions ends or blocks it.
-    monkeypatch.setattr(loading, "_LOOK_SECONDS", 0.001)
-    reader, troubles = Growing(), []
-    options = {"stop": lambda: len(reader.assigned) > 1, "on_trouble": lambda _: troubles.append(reader.reads)}
-    with Loader(LedgerFolder(tmp_path), LoadOptions(**options, follow=True), memory=MEMORY) as loader:
-        loader.load_topics(reader, ["t"])
-        assert loader.report.total("records") == 3
-    assert reader.assigned == [{("t", 0): 0}, {("t", 0): 3, ("t", 1): 0}]
-    assert len(set(troubles)) == 2
 
 
 @pytest.mark.parametrize(("error", "follow"), [(SinkError, False), (KafkaRefusalError, True)])

@@ -8,7 +8,8 @@ from pathlib import Path
 from sidecar.edge.ledger.engine import Engine
 from sidecar.edge.ledger.files import Disk, LedgerFolder
 from sidecar.ledger.compacting import Retention, compact
-from sidecar.ledger.loading import Loader, LoadOptions
+from sidecar.ledger.load_options import LoadOptions
+from sidecar.ledger.loading import Loader
 
 
 class KillingDisk(Disk):
