@@ -61,9 +61,10 @@ class Loader(AbstractContextManager["Loader"]):
     def load_file(self, path: Path) -> None:
         """Load what is new in a sink file.
 
-        SinkError: it cannot be read, another file was loaded, or another process loads it.
+        SinkError: it cannot be read, no sink wrote it, another file was loaded, or another process loads it.
         """
         with SinkFile(path) as file, ExitStack() as closing:
+            file.check_format()
             if not file.topic:
                 return  # no whole line yet
             writer = self._writer(closing, (file.topic, 0))

@@ -25,6 +25,12 @@ from sidecar.edge.ledger.lines import Pair
 _CHUNK_BYTES: Final = 8 << 20
 _TAIL_BYTES: Final = 4_096
 _DENIALS: Final = ".denials"
+_COMPRESSED: Final = {  # the first bytes of such a file, and what decompresses it
+    b"\x1f\x8b": "gunzip",
+    b"\x28\xb5\x2f\xfd": "unzstd",
+    b"BZh": "bunzip2",
+    b"\xfd7zXZ\0": "unxz",
+}
 _ROTATED: Final = re.compile(r"\.(?P<number>\d{1,9})|-(?P<date>\d{8,14})")  # as logrotate names them
 
 
@@ -37,7 +43,7 @@ class SinkFile(AbstractContextManager["SinkFile"]):
             self._file = path.open("rb")
         except OSError as error:
             raise SinkError(f"{path}: {error.strerror}") from error
-        first = self._file.readline()
+        self._first = first = self._file.readline()
         self.size = os.fstat(self._file.fileno()).st_size
         self.topic = FILE_TOPIC + hashlib.sha256(first.rstrip(b"\n")).hexdigest()[:16] if first.endswith(b"\n") else ""
         committed = _committed(path)
@@ -45,6 +51,14 @@ class SinkFile(AbstractContextManager["SinkFile"]):
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+
+    def check_format(self) -> None:
+        """SinkError: no sink wrote this file, by its first line. One that has no whole line yet passes."""
+        for magic, tool in _COMPRESSED.items():
+            if self._first.startswith(magic):
+                raise SinkError(f"{self.path}: compressed: decompress it first, with {tool}")
+        if self.topic and (fault := _fault_of(self._first)):
+            raise SinkError(f"{self.path}: not a sink file: its first line is not {fault}")
 
     def check(self, position: int, tail: str) -> None:
         """SinkError: not the file that was loaded up to `position`, where its last bytes had the digest `tail`."""
@@ -93,6 +107,17 @@ def _places(data: bytes, position: int) -> Iterator[Pair]:
         if line:
             yield position, line
         position += len(line) + 1
+
+
+def _fault_of(line: bytes) -> str:
+    """The format that a line lacks, as words after "is not"; "" if it may be a record, which the load looks at."""
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        record = None
+    if not isinstance(record, dict):
+        return "a JSON object"
+    return "" if "type" in record else "a record: it has no type"
 
 
 def _committed(path: Path) -> int | None:

@@ -1,5 +1,6 @@
 """`sidecar ledger` as a user calls it: load, totals, query, trace, compact."""
 
+import gzip
 import json
 import signal
 import subprocess
@@ -59,6 +60,18 @@ def test_files_that_the_sink_was_rotated_from_are_loaded_with_it_and_once(sideca
     records.rename(original)  # the sink has not begun a new file yet
     assert sidecar("ledger", "load")[:2] == (0, "0 records in 0 files, 0 rejected, 0 twice\n")
     assert sidecar("ledger", "load", "--file", str(records))[0] == 1
+
+
+def test_a_compressed_file_is_refused_by_name_and_nothing_of_it_is_in_the_ledger(sidecar, records):
+    # Fails if its bytes are loaded as rejected lines: `verify` would have exit status 1 for ever.
+    packed = records.with_name("records.jsonl.1.gz")
+    packed.write_bytes(gzip.compress(records.read_bytes()))
+    status, _, err = sidecar("ledger", "load", "--file", str(packed), "--file", str(records))
+    assert (status, f"sidecar: {packed}: compressed: decompress it first, with gunzip" in err) == (1, True)
+    assert json.loads(sidecar("ledger", "query", "SELECT DISTINCT data FROM rejected", "--json")[1]) == [
+        {"data": "nonsense"}
+    ]
+    assert len(json.loads(sidecar("ledger", "query", "SELECT DISTINCT topic FROM ledger", "--json")[1])) == 1
 
 
 def test_compaction_is_reported_and_changes_no_sum(sidecar, records, folder):

@@ -1,6 +1,8 @@
 """A sink file is known by its first line, and read no further than its sink has committed."""
 
+import gzip
 import json
+import re
 
 import pytest
 
@@ -72,6 +74,35 @@ def test_a_file_that_was_cut_or_changed_is_refused(tmp_path):
     path.write_bytes(b"one\ntoo\nthree\n")
     with pytest.raises(SinkError, match="not the file that was loaded"):
         check(path, 8, tail)
+
+
+# Fails if the file is loaded: its bytes would be rejected lines of the ledger, which nothing takes out again.
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (gzip.compress(lines(usage(1))), "compressed: decompress it first, with gunzip"),
+        (gzip.compress(b"x"), "compressed: decompress it first, with gunzip"),
+        (b"\x28\xb5\x2f\xfd....", "compressed: decompress it first, with unzstd"),
+        (b"BZh91AY&SY\n", "compressed: decompress it first, with bunzip2"),
+        (b"\xfd7zXZ\0\n", "compressed: decompress it first, with unxz"),
+        (b"id,customer\n1,acme\n", "not a sink file: its first line is not a JSON object"),
+        (b"[1]\n" + lines(usage(1)), "not a sink file: its first line is not a JSON object"),
+        (b"{}\n" + lines(usage(1)), "not a sink file: its first line is not a record: it has no type"),
+    ],
+)
+def test_a_file_that_no_sink_wrote_is_refused_by_name(tmp_path, content, fault):
+    path = tmp_path / "r.jsonl.1"
+    path.write_bytes(content)
+    with SinkFile(path) as file, pytest.raises(SinkError, match=re.escape(f"{path}: {fault}")):
+        file.check_format()
+
+
+def test_a_sink_file_passes_with_a_bad_line_later_or_half_a_line(tmp_path):
+    path = tmp_path / "r.jsonl"
+    for content in (lines(usage(1), b"nonsense"), b'{"half', b""):
+        path.write_bytes(content)
+        with SinkFile(path) as file:
+            file.check_format()
 
 
 def test_a_file_that_is_rotated_while_it_is_read_is_read_to_its_end(tmp_path, monkeypatch):
