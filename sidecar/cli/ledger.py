@@ -14,6 +14,7 @@ from sidecar.cli.ledger_progress import LedgerDisplay
 from sidecar.cli.ledger_proof import retire, seal_, verify
 from sidecar.cli.ledger_push import push
 from sidecar.cli.options import config_option, json_option, print_json, settings_of, stopping
+from sidecar.cli.tables import print_text
 from sidecar.config.settings import Settings
 from sidecar.core.errors import SinkError
 from sidecar.edge.kafka.bulk import BulkReader
@@ -119,9 +120,9 @@ def compact(config: Path | None, as_json: bool) -> int:
         print_json(done.as_json())
     else:
         for file, parts in done.joined:
-            click.echo(f"{file}: of {parts} files")
+            print_text(f"{file}: of {parts} files")
         for file in done.removed:
-            click.echo(f"{file}: removed, no longer retained")
+            print_text(f"{file}: removed, no longer retained")
         for fault in done.faults:
             click.echo(f"sidecar: {fault}", err=True)
     return 1 if done.faults else 0

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from sidecar.app import kafka
 from sidecar.app.commands import command_source, pending_statement
+from sidecar.cli.ledger_report import late_line, print_report, report_as_json
 from sidecar.cli.options import actor_option, config_option, json_option, print_json, reason_option, settings_of
-from sidecar.cli.tables import print_rows, printable
+from sidecar.cli.tables import print_rows, print_text, printable
 from sidecar.config.settings import Settings
 from sidecar.control.build_variant import VERSION
 from sidecar.core.billing.sealing import SourceVerdict
@@ -28,9 +29,13 @@ from sidecar.ledger.facts import time_us
 from sidecar.ledger.retiring import retirement
 from sidecar.ledger.sealing import Period, Sealing, proven, seal
 from sidecar.ledger.unread import unread_faults
-from sidecar.ledger.verify import LedgerReport
+from sidecar.ledger.verify import Late, late_records
 from sidecar.ledger.verify import verify as verify_ledger
 
+_NEXT_OF_LATE: Final = (
+    "the units of late records are in `sidecar ledger totals --period {}` and not in the seal: "
+    "bill or credit the difference with the next invoice"
+)
 _MONTH = re.compile(r"(20\d\d)-(0[1-9]|1[0-2])")
 
 
@@ -56,9 +61,9 @@ def verify(config: Path | None, as_json: bool) -> int:
     with _open_ledger(settings_of(config), checks_digests=True) as ledger:
         report = verify_ledger(ledger)
     if as_json:
-        print_json(_report_as_json(report))
+        print_json(report_as_json(report))
     else:
-        _print_report(report)
+        print_report(report)
     return 0 if report.is_whole else 1
 
 
@@ -66,34 +71,49 @@ def verify(config: Path | None, as_json: bool) -> int:
 @config_option
 @click.option("--period", required=True, callback=_period, help="A month, in UTC: 2026-11.")
 @click.option("--without-kafka", is_flag=True, help="Do not ask Kafka whether records of the month are not loaded yet.")
+@click.option(
+    "--accept-rejected", is_flag=True, help="Seal although there are rejected lines that may be records of the month."
+)
 @json_option
-def seal_(config: Path | None, period: Period, without_kafka: bool, as_json: bool) -> int:
+def seal_(config: Path | None, period: Period, as_json: bool, **options: bool) -> int:
     """Seal a month: prove that every source has delivered all its records of it, and write that down.
 
-    It asks Kafka, where one is configured, whether all records of the month are loaded.
+    It asks Kafka, where one is configured, whether all records of the month are loaded. Rejected lines that may be of
+    the month keep it open: look at them with `sidecar ledger query 'FROM rejected'`.
     Exit status 1: the month is not complete yet; the answer says what is missing of which source.
 
     Next: repeat it later, or `sidecar ledger retire SOURCE` where a machine does not return.
     """
     settings = settings_of(config)
-    asks_kafka = settings.kafka is not None and not without_kafka
+    asks_kafka = settings.kafka is not None and not options["without_kafka"]
     with _open_ledger(settings, checks_digests=True) as ledger:
         find_unread = partial(_find_unread, settings, ledger) if asks_kafka else None
-        sealing = seal(ledger, period, SystemClock().now_us(), find_unread=find_unread)
+        now_us = SystemClock().now_us()
+        sealing = seal(ledger, period, now_us, find_unread=find_unread, accepts_rejected=options["accept_rejected"])
+        late = late_records(ledger.engine, sealing.document) if sealing.document and not sealing.is_new else []
     if as_json:
-        print_json(
-            {
-                "period": period.name,
-                "sealed": sealing.is_sealed,
-                "new": sealing.is_new,
-                "over": sealing.is_over,
-                "sources": [_verdict_as_json(each) for each in sealing.sources],
-                "faults": list(sealing.faults),
-                "unread": list(sealing.unread),
-                "document": sealing.document,
-            }
-        )
-        return 0 if sealing.is_sealed else 1
+        print_json(_sealing_as_json(sealing, late))
+    else:
+        _print_sealing(sealing, late)
+    return 0 if sealing.is_sealed else 1
+
+
+def _sealing_as_json(sealing: Sealing, late: Sequence[Late]) -> dict[str, Any]:
+    return {
+        "period": sealing.period.name,
+        "sealed": sealing.is_sealed,
+        "new": sealing.is_new,
+        "over": sealing.is_over,
+        "sources": [_verdict_as_json(each) for each in sealing.sources],
+        "faults": list(sealing.faults),
+        "unread": list(sealing.unread),
+        "rejected": sealing.rejected,
+        "late": [each._asdict() for each in late],
+        "document": sealing.document,
+    }
+
+
+def _print_sealing(sealing: Sealing, late: Sequence[Late]) -> None:
     for fault in (*sealing.faults, *sealing.unread):
         click.echo(f"sidecar: {fault}", err=True)
     if sealing.document is None:
@@ -110,13 +130,20 @@ def seal_(config: Path | None, period: Period, without_kafka: bool, as_json: boo
         for each in sources
     ]
     print_rows(rows, ("source", "state", "records", "missing"))
+    for each in late:
+        click.echo(printable(late_line(each)), err=True)
+    print_text(f"{sealing.period.name}: {_state_of(sealing)}", err=True)
+    if late:
+        print_text(f"sidecar: {_NEXT_OF_LATE.format(sealing.period.name)}", err=True)
+
+
+def _state_of(sealing: Sealing) -> str:
+    if sealing.document is not None:
+        before = "" if sealing.is_new else "already "
+        return f"{before}sealed at {sealing.document['sealed']}"
     if not sealing.is_over:
-        click.echo(f"{period.name}: not sealed: it is not over; it can be sealed a minute after its end, UTC", err=True)
-    elif sealing.document is not None:
-        click.echo(f"{period.name}: sealed at {sealing.document['sealed']}", err=True)
-    else:
-        click.echo(f"{period.name}: not sealed: {_why_not(sealing)}", err=True)
-    return 0 if sealing.is_sealed else 1
+        return "not sealed: it is not over; it can be sealed a minute after its end, UTC"
+    return f"not sealed: {_why_not(sealing)}"
 
 
 def _find_unread(settings: Settings, ledger: LedgerRows, before_us: int) -> tuple[str, ...]:
@@ -134,7 +161,12 @@ def _why_not(sealing: Sealing) -> str:
         return "files were refused"
     if sealing.unread:
         return "records are not loaded"
-    return f"{counted(incomplete, 'source')} of {len(sealing.sources)} incomplete" if incomplete else "no source"
+    if incomplete:
+        return f"{counted(incomplete, 'source')} of {len(sealing.sources)} incomplete"
+    if not sealing.sources:
+        return "no source"
+    lines = "1 rejected line" if sealing.rejected == 1 else f"{sealing.rejected} rejected lines"
+    return f"{lines} may be of it: `sidecar ledger query 'FROM rejected'`; --accept-rejected seals it all the same"
 
 
 @click.command()
@@ -178,9 +210,6 @@ def _open_ledger(settings: Settings, *, checks_digests: bool = False) -> Iterato
         yield ledger
 
 
-# --- Output ----------------------------------------------------------------------------------------------------------
-
-
 def _verdict_as_json(verdict: SourceVerdict) -> dict[str, Any]:
     return {
         "source": verdict.source,
@@ -190,79 +219,3 @@ def _verdict_as_json(verdict: SourceVerdict) -> dict[str, Any]:
         "missing": list(verdict.missing),
         "may_be_missing": list(verdict.may_be_missing),
     }
-
-
-def _report_as_json(report: LedgerReport) -> dict[str, Any]:
-    return {
-        "whole": report.is_whole,
-        "kinds": report.kinds,
-        "missing": report.missing,
-        "copies": report.copies,
-        "reused_numbers": report.reused_count,
-        "rejected": report.rejected_count,
-        "unknown_originals": report.unknown_count,
-        "labels_with_several_contents": [label for label, _, _ in report.labels],
-        "differences": [each._asdict() for each in report.differences],
-        "changed": [each._asdict() for each in report.changed],
-        "late": [each._asdict() for each in report.late],
-        "faults": list(report.faults),
-        "files_without_digest": report.without_digest,
-        "sources": {
-            name: {
-                "first": each.numbers.first,
-                "last": each.numbers.last,
-                "present": each.present,
-                "highest_by_checkpoint": report.claimed.get(name, 0),
-                "gaps": report.gaps(name),
-                "retired": report.is_retired(name),
-            }
-            for name, each in sorted(report.sources.items())
-        },
-        "examples": {
-            "reused_numbers": report.reused,
-            "rejected": report.rejected,
-            "unknown_originals": report.unknown_originals,
-        },
-    }
-
-
-def _warn(text: str) -> None:
-    click.echo(printable(text), err=True)
-
-
-def _print_report(report: LedgerReport) -> None:
-    for kind, number in report.kinds.items():
-        click.echo(f"{number:>12}  {kind}")
-    for fault in report.faults:
-        _warn(f"refused: {fault}")
-    if report.without_digest:
-        _warn(f"not checked: the bytes of {counted(report.without_digest, 'file')} of an earlier version, no digest")
-    for name, each in sorted(report.sources.items()):
-        gaps = [f"{start} to {end}" for start, end in report.gaps(name)]
-        if gaps:
-            word = "given up" if report.is_retired(name) else "missing"
-            _warn(f"{word}: {name}: {', '.join(gaps)}; {counted(each.present, 'number')} are here")
-    for name, sequence, ids in report.reused:
-        _warn(f"number used again: {name} {sequence}: {ids} ids")
-    for difference in report.differences:
-        source, meter, stated, units = difference
-        _warn(f"units: {source}: {meter}: its checkpoint states {stated}, its records have {units}")
-    for name, meter, stated, units in report.changed:
-        _warn(f"changed: {name}: {meter}: the seal states {stated}, its records have {units}")
-    for topic, part, offset, fault in report.rejected:
-        _warn(f"rejected: {topic} partition {part} offset {offset}: {fault}")
-    for label, contents, sources in report.labels:
-        hashes = " and ".join([f"{digest[:12]}…" for digest in contents])
-        _warn(f"plan label {label} has several contents: SHA-256 {hashes}, by {', '.join(sources)}")
-    for id_, cause in report.unknown_originals:
-        _warn(f"original unknown: {id_} changes {cause}, which is not here")
-    for late in report.late:
-        added = ", ".join(f"{meter} {number:+}" for meter, number in late.units.items())
-        by = "recorded by operators" if late.by_operator else "loaded"
-        _warn(f"late: {late.period}: {counted(late.records, 'record')} {by} after it was sealed: {added}")
-    copies = sum(report.copies.values())
-    click.echo(
-        f"{'whole' if report.is_whole else 'NOT whole'}: {report.missing} missing, {report.reused_count} numbers used "
-        f"again, {counted(len(report.differences), 'difference')} of units, {report.rejected_count} rejected, "
-        f"{report.unknown_count} without original, {counted(copies, 'copy') if copies == 1 else f'{copies} copies'}"
-    )

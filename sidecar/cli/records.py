@@ -15,6 +15,7 @@ from sidecar.app.record_sources import record_source
 from sidecar.cli.key_files import now
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
 from sidecar.cli.record_changes import backfill, correct, void
+from sidecar.cli.tables import print_text
 from sidecar.config.units import parse
 from sidecar.core.errors import PolicyError
 from sidecar.core.words import counted
@@ -288,7 +289,7 @@ def _print_report(report: Report, source: RecordSource) -> None:
         click.echo(f"wrong: {example}", err=True)
     verdict = "whole" if report.whole else "NOT whole"
     missing = report.missing + (0 if report.may_begin_late else report.before)
-    click.echo(
+    print_text(
         f"{source}: {verdict}: {counted(report.records, 'record')}, {missing} missing, {report.duplicates} twice, "
         f"{counted(report.reused, 'number')} used again, {report.faults} wrong"
     )

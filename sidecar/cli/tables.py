@@ -23,9 +23,9 @@ PAGE: Final = 80  # columns, where there is no terminal
 _LEAST: Final = 8  # characters of a shortened cell
 
 
-def terminal_width() -> int | None:
-    """The columns of the terminal, or of COLUMNS; None where standard output is not a terminal."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+def terminal_width(*, err: bool = False) -> int | None:
+    """The columns of the terminal, or of COLUMNS; None where standard output (`err`: error) is not a terminal."""
+    return shutil.get_terminal_size().columns if (sys.stderr if err else sys.stdout).isatty() else None
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, title: str = "") -> None:
@@ -55,11 +55,18 @@ def printable(text: str) -> str:
     return "".join([each if each.isprintable() else each.encode("unicode_escape").decode() for each in text])
 
 
-def print_text(text: str) -> None:
-    """Print prose in paragraphs of one line each, folded at the width of the terminal."""
-    width = terminal_width()
+def print_text(text: str, *, err: bool = False) -> None:
+    """Print prose in paragraphs of one line each, folded at the width of the terminal. `err`: on standard error.
+
+    A word is never split: an option, a month or a name of a file is copied whole.
+    """
+    width = terminal_width(err=err)
     for line in text.split("\n"):
-        click.echo(textwrap.fill(line, width) if width else line)
+        is_folded = width is not None and len(line) > width
+        click.echo(
+            textwrap.fill(line, width or 0, break_on_hyphens=False, break_long_words=False) if is_folded else line,
+            err=err,
+        )
 
 
 def table_lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int | None) -> list[str]:

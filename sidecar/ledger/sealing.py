@@ -31,6 +31,17 @@ _UNITS: Final = """
         coalesce(sum(units) FILTER (NOT billable), 0)::HUGEINT
     FROM {rows} WHERE meter IS NOT NULL AND NOT "copy" AND period_us >= ? AND period_us < ? {bound}
     GROUP BY meter ORDER BY meter"""
+# A rejected line whose text has readable times is of the period that they say. Of any other the period is unknown.
+_TIME: Final = "epoch_us(TRY_CAST((data->>'{}') AS TIMESTAMP))"
+_REJECTED: Final = f"""
+    SELECT count(*) FROM (
+        SELECT {_TIME.format("$.time")} AS time_us, {_TIME.format("$.data.period_time")} AS period_us,
+            (data->>'$.data.period_time') IS NOT NULL AS has_period, "offset", topic, part
+        FROM (SELECT topic, part, "offset", CASE WHEN json_valid(data) THEN data END AS data
+            FROM ledger WHERE kind = 'rejected'))
+    LEFT JOIN positions USING (topic, part)
+    WHERE CASE WHEN time_us IS NULL OR (has_period AND period_us IS NULL) THEN "offset" > coalesce(until, -1)
+        ELSE least(time_us, period_us) < ? AND greatest(time_us, period_us) >= ? END"""
 
 
 FindUnread = Callable[[int], tuple[str, ...]]
@@ -48,7 +59,8 @@ class Sealing(NamedTuple):
     """Whether the period is sealed, and why.
 
     `faults`: files that the ledger could not read. `unread`: partitions of Kafka with records that may be of the period
-    and are not loaded.
+    and are not loaded. `rejected`: how many lines of the ledger are not records, may be of the period, and were not
+    accepted with an earlier seal.
     `document`: the contents of its file, None if it is not sealed. `is_new`: it was written now. `is_over`: the period
     has ended, and the margin after it.
     """
@@ -60,6 +72,7 @@ class Sealing(NamedTuple):
     is_new: bool
     is_over: bool = True
     unread: tuple[str, ...] = ()
+    rejected: int = 0
 
     @property
     def is_sealed(self) -> bool:
@@ -74,10 +87,12 @@ def seal(
     margin_us: int = MARGIN_US,
     *,
     find_unread: FindUnread | None = None,
+    accepts_rejected: bool = False,
 ) -> Sealing:
     """Seal the period if it is complete. A period that was sealed before stays as it is.
 
     `find_unread`: says what is not loaded of records before a time (µs since 1970); None: nobody can be asked.
+    `accepts_rejected`: seal it although rejected lines may be of it; the file has their number.
     """
     path = sealed_path(ledger.folder, period.name)
     facts = source_facts(ledger.engine, period.end_us, proven(ledger.folder), margin_us)
@@ -87,8 +102,10 @@ def seal(
     if now_us < period.end_us + margin_us:  # a source that has ended may have a successor before the period is over
         return Sealing(period, sources, ledger.faults, None, is_new=False, is_over=False)
     unread = find_unread(period.end_us + margin_us) if find_unread is not None else ()
-    if ledger.faults or unread or not sources or not all(each.is_complete for each in sources):
-        return Sealing(period, sources, ledger.faults, None, is_new=False, unread=unread)
+    rejected = _rejected(ledger, period, margin_us)
+    is_complete = bool(sources) and all(each.is_complete for each in sources)
+    if ledger.faults or unread or not is_complete or (rejected and not accepts_rejected):
+        return Sealing(period, sources, ledger.faults, None, is_new=False, unread=unread, rejected=rejected)
     document = {
         "format": FORMAT,
         "period": period.name,
@@ -97,6 +114,7 @@ def seal(
         "margin_us": margin_us,
         "sealed": instant(now_us),
         "kafka_asked": find_unread is not None,
+        "rejected": rejected,
         "sources": {each.source: _described(each) for each in sources},
         "positions": ledger.positions(),
         "files_sha256": sha256("\n".join(map(str, ledger.files)).encode()).hexdigest(),
@@ -107,7 +125,22 @@ def seal(
         write_atomic(path, orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
     except OSError as error:
         raise SinkError(f"{path}: the period is complete, and cannot be sealed: {error.strerror}") from None
-    return Sealing(period, sources, (), document, is_new=True)
+    return Sealing(period, sources, (), document, is_new=True, rejected=rejected)
+
+
+def _rejected(ledger: LedgerRows, period: Period, margin_us: int) -> int:
+    """How many rejected lines may be records of the period.
+
+    A line without readable times is looked at once, before the first seal after it was loaded. A seal of an earlier
+    version has no `rejected`: it was made without that.
+    """
+    accepted: dict[str, int] = {}
+    for document in seals(ledger.folder):
+        if "rejected" in document:
+            for place, until in document["positions"].items():
+                accepted[place] = max(until, accepted.get(place, -1))
+    take_positions(ledger.engine, {"positions": accepted})
+    return int(ledger.engine.run(_REJECTED, [period.end_us + margin_us, period.start_us])[0][0])
 
 
 def sealed_path(folder: Path, name: str) -> Path:

@@ -186,7 +186,7 @@ def verify(ledger: LedgerRows) -> LedgerReport:
         report.unknown_count = count
     report.labels = run(_LABELS)
     for sealed in seals(ledger.folder):
-        report.late += _late(ledger.engine, sealed)
+        report.late += late_records(ledger.engine, sealed)
         report.changed += _changed(ledger, sealed)
     return report
 
@@ -227,7 +227,8 @@ def _compared(checkpoints: Mapping[str, dict[str, Any]], rows: list[tuple[Any, .
     return [each for each in pairs if each.stated not in (each.units, TOTAL_MAX)]
 
 
-def _late(engine: Engine, sealed: Mapping[str, Any]) -> list[Late]:
+def late_records(engine: Engine, sealed: Mapping[str, Any]) -> list[Late]:
+    """The records of a sealed period that were loaded after its seal, by whether an operator recorded them."""
     bounds = [time_us(datetime.fromisoformat(sealed[name])) for name in ("start", "end")]
     late: dict[bool, tuple[int, dict[str, int]]] = {}
     take_positions(engine, sealed)

@@ -72,6 +72,7 @@ def test_what_is_missing_is_status_1_and_in_words(run, ledger):
     assert (status, out.splitlines()[-1].partition(",")[0]) == (1, "NOT whole: 1 missing")
     assert err.splitlines() == [
         f"missing: {S}: 8 to 8; 8 numbers are here",
+        "  next: `sidecar ledger load`; then `sidecar ledger seal --period 2026-11` says why",
         f"number used again: {S} 9: 2 ids",
     ]
     status, out, _ = run("verify", "--json")
@@ -121,6 +122,37 @@ def test_the_command_that_an_unknown_source_is_answered_with_lists_every_source_
     _, out, _ = run("seal_", "--period", "2026-11")
     assert [line.split("\t")[0] for line in out.splitlines()] == ["//n/1", "//n/2", S]
     assert run("verify")[1:] == (ANY, "")
+
+
+def test_a_rejected_line_keeps_the_month_open_until_it_is_accepted_and_the_seal_has_the_number(run, ledger):
+    # Fails if the month is sealed: a line that is in no sum may be usage that is to be billed.
+    write(ledger, [b"{half"], part=1)
+    status, _, err = run("seal_", "--period", "2026-11")
+    assert (status, err) == (
+        1, ("2026-11: not sealed: 1 rejected line may be of it: `sidecar ledger query 'FROM rejected'`; "
+        "--accept-rejected seals it all the same\n")
+    )  # fmt: skip
+    assert json.loads(run("seal_", "--period", "2026-11", "--json")[1])["rejected"] == 1
+    status, out, _ = run("seal_", "--period", "2026-11", "--accept-rejected", "--json")
+    assert (status, json.loads(out)["document"]["rejected"]) == (0, 1)
+
+
+def test_a_month_that_was_sealed_says_so_and_how_many_records_came_after_it(run, ledger):
+    # Fails if late records are only in `verify`: who repeats a seal before billing would not know of them.
+    _, _, first = run("seal_", "--period", "2026-11")
+    sealed = first.removeprefix("2026-11: ").rstrip()
+    assert run("seal_", "--period", "2026-11")[2] == f"2026-11: already {sealed}\n"
+    write(ledger, [usage(8), event("void", S, 9, {"usage": {"tokens": -5}, "reason": "r"}, cause=f"{S} 2")])
+    status, _, err = run("seal_", "--period", "2026-11")
+    assert (status, err.splitlines()) == (0, [
+        "late: 2026-11: 1 record loaded after it was sealed: requests +1, tokens +5",
+        "late: 2026-11: 1 record recorded by operators after it was sealed: tokens -5",
+        f"2026-11: already {sealed}",
+        ("sidecar: the units of late records are in `sidecar ledger totals --period 2026-11` and not in the seal: "
+        "bill or credit the difference with the next invoice"),
+    ])  # fmt: skip
+    late = json.loads(run("seal_", "--period", "2026-11", "--json")[1])["late"]
+    assert [(each["by_operator"], each["records"]) for each in late] == [(False, 1), (True, 1)]
 
 
 @pytest.mark.parametrize("period", ["2026", "2026-13", "2026-11-01", "x"])

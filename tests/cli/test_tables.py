@@ -6,9 +6,9 @@ import sys
 import pytest
 from rich.console import Console
 
-from sidecar.cli import main
+from sidecar.cli import main, tables
 from sidecar.cli.demo import table_of
-from sidecar.cli.tables import narrowed, table_lines
+from sidecar.cli.tables import narrowed, print_text, table_lines
 from sidecar.demo import DemoResult
 
 COLUMNS = ("id", "customer", "plan")
@@ -44,6 +44,13 @@ def test_a_value_longer_than_a_line_is_continued_and_nothing_of_it_is_left_out()
     lines = table_lines([{"id": "x" * 100, "customer": "c", "plan": "p" * 30}], COLUMNS, 40)
     assert max(map(len, lines)) <= 40
     assert "".join(line.strip() for line in lines).replace(" ", "").count("x") == 100
+
+
+def test_prose_is_folded_on_a_terminal_and_no_word_of_it_is_split(monkeypatch, capsys):
+    # Fails if `2026-11` or a name of a file is on two lines: it could not be copied.
+    monkeypatch.setattr(tables, "terminal_width", lambda **_: 20)
+    print_text("sealed with 2026-11-and-more-than-20 now", err=True)
+    assert capsys.readouterr() == ("", "sealed with\n2026-11-and-more-than-20\nnow\n")
 
 
 def test_a_column_that_may_be_shortened_keeps_both_ends_and_the_others_are_whole():

@@ -6,13 +6,13 @@ import pytest
 from sidecar.core.errors import SinkError
 from sidecar.ledger.connection import open_ledger
 from sidecar.ledger.sealing import Period, read_seal, seal, sealed_path
-from tests.ledger.parquet import checkpoint, event, write
+from tests.ledger.parquet import checkpoint, event, rejected, write
 from tests.ledger.test_verify import END_US, LATER_US, NOVEMBER, S, denial, good, usage
 
 
-def sealing(folder, period=NOVEMBER, now_us=LATER_US):
+def sealing(folder, period=NOVEMBER, now_us=LATER_US, **options):
     with open_ledger(folder) as ledger:
-        return seal(ledger, period, now_us)
+        return seal(ledger, period, now_us, **options)
 
 
 @pytest.fixture
@@ -133,3 +133,53 @@ def test_a_month_can_be_sealed_after_retention_has_removed_the_one_before(whole)
     ]
     write(whole, [checkpoint(second, 5, after_us)], part=3)
     assert sealing(whole, Period("2027-01", december.end_us, after_us)).sources[2].missing == ("numbers 4 to 4",)
+
+
+def wrong(time_us, period_us=None):
+    """A rejected line with readable times: usage without `billable`."""
+    return event("usage", S, 900, {"customer": "acme", "usage": {"tokens": 1}}, time_us=time_us, period_us=period_us)
+
+
+# Fails if the line is not looked at: what it was may be usage of the month, and is in no sum.
+@pytest.mark.parametrize(
+    "line", [rejected(), b'"x"', b"{}", b'{"time": "soon"}', wrong(END_US - 1), wrong(END_US + 5, END_US - 1)]
+)
+def test_a_rejected_line_that_may_be_of_the_period_keeps_it_open_until_it_is_accepted(whole, line):
+    write(whole, [line], part=1)
+    done = sealing(whole)
+    assert (done.is_sealed, done.rejected, [each.is_complete for each in done.sources]) == (False, 1, [True])
+    done = sealing(whole, accepts_rejected=True)
+    assert done.is_sealed
+    assert read_seal(sealed_path(whole, "2026-11"))["rejected"] == 1
+
+
+@pytest.mark.parametrize("line", [wrong(LATER_US), wrong(END_US - 31 * 86_400_000_000)])
+def test_a_rejected_line_of_another_period_does_not_matter(whole, line):
+    write(whole, [line], part=1)
+    done = sealing(whole)
+    assert (done.is_sealed, done.document["rejected"]) == (True, 0)
+
+
+def test_a_rejected_line_that_was_accepted_does_not_keep_the_next_period_open_and_a_new_one_does(whole):
+    # Fails if each month has to accept the same line: it would be in every script; or if a seal accepts what was
+    # loaded after it, or one of an earlier version what it did not look at.
+    december = Period("2026-12", END_US, END_US + 31 * 86_400_000_000)
+    later = {"period": december, "now_us": december.end_us + 10**9}
+    write(whole, [rejected()], part=1)
+    assert sealing(whole, accepts_rejected=True).is_sealed
+    assert sealing(whole, **later).rejected == 0
+    sealed_path(whole, "2026-12").unlink()
+    write(whole, [rejected()], part=1)
+    assert sealing(whole, **later).rejected == 1
+    november = sealed_path(whole, "2026-11")
+    document = orjson.loads(november.read_bytes())
+    del document["rejected"]  # as an earlier version sealed it
+    november.write_bytes(orjson.dumps(document))
+    assert sealing(whole, **later).rejected == 2
+
+
+def test_a_rejected_line_of_december_is_not_accepted_by_the_seal_of_november(whole):
+    december = Period("2026-12", END_US, END_US + 31 * 86_400_000_000)
+    write(whole, [wrong(LATER_US)], part=1)
+    assert sealing(whole).is_sealed
+    assert sealing(whole, december, december.end_us + 10**9).rejected == 1
