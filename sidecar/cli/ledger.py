@@ -9,10 +9,11 @@ import click
 
 from sidecar.app import kafka
 from sidecar.cli.key_files import now
-from sidecar.cli.ledger_answers import memory_of, query, totals, trace
+from sidecar.cli.ledger_answers import memory_of, query, totals
 from sidecar.cli.ledger_progress import LedgerDisplay
 from sidecar.cli.ledger_proof import retire, seal_, verify
 from sidecar.cli.ledger_push import push
+from sidecar.cli.ledger_trace import trace
 from sidecar.cli.options import config_option, json_option, print_json, settings_of, stopping
 from sidecar.cli.tables import print_text
 from sidecar.config.settings import Settings

@@ -6,27 +6,24 @@ import csv
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from sidecar.cli.ledger_push import clickhouse_url
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
-from sidecar.cli.tables import narrowed, print_table, printable
+from sidecar.cli.tables import print_table
+from sidecar.config.document import did_you_mean
 from sidecar.config.settings import Settings
 from sidecar.core.errors import PolicyError
 from sidecar.core.usage import Aggregate
-from sidecar.core.words import counted
 from sidecar.edge.ledger.queries import DIMENSIONS, Scope
 from sidecar.ledger.periods import instant, period
 from sidecar.ledger.reading import Answer, Ledger, has_meters, left_out, open_clickhouse, open_ledger
 from sidecar.loading.documents import non_additive_meters
 
 F = TypeVar("F", bound=Callable[..., Any])
-_SHOWN: Final = 1_000
-_BILLABLE: Final = {True: "yes", False: "no", None: "unknown"}
 
 
 def memory_of(settings: Settings) -> str:
@@ -34,7 +31,8 @@ def memory_of(settings: Settings) -> str:
     return f"{settings.ledger.memory_bytes}B"
 
 
-def _period_options(function: F) -> F:
+def period_options(function: F) -> F:
+    """The options --period, --from and --to."""
     for option in (
         click.option("--to", "end", default="", help="Up to this time, not included."),
         click.option("--from", "start", default="", help="From this time on: 2026-11-21 or 2026-11-21T14:00."),
@@ -46,7 +44,8 @@ def _period_options(function: F) -> F:
     return function
 
 
-def _scope(period_: str, start: str, end: str, customer: str = "", meter: str = "") -> Scope:
+def scope_of(period_: str, start: str, end: str, customer: str = "", meter: str = "") -> Scope:
+    """The scope that the options say. UsageError: they exclude each other, or are not times."""
     if period_ and (start or end):
         raise click.UsageError("--period and --from, --to exclude each other: write one of them")
     try:
@@ -60,13 +59,13 @@ def _scope(period_: str, start: str, end: str, customer: str = "", meter: str = 
     return Scope(start_us, end_us, customer=customer or None, meter=meter or None)
 
 
-_engine_option = click.option(
+engine_option = click.option(
     "--engine", type=click.Choice(["duckdb", "clickhouse"]), help="It answers. Default: `ledger.engine`."
 )
 
 
 @contextmanager
-def _ledger_of(settings: Settings, engine: str | None) -> Iterator[Ledger]:
+def ledger_of(settings: Settings, engine: str | None) -> Iterator[Ledger]:
     """The ledger of the settings; its faults on standard error."""
     options = settings.ledger
     if (engine or options.engine) == "clickhouse":
@@ -89,12 +88,12 @@ def _dimensions(_ctx: click.Context, _parameter: click.Parameter, value: str) ->
 
 @click.command()
 @config_option
-@_period_options
+@period_options
 @click.option("--by", default="customer,meter", show_default=True, callback=_dimensions,
               help=f"{', '.join(DIMENSIONS)}; several with commas.")  # fmt: skip
 @click.option("--customer", default="", help="Only this customer.")
 @click.option("--meter", default="", help="Only this meter.")
-@_engine_option
+@engine_option
 @json_option
 def totals(config: Path | None, engine: str | None, by: list[str], as_json: bool, **options: str) -> int:
     """Sum up units, corrections and voids included.
@@ -105,25 +104,26 @@ def totals(config: Path | None, engine: str | None, by: list[str], as_json: bool
 
     Next: `sidecar ledger trace --customer acme --meter tokens --period 2026-11`.
     """
-    scope = _scope(options["period_"], options["start"], options["end"], options["customer"], options["meter"])
+    scope = scope_of(options["period_"], options["start"], options["end"], options["customer"], options["meter"])
     settings = settings_of(config)
     aggregates = _aggregates(settings)
-    with _ledger_of(settings, engine) as made:
+    with ledger_of(settings, engine) as made:
         try:
             answer = made.totals(by, scope, aggregates)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
         status = 1 if made.faults else 0
+        if not answer.rows:
+            for line in why_empty(made, scope):
+                click.echo(f"sidecar: {line}", err=True)
     if aggregates and not has_meters(by, scope):
         click.echo(f"sidecar: not in the sums, since they do not add up: {', '.join(sorted(aggregates))}", err=True)
     for meter, why in left_out(by, scope, aggregates).items():
         click.echo(f"sidecar: meter '{meter}' is left out: {why}", err=True)
     if as_json:
         print_json({"start_us": scope.start_us, "end_us": scope.end_us, "by": by, "totals": answer.as_dicts()})
-    elif answer.rows:
-        print_table(answer.as_dicts(), answer.columns)
     else:
-        click.echo("sidecar: the ledger has no usage of that", err=True)
+        print_table(answer.as_dicts(), answer.columns)
     return status
 
 
@@ -131,7 +131,7 @@ def totals(config: Path | None, engine: str | None, by: list[str], as_json: bool
 @click.argument("sql")
 @config_option
 @click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values.")
-@_engine_option
+@engine_option
 @json_option
 def query(sql: str, config: Path | None, engine: str | None, as_csv: bool, as_json: bool) -> int:
     """Ask in SQL, of the views usage, denials, postings, checkpoints and so on (docs/ledger.md). Nothing is changed.
@@ -140,13 +140,13 @@ def query(sql: str, config: Path | None, engine: str | None, as_csv: bool, as_js
     """
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other: write one of them")
-    with _ledger_of(settings_of(config), engine) as made:
+    with ledger_of(settings_of(config), engine) as made:
         try:
             names, parts = made.query(sql)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
         if as_csv:
-            writer = csv.writer(sys.stdout)
+            writer = csv.writer(sys.stdout, lineterminator="\n")
             writer.writerow(names)
             for part in parts:
                 writer.writerows(part)
@@ -156,6 +156,16 @@ def query(sql: str, config: Path | None, engine: str | None, as_csv: bool, as_js
             if not rows:
                 click.echo("sidecar: no rows", err=True)
         return 1 if made.faults else 0
+
+
+def why_empty(ledger: Ledger, scope: Scope) -> list[str]:
+    """Why a sum has no rows, in words: names that no usage has, with the nearest one; else a load may be due."""
+    unknown = [
+        f"the ledger has no usage of the {name} '{value}': {did_you_mean(value, known)}"
+        for name, value in (("customer", scope.customer), ("meter", scope.meter))
+        if value is not None and value not in (known := ledger.names(name))
+    ]
+    return unknown or ["the ledger has no usage of that; new usage is in it after `sidecar ledger load`"]
 
 
 def _aggregates(settings: Settings) -> dict[str, Aggregate]:
@@ -174,75 +184,3 @@ def _show(answer: Answer, as_json: bool) -> None:
         print_json(answer.as_dicts())
     else:
         print_table(answer.as_dicts(), answer.columns)
-
-
-@click.command()
-@click.argument("record_id", required=False, default="")
-@config_option
-@_period_options
-@click.option("--customer", default="", help="The customer of the sum.")
-@click.option("--meter", default="", help="The meter of the sum.")
-@click.option("-n", "--limit", type=click.IntRange(0), default=_SHOWN, show_default=True,
-              help="Of a sum: the first rows; 0: all.")  # fmt: skip
-@_engine_option
-@json_option
-def trace(record_id: str, config: Path | None, engine: str | None, limit: int, as_json: bool, **options: str) -> int:
-    """Show a record with all that refers to it and its decision; or the records of a sum, in order of time.
-
-    The rows of a sum are a table: times are in UTC, and long names of models are shortened. --json has all.
-    Exit status 1: there is no such record.
-
-    Next: `sidecar ledger trace 01M8NXEFA000A1604YF8Y20000`.
-    """
-    customer, meter = options["customer"], options["meter"]
-    scope = _scope(options["period_"], options["start"], options["end"], customer, meter)
-    if bool(record_id) is any(value is not None for value in scope):
-        raise click.UsageError("name either a record's id, or --customer, --meter and --period of a sum")
-    with _ledger_of(settings_of(config), engine) as made:
-        answer = made.record(record_id) if record_id else made.records_of(scope, limit)
-        is_cut = not record_id and 0 < limit == len(answer.rows)
-        more = made.count_of(scope) - limit if is_cut else 0
-    if not answer.rows:
-        click.echo(f"sidecar: the ledger has no record {record_id}".rstrip(), err=True)
-        return 1
-    rows = [{name: value for name, value in row.items() if value is not None} for row in answer.as_dicts()]
-    if as_json:
-        print_json(rows)
-    elif record_id:
-        _print_fields(rows)
-    else:
-        _print_sum(answer.as_dicts(), scope)
-    if more:
-        click.echo(f"sidecar: and {counted(more, 'more row')}; `-n 0` shows all", err=True)
-    return 0
-
-
-def _print_sum(rows: list[dict[str, Any]], scope: Scope) -> None:
-    """The rows of a sum with what tells them apart, in 80 columns where the sum is of one customer and one meter."""
-    times = [_time(row["period_us"]) for row in rows]
-    is_one_year = times[0][4:5] == "-" and len({time[:5] for time in times}) == 1
-    title = f"{times[0][:4]}, UTC" if is_one_year else "UTC"
-    known = (("customer", scope.customer), ("meter", scope.meter))
-    columns = [title, "id", *[name for name, value in known if value is None], "units", "billable", "model"]
-    table = [
-        {**row, title: time[5:] if is_one_year else time, "billable": _BILLABLE[row["billable"]]}
-        for row, time in zip(rows, times, strict=True)
-    ]
-    print_table(narrowed(table, columns, "model"), columns)
-
-
-def _time(us: int | None) -> str:
-    """A time in UTC, to the second; as it is where the calendar does not have it."""
-    if us is None:
-        return "-"
-    try:
-        return f"{datetime.fromtimestamp(us // 1_000_000, UTC):%Y-%m-%d %H:%M:%S}"
-    except (ValueError, OverflowError):
-        return str(us)
-
-
-def _print_fields(rows: list[dict[str, Any]]) -> None:
-    for row in rows:
-        click.echo()
-        for name, value in row.items():
-            click.echo(f"  {name:<20} {printable(str(value))}")

@@ -7,6 +7,7 @@ A table of many rows can name one column that is shortened instead: `narrowed`.
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import textwrap
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _GAP: Final = "   "
 _INDENT: Final = "  "
 PAGE: Final = 80  # columns, where there is no terminal
+_NAMES: Final = 20  # characters of the names of fields that are one below the other
 _LEAST: Final = 8  # characters of a shortened cell
 
 
@@ -46,6 +48,28 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, tit
         return
     for row in rows:
         click.echo("\t".join([kind] * bool(kind) + [printable(str(row[name])) for name in columns]))
+
+
+def print_fields(fields: Mapping[str, Any]) -> None:
+    """Print a line for each field; on a terminal a long value goes on below, broken after a comma or space."""
+    width = terminal_width()
+    for name, value in fields.items():
+        for line in field_lines(name, _cell(value), width):
+            click.echo(line)
+
+
+def field_lines(name: str, value: str, width: int | None) -> list[str]:
+    """The lines of a field, none longer than `width` (None: no bound). Joined, their values are the value."""
+    head = f"{_INDENT}{name:<{_NAMES}} "
+    room = max(width - len(head), _LEAST) if width is not None else max(len(value), 1)
+    lines = [""]
+    for piece in re.findall(r"[^, ]*[, ]?", value):
+        if lines[-1] and len(lines[-1]) + len(piece) > room:
+            lines.append("")
+        lines[-1] += piece
+        while len(lines[-1]) > room:
+            lines[-1:] = [lines[-1][:room], lines[-1][room:]]
+    return [(head if number == 0 else " " * len(head)) + line for number, line in enumerate(lines)]
 
 
 def printable(text: str) -> str:

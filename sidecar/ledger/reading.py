@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from sidecar.core.errors import SinkError
 from sidecar.core.usage import Aggregate
 from sidecar.edge.ledger.aggregates import fault_of, quantity
-from sidecar.edge.ledger.queries import Scope, count_of, record_of, records_of, totals
+from sidecar.edge.ledger.queries import Scope, count_of, names_of, record_of, records_of, totals
 from sidecar.ledger.backends import Backend, ClickHouseBackend, FileBackend
 
 T = TypeVar("T")
@@ -69,6 +69,10 @@ class Ledger:
     def count_of(self, scope: Scope) -> int:
         """How many rows a sum is made of."""
         return int(self._ask(*count_of(scope)).rows[0][0])
+
+    def names(self, column: str) -> list[str]:
+        """The values of the column `customer` or `meter` that usage has."""
+        return [name for (name,) in self._ask(*names_of(column)).rows]
 
     def record(self, id_: str) -> Answer:
         """The rows of a record and of all that refers to it."""

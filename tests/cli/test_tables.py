@@ -8,7 +8,7 @@ from rich.console import Console
 
 from sidecar.cli import main, tables
 from sidecar.cli.demo import table_of
-from sidecar.cli.tables import narrowed, print_text, table_lines
+from sidecar.cli.tables import field_lines, narrowed, print_text, table_lines
 from sidecar.demo import DemoResult
 
 COLUMNS = ("id", "customer", "plan")
@@ -51,6 +51,15 @@ def test_prose_is_folded_on_a_terminal_and_no_word_of_it_is_split(monkeypatch, c
     monkeypatch.setattr(tables, "terminal_width", lambda **_: 20)
     print_text("sealed with 2026-11-and-more-than-20 now", err=True)
     assert capsys.readouterr() == ("", "sealed with\n2026-11-and-more-than-20\nnow\n")
+
+
+@pytest.mark.parametrize("value", ['{"a":1,"b":[1,2,3]}', "x" * 50, "a, " * 20, "", "one two,three,", ",,,,"])
+def test_a_field_goes_on_below_and_nothing_of_it_is_left_out(value):
+    # Fails if a comma is lost where a line ends, or a text without one is longer than the line.
+    lines = field_lines("data", value, 35)
+    assert max(map(len, lines)) <= 35
+    assert "".join(line[23:] for line in lines) == value
+    assert field_lines("data", value, None) == [f"  data{' ' * 17}{value}"]
 
 
 def test_a_column_that_may_be_shortened_keeps_both_ends_and_the_others_are_whole():

@@ -61,6 +61,7 @@ def test_a_sum_is_traced_to_its_records_and_a_record_to_its_decision(folder):
          part=1, topic="file.0000000000000000")  # fmt: skip
     scope = Scope(START_US, START_US + 200_000, "c1", "tokens")
     with opened(folder) as ledger:
+        customers = [name for (name, *_) in ledger.totals(["customer"], Scope()).rows]
         rows = ledger.records_of(scope, 0).as_dicts()
         ((_, _, units, rest, count),) = ledger.totals(["customer", "meter"], scope).rows
         assert sum(row["units"] for row in rows) == units + rest
@@ -70,6 +71,7 @@ def test_a_sum_is_traced_to_its_records_and_a_record_to_its_decision(folder):
         assert kinds == ["usage", "usage", "correction", "posting"]
         assert ledger.record(record_id(7)).as_dicts()[0]["decision"] == '{"mode":"exact","limits":[]}'
         assert ledger.record("nobody").rows == []
+        assert (ledger.names("customer"), "tokens" in ledger.names("meter")) == (customers, True)
 
 
 def test_a_query_only_reads_and_only_the_ledger(folder, tmp_path):

@@ -113,10 +113,19 @@ def count_of(scope: Scope) -> tuple[str, Parameters]:
     return f"SELECT count(*) AS rows FROM usage WHERE {where}", parameters
 
 
-# A record, and all that refers to it: corrections, voids, the posting of its charge, and copies.
-_RECORD: Final = f'SELECT * FROM ledger WHERE id = ? OR cause = ? ORDER BY id <> ?, "copy", time_us, id, {_PLACE}'
+def names_of(column: str) -> tuple[str, Parameters]:
+    """The customers or meters that usage has, in order."""
+    return f"SELECT DISTINCT {column} FROM usage WHERE {column} IS NOT NULL ORDER BY 1", []
+
+
+# A record, and all that refers to it: corrections, voids, copies, and the postings of its charge and of its changes.
+_RECORD: Final = f"""
+    SELECT * FROM ledger
+    WHERE id = ? OR cause = ? OR cause IN (
+        SELECT id FROM ledger WHERE cause = ? AND kind IN ('correction', 'void'))
+    ORDER BY id <> ?, "copy", time_us, id, {_PLACE}"""
 
 
 def record_of(id_: str) -> tuple[str, Parameters]:
-    """The rows of a record, and of all that refers to it."""
-    return _RECORD, [id_] * 3
+    """The rows of a record, and of all that refers to it or to a change of it."""
+    return _RECORD, [id_] * 4
