@@ -12,7 +12,6 @@ import click
 from sidecar.core.billing.open_counters import OpenCounter
 from sidecar.core.errors import SinkError
 from sidecar.core.identity import KeyRecord
-from sidecar.core.words import counted as number_of
 from sidecar.edge.files import write_atomic
 from sidecar.edge.redis.counter_values import CounterValues
 from sidecar.edge.redis.endpoint import connected
@@ -109,14 +108,15 @@ def report_notes(comparison: Comparison) -> None:
     for fault in comparison.faults:
         click.echo(f"sidecar: {fault}", err=True)
     if counted.pending:
-        click.echo(
-            f"{number_of(counted.pending, 'record')} of the journal are not in the ledger yet; they count too", err=True
-        )
+        one = counted.pending == 1
+        records = "1 record of the journal is" if one else f"{counted.pending} records of the journal are"
+        click.echo(f"{records} not in the ledger yet; {'it counts' if one else 'they count'} too", err=True)
     for limit, customer in counted.skipped.items():
         what = f"the limit {limit} has windows of the customer's own, and no key of {customer} is registered"
         click.echo(f"warning: not computed: {what}", err=True)
     if counted.unknown:
-        click.echo(f"warning: {number_of(counted.unknown, 'correction')} or voids without an original", err=True)
+        changes = "1 correction or void" if counted.unknown == 1 else f"{counted.unknown} corrections or voids"
+        click.echo(f"warning: {changes} without an original", err=True)
 
 
 def write_metrics(path: Path, comparison: Comparison, now_us: int) -> None:

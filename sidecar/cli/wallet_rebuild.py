@@ -130,8 +130,12 @@ def _from_ledger(
     refused = [each for each in restored if each.done in _REFUSED]
     for each in refused:
         click.echo(f"sidecar: the wallet of {each.name.customer} in {each.name.unit} {_REFUSED[each.done]}", err=True)
-    click.echo(f"{counted(sum(each.done == 'done' for each in restored), 'wallet')} restored", err=True)
     differ = [each for each in restored if each.before != balance(each.made.wallet)]
+    if dry_run:
+        would = [each for each in differ if replaces or not each.before]  # one that is not empty is refused
+        click.echo(f"{counted(len(would), 'wallet')} would be restored", err=True)
+    else:
+        click.echo(f"{counted(sum(each.done == 'done' for each in restored), 'wallet')} restored", err=True)
     sys.exit(1 if refused or (dry_run and differ) else 0)
 
 

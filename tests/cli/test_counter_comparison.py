@@ -1,6 +1,6 @@
 import pytest
 
-from sidecar.cli.counter_comparison import Comparison, Difference, write_metrics
+from sidecar.cli.counter_comparison import Comparison, Difference, report_notes, write_metrics
 from sidecar.core.billing.open_counters import OpenCounter
 from sidecar.core.errors import SinkError
 from sidecar.ledger.counting import Counted
@@ -25,3 +25,15 @@ def test_the_text_file_has_the_sum_by_limit_and_customer_and_when_it_was_compare
     assert path.stat().st_mode & 0o777 == 0o644
     with pytest.raises(SinkError, match="cannot be written"):
         write_metrics(tmp_path / "none" / "drift.prom", Comparison(Counted([], 0, {}, 0), [], ()), 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "pending", "unknown"),
+    [
+        (1, "1 record of the journal is not in the ledger yet; it counts too", "1 correction or void without"),
+        (2, "2 records of the journal are not in the ledger yet; they count too", "2 corrections or voids without"),
+    ],
+)
+def test_notes_count_in_the_right_form(capsys, number, pending, unknown):
+    report_notes(Comparison(Counted([], number, {}, number), [], ()))
+    assert capsys.readouterr().err.splitlines() == [pending, f"warning: {unknown} an original"]

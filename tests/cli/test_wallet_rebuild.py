@@ -173,12 +173,18 @@ def test_a_wallet_that_is_used_again_is_not_replaced_by_accident(lost, redis_cle
         {"customer": "acme", "unit": "usd", "was": "0", "balance": "7", "grants": 2, "done": ""}
     ]  # fmt: skip
     assert "old has rolled over, and until when is not on the stream: it now never expires" in err
+    assert err.splitlines()[-1] == "1 wallet would be restored"
     assert redis_clean.cli.keys("sc:{acme}*") == []
-    sidecar("wallet", "rebuild", "--from-ledger", *ACME)
+    _, err = sidecar("wallet", "rebuild", "--from-ledger", *ACME)
+    assert err.splitlines()[-1] == "1 wallet restored"
     words = "--amount", "5", "--expires", "never"
     _, err = sidecar("wallet", "grant", *ACME, *words, "--id", "g1")
     assert "already exists" in err
     sidecar("wallet", "grant", *ACME, *words, "--id", "g2")
+    # Fails if a comparison counts wallets that would be refused.
+    for words, number in (((), "0 wallets"), (("--replace",), "1 wallet")):
+        _, err = sidecar("wallet", "rebuild", "--from-ledger", "--all", "--dry-run", *words, status=1)
+        assert err.splitlines()[-1] == f"{number} would be restored"
     out, err = sidecar("wallet", "rebuild", "--from-ledger", "--all", status=1)
     assert "is not empty in Redis; --replace replaces it" in err
     _, err = sidecar("wallet", "rebuild", "--from-ledger", "--all", "--replace", status=1)

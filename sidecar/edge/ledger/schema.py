@@ -57,7 +57,7 @@ COLUMNS: Final = (
     Column(
         "reason",
         "VARCHAR",
-        "why it is billed or not, was refused or was changed; `original unknown`: see the failures",
+        "why it is billed or not, or was changed; of a summary of denials, the problem; `original unknown`: see below",
         "coalesce(r.data.billable_reason, r.data.reason)",
     ),
     Column("line", "SMALLINT", "the usage line, from 0"),

@@ -1,5 +1,7 @@
 """The views read what is whole, name what is not, and have the columns that docs/ledger.md lists."""
 
+from pathlib import Path
+
 import pytest
 
 from sidecar.core.record.fields import FIELDS
@@ -68,6 +70,10 @@ def test_members_of_data_are_columns(tmp_path):
     assert ask(tmp_path, "SELECT state, about, highest['denials'] FROM sources") == [("closed", "//s", 2)]
     denials = 'SELECT violated, "limit", "count", first_denial, last_denial FROM denials ORDER BY id'
     assert ask(tmp_path, denials) == [("monthly", None, None, None, None), (None, "monthly", 5, "F", "L")]
+    # docs/ledger.md: all denials by limit; the record of a denial has no reason.
+    by_limit = 'SELECT coalesce(violated, "limit"), sum(coalesce("count", 1)) FROM denials GROUP BY 1'
+    assert by_limit in Path("docs/ledger.md").read_text()
+    assert ask(tmp_path, by_limit) == [("monthly", 6)]
     assert ask(tmp_path, "SELECT action, after->>'a' FROM audits") == [("keys.revoke", "1")]
     assert ask(tmp_path, "SELECT policy, plans->>'$.\"pro@3\"' FROM policies") == [("1", "ab")]
 
