@@ -99,6 +99,7 @@ def test_a_record_is_shown_with_its_fields_once_and_its_units_in_a_table(sidecar
     ]  # fmt: skip
     names = [line.split()[0] for line in out.splitlines()[1:-4]]
     assert len(names) == len(set(names)) > 20
+    assert not {"line", "model", "meter", "units", "first"} & set(names)
     assert f"  time                 {instant(1)}\n  period_time          {instant(1)}\n" in out
     rows = json.loads(sidecar("ledger", "trace", record_id(1), "--json")[1])
     assert ([row["units"] for row in rows], {row["customer"] for row in rows}) == ([1, 60, 30], {"acme"})
