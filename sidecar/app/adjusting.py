@@ -1,7 +1,7 @@
 """Gives quota and wallet back when a record is corrected or void, by the settle of an exchange.
 
 The record is written first: what is billed is decided by it alone. If the store does not answer, the counters stay as
-they are, which the answer says; they are drift, and not a fault of the bill.
+they are, which the answer says, and the command can be repeated: the store knows the id of the change for two days.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
 from functools import partial
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sidecar.core.errors import SidecarError, StoreError, StoreReason
 from sidecar.core.identity import Identity
+from sidecar.core.instants import us_of
 from sidecar.core.limits import wallet_name
 from sidecar.core.limits.base import WALLET
 from sidecar.core.price.decimals import decimal_of
@@ -26,7 +26,7 @@ from sidecar.edge.clock import SystemClock
 from sidecar.edge.redis.counters import RedisCounters
 from sidecar.edge.redis.topology import Wire, wire
 from sidecar.edge.redis.unread_wallets import UNREAD, note_command, token
-from sidecar.edge.redis.wire import RedisWire, WireOptions, ignore
+from sidecar.edge.redis.wire import RedisWire, WireOptions, command, ignore
 from sidecar.embedded.access import open_state
 from sidecar.embedded.counters import adjust_request
 from sidecar.embedded.listener import checked
@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 
 TIMEOUT_S: Final = 5.0
 _RETRY_S: Final = 0.02
+REPEATED_US: Final = 86_400_000_000
+_MARK_MS: Final = 2 * REPEATED_US // 1000  # the life of the mark that makes an adjustment idempotent
 _POSTINGS: Final = 100  # the newest ones of a wallet, among which that of the change is
-_EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00Z")
 
 
 def find_adjustment(settings: Settings, change: Change) -> Adjustment | str:
@@ -61,25 +62,41 @@ def find_adjustment(settings: Settings, change: Change) -> Adjustment | str:
 
 
 def _period_us(change: Change) -> int:
-    return (datetime.fromisoformat(change.period_time) - _EPOCH) // timedelta(microseconds=1)
+    return us_of(change.period_time)
 
 
-async def adjust(settings: Settings, change: Change) -> str:
-    """Adjust the counters, and say what was given back, or why nothing was. Never fails for want of the store."""
+class Adjusted(NamedTuple):
+    """The result in words: what was given back, or why nothing was. `is_done`: a repetition would change nothing."""
+
+    text: str
+    is_done: bool = True
+
+
+def is_repeatable(recorded_us: int, now_us: int) -> bool:
+    """Whether the store still knows if it has adjusted a change that was recorded at `recorded_us`."""
+    return now_us - recorded_us < REPEATED_US
+
+
+async def adjust(settings: Settings, change: Change, *, is_repeat: bool = False) -> Adjusted:
+    """Adjust the counters, once for a change within REPEATED_US. Never fails for want of the store.
+
+    `is_repeat`: an earlier command recorded the change, and may have adjusted them.
+    """
     try:
         adjustment = await asyncio.to_thread(find_adjustment, settings, change)
         if isinstance(adjustment, str):
-            return f"nothing given back: {adjustment}"
+            return Adjusted("" if is_repeat else f"nothing given back: {adjustment}")
         if settings.redis is None:
             await _ask_node(settings, change, adjustment)
         else:
             await _settle(settings.redis, change.id, adjustment)
     except SidecarError as error:
-        return f"nothing given back: {error}"
+        return Adjusted(f"nothing given back yet: {error}; repeat the command within a day", is_done=False)
     units = ", ".join(f"{limit} {number:+}" for limit, number in adjustment.units.items())
     paid = await _paid_back(settings, change, adjustment)
     skipped = f"; not {', '.join(adjustment.skipped)}: counted in another window" if adjustment.skipped else ""
-    return f"counters of its period changed: {units or 'none'}{skipped}{paid}"
+    done = "counters of its period changed, now or before" if is_repeat else "counters of its period changed"
+    return Adjusted(f"{done}: {units or 'none'}{skipped}{paid}")
 
 
 async def _paid_back(settings: Settings, change: Change, adjustment: Adjustment) -> str:
@@ -129,6 +146,12 @@ def _note_unread(commands: Commands, key: str) -> None:
     commands.send(UNREAD, note_command(key, token(0, token_hex(8))), ignore)
 
 
+async def _keep_mark(connection: Wire, bucket: str) -> None:
+    commands = _Awaited(connection)
+    commands.send(bucket, command("PEXPIRE", bucket, _MARK_MS), ignore)
+    await commands.answered.wait()
+
+
 async def _settle(redis: Redis, id_: bytes, adjustment: Adjustment) -> None:
     """StoreError: Redis does not answer, or refuses. Until it is connected nothing is sent, and it is tried again."""
     clock = SystemClock()
@@ -145,6 +168,8 @@ async def _settle(redis: Redis, id_: bytes, adjustment: Adjustment) -> None:
                 counters.charged = partial(_note_unread, commands)
                 counters.settle(id_, adjustment.checks, adjustment.actual, failures.append)
                 await commands.answered.wait()
+                if not failures:
+                    await _keep_mark(connection, adjustment.checks.bucket(id_))
                 if not failures or failures[0].reason is not StoreReason.AWAY:
                     break
                 await asyncio.sleep(_RETRY_S)

@@ -6,6 +6,7 @@ The id of the record goes to standard output, a message to standard error.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import click
 
-from sidecar.app.adjusting import adjust
+from sidecar.app.adjusting import Adjusted, adjust, is_repeatable
 from sidecar.app.commands import command_source, originals, pending_statement
 from sidecar.cli.options import actor_option, config_option, json_option, print_json, reason_option, settings_of
 from sidecar.config.settings import Settings
@@ -111,12 +112,17 @@ def _policy(settings: Settings) -> PolicySource | None:
 
 
 def _change(settings: Settings, id_: str, make: Callable[[History], Change], file: Path | None, as_json: bool) -> None:
-    async def run() -> tuple[Recorded, str]:
+    async def run() -> tuple[Recorded, Adjusted]:
         recorded = await record_change(command_source(settings), originals(settings, file), id_, make, VERSION)
-        return recorded, await adjust(settings, recorded.change) if recorded.source else ""
+        if recorded.source:
+            return recorded, await adjust(settings, recorded.change)
+        if is_repeatable(recorded.earlier_us, SystemClock().now_us()):
+            return recorded, await adjust(settings, recorded.change, is_repeat=True)
+        return recorded, Adjusted("")
 
-    recorded, counters = asyncio.run(run())
-    _report(recorded, counters, as_json=as_json)
+    recorded, adjusted = asyncio.run(run())
+    _report(recorded, adjusted.text, as_json=as_json)
+    sys.exit(0 if adjusted.is_done else 1)
 
 
 def _report(recorded: Recorded, counters: str, *, as_json: bool) -> None:

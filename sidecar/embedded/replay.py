@@ -112,7 +112,7 @@ class Replay:
                 raise StateError(f"the state has a row that cannot be read: {str(row)[:80]}: {error!r}") from None
             if kind == "retry":
                 self._attempts[row[3].encode()] = bytes.fromhex(key)
-            elif kind != "alert":
+            elif kind not in ("alert", "adjusted"):
                 self._place[marks_stem_beside(key)] = index
         return len(each.rows)
 

@@ -39,6 +39,7 @@ Note = Callable[[bytes, Then], None]
 Json = dict[str, Any]
 IsNew = Callable[[str], bool]
 
+ADJUSTED_MAX = 10_000  # ids that are remembered
 _NOTHING = Wallet()
 _OF_COUNTERS = frozenset({"adjust", "set"})
 
@@ -53,6 +54,7 @@ class EmbeddedState:
         self.retries = MemoryRetries(clock, self._note_retry)
         self.alerts = MemoryAlerts(clock, self._topped, self._note_alert)
         self._settlements: Settlements | None = None
+        self.adjusted: dict[str, None] = {}  # ids of changes whose adjustment was made, oldest first
         self.posted: dict[str, int] = {}  # the key of a wallet → the number of the last posting that is on the stream
 
     def use(self, policy: Policy) -> Settlements:
@@ -70,6 +72,8 @@ class EmbeddedState:
             yield ["alert", counter, 0, percents]
         for key, number in self.posted.items():
             yield ["posted", key, 0, number]
+        for change in self.adjusted:
+            yield ["adjusted", change, 0]
 
     def restore(self, row: Row, now_us: int) -> None:
         """Restore the entry of a row."""
@@ -80,6 +84,8 @@ class EmbeddedState:
             self.alerts.restore(current_key(key), values[0])
         elif kind == "posted":
             self._restore_posted(key, values[0])
+        elif kind == "adjusted":
+            self.adjusted[key] = None
         else:
             self.counters.store(current_key(key), writes_of(row), now_us)
 
@@ -122,6 +128,8 @@ class EmbeddedState:
 
     def change(self, request: Json, then: Callable[[Json], None], failed: Callable[[], None]) -> None:
         """Make a change, and call `then` with its answer once it is in the journal; `failed`: it is not."""
+        if request["do"] == "adjust" and request["id"] in self.adjusted:
+            return then({"adjusted": []})
         dated = request | {"now_us": self._clock.now_us()}
         if request["do"] in _OF_COUNTERS:
             kind, (answer, wallets) = "counters", self._change_counters(dated)
@@ -129,7 +137,9 @@ class EmbeddedState:
             kind, answer, wallets = "wallet", _answer_of(self._change_wallet(dated)), [self._wallet(request).key]
         for key in wallets:
             self.counters.charged(key)
-        self._note(orjson.dumps({kind: dated}, default=tuple), lambda written: then(answer) if written else failed())
+        return self._note(
+            orjson.dumps({kind: dated}, default=tuple), lambda written: then(answer) if written else failed()
+        )
 
     def read(self, request: Json) -> WalletSnapshot:
         """A wallet with its last postings."""
@@ -144,10 +154,16 @@ class EmbeddedState:
         if settlement is None:
             return {"adjusted": []}, []
         checks = settlement.checks
+        self._note_adjusted(request["id"])
         if is_new(checks.marks):
             self.counters.replay_settle(settlement.id, checks, settlement.actual, request["now_us"])
         wallets = [check.keys[0] for check in checks.entries if check.kind.stored_as == WALLET]
         return {"adjusted": [limit.id for limit in checks.limits]}, wallets
+
+    def _note_adjusted(self, id_: str) -> None:
+        self.adjusted[id_] = None
+        while len(self.adjusted) > ADJUSTED_MAX:
+            del self.adjusted[next(iter(self.adjusted))]
 
     def _peek(self, checks: Checks) -> Json:
         now_us = self._clock.now_us()

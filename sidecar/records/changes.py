@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sidecar.core.errors import SidecarError
+from sidecar.core.instants import us_of
 from sidecar.core.record.changes import Change, History
 from sidecar.edge.journal.command_source import CommandSource, PendingRecord
 from sidecar.ports import Originals
@@ -21,6 +22,12 @@ class Recorded(NamedTuple):
     change: Change
     history: History
     source: str
+
+    @property
+    def earlier_us(self) -> int:
+        """When it was recorded before, in µs since 1970; 0: it was not."""
+        id_ = self.change.id.decode()
+        return next((us_of(each["time"]) for each in self.history.changes if each["id"] == id_), 0)
 
 
 async def record_change(

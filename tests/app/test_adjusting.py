@@ -60,9 +60,11 @@ async def test_the_quota_of_the_period_is_given_back_once(node, make_redis):
     settings, change = node(f"redis: {{ url: '{server.url}' }}\n"), void()
     [key] = find_adjustment(settings, change).checks.entries[0].keys
     server.cli.set(key, 10, px=600_000)
-    for _ in range(2):
-        assert await adjust(settings, change) == "counters of its period changed: monthly -3"
-        assert server.cli.get(key) == b"7"
+    assert (await adjust(settings, change)).text == "counters of its period changed: monthly -3"
+    assert (await adjust(settings, change, is_repeat=True)).text.startswith("counters of its period changed, now or")
+    assert server.cli.get(key) == b"7"
+    [marks] = server.cli.keys("sc:*:ids:*")
+    assert 86_400_000 < server.cli.pttl(marks) <= 2 * 86_400_000  # or a repetition after three minutes would count
 
 
 @pytest.mark.redis
@@ -100,7 +102,7 @@ async def test_a_balance_gets_back_what_the_record_was_charged(node, make_redis,
         await _settle(settings.redis, b"01M8N97TG90000000000000002", charge)
         assert balance((await wallet.read()).wallet) == 10**10 - 3 * 10**7
         server.cli.delete("sc:wallets:unread")
-        assert (await adjust(settings, change)).endswith("; wallet usd +0.03")
+        assert (await adjust(settings, change)).text.endswith("; wallet usd +0.03")
         assert balance((await wallet.read()).wallet) == 10**10
     assert server.cli.hkeys("sc:wallets:unread") == [b"sc:{acme}:wallet:acme:usd"]
 
@@ -108,9 +110,11 @@ async def test_a_balance_gets_back_what_the_record_was_charged(node, make_redis,
 async def test_why_nothing_is_given_back_is_said(node, monkeypatch):
     monkeypatch.setattr("sidecar.app.adjusting.TIMEOUT_S", 0.1)
     settings = node("redis: { url: 'redis://127.0.0.1:1' }\n")
-    assert await adjust(settings, void()) == "nothing given back: Redis did not answer"
-    assert "the key k_2 is not registered any more" in await adjust(settings, void(key_id="k_2"))
-    assert await adjust(settings, void(decision=None)) == "nothing given back: no limit with a window counted it"
+    failed = await adjust(settings, void())
+    assert failed == ("nothing given back yet: Redis did not answer; repeat the command within a day", False)
+    assert "the key k_2 is not registered any more" in (await adjust(settings, void(key_id="k_2"))).text
+    refused = await adjust(settings, void(decision=None))
+    assert refused == ("nothing given back: no limit with a window counted it", True)
 
 
 async def test_a_stopped_node_without_redis_gives_back_in_its_files(node):
@@ -121,6 +125,7 @@ async def test_a_stopped_node_without_redis_gives_back_in_its_files(node):
     async with open_state(settings.journal.dir, lambda: policies.policy) as ask:
         counters = EmbeddedCounterValues(ask)
         await counters.set([(key, 10, SystemClock().now_us() + 600_000_000)], is_exact=False)
-    assert await adjust(settings, change) == "counters of its period changed: monthly -3"
+    for _ in range(2):
+        assert (await adjust(settings, change)).text == "counters of its period changed: monthly -3"
     async with open_state(settings.journal.dir, lambda: policies.policy) as ask:
         assert await EmbeddedCounterValues(ask).read([key]) == [7]

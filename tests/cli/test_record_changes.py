@@ -3,6 +3,7 @@
 import json
 import os
 import pwd
+from datetime import UTC, datetime
 
 import pytest
 
@@ -153,3 +154,25 @@ def test_lost_usage_is_recorded_from_a_file_after_all_of_it_was_checked(sidecar,
     assert (audit["target"], audit["reason"], audit["after"]["records"]) == ("batch/outage", "ticket 4711", 2)
     [final] = [record["data"] for record in records(place) if record["type"] == "sidecar.checkpoint.v1"]
     assert (final["totals"], final["final"]) == ({"requests": 240}, True)
+
+
+@pytest.mark.redis
+def test_what_a_store_that_was_away_did_not_give_back_a_repetition_gives_back_once(sidecar, place, redis_clean):
+    # Fails if the change counts as done although nothing was given back, or if a repetition gives back twice.
+    now = datetime.fromtimestamp(int(redis_clean.cli.time()[0]), UTC)
+    limits = [{"id": "monthly", "period": f"{now:%Y-%m}", "used": 1, "limit": 10000}]
+    decision = {"mode": "exact", "limits": limits}
+    more = {"route": "default", "period_time": f"{now:%Y-%m-%dT%H:%M:%S.000000Z}", "decision": decision}
+    frame = encode_frame(RECORD, "records", 1, ID.encode(), b"acme", json.dumps(USAGE | {"data": DATA | more}).encode())
+    (place / "data" / "journal" / "0" / segment_name(1, 1)).write_bytes(frame)
+    key = f'{{ id: k, hash: "sha256:{"0" * 64}", customer: acme, subject: app, plan: free }}'
+    (place / "keys.yaml").write_text(f"keys:\n  - {key}\n")
+    counter = f"sc:{{acme}}:q=monthly:cacme:{now:%Y-%m}"
+    redis_clean.cli.set(counter, 10, px=600_000)
+    void = ("records", "void", ID, "--reason", "test")
+    status, _, err = sidecar(*void, SIDECAR_REDIS__URL="redis://127.0.0.1:1")
+    assert (status, "nothing given back yet: " in err, "repeat the command" in err) == (1, True, True)
+    for _ in range(3):
+        status, _, err = sidecar(*void, SIDECAR_REDIS__URL=redis_clean.url)
+        assert (status, "changed, now or before: monthly -1" in err) == (0, True), err
+        assert redis_clean.cli.get(counter) == b"9"

@@ -117,10 +117,13 @@ def void_of(history: History, reason: str, actor: str) -> Change:
     """The void of all that the record and its corrections say. SidecarError: it is not a record that can be void."""
     _check_is_usage(history.record)
     id_ = str(history.record["id"])
+    for earlier in history.changes:
+        if earlier["type"] == CHANGES[1]:
+            usage, lines = dict(earlier["data"]["usage"]), list(earlier["data"].get("usage_lines", ()))
+            return Change(VOID, _derived(VOID, id_), history.record, usage, lines, reason, actor, is_recorded=True)
     usage = {meter: -units for meter, units in history.usage.items()}
     lines = _void_lines(history)
-    change = Change(VOID, _derived(VOID, id_), history.record, usage, lines, reason, actor)
-    return change._replace(is_recorded=history.is_void)
+    return Change(VOID, _derived(VOID, id_), history.record, usage, lines, reason, actor)
 
 
 def correction_of(

@@ -42,7 +42,7 @@ from sidecar.edge.files import sync_folder, write_all, write_atomic
 
 VERSION: Final = 3
 SLICE_BYTES: Final = 256 << 10  # of rows in one frame, unless a single row has more
-ROWS: Final = KINDS | {"open", "retry", "alert", "posted"}
+ROWS: Final = KINDS | {"open", "retry", "alert", "posted", "adjusted"}
 _UNREADABLE: Final = (ValueError, LookupError, TypeError, AttributeError)
 ASIDE: Final = ".before-redis"
 _NAME, _PREVIOUS, _DRAFT, _KEEP = "state", "state.previous", "state.new", "state.keep"
