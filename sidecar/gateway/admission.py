@@ -135,8 +135,7 @@ def take_decision(exchange: RequestExchange, decision: Decision | StoreError) ->
 def _deny(exchange: RequestExchange, decision: Decision) -> None:
     context = exchange.context
     problem = denial_problem(decision)
-    if usage_path := usage.path_of(exchange):
-        problem.extra["usage"] = usage_path
+    usage.complete(exchange, decision, problem.extra)
     exchange.status = problem.status
     limit = decision.checks.entries[decision.violated].limit.id
     context.probe.denied(limit, shadow=False)

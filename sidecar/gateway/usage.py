@@ -7,10 +7,11 @@ that is over its limits can ask as well; a key is answered once a second by each
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from sidecar.core.decision import Decision
 from sidecar.core.decision.live import limits_of, live, usage_document
 from sidecar.core.decision.peek import Peeked
 from sidecar.core.errors import StoreError
@@ -59,11 +60,17 @@ class UsageRate:
         return True
 
 
-def path_of(exchange: RequestExchange) -> str:
-    """The usage path, for the caller of a request that was denied; "": it would show nothing."""
+def complete(exchange: RequestExchange, decision: Decision, members: dict[str, Any]) -> None:
+    """Complete the members of a denial: the usage path, and no figures of the customer that the plan does not show."""
     identity = exchange.identity
     plan = exchange.routed.policy.plan_of(identity.plan, identity.customer) if identity is not None else None
-    return exchange.context.options.usage_path if plan is not None and plan.show_usage != "off" else ""
+    if plan is None:
+        return
+    path = exchange.context.options.usage_path
+    if path and plan.show_usage != "off":
+        members["usage"] = path
+    if plan.show_usage != "all" and decision.checks.entries[decision.violated].limit.scope == "customer":
+        members.pop("limit", None)
 
 
 def show(exchange: RequestExchange, identity: Identity) -> None:

@@ -95,6 +95,16 @@ def test_a_plan_says_how_much_is_shown(shows, status, seen):
         assert "usage" not in made.members
 
 
+@pytest.mark.parametrize(("shows", "seen"), [("all", True), ("own", False), ("off", False)])
+def test_a_denial_has_the_customer_s_figures_only_where_the_plan_shows_them(shows, seen):
+    # Fails if any key of a customer reads its balance, or the sum of all keys, in a refusal.
+    plan = Plan("free", "free@1", (OF_CUSTOMER, *PAID), show_usage=shows)
+    made = scene(*plan.limits, customers={"cust-ann": plan})
+    made.ask()
+    assert (made.client.status, "limit" in made.members) == (402, seen)
+    assert made.members["violated-policies"] == ["credit"]
+
+
 def test_limits_in_stage_shadow_are_not_spoken_of():
     made = scene(OF_KEY, replace(OF_CUSTOMER, stage="shadow"))
     assert show(made) == 200
