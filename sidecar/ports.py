@@ -444,3 +444,6 @@ class Originals(Protocol):
 
         SinkError: the records cannot be read.
         """
+
+    def unread(self, id: str) -> str:
+        """Names the files that may have this record or changes of it and cannot be read, and the remedy; "": none."""

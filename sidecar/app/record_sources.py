@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def record_source(settings: Settings, stream: str, journal: Path | None, file: Path | None) -> RecordSource:
-    """The journal or file that is named, else where the settings send records.
+    """The journal or file that is named, else where the settings send records: a file with those it was rotated to.
 
     SinkError: that is standard output. PolicyError: a certificate for Kafka is wrong.
     """
@@ -31,4 +31,4 @@ def record_source(settings: Settings, stream: str, journal: Path | None, file: P
         raise SinkError("records go to standard output, which cannot be read back: name --journal or --file")
     if stream != "records":
         path = path.with_name(f"{path.stem}.{stream}{path.suffix}")
-    return RecordSource(stream, file=path)
+    return RecordSource(stream, file=path, rotated=True)

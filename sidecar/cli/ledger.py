@@ -21,11 +21,11 @@ from sidecar.core.errors import SinkError
 from sidecar.edge.kafka.bulk import BulkReader
 from sidecar.edge.ledger.engine import Engine
 from sidecar.edge.ledger.files import LedgerFolder
+from sidecar.edge.rotation import with_rotated
 from sidecar.ledger.compacting import Retention
 from sidecar.ledger.compacting import compact as compact_folder
 from sidecar.ledger.load_options import FLUSH_SECONDS, LoadOptions
 from sidecar.ledger.loading import Loader
-from sidecar.ledger.sink_files import with_rotated
 
 
 @click.group()

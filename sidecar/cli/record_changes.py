@@ -33,8 +33,10 @@ from sidecar.records.changes import Recorded, record_change
 
 _file_option = click.option(
     "--file",
+    "files",
+    multiple=True,
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Find the record in this file of JSON lines, instead of where the settings send records.",
+    help="Read the record and its changes from this file of JSON lines too. May be given several times.",
 )
 
 
@@ -111,9 +113,11 @@ def _policy(settings: Settings) -> PolicySource | None:
         return None
 
 
-def _change(settings: Settings, id_: str, make: Callable[[History], Change], file: Path | None, as_json: bool) -> None:
+def _change(
+    settings: Settings, id_: str, make: Callable[[History], Change], files: tuple[Path, ...], as_json: bool
+) -> None:
     async def run() -> tuple[Recorded, Adjusted]:
-        recorded = await record_change(command_source(settings), originals(settings, file), id_, make, VERSION)
+        recorded = await record_change(command_source(settings), originals(settings, files), id_, make, VERSION)
         if recorded.source:
             return recorded, await adjust(settings, recorded.change)
         if is_repeatable(recorded.earlier_us, SystemClock().now_us()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -15,19 +16,16 @@ from sidecar.app.record_sources import record_source
 from sidecar.cli.key_files import now
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
 from sidecar.cli.record_changes import backfill, correct, void
-from sidecar.cli.tables import print_text
+from sidecar.cli.record_reports import print_report, report_json, warn_of_gaps, warn_of_repeats, warn_of_unread
 from sidecar.config.units import parse
 from sidecar.core.errors import PolicyError
-from sidecar.core.words import counted
+from sidecar.core.record import record_schema
 from sidecar.loading.documents import non_additive_meters
-from sidecar.records.find import Wanted, describe, time_span
+from sidecar.records.find import ALL, Wanted, describe, time_span
 from sidecar.records.find import find as search
 from sidecar.records.sources import RecordSource, bodies, is_json, latest, verified
 from sidecar.records.verify import Report
 
-TWO_PRODUCERS = (
-    "two producers use one source: older versions allowed that for nodes of one name and after a lost volume"
-)
 ONLY_WITH_RECORD = frozenset({402, 502, 504})  # statuses of ours that never come without a record
 _NO_RECORD = (
     "refusals without a limit have no record: search the log for `sidecar.refusals` with the customer or the "
@@ -48,7 +46,7 @@ for _change in (void, correct, backfill):
 def _source_options(function: F) -> F:
     for option in (
         click.option("--denials", is_flag=True, help="Read denials instead of records."),
-        click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="Read a file of JSON lines."),
+        click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="Read this file alone."),
         click.option("--journal", type=click.Path(path_type=Path, file_okay=False), help="Read a journal's folder."),
         config_option,
     ):
@@ -64,7 +62,9 @@ _may_begin_late = click.option(
 def _source(config: Path | None, journal: Path | None, file: Path | None, denials: bool) -> RecordSource:
     if journal is not None and file is not None:
         raise click.UsageError("--journal and --file exclude each other: write one of them")
-    return record_source(settings_of(config), "denials" if denials else "records", journal, file)
+    source = record_source(settings_of(config), "denials" if denials else "records", journal, file)
+    warn_of_unread(source)
+    return source
 
 
 @records.command()
@@ -81,7 +81,8 @@ def _source(config: Path | None, journal: Path | None, file: Path | None, denial
 def tail(config: Path | None, journal: Path | None, file: Path | None, denials: bool, last: int, follow: bool) -> None:
     """Show the last records in order of time: one JSON document per line in a pipe, indented on a terminal.
 
-    Of a file only the last 64 MiB are read. `-f` waits for a file that does not exist yet.
+    Of a file only the last 64 MiB are read, and of rotated ones where it has less than N records.
+    `-f` waits for a file that does not exist yet.
 
     Next: `sidecar records tail | jq .data.usage`.
     """
@@ -110,12 +111,19 @@ def tail(config: Path | None, journal: Path | None, file: Path | None, denials: 
 @click.option("--customer", default="", help="Only records of this customer.")
 @click.option("--status", type=click.IntRange(100, 599), help="Only answers with this status.")
 @click.option("--id", "id_", default="", help="Only this record: the X-Request-Id of an answer.")
+@click.option(
+    "--type",
+    "types",
+    multiple=True,
+    type=click.Choice([*sorted(record_schema()["$defs"]), ALL]),
+    help="Only records of this type. May be given several times. Default: usage and denials; with --id: all.",
+)
 @click.option("--time", "time_", default="", help="Only this day, minute or second, UTC: 14:03, 2026-11-21T14:03.")
 @click.option("--within", default="0s", show_default=True, help="How much longer before and after --time, such as 5m.")
 @click.option(
     "-n", "--last", type=click.IntRange(1), default=20, show_default=True, help="At most this many, the last ones."
 )
-def find(time_: str, within: str, last: int, denials: bool, **options: Any) -> int:
+def find(time_: str, within: str, last: int, denials: bool, types: tuple[str, ...], **options: Any) -> int:
     """Find records and denials: why was this customer refused at 14:03? Exit status 1 if nothing matches.
 
     On a terminal a line for each, in a pipe its JSON. Requests that were refused without a limit (400, 401, 403, 404,
@@ -129,16 +137,20 @@ def find(time_: str, within: str, last: int, denials: bool, **options: Any) -> i
         begin, end = time_span(time_, now(), margin) if time_ else ("", "")
     except (ValueError, OverflowError) as error:
         raise click.UsageError(str(error)) from None
-    wanted = Wanted(options.pop("customer"), options.pop("status") or 0, options.pop("id_"), begin, end)
+    wanted = Wanted(options.pop("customer"), options.pop("status") or 0, options.pop("id_"), begin, end, types)
     given = options["journal"] is None and options["file"] is not None
     streams = [True] if denials else [False] if given else [False, True]
     sources = [_source(**options, denials=each) for each in streams]
-    matches = asyncio.run(search(sources, wanted, last))
+    left_out: Counter[str] = Counter()
+    matches = asyncio.run(search(sources, wanted, last, left_out))
     on_terminal = Console().is_terminal
     for body in matches:
         click.echo(describe(body) if on_terminal else body.decode(errors="replace"))
+    if left_out:
+        others = ", ".join(f"{number} {kind}" for kind, number in sorted(left_out.items()))
+        click.echo(f"also match, and are shown with --type: {others}", err=True)
     if not matches:
-        click.echo(f"no record matches in {' and '.join(map(str, dict.fromkeys(map(str, sources))))}", err=True)
+        click.echo(f"no record matches in {' and '.join(dict.fromkeys(source.text for source in sources))}", err=True)
         if not wanted.status or (wanted.status >= 400 and wanted.status not in ONLY_WITH_RECORD):
             click.echo(_NO_RECORD, err=True)
     return 0 if matches else 1
@@ -163,11 +175,11 @@ def verify(may_begin_late: bool, as_json: bool, **options: Any) -> int:
     if as_json:
         left_out = _leave_out_quantities(report, options["config"])
         whole = report.whole and report.records > 0
-        print_json(_as_json(report, left_out) | {"place": str(source), "whole": whole})
+        print_json(report_json(report, left_out) | {"place": str(source), "whole": whole})
     elif report.records:
-        _print_report(report, source)
+        print_report(report, source)
     if not report.records:
-        click.echo(f"sidecar: nothing to verify: no records in {source}", err=True)
+        click.echo(f"sidecar: nothing to verify: no records in {source.text}", err=True)
     return 0 if report.whole and report.records else 1
 
 
@@ -187,13 +199,13 @@ def count(may_begin_late: bool, as_json: bool, **options: Any) -> int:
     """
     source = _source(**options)
     report = asyncio.run(verified(source, schema=False, may_begin_late=may_begin_late))
-    _warn_of_repeats(report)
-    status = 1 if _warn_of_gaps(report) else 0
+    warn_of_repeats(report)
+    status = 1 if warn_of_gaps(report) else 0
     left_out = _leave_out_quantities(report, options["config"])
     if not report.records:
-        click.echo(f"sidecar: no records in {source}", err=True)
+        click.echo(f"sidecar: no records in {source.text}", err=True)
     if as_json:
-        print_json(_as_json(report, left_out) | {"place": str(source)})
+        print_json(report_json(report, left_out) | {"place": str(source)})
         return status
     for kind, number in sorted(report.kinds.items()):
         click.echo(f"{number:>12}  {kind}")
@@ -213,83 +225,3 @@ def _leave_out_quantities(report: Report, config: Path | None) -> list[str] | No
     for pair in [pair for pair in report.totals if pair[1] in meters]:
         del report.totals[pair]
     return sorted(meters)
-
-
-def _as_json(report: Report, left_out: list[str] | None) -> dict[str, Any]:
-    totals: dict[str, dict[str, int]] = {}
-    for (customer, meter), units in sorted(report.totals.items()):
-        totals.setdefault(customer, {})[meter] = units
-    return {
-        "records": report.records,
-        "kinds": dict(sorted(report.kinds.items())),
-        "missing": report.missing,
-        "missing_before_first": report.before,
-        "duplicates": report.duplicates,
-        "reused_numbers": report.reused,
-        "faults": report.faults,
-        "not_billable": report.not_billable,
-        "totals": totals,
-        "not_sums": left_out,
-        "sources": {
-            source: {
-                "first": numbers.first,
-                "last": numbers.last,
-                "highest_by_checkpoint": numbers.claimed,
-                "missing": numbers.missing,
-                "gaps": numbers.gaps(),
-            }
-            for source, numbers in sorted(report.sources.items())
-        },
-        "examples": {
-            "duplicates": report.duplicate_ids,
-            "reused_numbers": report.reused_examples,
-            "faults": report.fault_examples,
-        },
-    }
-
-
-def _warn_of_repeats(report: Report) -> None:
-    if report.duplicates:
-        copies = (
-            "1 copy of a known id was" if report.duplicates == 1 else f"{report.duplicates} copies of known ids were"
-        )
-        click.echo(f"sidecar: {copies} not counted", err=True)
-    if report.reused:
-        numbers = counted(report.reused, "number")
-        click.echo(f"sidecar: {numbers} occurred again with another id, also counted: {TWO_PRODUCERS}", err=True)
-
-
-def _warn_of_gaps(report: Report) -> bool:
-    """Report missing and unreadable records. True if there are any."""
-    missing = report.missing + (0 if report.may_begin_late else report.before)
-    if missing:
-        numbers = "1 number is" if missing == 1 else f"{missing} numbers are"
-        click.echo(f"sidecar: {numbers} missing from the sums: `sidecar records verify` lists them", err=True)
-    if report.faults:
-        lines = counted(report.faults, "record")
-        click.echo(f"sidecar: {lines} cannot be read, and not in the sums: {report.fault_examples[0]}", err=True)
-    return bool(missing or report.faults)
-
-
-def _print_report(report: Report, source: RecordSource) -> None:
-    for name, numbers in sorted(report.sources.items()):
-        click.echo(f"{name}: {counted(numbers.count, 'record')}, {numbers.first} to {numbers.last}")
-        if numbers.before:
-            reason = "removed by shipping or retention" if report.may_begin_late else "lost, or removed by retention"
-            click.echo(f"  begins late: 1 to {numbers.before} are absent: {reason}", err=True)
-        for start, end in numbers.gaps():
-            click.echo(f"  missing: {start} to {end}", err=True)
-    for example in report.duplicate_ids:
-        click.echo(f"twice: {example}", err=True)
-    for example in report.reused_examples:
-        click.echo(f"number used again: {example}", err=True)
-    if report.reused:
-        click.echo(f"  {TWO_PRODUCERS}", err=True)
-    for example in report.fault_examples:
-        click.echo(f"wrong: {example}", err=True)
-    verdict = "whole" if report.whole else "NOT whole"
-    missing = report.missing + (0 if report.may_begin_late else report.before)
-    print_text(
-        f"{source}: {verdict}: {counted(report.records, 'record')}, {missing} missing, {report.duplicates} twice, "
-        f"{counted(report.reused, 'number')} used again, {report.faults} wrong"
-    )

@@ -7,10 +7,8 @@ A file is opened once, by its name: if it is moved away meanwhile, nothing is re
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
-import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -31,7 +29,6 @@ _COMPRESSED: Final = {  # the first bytes of such a file, and what decompresses 
     b"BZh": "bunzip2",
     b"\xfd7zXZ\0": "unxz",
 }
-_ROTATED: Final = re.compile(r"\.(?P<number>\d{1,9})|-(?P<date>\d{8,14})")  # as logrotate names them
 
 
 class SinkFile(AbstractContextManager["SinkFile"]):
@@ -87,19 +84,6 @@ class SinkFile(AbstractContextManager["SinkFile"]):
                 return
             yield list(_places(data[:whole], position)), position + whole
             position += whole
-
-
-def with_rotated(path: Path) -> list[Path]:
-    """The file after those that were moved away from its place, oldest first: `<name>-<date>` and `<name>.<number>`.
-
-    Compressed ones are not among them. A file of a later name may refer to records of an earlier one.
-    """
-    rotated = [
-        ((match["date"] or "~", -int(match["number"] or 0)), each)
-        for each in path.parent.glob(glob.escape(path.name) + "[.-]*")
-        if (match := _ROTATED.fullmatch(each.name.removeprefix(path.name)))
-    ]
-    return [*[each for _, each in sorted(rotated)], path]
 
 
 def _places(data: bytes, position: int) -> Iterator[Pair]:

@@ -35,17 +35,24 @@ async def record_change(
 ) -> Recorded:
     """Record what `make` makes of the history of the record `id_`, unless that is recorded already.
 
-    SidecarError: there is no such record, or it cannot be changed so. SinkError: it cannot be recorded.
+    SidecarError: there is no such record, it cannot be changed so, or changes of it may not have been read. SinkError:
+    it cannot be recorded.
     """
     with commands:
         history = await originals.find(id_)
+        unread = originals.unread(id_)
         if history is None:
             raise SidecarError(
                 f"no record has the id {id_}: `sidecar records find --id {id_}` searches denials too; "
-                "name another file with --file"
+                f"name another file with --file{unread and f'. {unread}'}"
             )
         change = make(history)
         if change.is_recorded:
             return Recorded(change, history, "")
+        if unread:
+            raise SidecarError(
+                f"nothing was recorded: earlier changes of {id_} may be in files that were not read, and could be "
+                f"given back twice. {unread}; --file names a copy that is elsewhere"
+            )
         pending = PendingRecord(change.id, change.customer, change.render)
         return Recorded(change, history, commands.write([pending], version))

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from heapq import nlargest
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, NamedTuple
@@ -20,9 +22,11 @@ import orjson
 
 from sidecar.core.errors import SinkError
 from sidecar.core.record import record_schema
+from sidecar.core.words import counted
 from sidecar.edge.journal.journals import JournalFolder
 from sidecar.edge.journal.reader import JournalReader
 from sidecar.edge.kafka.records import read_last, read_topic
+from sidecar.edge.rotation import compressed, open_with_rotated, with_rotated
 from sidecar.records.verify import Report, Verifier
 
 POLL_SECONDS = 0.2
@@ -30,6 +34,11 @@ BATCH_BYTES = 1 << 20
 END_BYTES = 64 << 20
 _TIME = b'"time":"'
 _NOTHING_YET = ": nothing was recorded there yet, or its path is wrong"
+_NAMED = 5  # of the files that were not read
+_UNPACK = {
+    ".gz": "`gunzip -k`", ".zst": "`unzstd -k`", ".xz": "`unxz -k`", ".bz2": "`bunzip2 -k`", ".lz4": "`unlz4 -k`",
+    ".lzma": "`unlzma -k`", ".Z": "`uncompress -k`",
+}  # fmt: skip
 
 More = Callable[[], Iterator[bytes]]
 Bodies = AsyncIterator[bytes]
@@ -38,7 +47,8 @@ Bodies = AsyncIterator[bytes]
 class RecordSource(NamedTuple):
     """Where to read: exactly one of journal, file and topic is set. `stream` is "records" or "denials".
 
-    `connection` are the parameters of aiokafka's clients, for a topic.
+    `connection` are the parameters of aiokafka's clients, for a topic. `rotated`: the files that `file` was rotated to
+    are read before it, oldest first.
     """
 
     stream: str
@@ -46,6 +56,17 @@ class RecordSource(NamedTuple):
     file: Path | None = None
     topic: str = ""
     connection: Mapping[str, Any] = MappingProxyType({})
+    rotated: bool = False
+
+    @property
+    def text(self) -> str:
+        """The place for a message, with the number of rotated files."""
+        others = len(with_rotated(self.file)) - 1 if self.rotated and self.file else 0
+        return f"{self} and {counted(others, 'rotated file')}" if others else str(self)
+
+    def compressed(self, copies: Iterable[Path] = ()) -> list[Path]:
+        """The compressed rotated files, which are not read, without those that `copies` has unpacked."""
+        return compressed(self.file, copies) if self.rotated and self.file else []
 
     def __str__(self) -> str:
         return f"topic {self.topic}" if self.topic else str(self.journal or self.file)
@@ -91,8 +112,14 @@ async def latest(source: RecordSource, number: int, *, may_be_missing: bool = Fa
     if source.topic:
         messages, offsets = await read_last(source.connection, source.topic, number)
         return _last_by_time((message.value for message in messages), number), Begin(offsets=offsets)
-    more = _more(source, only_end=True, may_be_missing=may_be_missing)
-    return _last_by_time(more(), number), Begin(more=more)
+    earlier = with_rotated(source.file)[:-1] if source.rotated and source.file else []
+    may_be_missing = may_be_missing or bool(earlier)
+    more = _more(source._replace(rotated=False), only_end=True, may_be_missing=may_be_missing)
+    last = _last_by_time(more(), number)
+    while earlier and len(last) < number:
+        rest = _file(earlier.pop(), only_end=True, may_be_missing=True)
+        last = _last_by_time(chain(rest(), last), number)
+    return last, Begin(more=more)
 
 
 def _last_by_time(records: Iterable[bytes], number: int) -> list[bytes]:
@@ -111,7 +138,8 @@ def _more(source: RecordSource, *, only_end: bool = False, may_be_missing: bool 
     if source.journal is not None:
         return _journal(source.journal, source.stream)
     assert source.file is not None  # noqa: S101 - see RecordSource
-    return _file(source.file, only_end=only_end, may_be_missing=may_be_missing)
+    may_be_missing = may_be_missing or bool(source.compressed())  # then it was rotated, and is not begun anew yet
+    return _file(source.file, only_end=only_end, may_be_missing=may_be_missing, rotated=source.rotated)
 
 
 def _journal(folder: Path, stream: str) -> More:
@@ -131,31 +159,50 @@ def _journal(folder: Path, stream: str) -> More:
     return more
 
 
-def _file(path: Path, *, only_end: bool, may_be_missing: bool) -> More:
-    """The whole lines that are new. SinkError: it cannot be read, or does not exist and may not be missing."""
+def _file(path: Path, *, only_end: bool, may_be_missing: bool, rotated: bool = False) -> More:
+    """The whole lines that are new. SinkError: it cannot be read, or does not exist and may not be missing.
+
+    `rotated`: those of the rotated files first, once.
+    """
     offset = -1
 
     def more() -> Iterator[bytes]:
         nonlocal offset
-        try:
-            file = path.open("rb")
-        except OSError as error:
-            if may_be_missing and isinstance(error, FileNotFoundError):
-                offset = max(offset, 0)
-                return
-            more = _NOTHING_YET if isinstance(error, FileNotFoundError) else ""
-            raise SinkError(f"{path}: cannot be read: {error.strerror}{more}") from None
-        with file:
-            if offset < 0:
-                offset = _start_of_end(file) if only_end else 0
-            file.seek(offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                offset += len(line)
-                yield line[:-1]
+        is_first, offset_before = offset < 0, max(offset, 0)
+        with ExitStack() as stack:
+            files = [stack.enter_context(file) for file in _open_files(path, rotated and is_first, may_be_missing)]
+            offset = offset_before
+            for file in files:
+                is_own = Path(file.name) == path
+                if is_own:
+                    offset = _start_of_end(file) if only_end and is_first else offset
+                    file.seek(offset)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    offset += len(line) * is_own
+                    yield line[:-1]
 
     return more
+
+
+def _open_files(path: Path, rotated: bool, may_be_missing: bool) -> list[IO[bytes]]:
+    try:
+        return open_with_rotated(path) if rotated else [path.open("rb")]
+    except OSError as error:
+        if may_be_missing and isinstance(error, FileNotFoundError):
+            return []
+        more = _NOTHING_YET if isinstance(error, FileNotFoundError) else ""
+        raise SinkError(f"{error.filename or path}: cannot be read: {error.strerror}{more}") from None
+
+
+def not_read(packed: Sequence[Path]) -> str:
+    """Says which compressed files were not read, and what unpacks them."""
+    names = " ".join(map(str, packed[:_NAMED]))
+    more = f" and {len(packed) - _NAMED} more" if len(packed) > _NAMED else ""
+    tools = dict.fromkeys(_UNPACK[each.suffix] for each in packed)
+    verb = "was" if len(packed) == 1 else "were"
+    return f"{names}{more} {verb} not read, since compressed: unpack with {' or '.join(tools)}, and repeat the command"
 
 
 def _start_of_end(file: IO[bytes]) -> int:
@@ -182,21 +229,26 @@ async def verified(source: RecordSource, *, schema: bool, may_begin_late: bool =
 
 
 def schema_check() -> Callable[[dict[str, Any]], str | None]:
-    """A function that gives the fault of a record by the schema of its kind, in one line, or None."""
-    kinds = record_schema()["$defs"]
-    validators = {f"sidecar.{kind}.v1": jsonschema_rs.Draft202012Validator(schema) for kind, schema in kinds.items()}
+    """A function that gives the first fault of a record by the schema of its kind, in one line, or None."""
+    validators = _validators()
 
     def check(record: dict[str, Any]) -> str | None:
         validator = validators.get(str(record.get("type")))
         if validator is None:
             return f"type {record.get('type')!r} is not one of ours"
-        if validator.is_valid(record):
-            return None
-        error = next(validator.iter_errors(record))
-        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
-        return f"${path}: {error.message}"
+        return None if validator.is_valid(record) else _text(next(validator.iter_errors(record)))
 
     return check
+
+
+def _validators() -> dict[str, jsonschema_rs.Draft202012Validator]:
+    kinds = record_schema()["$defs"]
+    return {f"sidecar.{kind}.v1": jsonschema_rs.Draft202012Validator(schema) for kind, schema in kinds.items()}
+
+
+def _text(error: jsonschema_rs.ValidationError) -> str:
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
+    return f"${path}: {error.message}"
 
 
 def is_json(body: bytes) -> bool:

@@ -20,6 +20,6 @@ def test_a_command_records_under_the_name_of_its_node(settings):
 
 async def test_what_was_never_recorded_is_an_error_only_where_there_is_no_journal_either(settings):
     with pytest.raises(SinkError, match=r"out\.jsonl: cannot be read"):
-        await originals(settings, None).find("01M8N97TG90000000000000001")
+        await originals(settings).find("01M8N97TG90000000000000001")
     settings.journal.dir.mkdir()
-    assert await originals(settings, None).find("01M8N97TG90000000000000001") is None
+    assert await originals(settings).find("01M8N97TG90000000000000001") is None

@@ -1,8 +1,10 @@
 """`sidecar records void | correct | backfill`, as an operator uses them: the records arrive where others do."""
 
+import gzip
 import json
 import os
 import pwd
+import shutil
 from datetime import UTC, datetime
 
 import pytest
@@ -78,6 +80,62 @@ def test_changes_are_in_the_same_sums_of_records_and_of_the_ledger(sidecar, plac
         out = sidecar("ledger", "totals", "--meter", "tokens", "--json", SIDECAR_LEDGER__DIR=str(ledger))[1]
         [sums] = json.loads(out)["totals"]
         assert (sums["units"], sums["not_billable"]) == ((tokens, 0) if billable else (0, tokens))
+
+
+@pytest.fixture
+def rotated(sidecar, place):
+    """The record is in the rotated file, and a correction of 7 of its 9 tokens in the sink's file."""
+    assert sidecar("ship")[0] == 0
+    sink = place / "data" / "records.jsonl"
+    sink.rename(place / "data" / "records.jsonl.1")
+    arguments = ("records", "correct", ID, "--units", "tokens=-7", "--id", "t1", "--reason", "twice")
+    assert sidecar(*arguments, "--file", "data/records.jsonl.1")[0] == 0
+    assert sidecar("ship")[0] == 0
+    assert len(records(place)) >= 3
+    shutil.rmtree(place / "data" / "journal")  # it has the last records of a source after they were shipped too
+    return place
+
+
+@pytest.mark.parametrize("file", [(), ("--file", "data/records.jsonl.1")])
+def test_changes_are_seen_in_all_files_after_a_rotation(sidecar, rotated, file):
+    # Fails if `--file` is read instead of the sink's file, or the sink's file without those it was rotated to.
+    status, _, err = sidecar("records", "correct", ID, "--units", "tokens=-7", "--reason", "again", *file)
+    assert (status, f"record {ID} has 2 tokens: this correction would leave -5" in err) == (1, True)
+    status, out, _ = sidecar("records", "void", ID, "--reason", "test", "--json", *file)
+    assert (status, json.loads(out)["usage"]) == (0, {"requests": -1, "tokens": -2})
+    assert sidecar("ship")[0] == 0
+    assert sidecar("records", "verify")[0] == 0
+    out = sidecar("records", "count", "--json")[1]
+    assert json.loads(out)["totals"] == {"acme": {"requests": 0, "tokens": 0}}
+
+
+def test_a_change_is_refused_while_earlier_ones_may_be_in_a_compressed_file(sidecar, rotated):
+    # Fails if compressed files are passed over: the second correction would leave -5 tokens.
+    data = rotated / "data"
+    sink = data / "records.jsonl"
+    (data / "records.jsonl.1").rename(data / "records.jsonl.2")
+    (data / "records.jsonl.1.gz").write_bytes(gzip.compress(sink.read_bytes()))
+    sink.rename(rotated / "copy")
+    arguments = ("records", "correct", ID, "--units", "tokens=-7", "--reason", "again")
+    status, out, err = sidecar(*arguments)
+    assert (status, out) == (1, "")
+    assert "records.jsonl.1.gz was not read, since compressed: unpack with `gunzip -k`" in err
+    for file in ("--file", "copy"), ():
+        if not file:
+            shutil.copy(rotated / "copy", data / "records.jsonl.1")
+        status, _, err = sidecar(*arguments, *file)
+        assert (status, "has 2 tokens: this correction would leave -5" in err) == (1, True)
+    (data / "records.jsonl.1").unlink()
+    os.utime(data / "records.jsonl.1.gz", (1_600_000_000, 1_600_000_000))  # before the record: nothing of it is there
+    assert sidecar("records", "correct", ID, "--units", "tokens=+1", "--reason", "more")[0] == 0
+
+
+def test_a_record_that_may_be_in_a_compressed_file_is_said_to_be_unread(sidecar, rotated):
+    data = rotated / "data"
+    (data / "records.jsonl.1.gz").write_bytes(gzip.compress((data / "records.jsonl.1").read_bytes()))
+    (data / "records.jsonl.1").unlink()
+    status, _, err = sidecar("records", "void", ID, "--reason", "test")
+    assert (status, f"no record has the id {ID}" in err, "records.jsonl.1.gz was not read" in err) == (1, True, True)
 
 
 METERS = """\

@@ -256,7 +256,10 @@ def test_a_denial_of_a_customer_is_found_by_time_and_status(sidecar, folder):
     settings = folder / "sidecar.yaml"
     settings.write_text(settings.read_text() + "sink: { file: out.jsonl }\n")
     write(folder, checkpoint(1))
-    denial = checkpoint(2) | {"data": {"customer": "acme", "status": 429, "decision": {"violated": "monthly"}}}
+    denial = checkpoint(2) | {
+        "type": "sidecar.denial.v1",
+        "data": {"customer": "acme", "status": 429, "decision": {"violated": "monthly"}},
+    }
     (folder / "out.denials.jsonl").write_text(json.dumps(denial) + "\n")
     arguments = ("records", "find", "--customer", "acme", "--time", "2026-11-21T01:03", "--status")
     status, out, err = sidecar(*arguments, "429")
@@ -270,3 +273,68 @@ def test_a_denial_of_a_customer_is_found_by_time_and_status(sidecar, folder):
     status, _, err = sidecar("records", "find", "--time", "noon")
     assert status == 2
     assert "'noon' is not a time: write 14:03" in err
+
+
+def usage_record(number, **data):
+    named = {"customer": "acme", "status": 200, "billable": True, "outcome": "ok", "usage": {"requests": 1}}
+    time = f"2026-11-21T01:03:{number:02d}.123456Z"
+    return checkpoint(number) | {"type": "sidecar.usage.v1", "time": time, "partitionkey": "acme", "data": named | data}
+
+
+@pytest.fixture
+def rotated(folder):
+    """Three files of the sink, the last one not begun, with a copy of the second and a compressed one."""
+    data = folder / "data"
+    data.mkdir()
+    for name, numbers in (("jsonl-20261119", [1]), ("jsonl.2", [2, 3]), ("jsonl.1", [3, 4])):
+        lines = (json.dumps(usage_record(number), separators=(",", ":")) + "\n" for number in numbers)
+        (data / f"records.{name}").write_text("".join(lines))
+    denial = usage_record(1, status=429) | {"type": "sidecar.denial.v1", "id": "D" * 26}
+    (data / "records.denials.jsonl.1").write_text(json.dumps(denial) + "\n")
+    return data
+
+
+def test_rotated_files_are_read_with_the_file_of_the_sink_and_a_copy_counts_once(sidecar, rotated):
+    # Fails if the sink's file is read alone, or a copy is summed up.
+    status, out, err = sidecar("records", "count", "--json")
+    report = json.loads(out)
+    assert (status, report["totals"], report["missing_before_first"]) == (0, {"acme": {"requests": 4}}, 0)
+    assert err == "sidecar: 1 copy of a known id was not counted\n"
+    last = json.dumps(usage_record(5), separators=(",", ":"))
+    (rotated / "records.jsonl").write_text(last + "\n")
+    out = sidecar("records", "verify")[1]
+    assert "records.jsonl and 3 rotated files: NOT whole: 6 records, 0 missing, 1 twice" in out
+    out = sidecar("records", "tail", "-n", "2")[1]
+    assert [json.loads(line)["sequence"][-1] for line in out.splitlines()] == ["4", "5"]
+    assert sidecar("records", "count", "--file", "data/records.jsonl")[0] == 1  # alone: it begins late
+    out = sidecar("records", "find", "--customer", "acme")[1]
+    assert len(out.splitlines()) == 7  # with the denial
+
+
+def test_a_compressed_rotated_file_is_named(sidecar, rotated):
+    (rotated / "records.jsonl.3.gz").write_bytes(b"")
+    err = sidecar("records", "count")[2]
+    assert "data/records.jsonl.3.gz was not read, since compressed: unpack with `gunzip -k`" in err
+
+
+def test_sums_after_a_rotation_are_those_of_the_ledger(sidecar, rotated):
+    assert sidecar("ledger", "load")[0] == 0
+    [row] = json.loads(sidecar("ledger", "totals", "--json")[1])["totals"]
+    assert {row["customer"]: {row["meter"]: row["units"]}} == json.loads(sidecar("records", "count", "--json")[1])[
+        "totals"
+    ]
+
+
+def test_find_shows_exchanges_and_other_types_when_they_are_asked_for(sidecar, folder):
+    # Fails if postings are among the last N: they are as many as the usage records.
+    posting = {"unit": "eur", "digits": 2, "change": "settle", "delta": -125, "balance": 975, "usage": {}}
+    records = [usage_record(1)]
+    records += [usage_record(n, **posting) | {"type": "sidecar.posting.v1"} for n in (2, 3)]
+    write(folder, *records)
+    find = ("records", "find", "--customer", "acme", "--file", "out.jsonl", "-n", "1")
+    status, out, err = sidecar(*find)
+    assert (status, json.loads(out)["id"]) == (0, f"{1:026d}")
+    assert err == "also match, and are shown with --type: 2 posting\n"
+    assert json.loads(sidecar(*find, "--type", "posting")[1])["id"] == f"{3:026d}"
+    assert json.loads(sidecar(*find, "--type", "all")[1])["id"] == f"{3:026d}"
+    assert json.loads(sidecar("records", "find", "--file", "out.jsonl", "--id", f"{2:026d}")[1]) == records[1]

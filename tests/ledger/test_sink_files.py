@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.core.errors import SinkError
 from sidecar.ledger import sink_files
-from sidecar.ledger.sink_files import SinkFile, with_rotated
+from sidecar.ledger.sink_files import SinkFile
 from tests.edge.ledger.events import lines, usage
 
 
@@ -119,16 +119,6 @@ def test_a_file_that_is_rotated_while_it_is_read_is_read_to_its_end(tmp_path, mo
         assert [line for chunk, _ in chunks for _, line in chunk] == [b"one"] * 3
         tail = file.tail(20)
     check(moved, 20, tail)
-
-
-def test_rotated_files_come_before_the_file_oldest_first(tmp_path):
-    # Fails if 10 is sorted before 9, or if compressed files or those of the denials are taken.
-    names = ["r.jsonl-20261119", "r.jsonl-20261120", "r.jsonl.10", "r.jsonl.9", "r.jsonl.1"]
-    for name in [*names, "r.jsonl", "r.jsonl.2.gz", "r.jsonl.positions", "r.jsonl.lock", "r.denials.jsonl.1",
-                 "r.jsonl-old", "r.jsonl.1.jsonl", "xr.jsonl.1"]:  # fmt: skip
-        (tmp_path / name).touch()
-    assert [path.name for path in with_rotated(tmp_path / "r.jsonl")] == [*names, "r.jsonl"]
-    assert with_rotated(tmp_path / "nowhere" / "r.jsonl") == [tmp_path / "nowhere" / "r.jsonl"]
 
 
 def test_a_missing_file_is_named(tmp_path):

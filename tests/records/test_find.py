@@ -92,3 +92,20 @@ async def test_lines_that_are_not_json_are_passed_over(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text("acme\n[]\n")
     assert await find([RecordSource("records", file=path)], Wanted("acme"), 5) == []
+
+
+async def test_other_types_are_named_and_amounts_of_wallets_are_decimals(tmp_path):
+    # Fails if an amount is shown in the scale of its unit.
+    posting = record("p", kind="posting", unit="eur", digits=2, change="settle", delta=-125, balance=975)
+    change = record("c", kind="correction", usage={"tokens": -2}, reason="twice", actor="ann") | {"causationid": "u"}
+    alert = record("a", kind="alert", unit="usd", percent=80, used=8_500_000_000, amount=10**10, limit="credit")
+    lines = await find([source(tmp_path, posting, change, alert)], Wanted("acme", types=("all",)), 5)
+    assert [describe(body).partition("Z ")[2] for body in lines] == [
+        "alert acme 80 % of the limit credit (used 8.5 usd of 10 usd) id a",
+        "correction acme tokens -2 of u reason: twice actor: ann id c",
+        "posting acme settle delta -1.25 eur balance 9.75 eur id p",
+    ]
+    limits = [{"id": "credit", "unit": "eur", "digits": 2, "balance": 5}]
+    denial = record("d", status=402, decision={"violated": "credit", "limits": limits})
+    (body,) = await find([source(tmp_path, denial)], Wanted("acme"), 5)
+    assert "refused by the limit credit (balance 0.05 eur) id d" in describe(body)
