@@ -1,13 +1,14 @@
 """`sidecar records void | correct | backfill`: changes of what is billed, each a record with its reason and its actor.
 
-The id of the record goes to standard output, a message to standard error.
+The id of a void or a correction goes to standard output, a message to standard error. A backfill prints its number of
+records and their units.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import chain
 from pathlib import Path
 from secrets import token_hex
@@ -16,20 +17,21 @@ from typing import Any
 import click
 
 from sidecar.app.adjusting import Adjusted, adjust, is_repeatable
-from sidecar.app.commands import command_source, originals, pending_statement
+from sidecar.app.commands import command_source, history_sources, originals, pending_statement
 from sidecar.cli.options import actor_option, config_option, json_option, print_json, reason_option, settings_of
 from sidecar.config.settings import Settings
 from sidecar.control.build_variant import VERSION
 from sidecar.core.digits import BASE32
-from sidecar.core.errors import PolicyError
+from sidecar.core.errors import PolicyError, SinkError
 from sidecar.core.record.changes import VOID, Change, History, correction_of, void_of
 from sidecar.core.record.statements import Audit
 from sidecar.core.usage import PolicySource
 from sidecar.core.words import counted
 from sidecar.edge.clock import SystemClock
 from sidecar.loading.documents import load_policies
-from sidecar.records.backfill import read_batch
+from sidecar.records.backfill import Batch, count_recorded, read_batch
 from sidecar.records.changes import Recorded, record_change
+from sidecar.records.originals import unread
 
 _file_option = click.option(
     "--file",
@@ -125,6 +127,8 @@ def _change(
         return recorded, Adjusted("")
 
     recorded, adjusted = asyncio.run(run())
+    if recorded.source:
+        _warn_of_sealed(settings, [recorded.change.period_time[:7]])
     _report(recorded, adjusted.text, as_json=as_json)
     sys.exit(0 if adjusted.is_done else 1)
 
@@ -191,20 +195,56 @@ def backfill(  # noqa: PLR0913 - the options of a command
     """Record usage of a time that was not metered, from a file of JSON lines.
 
     Each line has customer, key_id, subject, plan, route, time, usage, and optionally id and other fields of a usage
-    record. The file is checked as a whole first. Counters and wallets do not change.
+    record. The file is checked as a whole first. Counters and wallets do not change. A batch of which every line is
+    recorded already changes nothing.
 
     Next: `sidecar records count` sums up.
     """
     settings = settings_of(config)
     lines = read_batch(file, batch, SystemClock().now_us())
-    source = ""
+    source, recorded, unknown = "", 0, ""
     if not only_check and lines.records:
         after = {"records": lines.records, "usage": lines.usage}
         audit = Audit("records.backfill", actor, f"batch/{batch}", "cli", "done", reason=reason, after=after)
         with command_source(settings) as commands:
-            source = commands.write(chain(lines.pending(), [pending_statement(audit)]), VERSION)
+            recorded, unknown = _count_recorded(settings, lines)
+            if recorded < lines.records:
+                source = commands.write(chain(lines.pending(), [pending_statement(audit)]), VERSION)
+    if not recorded or source:
+        _warn_of_sealed(settings, lines.months)
+    done = "checked" if only_check or not lines.records else "recorded" if source else "exists"
     if as_json:
-        print_json({"records": lines.records, "usage": lines.usage, "source": source})
+        counts = {"records": lines.records, "recorded_before": recorded, "usage": lines.usage}
+        print_json({"done": done, **counts, "source": source})
         return
     units = ", ".join(f"{meter} {number}" for meter, number in sorted(lines.usage.items()))
-    click.echo(f"{'recorded' if source else 'checked'} {counted(lines.records, 'record')}: {units or 'no usage'}")
+    texts = {"checked": "checked", "recorded": "recorded", "exists": "recorded before, nothing changed:"}
+    click.echo(f"{texts[done]} {counted(lines.records, 'record')}: {units or 'no usage'}")
+    if source and recorded:
+        click.echo(f"{recorded} of them had been recorded before: consumers drop these copies by their ids", err=True)
+    if source and unknown:
+        click.echo(
+            f"not known whether they had been recorded before: {unknown}. Consumers drop copies by their ids", err=True
+        )
+
+
+def _count_recorded(settings: Settings, lines: Batch) -> tuple[int, str]:
+    """How many of the lines are recorded already, and what could not be read of where they may be."""
+    try:
+        sources = history_sources(settings)
+        recorded = asyncio.run(count_recorded(lines, sources))
+    except SinkError as error:
+        return 0, str(error)
+    return recorded, unread(sources, lines.since_us / 1e6)
+
+
+def _warn_of_sealed(settings: Settings, months: Collection[str]) -> None:
+    """Name the months that are sealed: what is recorded of them now is billed later."""
+    for month in sorted(months):
+        path = settings.ledger.dir / "sealed" / f"{month}.json"
+        if path.exists():
+            click.echo(
+                f"warning: {month} is sealed ({path}): `sidecar ledger verify` counts this as late, and it is billed "
+                "with a later month",
+                err=True,
+            )

@@ -9,7 +9,7 @@ The whole file is checked before anything is recorded. The id of a record is mad
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -20,14 +20,16 @@ import orjson
 from sidecar.config.document import did_you_mean
 from sidecar.core.errors import Fault, PolicyError, SidecarError, unreadable
 from sidecar.core.instants import instant
+from sidecar.core.limits import id_us
 from sidecar.core.record.fields import fields_of
 from sidecar.core.record.ids import derived_id
 from sidecar.core.record.text import whole_record
 from sidecar.core.usage import MAX_UNITS
 from sidecar.core.words import counted
 from sidecar.edge.journal.command_source import PendingRecord
+from sidecar.records.find import CLOCKS
 from sidecar.records.seen import Ids
-from sidecar.records.sources import schema_check
+from sidecar.records.sources import RecordSource, bodies, schema_faults
 
 Json = dict[str, Any]
 FAULTS_MAX: Final = 20
@@ -40,20 +42,28 @@ _DEFAULTS: Final[Json] = {
     "outcome": "ok", "dims": {}, "attempts": 0, "client_disconnected": False, "duration_us": 0, "upstream_us": 0,
     "bytes_in": 0, "bytes_out": 0,
 }  # fmt: skip
+_PLACEHOLDERS: Final[Json] = {name: {} if name == "usage" else "x" for name in _REQUIRED}  # of what is missing
+_INGESTED: Final = b'"origin":"ingested"'
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _US: Final = timedelta(microseconds=1)
+_MARGIN_US: Final = CLOCKS // _US
 
-Check = Callable[[Json], str | None]
+Check = Callable[[Json], list[str]]
 
 
 class Batch(NamedTuple):
-    """A checked file: how many records it has, and their units by meter."""
+    """A checked file: how many records it has, their units by meter, the months of their periods, and their first time.
+
+    `months` are those of `period_time`, in UTC, such as 2026-11; `since_us` is the earliest `time`, since the epoch.
+    """
 
     path: Path
     name: str
     now_us: int
     records: int
     usage: dict[str, int]
+    months: frozenset[str] = frozenset()
+    since_us: int = 0
 
     def pending(self) -> Iterator[PendingRecord]:
         """The records, read from the file again. SidecarError: it was changed since it was checked."""
@@ -70,10 +80,11 @@ class Batch(NamedTuple):
 
 def read_batch(path: Path, name: str, now_us: int) -> Batch:
     """Check every line of the file at `path`. PolicyError: the first faults, with line and field."""
-    batch, check, ids = Batch(path, name, now_us, 0, {}), schema_check(), Ids()
+    batch, check, ids = Batch(path, name, now_us, 0, {}), schema_faults(), Ids()
     faults: list[Fault] = []
-    number, records = 0, 0
+    number, records, since_us = 0, 0, now_us
     usage: dict[str, int] = {}
+    months: set[str] = set()
     for line, body in _lines(path):
         records += 1
         pending, wrong = _read(body, line, batch, check)
@@ -83,11 +94,39 @@ def read_batch(path: Path, name: str, now_us: int) -> Batch:
         faults += [Fault(str(path), line, where, what) for where, what in wrong[: FAULTS_MAX - len(faults)]]
         for meter, units in pending.usage.items() if pending is not None and not wrong else ():
             usage[meter] = usage.get(meter, 0) + units
+        if pending is not None and not wrong:
+            since_us = min(since_us, id_us(pending.id))
+            months.add(orjson.loads(pending.render(0, "//sidecar", 1))["data"]["period_time"][:7])
     ids.close()
     if number:
         more = f", of which {FAULTS_MAX} are shown" if number > FAULTS_MAX else ""
         raise PolicyError([*faults, Fault(str(path), 0, "", f"nothing was recorded: {counted(number, 'fault')}{more}")])
-    return batch._replace(records=records, usage=usage)
+    return batch._replace(records=records, usage=usage, months=frozenset(months), since_us=since_us)
+
+
+async def count_recorded(batch: Batch, sources: Sequence[RecordSource]) -> int:
+    """How many records of the batch are in `sources` already. Memory is bounded, whatever there is to read.
+
+    SinkError: the sources cannot be read. SidecarError: the file was changed since it was checked.
+    """
+    since = _EPOCH + batch.since_us * _US - CLOCKS if batch.since_us > _MARGIN_US else None
+    ids = Ids()
+    try:
+        for source in sources:
+            async for body in bodies(source, since=since):
+                if _INGESTED in body and (id_ := _id_of(body)):
+                    ids.add(id_)
+        return sum(not ids.add(pending.id.decode()) for pending in batch.pending())
+    finally:
+        ids.close()
+
+
+def _id_of(body: bytes) -> str:
+    try:
+        read = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return ""
+    return str(read.get("id", "")) if isinstance(read, dict) else ""
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -104,34 +143,35 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def _read(
     body: bytes, line: int, batch: Batch, check: Check | None = None
 ) -> tuple[PendingRecord | None, list[tuple[str, str]]]:
-    """The record of a line, and its faults: the field, and what would be right."""
+    """The record of a line, and all its faults: the field, and what would be right."""
     try:
         given = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         return None, [("", f"is not JSON: {error}")]
     if not isinstance(given, dict):
         return None, [("", "is not an object: write one record per line, as in docs/corrections.md")]
-    faults = [(name, f"unknown field; {did_you_mean(name, _FIELDS)}") for name in given.keys() - _FIELDS]
-    faults += [(name, "is missing") for name in _REQUIRED if name not in given]
+    faults = {name: f"unknown field; {did_you_mean(name, _FIELDS)}" for name in given.keys() - _FIELDS}
+    faults |= {name: "is missing" for name in _REQUIRED if name not in given}
     times: dict[str, int] = {}
     for name in ("time", "period_time"):
         if name in given:
             try:
                 times[name] = _time_us(given[name], batch.now_us)
             except ValueError as error:
-                faults.append((name, str(error)))
-    faults += [
-        (f"usage.{meter}", f"{units!r} is not a whole number from 0 to {MAX_UNITS}")
+                faults[name] = str(error)
+    faults |= {
+        f"usage.{meter}": f"{units!r} is not a whole number from 0 to {MAX_UNITS}"
         for meter, units in (given["usage"].items() if isinstance(given.get("usage"), dict) else ())
         if (isinstance(units, float) and units.is_integer()) or (isinstance(units, int) and units > MAX_UNITS)
-    ]
-    if faults:
-        return None, sorted(faults)
-    pending = _pending(given, line, batch, times)
-    if check is not None and (fault := check(orjson.loads(pending.render(0, "//sidecar", 1)))) is not None:
-        where, _, what = fault.partition(": ")
-        faults.append((where.removeprefix("$.").removeprefix("data."), what))
-    return pending, faults
+    }
+    known = {name: value for name, value in given.items() if name in _FIELDS}
+    missing = {name: value for name, value in _PLACEHOLDERS.items() if name not in known}
+    pending = _pending(known | missing, line, batch, {"time": 0} | times)
+    if check is not None:
+        for fault in check(orjson.loads(pending.render(0, "//sidecar", 1))):
+            where, _, what = fault.partition(": ")
+            faults.setdefault(where.removeprefix("$.").removeprefix("data."), what)
+    return None if faults else pending, sorted(faults.items())
 
 
 def _pending(given: Json, line: int, batch: Batch, times: dict[str, int]) -> PendingRecord:

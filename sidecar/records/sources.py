@@ -241,6 +241,16 @@ def schema_check() -> Callable[[dict[str, Any]], str | None]:
     return check
 
 
+def schema_faults() -> Callable[[dict[str, Any]], list[str]]:
+    """A function that gives all faults of a usage record by its schema, each in one line."""
+    validator = _validators()["sidecar.usage.v1"]
+
+    def check(record: dict[str, Any]) -> list[str]:
+        return [] if validator.is_valid(record) else [_text(error) for error in validator.iter_errors(record)]
+
+    return check
+
+
 def _validators() -> dict[str, jsonschema_rs.Draft202012Validator]:
     kinds = record_schema()["$defs"]
     return {f"sidecar.{kind}.v1": jsonschema_rs.Draft202012Validator(schema) for kind, schema in kinds.items()}

@@ -234,3 +234,48 @@ def test_what_a_store_that_was_away_did_not_give_back_a_repetition_gives_back_on
         status, _, err = sidecar(*void, SIDECAR_REDIS__URL=redis_clean.url)
         assert (status, "changed, now or before: monthly -1" in err) == (0, True), err
         assert redis_clean.cli.get(counter) == b"9"
+
+
+def test_a_batch_that_is_recorded_changes_nothing_and_says_so(sidecar, place):
+    # Fails if it is recorded again: `verify` finds copies then. Also after it was rotated away.
+    (place / "lost.jsonl").write_text(f"{json.dumps(LINE)}\n{json.dumps(LINE)}\n")
+    arguments = ("records", "backfill", "--file", "lost.jsonl", "--batch", "outage", "--reason", "ticket 4711")
+    assert sidecar(*arguments) == (0, "recorded 2 records: requests 240\n", "")
+    repeated = (0, "recorded before, nothing changed: 2 records: requests 240\n", "")
+    assert sidecar(*arguments) == repeated
+    assert sidecar("ship")[0] == 0
+    data = place / "data"
+    shutil.rmtree(data / "journal")
+    (data / "records.jsonl").rename(data / "records.jsonl.1")
+    assert sidecar(*arguments) == repeated
+    done = json.loads(sidecar(*arguments, "--json")[1])
+    assert (done["done"], done["records"], done["recorded_before"], done["source"]) == ("exists", 2, 2, "")
+    (place / "lost.jsonl").write_text(f"{json.dumps(LINE)}\n" * 3)
+    status, out, err = sidecar(*arguments)
+    assert (status, out) == (0, "recorded 3 records: requests 360\n")
+    assert err == "2 of them had been recorded before: consumers drop these copies by their ids\n"
+
+
+def test_what_could_not_be_read_for_a_batch_is_said(sidecar, place):
+    (place / "lost.jsonl").write_text(f"{json.dumps(LINE)}\n")
+    arguments = ("records", "backfill", "--file", "lost.jsonl", "--batch", "outage", "--reason", "ticket 4711")
+    status, out, err = sidecar(*arguments, SIDECAR_SINK__STDOUT="true")
+    assert (status, out) == (0, "recorded 1 record: requests 120\n")
+    assert err.startswith("not known whether they had been recorded before: records go to standard output")
+
+
+def test_a_change_of_a_sealed_month_is_a_warning(sidecar, place):
+    # Fails if the month of now, or that of `time` instead of `period_time`, is looked at.
+    sealed = place / "ledger" / "sealed"
+    sealed.mkdir(parents=True)
+    (sealed / "2026-11.json").write_text("{}")
+    environment = {"SIDECAR_LEDGER__DIR": str(place / "ledger")}
+    (place / "lost.jsonl").write_text(json.dumps(LINE | {"period_time": "2026-10-31T23:59:59Z"}) + "\n")
+    arguments = ("records", "backfill", "--file", "lost.jsonl", "--reason", "ticket 4711", "--batch")
+    assert sidecar(*arguments, "a", **environment)[2] == ""
+    (place / "lost.jsonl").write_text(json.dumps(LINE) + "\n")
+    warning = f"warning: 2026-11 is sealed ({sealed / '2026-11.json'})"
+    assert sidecar(*arguments, "b", "--check", **environment)[2].startswith(warning)
+    assert sidecar(*arguments, "b", **environment)[2].startswith(warning)
+    assert sidecar(*arguments, "b", **environment)[2] == ""  # nothing is recorded
+    assert sidecar("records", "void", ID, "--reason", "test", **environment)[2].startswith(warning)

@@ -4,7 +4,8 @@ from jsonschema import Draft202012Validator
 
 from sidecar.core.errors import PolicyError, SidecarError
 from sidecar.core.record import record_schema
-from sidecar.records.backfill import FAULTS_MAX, read_batch
+from sidecar.records.backfill import FAULTS_MAX, count_recorded, read_batch
+from sidecar.records.sources import RecordSource
 
 validator = Draft202012Validator(record_schema())
 NOW_US = 1_796_100_000_000_000  # 2026-12-01
@@ -112,3 +113,26 @@ def test_a_file_that_changes_after_it_was_checked_is_refused(batch, tmp_path):
 
 def test_what_the_gateway_decides_cannot_be_given(batch):
     assert faults(batch, {**LINE, "origin": "proxied"})[0].startswith("1: origin: unknown field")
+
+
+def test_all_faults_of_a_line_are_reported_at_once(batch):
+    # Fails if the schema is asked only for lines without other faults, or for its first fault alone.
+    line = {**LINE, "time": "noon", "usage": {"requests": -1, "tokens": 0.5}, "customr": "acme", "status": "200"}
+    del line["plan"]
+    found = faults(batch, line)[:-1]
+    assert [fault.split(": ")[1] for fault in found] == [
+        "customr", "plan", "status", "time", "usage.requests", "usage.tokens"
+    ]  # fmt: skip
+
+
+async def test_records_of_a_batch_that_are_recorded_are_counted_once(batch, tmp_path):
+    # Fails if copies count twice, or a record that only names such an id counts.
+    read = batch(LINE, {**LINE, "time": "2026-10-31T00:00:00Z"})
+    assert read.months == {"2026-11", "2026-10"}
+    stored = tmp_path / "stored.jsonl"
+    first, _ = read.pending()
+    body = first.render(NOW_US, "//sidecar/l/n/commands/1", 2)
+    stored.write_bytes(b"\n".join([body, body, b'torn "origin":"ingested"', b'["origin":"ingested"]', b""]))
+    sources = [RecordSource("records", file=stored)] * 2
+    assert await count_recorded(read, sources) == 1
+    assert await count_recorded(batch(LINE, name="other"), sources) == 0
