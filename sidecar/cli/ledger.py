@@ -15,17 +15,18 @@ from sidecar.cli.ledger_proof import retire, seal_, verify
 from sidecar.cli.ledger_push import push
 from sidecar.cli.ledger_trace import trace
 from sidecar.cli.options import config_option, json_option, print_json, settings_of, stopping
-from sidecar.cli.tables import print_text
+from sidecar.cli.tables import print_text, printable
 from sidecar.config.settings import Settings
 from sidecar.core.errors import SinkError
 from sidecar.edge.kafka.bulk import BulkReader
 from sidecar.edge.ledger.engine import Engine
 from sidecar.edge.ledger.files import LedgerFolder
-from sidecar.edge.rotation import with_rotated
+from sidecar.edge.rotation import not_taken, with_rotated
 from sidecar.ledger.compacting import Retention
 from sidecar.ledger.compacting import compact as compact_folder
 from sidecar.ledger.load_options import FLUSH_SECONDS, LoadOptions
 from sidecar.ledger.loading import Loader
+from sidecar.ledger.sink_files import ShortFileError, longer_copy
 
 
 @click.group()
@@ -52,6 +53,7 @@ def load(config: Path | None, follow: bool, files: tuple[Path, ...], partitions:
     """Load records and denials: from Kafka, or from the sink's file, or from the files that are named.
 
     With the sink's file, those that were rotated to NAME.1 or NAME-20261121 are loaded too, but not compressed ones.
+    Others that begin with NAME are named on standard error.
     It goes on where the last load ended, and can be killed at any time. Several loads share the partitions; one that
     follows takes over those of a load that ended.
     Exit status 1: a file was refused, which standard error names; the rest is loaded. A line that is not a record is
@@ -73,31 +75,52 @@ def load(config: Path | None, follow: bool, files: tuple[Path, ...], partitions:
                 with BulkReader(kafka.connection(settings)) as reader:
                     loader.load_topics(reader, topics, partitions)
             else:
-                _load_files(loader, files or _sink_files(settings), bool(files))
+                notes = Notes()
+                _load_files(loader, files or _sink_files(settings, notes), bool(files), notes)
                 while follow and not stop.wait(FLUSH_SECONDS):
-                    _load_files(loader, files or _sink_files(settings), bool(files))
+                    _load_files(loader, files or _sink_files(settings, notes), bool(files), notes)
     report = loader.report
     if as_json:
         print_json(report.as_json())
     else:
         for fault in report.faults:
-            click.echo(f"sidecar: {fault}", err=True)
+            click.echo(f"sidecar: {printable(fault)}", err=True)
         display.conclude(report)
     return 1 if report.faults else 0
 
 
-def _sink_files(settings: Settings) -> list[Path]:
+class Notes:
+    """Messages about files that were passed over, on standard error: each once, also where a load follows."""
+
+    def __init__(self) -> None:
+        self._texts: set[str] = set()
+
+    def add(self, text: str) -> None:
+        """Print it, unless that was done before."""
+        if text not in self._texts:
+            self._texts.add(text)
+            click.echo(f"sidecar: {printable(text)}", err=True)
+
+
+def _sink_files(settings: Settings, notes: Notes) -> list[Path]:
     path = settings.record_file
     if path is None:
         raise SinkError("records go to standard output, which cannot be read back: name --file")
     denials = path.with_name(f"{path.stem}.denials{path.suffix}")
+    for each, why in (not_taken(path) | not_taken(denials)).items():
+        notes.add(f"{each}: {why}")
     return [*with_rotated(path), *with_rotated(denials)]
 
 
-def _load_files(loader: Loader, files: Sequence[Path], is_named: bool) -> None:
+def _load_files(loader: Loader, files: Sequence[Path], is_named: bool, notes: Notes) -> None:
     for path in files:
         try:
             loader.load_file(path)
+        except ShortFileError as error:
+            if (whole := longer_copy(path, files)) is None:
+                loader.fault(str(error))
+            else:
+                notes.add(f"{path}: not loaded: a copy of the first bytes of {whole}, which is loaded")
         except SinkError as error:
             if is_named or not isinstance(error.__cause__, FileNotFoundError):
                 loader.fault(str(error))
@@ -121,11 +144,11 @@ def compact(config: Path | None, as_json: bool) -> int:
         print_json(done.as_json())
     else:
         for file, parts in done.joined:
-            print_text(f"{file}: of {parts} files")
+            print_text(printable(f"{file}: of {parts} files"))
         for file in done.removed:
-            print_text(f"{file}: removed, no longer retained")
+            print_text(printable(f"{file}: removed, no longer retained"))
         for fault in done.faults:
-            click.echo(f"sidecar: {fault}", err=True)
+            click.echo(f"sidecar: {printable(fault)}", err=True)
     return 1 if done.faults else 0
 
 

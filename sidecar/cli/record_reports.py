@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from sidecar.cli.tables import print_text
+from sidecar.cli.tables import print_text, printable
 from sidecar.core.words import counted
 from sidecar.records.sources import RecordSource, not_read
 from sidecar.records.verify import Report
@@ -17,9 +17,11 @@ TWO_PRODUCERS = (
 
 
 def warn_of_unread(source: RecordSource) -> None:
-    """Name the compressed files of `source`, which are not read."""
+    """Name the files that may be of `source` and are not read: compressed ones, and those of other names."""
     if packed := source.compressed():
-        click.echo(f"sidecar: {not_read(packed)}", err=True)
+        click.echo(f"sidecar: {printable(not_read(packed))}", err=True)
+    for path, reason in source.not_taken().items():
+        click.echo(f"sidecar: {printable(str(path))}: {reason}", err=True)
 
 
 def report_json(report: Report, left_out: list[str] | None) -> dict[str, Any]:

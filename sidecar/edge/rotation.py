@@ -2,30 +2,43 @@
 
 Rotated files are read before the file that they were moved away from, oldest first. They are opened together: files
 that are moved on meanwhile are neither left out nor read twice. Compressed files are never read; a command that reads
-the others names them where they matter.
+the others names them where they matter, and those whose names are not understood.
+
+    records.jsonl.2   records.jsonl.1                      a number of up to four digits: the higher is the older
+    records.jsonl-20261121   records.jsonl.2026112114      a date, with a time or not: the lower is the older
+    records.jsonl-2026-11-21   records.jsonl-1796100000    the same; 10 or 13 digits from 1 on are seconds or ms of Unix
 """
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import re
+import stat
 import zlib
 from collections.abc import Iterable
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Final
 
+_PACKED: Final = r"(?P<packed>\.(?:gz|zst|xz|bz2|lz4|lzma|Z))?"
 _ROTATED: Final = re.compile(
-    r"(?:\.(?P<number>\d{1,9})|-(?P<date>\d{8,14}))(?P<packed>\.(?:gz|zst|xz|bz2|lz4|lzma|Z))?"
+    r"(?:\.(?P<number>[0-9]{1,4})|[.-](?P<date>(?:[0-9]{8,14}|[0-9]{4}-[0-9]{2}-[0-9]{2})(?:[-_T:][0-9]{2,14})*))"
+    + _PACKED
 )
+_IS_PACKED: Final = re.compile(r".*" + _PACKED.rstrip("?"), re.DOTALL)
+_EPOCH: Final = re.compile(r"1[0-9]{9}(?:[0-9]{3})?")  # seconds or ms since 1970, until 2033
+_OF_THE_SINK: Final = re.compile(r"\.lock|\.positions.*", re.DOTALL)
+_SKIPPED_FILE: Final = "not taken for a rotated file: name it with --file"
 _ATTEMPTS: Final = 100
 _CHUNK_BYTES: Final = 1 << 20
 _GZIP_TRAILER: Final = 8  # CRC-32 and size modulo 2^32 of what was packed, little-endian (RFC 1952, 2.3.1)
 
 
 def with_rotated(path: Path) -> list[Path]:
-    """The file after those that were moved away from its place, oldest first: `<name>-<date>` and `<name>.<number>`.
+    """The file after those that were moved away from its place, oldest first, by the names above.
 
     Compressed ones are not among them. A file of a later name may refer to records of an earlier one.
     """
@@ -64,13 +77,53 @@ def open_with_rotated(path: Path) -> list[IO[bytes]]:
     raise OSError(0, "is rotated too often to be read")
 
 
+def not_taken(path: Path) -> dict[Path, str]:
+    """The reasons by path, of the files that begin with its name and are not read; compressed ones are left out."""
+    denials = path.with_name(f"{path.stem}.denials{path.suffix}").name
+    reasons: dict[Path, str] = {}
+    for each in _beside(path):
+        rest = each.name.removeprefix(path.name)
+        if each.name.startswith(denials) or _OF_THE_SINK.fullmatch(rest) or _IS_PACKED.fullmatch(rest):
+            continue
+        if not _ROTATED.fullmatch(rest):
+            reasons[each] = _SKIPPED_FILE
+        elif not _is_read(each) and os.path.lexists(each):
+            reasons[each] = "not a file: nothing is read of it"
+    return dict(sorted(reasons.items()))
+
+
+def _beside(path: Path) -> Iterable[Path]:
+    return path.parent.glob(glob.escape(path.name) + "[.-]*")
+
+
 def _rotated(path: Path, *, packed: bool) -> list[Path]:
     rotated = [
-        ((match["date"] or "~", -int(match["number"] or 0)), each)
-        for each in path.parent.glob(glob.escape(path.name) + "[.-]*")
-        if (match := _ROTATED.fullmatch(each.name.removeprefix(path.name))) and bool(match["packed"]) == packed
+        (_age(match), each)
+        for each in _beside(path)
+        if (match := _ROTATED.fullmatch(each.name.removeprefix(path.name)))
+        and bool(match["packed"]) == packed
+        and _is_read(each)
     ]
     return [each for _, each in sorted(rotated)]
+
+
+def _age(match: re.Match[str]) -> tuple[str, int]:
+    """The key that sorts the oldest first: dates as digits from the year on, then numbers."""
+    if match["date"] is None:
+        return "~", -int(match["number"])
+    for part in re.split(r"[-_T:]", match["date"]):
+        if _EPOCH.fullmatch(part):
+            moment = datetime.fromtimestamp(int(part[:10]), UTC)
+            return f"{moment:%Y%m%d%H%M%S}{part[10:]}", 0
+    return re.sub(r"[^0-9]", "", match["date"]), 0
+
+
+def _is_read(path: Path) -> bool:
+    """Whether it is a file. One that cannot be looked at is taken for a file, so that reading it is an error."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        return error.errno not in (errno.ENOENT, errno.ELOOP)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

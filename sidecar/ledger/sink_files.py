@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import orjson
 
@@ -29,6 +29,10 @@ _COMPRESSED: Final = {  # the first bytes of such a file, and what decompresses 
     b"BZh": "bunzip2",
     b"\xfd7zXZ\0": "unxz",
 }
+
+
+class ShortFileError(SinkError):
+    """A file is shorter than what was loaded of it: it was cut, or is a copy of the beginning of another one."""
 
 
 class SinkFile(AbstractContextManager["SinkFile"]):
@@ -60,7 +64,7 @@ class SinkFile(AbstractContextManager["SinkFile"]):
     def check(self, position: int, tail: str) -> None:
         """SinkError: not the file that was loaded up to `position`, where its last bytes had the digest `tail`."""
         if position > self.size:
-            raise SinkError(
+            raise ShortFileError(
                 f"{self.path}: {self.size} bytes, and {position} were loaded: it was cut; load the whole file"
             )
         if position and tail and self.tail(position) != tail:
@@ -84,6 +88,27 @@ class SinkFile(AbstractContextManager["SinkFile"]):
                 return
             yield list(_places(data[:whole], position)), position + whole
             position += whole
+
+
+def longer_copy(path: Path, others: Iterable[Path]) -> Path | None:
+    """The one of `others` that has all bytes of `path` and more: nothing is lost where that is loaded. None: no such.
+
+    OSError: `path` cannot be read. Others that cannot be read are passed over.
+    """
+    for other in others:
+        with suppress(FileNotFoundError, PermissionError), path.open("rb") as short, other.open("rb") as long:
+            size = os.fstat(short.fileno()).st_size
+            if os.fstat(long.fileno()).st_size > size and _is_beginning(short, long, size):
+                return other
+    return None
+
+
+def _is_beginning(short: IO[bytes], long: IO[bytes], size: int) -> bool:
+    while size > 0 and (data := short.read(min(_CHUNK_BYTES, size))):
+        if data != long.read(len(data)):
+            return False
+        size -= len(data)
+    return size == 0
 
 
 def _places(data: bytes, position: int) -> Iterator[Pair]:

@@ -26,7 +26,7 @@ from sidecar.core.words import counted
 from sidecar.edge.journal.journals import JournalFolder
 from sidecar.edge.journal.reader import JournalReader
 from sidecar.edge.kafka.records import read_last, read_topic
-from sidecar.edge.rotation import compressed, open_with_rotated, with_rotated
+from sidecar.edge.rotation import compressed, not_taken, open_with_rotated, with_rotated
 from sidecar.records.verify import Report, Verifier
 
 POLL_SECONDS = 0.2
@@ -67,6 +67,10 @@ class RecordSource(NamedTuple):
     def compressed(self, copies: Iterable[Path] = ()) -> list[Path]:
         """The compressed rotated files, which are not read, without those that `copies` has unpacked."""
         return compressed(self.file, copies) if self.rotated and self.file else []
+
+    def not_taken(self) -> dict[Path, str]:
+        """The reasons by path, of other files that begin with the name of the file and are not read."""
+        return not_taken(self.file) if self.rotated and self.file else {}
 
     def __str__(self) -> str:
         return f"topic {self.topic}" if self.topic else str(self.journal or self.file)

@@ -74,6 +74,31 @@ def test_a_compressed_file_is_refused_by_name_and_nothing_of_it_is_in_the_ledger
     assert len(json.loads(sidecar("ledger", "query", "SELECT DISTINCT topic FROM ledger", "--json")[1])) == 1
 
 
+def test_corrections_come_after_their_originals_where_dates_name_the_files(sidecar, records):
+    # Fails if `.20261121` is a number: the newest file would be loaded first.
+    original = records.rename(records.with_name("records.jsonl.20261120"))
+    correction = lines(change(50, record_id(3), {"tokens": -1}, customer="c1"))
+    records.with_name("records.jsonl.20261121").write_bytes(correction)
+    assert sidecar("ledger", "load")[:2] == (0, "15 records in 3 files, 1 rejected, 1 twice\n")
+    assert "0 without original" in sidecar("ledger", "verify")[1]
+    records.with_name("records.jsonl.20261122").mkdir()
+    records.with_name("records.jsonl.1").symlink_to("records.jsonl.1")
+    records.with_name("records.jsonl.bak").write_bytes(lines(usage(90)))
+    records.with_name("records.jsonl.2").write_bytes(original.read_bytes()[:-20])
+    for _ in range(2):
+        status, out, err = sidecar("ledger", "load")
+        assert (status, out) == (0, "0 records in 0 files, 0 rejected, 0 twice\n")
+        notes = {name: what for name, _, what in (line.rsplit("/", 1)[-1].partition(": ") for line in err.splitlines())}
+        assert notes == {
+            "records.jsonl.1": "not a file: nothing is read of it",
+            "records.jsonl.20261120, which is loaded": "",  # of the copy
+            "records.jsonl.20261122": "not a file: nothing is read of it",
+            "records.jsonl.bak": "not taken for a rotated file: name it with --file",
+        }
+    original.unlink()  # what was loaded cannot be compared any more
+    assert sidecar("ledger", "load")[0] == 1
+
+
 def test_compaction_is_reported_and_changes_no_sum(sidecar, records, folder):
     sidecar("ledger", "load")
     with records.open("ab") as file:

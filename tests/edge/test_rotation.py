@@ -5,7 +5,7 @@ import os
 import pytest
 
 from sidecar.edge import rotation
-from sidecar.edge.rotation import compressed, open_with_rotated, with_rotated
+from sidecar.edge.rotation import compressed, not_taken, open_with_rotated, with_rotated
 
 
 def test_rotated_files_come_before_the_file_oldest_first(tmp_path):
@@ -16,6 +16,44 @@ def test_rotated_files_come_before_the_file_oldest_first(tmp_path):
         (tmp_path / name).touch()
     assert [path.name for path in with_rotated(tmp_path / "r.jsonl")] == [*names, "r.jsonl"]
     assert with_rotated(tmp_path / "nowhere" / "r.jsonl") == [tmp_path / "nowhere" / "r.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [".20261119", ".20261120", ".3", ".1"],
+        ["-20261119", ".2026111923", "-20261119235959", "-2026-11-20", "-2026-11-20-14", ".20261121"],
+        ["-1796100000", "-1796100001"],
+        ["-20261121-1796100000", "-20261121-1796100001", "-2026-12-01-1796169600", ".1796169600123"],
+        ["-2026-11-21", "-1796100000", "-20261202", ".9999", ".1000", ".2"],
+    ],
+)
+def test_names_with_a_date_or_a_time_are_read_from_the_lowest_on(tmp_path, names):
+    # Fails if `.20261121` is a number: the newest came first, and a correction before its original.
+    for name in sorted(names):
+        (tmp_path / f"r{name}").touch()
+    assert [path.name for path in with_rotated(tmp_path / "r")] == [*(f"r{name}" for name in names), "r"]
+    assert not_taken(tmp_path / "r") == {}
+
+
+def test_what_is_not_taken_for_a_rotated_file_is_named(tmp_path):
+    # Fails if a name that is not understood is passed over in silence, or a directory stops the reading.
+    path = tmp_path / "r.jsonl"
+    for name in [".1", ".1.1", ".12345", ".bak", "-old", "-1", ".positions", ".lock", ".bak.gz", "x.1"]:
+        (tmp_path / f"r.jsonl{name}").touch()
+    (tmp_path / "r.jsonl.2").mkdir()
+    (tmp_path / "r.jsonl.3").symlink_to("r.jsonl.3")
+    (tmp_path / "r.jsonl.4").symlink_to("nowhere")
+    assert [each.name for each in with_rotated(path)] == ["r.jsonl.1", "r.jsonl"]
+    assert contents(path) == [b""]
+    named = {each.name.removeprefix("r.jsonl"): why for each, why in not_taken(path).items()}
+    assert {name for name, why in named.items() if why.startswith("not a file")} == {".2", ".3", ".4"}
+    assert {name for name, why in named.items() if why.endswith("name it with --file")} == {
+        ".1.1", ".12345", ".bak", "-old", "-1"
+    }  # fmt: skip
+    (tmp_path / "s.denials").touch()
+    (tmp_path / "s.denials.1").touch()
+    assert not_taken(tmp_path / "s") == {}
 
 
 def contents(path):

@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.core.errors import SinkError
 from sidecar.ledger import sink_files
-from sidecar.ledger.sink_files import SinkFile
+from sidecar.ledger.sink_files import SinkFile, longer_copy
 from tests.edge.ledger.events import lines, usage
 
 
@@ -119,6 +119,18 @@ def test_a_file_that_is_rotated_while_it_is_read_is_read_to_its_end(tmp_path, mo
         assert [line for chunk, _ in chunks for _, line in chunk] == [b"one"] * 3
         tail = file.tail(20)
     check(moved, 20, tail)
+
+
+def test_a_copy_of_the_beginning_of_another_file_is_known_by_its_bytes(tmp_path, monkeypatch):
+    # Fails if the first line or the sizes decide.
+    monkeypatch.setattr(sink_files, "_CHUNK_BYTES", 5)
+    short, long, other = (tmp_path / name for name in ("short", "long", "other"))
+    short.write_bytes(b"one\ntwo\n")
+    long.write_bytes(b"one\ntwo\nthree\n")
+    other.write_bytes(b"one\ntoo\nthree\n")
+    assert longer_copy(short, [tmp_path / "nowhere", short, other, long]) == long
+    assert longer_copy(short, [short, other]) is None
+    assert longer_copy(long, [short, other]) is None
 
 
 def test_a_missing_file_is_named(tmp_path):
