@@ -9,10 +9,10 @@ import asyncio
 import errno
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from heapq import nlargest
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, NamedTuple
@@ -166,12 +166,13 @@ def _journal(folder: Path, stream: str) -> More:
 def _file(path: Path, *, only_end: bool, may_be_missing: bool, rotated: bool = False) -> More:
     """The whole lines that are new. SinkError: it cannot be read, or does not exist and may not be missing.
 
-    `rotated`: those of the rotated files first, once.
+    `rotated`: those of the rotated files first, once. If another file is at `path` since the last call, the rest of the
+    one that was moved away comes first, then all of the new one; a file that was cut is read from its beginning.
     """
-    offset = -1
+    offset, identity = -1, (0, 0)
 
     def more() -> Iterator[bytes]:
-        nonlocal offset
+        nonlocal offset, identity
         is_first, offset_before = offset < 0, max(offset, 0)
         with ExitStack() as stack:
             files = [stack.enter_context(file) for file in _open_files(path, rotated and is_first, may_be_missing)]
@@ -179,15 +180,32 @@ def _file(path: Path, *, only_end: bool, may_be_missing: bool, rotated: bool = F
             for file in files:
                 is_own = Path(file.name) == path
                 if is_own:
-                    offset = _start_of_end(file) if only_end and is_first else offset
+                    status = os.fstat(file.fileno())
+                    before, identity = identity, (status.st_dev, status.st_ino)
+                    if identity != before:
+                        yield from _rest_of(path, before, offset)
+                    is_new = identity != before or status.st_size < offset
+                    offset = _start_of_end(file) if only_end and is_first else 0 if is_new else offset
                     file.seek(offset)
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break
+                for line in _whole_lines(file):
                     offset += len(line) * is_own
                     yield line[:-1]
 
     return more
+
+
+def _rest_of(path: Path, identity: tuple[int, int], offset: int) -> Iterator[bytes]:
+    """The whole lines after `offset` in the file of that device and inode, if a rotated file is it."""
+    for each in with_rotated(path)[:-1]:
+        with suppress(OSError), each.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if (status.st_dev, status.st_ino) == identity:
+                file.seek(offset)
+                yield from (line[:-1] for line in _whole_lines(file))
+
+
+def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
+    return takewhile(lambda line: line.endswith(b"\n"), file)
 
 
 def _open_files(path: Path, rotated: bool, may_be_missing: bool) -> list[IO[bytes]]:

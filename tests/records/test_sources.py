@@ -102,6 +102,26 @@ async def test_following_begins_where_the_last_ones_end(tmp_path):
         assert (found, await anext(following)) == ([at(1)], at(2))
 
 
+async def test_following_goes_on_in_the_new_file_after_a_rotation_and_ends_the_old_one(tmp_path):
+    # Fails if the offset of the old file is kept: nothing of the new one was read until it was longer.
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(b"a\nb\nc\n")
+    source = RecordSource("records", file=path, rotated=True)
+    _, begin = await latest(source, 1)
+    with path.open("ab") as file:
+        file.write(b"d\n")
+    path.rename(tmp_path / "r.jsonl.1")
+    path.write_bytes(b"e\n")
+    assert list(begin.more()) == [b"d", b"e"]
+    path.write_bytes(b"")  # cut in place
+    assert list(begin.more()) == []
+    path.write_bytes(b"f\n")
+    assert list(begin.more()) == [b"f"]
+    path.unlink()
+    with pytest.raises(SinkError):
+        list(begin.more())
+
+
 async def test_a_file_that_does_not_exist_is_empty_only_where_it_may_be_missing(tmp_path):
     source = RecordSource("records", file=tmp_path / "x.jsonl")
     with pytest.raises(SinkError, match=r"x\.jsonl: cannot be read: No such file"):
