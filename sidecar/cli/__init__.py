@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import difflib
 import gc
+import io
 import sys
 from importlib import import_module
 
 import click
 
+from sidecar.cli.tables import printable
 from sidecar.core.errors import PolicyError, SidecarError, StateError
 
 EXIT_FAILED = 1
@@ -102,6 +104,11 @@ def cli() -> None:
     """
 
 
+def _printable(error: object) -> str:
+    """The text of an error, which may have several lines, without what would command a terminal."""
+    return "\n".join(map(printable, str(error).split("\n")))
+
+
 def main() -> None:
     """Run the command line. Each expected error becomes one line and an exit status."""
     gc.set_threshold(GC_OBJECTS, 20, 100)
@@ -110,16 +117,18 @@ def main() -> None:
     except click.exceptions.Exit as error:
         status = error.exit_code
     except click.ClickException as error:
-        error.show()
+        text = io.StringIO()
+        error.show(file=text)
+        click.echo(_printable(text.getvalue().rstrip("\n")), err=True)
         status = error.exit_code
     except PolicyError as error:
         for fault in error.faults[:FAULTS_SHOWN]:
-            click.echo(str(fault), err=True)
+            click.echo(printable(str(fault)), err=True)
         if len(error.faults) > FAULTS_SHOWN:
             click.echo(f"and {len(error.faults) - FAULTS_SHOWN:,} more faults", err=True)
         status = EXIT_WRONG
     except (SidecarError, OSError) as error:
-        click.echo(f"sidecar: {error}", err=True)
+        click.echo(f"sidecar: {_printable(error)}", err=True)
         status = EXIT_WRONG if isinstance(error, StateError) else EXIT_FAILED
     except (click.Abort, KeyboardInterrupt):
         status = EXIT_FAILED

@@ -10,7 +10,7 @@ import click
 
 from sidecar.app.live_limits import read_live
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
-from sidecar.cli.tables import print_rows
+from sidecar.cli.tables import print_rows, printable
 from sidecar.config.settings import Settings
 from sidecar.core.decision.live import LiveBalance, LiveLimit, as_document
 from sidecar.core.errors import SidecarError
@@ -57,7 +57,7 @@ def limits(config: Path | None, customer: str, *, subject: str, key_id: str, as_
         print_rows([_balance(each) for each in figures.balances], _BALANCES, title="Balances", kind="balance")
         print_rows([_priced(each) for each in figures.priced], _PRICED, title="Paid by balances", kind="priced")
     if not figures.limits and not figures.balances:
-        click.echo(f"the plans of {customer} have no limits", err=True)
+        click.echo(f"the plans of {printable(customer)} have no limits", err=True)
     return 0
 
 

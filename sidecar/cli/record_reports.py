@@ -19,9 +19,9 @@ TWO_PRODUCERS = (
 def warn_of_unread(source: RecordSource) -> None:
     """Name the files that may be of `source` and are not read: compressed ones, and those of other names."""
     if packed := source.compressed():
-        click.echo(f"sidecar: {printable(not_read(packed))}", err=True)
+        _say(f"sidecar: {not_read(packed)}")
     for path, reason in source.not_taken().items():
-        click.echo(f"sidecar: {printable(str(path))}: {reason}", err=True)
+        _say(f"sidecar: {path}: {reason}")
 
 
 def report_json(report: Report, left_out: list[str] | None) -> dict[str, Any]:
@@ -64,10 +64,10 @@ def warn_of_repeats(report: Report) -> None:
         copies = (
             "1 copy of a known id was" if report.duplicates == 1 else f"{report.duplicates} copies of known ids were"
         )
-        click.echo(f"sidecar: {copies} not counted", err=True)
+        _say(f"sidecar: {copies} not counted")
     if report.reused:
         numbers = counted(report.reused, "number")
-        click.echo(f"sidecar: {numbers} occurred again with another id, also counted: {TWO_PRODUCERS}", err=True)
+        _say(f"sidecar: {numbers} occurred again with another id, also counted: {TWO_PRODUCERS}")
 
 
 def warn_of_gaps(report: Report) -> bool:
@@ -75,33 +75,37 @@ def warn_of_gaps(report: Report) -> bool:
     missing = report.missing + (0 if report.may_begin_late else report.before)
     if missing:
         numbers = "1 number is" if missing == 1 else f"{missing} numbers are"
-        click.echo(f"sidecar: {numbers} missing from the sums: `sidecar records verify` lists them", err=True)
+        _say(f"sidecar: {numbers} missing from the sums: `sidecar records verify` lists them")
     if report.faults:
         lines = counted(report.faults, "record")
-        click.echo(f"sidecar: {lines} cannot be read, and not in the sums: {report.fault_examples[0]}", err=True)
+        _say(f"sidecar: {lines} cannot be read, and not in the sums: {report.fault_examples[0]}")
     return bool(missing or report.faults)
 
 
 def print_report(report: Report, source: RecordSource) -> None:
     """The result by source, and the verdict."""
     for name, numbers in sorted(report.sources.items()):
-        click.echo(f"{name}: {counted(numbers.count, 'record')}, {numbers.first} to {numbers.last}")
+        click.echo(printable(f"{name}: {counted(numbers.count, 'record')}, {numbers.first} to {numbers.last}"))
         if numbers.before:
             reason = "removed by shipping or retention" if report.may_begin_late else "lost, or removed by retention"
-            click.echo(f"  begins late: 1 to {numbers.before} are absent: {reason}", err=True)
+            _say(f"  begins late: 1 to {numbers.before} are absent: {reason}")
         for start, end in numbers.gaps():
-            click.echo(f"  missing: {start} to {end}", err=True)
+            _say(f"  missing: {start} to {end}")
     for example in report.duplicate_ids:
-        click.echo(f"twice: {example}", err=True)
+        _say(f"twice: {example}")
     for example in report.reused_examples:
-        click.echo(f"number used again: {example}", err=True)
+        _say(f"number used again: {example}")
     if report.reused:
-        click.echo(f"  {TWO_PRODUCERS}", err=True)
+        _say(f"  {TWO_PRODUCERS}")
     for example in report.fault_examples:
-        click.echo(f"wrong: {example}", err=True)
+        _say(f"wrong: {example}")
     verdict = "whole" if report.whole else "NOT whole"
     missing = report.missing + (0 if report.may_begin_late else report.before)
     print_text(
-        f"{source.text}: {verdict}: {counted(report.records, 'record')}, {missing} missing, {report.duplicates} twice, "
-        f"{counted(report.reused, 'number')} used again, {report.faults} wrong"
+        f"{printable(source.text)}: {verdict}: {counted(report.records, 'record')}, {missing} missing, "
+        f"{report.duplicates} twice, {counted(report.reused, 'number')} used again, {report.faults} wrong"
     )
+
+
+def _say(text: str) -> None:
+    click.echo(printable(text), err=True)

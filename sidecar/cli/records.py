@@ -17,6 +17,7 @@ from sidecar.cli.key_files import now
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
 from sidecar.cli.record_changes import backfill, correct, void
 from sidecar.cli.record_reports import print_report, report_json, warn_of_gaps, warn_of_repeats, warn_of_unread
+from sidecar.cli.tables import printable
 from sidecar.config.units import parse
 from sidecar.core.errors import PolicyError
 from sidecar.core.record import record_schema
@@ -91,9 +92,11 @@ def tail(config: Path | None, journal: Path | None, file: Path | None, denials: 
 
     def show(body: bytes) -> None:
         if console.is_terminal and is_json(body):
-            console.print_json(body.decode())
+            text = body.decode()
+            console.print_json(text, ensure_ascii=not text.isprintable())
         else:
-            click.echo(body.decode(errors="replace"))
+            text = body.decode(errors="replace")
+            click.echo(printable(text) if console.is_terminal else text)
 
     async def run() -> None:
         recent, begin = await latest(source, last, may_be_missing=follow)
@@ -145,12 +148,13 @@ def find(time_: str, within: str, last: int, denials: bool, types: tuple[str, ..
     matches = asyncio.run(search(sources, wanted, last, left_out))
     on_terminal = Console().is_terminal
     for body in matches:
-        click.echo(describe(body) if on_terminal else body.decode(errors="replace"))
+        click.echo(printable(describe(body)) if on_terminal else body.decode(errors="replace"))
     if left_out:
         others = ", ".join(f"{number} {kind}" for kind, number in sorted(left_out.items()))
-        click.echo(f"also match, and are shown with --type: {others}", err=True)
+        click.echo(printable(f"also match, and are shown with --type: {others}"), err=True)
     if not matches:
-        click.echo(f"no record matches in {' and '.join(dict.fromkeys(source.text for source in sources))}", err=True)
+        places = printable(" and ".join(dict.fromkeys(source.text for source in sources)))
+        click.echo(f"no record matches in {places}", err=True)
         if not wanted.status or (wanted.status >= 400 and wanted.status not in ONLY_WITH_RECORD):
             click.echo(_NO_RECORD, err=True)
     return 0 if matches else 1
@@ -179,7 +183,7 @@ def verify(may_begin_late: bool, as_json: bool, **options: Any) -> int:
     elif report.records:
         print_report(report, source)
     if not report.records:
-        click.echo(f"sidecar: nothing to verify: no records in {source.text}", err=True)
+        click.echo(f"sidecar: nothing to verify: no records in {printable(source.text)}", err=True)
     return 0 if report.whole and report.records else 1
 
 
@@ -203,14 +207,14 @@ def count(may_begin_late: bool, as_json: bool, **options: Any) -> int:
     status = 1 if warn_of_gaps(report) else 0
     left_out = _leave_out_quantities(report, options["config"])
     if not report.records:
-        click.echo(f"sidecar: no records in {source.text}", err=True)
+        click.echo(f"sidecar: no records in {printable(source.text)}", err=True)
     if as_json:
         print_json(report_json(report, left_out) | {"place": str(source)})
         return status
     for kind, number in sorted(report.kinds.items()):
-        click.echo(f"{number:>12}  {kind}")
+        click.echo(f"{number:>12}  {printable(kind)}")
     for (customer, meter), units in sorted(report.totals.items()):
-        click.echo(f"{units:>12}  {customer}  {meter}")
+        click.echo(f"{units:>12}  {printable(customer)}  {printable(meter)}")
     for meter in left_out or ():
         click.echo(f"sidecar: {meter} is not a sum of records: `sidecar ledger totals --meter {meter}`", err=True)
     return status

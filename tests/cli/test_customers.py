@@ -51,6 +51,14 @@ def test_what_redis_counts_is_shown_and_the_limit_that_binds(in_process, redis_c
     assert (monthly[3][7:], monthly[4:]) == ("-01 00:00Z", ["customer acme", "", "binds"])
 
 
+def test_the_name_of_a_customer_does_not_command_a_terminal(in_process):
+    # Fails if an argument is printed as it is, in an error of ours or of wrong usage.
+    name = "a\x1b]0;b"
+    for arguments in ((name,), ("acme", "--subject", name), ("acme", name), (f"--{name}",)):
+        status, _, err = in_process("customers", "limits", *arguments)
+        assert (status > 0, "\x1b" in err, "a\\x1b]0;b" in err) == (True, False, True)
+
+
 def test_all_plans_of_a_customer_s_keys_are_shown_without_redis(in_process):
     # Fails if only the first key's plan is asked, or an amount has lost its digits.
     grant = ("wallet", "grant", "--customer", "acme", "--unit", "usd", "--amount", "1.50", "--expires", "2099-01-01")

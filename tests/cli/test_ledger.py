@@ -111,6 +111,19 @@ def test_compaction_is_reported_and_changes_no_sum(sidecar, records, folder):
     assert sidecar("ledger", "compact")[:2] == (0, "")
 
 
+def test_the_name_of_a_folder_does_not_command_a_terminal(sidecar, records, folder):
+    for number in (20, 21):
+        assert sidecar("ledger", "load")[0] == 0
+        with records.open("ab") as file:
+            file.write(lines(usage(number)))
+    parts = [path.parent for path in folder.glob("data/ledger/**/*.parquet")]
+    topic = max(parts, key=parts.count)
+    topic.rename(topic.with_name("\x1b[31m"))
+    _, out, err = sidecar("ledger", "compact")
+    assert "\\x1b[31m" in out + err
+    assert "\x1b" not in out + err
+
+
 def test_wrong_usage_is_status_2_and_names_what_is_right(sidecar, folder, monkeypatch):
     monkeypatch.chdir(folder)
     for words, text in (
