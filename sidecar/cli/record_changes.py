@@ -7,18 +7,20 @@ records and their units.
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections.abc import Callable, Collection, Mapping
 from itertools import chain
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from sidecar.app.adjusting import Adjusted, adjust, is_repeatable
 from sidecar.app.commands import command_source, history_sources, originals, pending_statement
 from sidecar.cli.options import actor_option, config_option, json_option, print_json, reason_option, settings_of
+from sidecar.cli.tables import printable
 from sidecar.config.settings import Settings
 from sidecar.control.build_variant import VERSION
 from sidecar.core.digits import BASE32
@@ -33,6 +35,7 @@ from sidecar.records.backfill import Batch, count_recorded, read_batch
 from sidecar.records.changes import Recorded, record_change
 from sidecar.records.originals import unread
 
+_UNITS: Final = re.compile(r"[+-]?[0-9]{1,16}")
 _file_option = click.option(
     "--file",
     "files",
@@ -44,7 +47,9 @@ _file_option = click.option(
 
 def _record_id(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
     if len(text) != 26 or text.strip(BASE32):
-        raise click.BadParameter(f"'{text}' is not the id of a record: 26 characters, the X-Request-Id of its answer")
+        raise click.BadParameter(
+            f"'{printable(text)}' is not the id of a record: 26 characters, the X-Request-Id of its answer"
+        )
     return text
 
 
@@ -52,14 +57,19 @@ def _units(_context: click.Context, _parameter: click.Parameter, texts: tuple[st
     units: dict[str, int] = {}
     for text in texts:
         meter, _, number = text.rpartition("=")
-        try:
-            change = int(number)
-        except ValueError:
-            change = 0
+        change = int(number) if _UNITS.fullmatch(number) else 0
         if not meter or not change or meter in units:
-            raise click.BadParameter(f"'{text}': write each meter once, as tokens=-12 or tokens=+5, and not 0")
+            raise click.BadParameter(
+                f"'{printable(text)}': write each meter once, as tokens=-12 or tokens=+5, and not 0"
+            )
         units[meter] = change
     return units
+
+
+def _key(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
+    if text is not None and not text.strip():
+        raise click.BadParameter("is empty: write a name, or leave --id out for a random one")
+    return text
 
 
 @click.command()
@@ -86,13 +96,15 @@ def void(config: Path | None, id_: str, reason: str, actor: str, **options: Any)
 @click.option(
     "--units", multiple=True, required=True, callback=_units, help="METER=±N: what to add. May be given several times."
 )
-@click.option("--id", "key", default="", help="A name for this correction: it is recorded once. Default: a random one.")
+@click.option(
+    "--id", "key", callback=_key, help="A name for this correction: it is recorded once. Default: a random one."
+)
 @reason_option
 @actor_option
 @_file_option
 @json_option
 def correct(
-    config: Path | None, id_: str, units: dict[str, int], key: str, reason: str, actor: str, **options: Any
+    config: Path | None, id_: str, units: dict[str, int], key: str | None, reason: str, actor: str, **options: Any
 ) -> None:
     """Change the usage of a record: add units, or take them back.
 
@@ -101,10 +113,9 @@ def correct(
 
     Next: `sidecar records correct ID --units tokens=-12 --reason "counted twice"`.
     """
-    key = key or token_hex(8)
     settings = settings_of(config)
-    policy = _policy(settings)
-    _change(settings, id_, lambda history: correction_of(history, units, key, reason, actor, policy), **options)
+    policy, name = _policy(settings), key or token_hex(8)
+    _change(settings, id_, lambda history: correction_of(history, units, name, reason, actor, policy), **options)
 
 
 def _policy(settings: Settings) -> PolicySource | None:
@@ -160,12 +171,16 @@ def _report(recorded: Recorded, counters: str, *, as_json: bool) -> None:
         done = f"{original} is already void; nothing was recorded"
     else:
         done = f"the correction of {original} already exists: {_text(change)}; nothing was recorded"
-    click.echo(done, err=True)
+    _say(done)
     for reason, meters in _by_reason(change.computed.left):
-        click.echo(f"not computed: {', '.join(meters)}: {reason}: to change it, name it with --units", err=True)
+        _say(f"not computed: {', '.join(meters)}: {reason}: to change it, name it with --units")
     if counters:
-        click.echo(counters, err=True)
+        _say(counters)
     click.echo(id_)
+
+
+def _say(text: str) -> None:
+    click.echo(printable(text), err=True)
 
 
 def _text(change: Change) -> str:
@@ -219,13 +234,11 @@ def backfill(  # noqa: PLR0913 - the options of a command
         return
     units = ", ".join(f"{meter} {number}" for meter, number in sorted(lines.usage.items()))
     texts = {"checked": "checked", "recorded": "recorded", "exists": "recorded before, nothing changed:"}
-    click.echo(f"{texts[done]} {counted(lines.records, 'record')}: {units or 'no usage'}")
+    click.echo(printable(f"{texts[done]} {counted(lines.records, 'record')}: {units or 'no usage'}"))
     if source and recorded:
-        click.echo(f"{recorded} of them had been recorded before: consumers drop these copies by their ids", err=True)
+        _say(f"{recorded} of them had been recorded before: consumers drop these copies by their ids")
     if source and unknown:
-        click.echo(
-            f"not known whether they had been recorded before: {unknown}. Consumers drop copies by their ids", err=True
-        )
+        _say(f"not known whether they had been recorded before: {unknown}. Consumers drop copies by their ids")
 
 
 def _count_recorded(settings: Settings, lines: Batch) -> tuple[int, str]:
@@ -243,8 +256,7 @@ def _warn_of_sealed(settings: Settings, months: Collection[str]) -> None:
     for month in sorted(months):
         path = settings.ledger.dir / "sealed" / f"{month}.json"
         if path.exists():
-            click.echo(
+            _say(
                 f"warning: {month} is sealed ({path}): `sidecar ledger verify` counts this as late, and it is billed "
-                "with a later month",
-                err=True,
+                "with a later month"
             )

@@ -9,6 +9,9 @@ The whole file is checked before anything is recorded. The id of a record is mad
 
 from __future__ import annotations
 
+import re
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -18,6 +21,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from sidecar.config.document import did_you_mean
+from sidecar.config.patterns import CUSTOMER, NAME, RIGHT
 from sidecar.core.errors import Fault, PolicyError, SidecarError, unreadable
 from sidecar.core.instants import instant
 from sidecar.core.limits import id_us
@@ -44,6 +48,9 @@ _DEFAULTS: Final[Json] = {
 }  # fmt: skip
 _PLACEHOLDERS: Final[Json] = {name: {} if name == "usage" else "x" for name in _REQUIRED}  # of what is missing
 _INGESTED: Final = b'"origin":"ingested"'
+_GIVEN: Final = ("type", "subject", "partitionkey", "traceparent", "time", "data")
+_TIME_CHARS: Final = 10  # of an id
+_NAMES: Final = ("account", "customer", "key_id", "plan", "route", "subject")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _US: Final = timedelta(microseconds=1)
 _MARGIN_US: Final = CLOCKS // _US
@@ -67,13 +74,17 @@ class Batch(NamedTuple):
 
     def pending(self) -> Iterator[PendingRecord]:
         """The records, read from the file again. SidecarError: it was changed since it was checked."""
+        return (pending for _, pending in self.numbered())
+
+    def numbered(self) -> Iterator[tuple[int, PendingRecord]]:
+        """The same with the numbers of their lines."""
         records = 0
         for line, body in _lines(self.path):
             records += 1
             pending, faults = _read(body, line, self)
             if pending is None or faults:
                 raise SidecarError(f"{self.path}:{line}: the file was changed while it was read; nothing was recorded")
-            yield pending
+            yield line, pending
         if records != self.records:
             raise SidecarError(f"{self.path}: the file was changed while it was read; nothing was recorded")
 
@@ -99,34 +110,82 @@ def read_batch(path: Path, name: str, now_us: int) -> Batch:
             months.add(orjson.loads(pending.render(0, "//sidecar", 1))["data"]["period_time"][:7])
     ids.close()
     if number:
-        more = f", of which {FAULTS_MAX} are shown" if number > FAULTS_MAX else ""
-        raise PolicyError([*faults, Fault(str(path), 0, "", f"nothing was recorded: {counted(number, 'fault')}{more}")])
+        raise _refusal(path, faults, number)
     return batch._replace(records=records, usage=usage, months=frozenset(months), since_us=since_us)
 
 
 async def count_recorded(batch: Batch, sources: Sequence[RecordSource]) -> int:
-    """How many records of the batch are in `sources` already. Memory is bounded, whatever there is to read.
+    """How many records of the batch are in `sources` already. Memory: 24 bytes for each line of the batch.
 
-    SinkError: the sources cannot be read. SidecarError: the file was changed since it was checked.
+    PolicyError: lines differ from what was recorded of them. SinkError: the sources cannot be read. SidecarError: the
+    file was changed since it was checked.
     """
     since = _EPOCH + batch.since_us * _US - CLOCKS if batch.since_us > _MARGIN_US else None
-    ids = Ids()
-    try:
-        for source in sources:
-            async for body in bodies(source, since=since):
-                if _INGESTED in body and (id_ := _id_of(body)):
-                    ids.add(id_)
-        return sum(not ids.add(pending.id.decode()) for pending in batch.pending())
-    finally:
-        ids.close()
+    stored = _Stored(batch)
+    for source in sources:
+        async for body in bodies(source, since=since):
+            if _INGESTED in body:
+                stored.add(body)
+    faults: list[Fault] = []
+    number = recorded = 0
+    for line, pending in batch.numbered():
+        id_, is_same = stored.find(pending)
+        recorded += is_same
+        if id_ and not is_same:
+            number += 1
+            what = f"differs from what was recorded under this batch as {id_}: choose another --batch"
+            faults += [Fault(str(batch.path), line, "", what)][: FAULTS_MAX - len(faults)]
+    if number:
+        raise _refusal(batch.path, faults, number)
+    return recorded
 
 
-def _id_of(body: bytes) -> str:
-    try:
-        read = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return ""
-    return str(read.get("id", "")) if isinstance(read, dict) else ""
+def _refusal(path: Path, faults: list[Fault], number: int) -> PolicyError:
+    more = f", of which {FAULTS_MAX} are shown" if number > FAULTS_MAX else ""
+    return PolicyError([*faults, Fault(str(path), 0, "", f"nothing was recorded: {counted(number, 'fault')}{more}")])
+
+
+class _Stored:
+    """The records of a batch that are recorded: for each line the time in its id, and a digest of its content.
+
+    An id is its time and a digest of batch and line (`derived_id`), so a line is known whose time has changed.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self._lines = array("q", sorted(hash(pending.id[_TIME_CHARS:]) for pending in batch.pending()))
+        self._times = array("q", [-1]) * len(self._lines)
+        self._contents = array("q", [0]) * len(self._lines)
+
+    def add(self, body: bytes) -> None:
+        """Note a record, if it is one of the batch; the first one counts."""
+        try:
+            read = orjson.loads(body)
+            id_ = str(read["id"]).encode()
+            time_us = id_us(id_)
+        except (ValueError, LookupError, TypeError):
+            return
+        place = self._place(id_)
+        if place >= 0 and self._times[place] < 0:
+            self._times[place], self._contents[place] = time_us, _content(read)
+
+    def find(self, pending: PendingRecord) -> tuple[str, bool]:
+        """The id of what is recorded of a line ("": nothing), and whether it is the same."""
+        place = self._place(pending.id)
+        if place < 0 or self._times[place] < 0:
+            return "", False
+        time = derived_id("", self._times[place])[:_TIME_CHARS]
+        is_same = self._contents[place] == _content(orjson.loads(pending.render(0, "//sidecar", 1)))
+        return (time + pending.id[_TIME_CHARS:]).decode(), is_same
+
+    def _place(self, id_: bytes) -> int:
+        mark = hash(id_[_TIME_CHARS:])
+        place = bisect_left(self._lines, mark)
+        return place if place < len(self._lines) and self._lines[place] == mark else -1
+
+
+def _content(record: Json) -> int:
+    """A digest of all that a line gives its record."""
+    return hash(orjson.dumps([record.get(name) for name in _GIVEN], option=orjson.OPT_SORT_KEYS))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -164,6 +223,7 @@ def _read(
         for meter, units in (given["usage"].items() if isinstance(given.get("usage"), dict) else ())
         if (isinstance(units, float) and units.is_integer()) or (isinstance(units, int) and units > MAX_UNITS)
     }
+    faults |= _name_faults(given)
     known = {name: value for name, value in given.items() if name in _FIELDS}
     missing = {name: value for name, value in _PLACEHOLDERS.items() if name not in known}
     pending = _pending(known | missing, line, batch, {"time": 0} | times)
@@ -172,6 +232,22 @@ def _read(
             where, _, what = fault.partition(": ")
             faults.setdefault(where.removeprefix("$.").removeprefix("data."), what)
     return None if faults else pending, sorted(faults.items())
+
+
+def _name_faults(given: Json) -> dict[str, str]:
+    """Texts that a key or a policy could not have; other types are left to the schema."""
+    faults = {
+        name: f"{given[name]!r} is not a name: {RIGHT[CUSTOMER]}"
+        for name in _NAMES
+        if isinstance(given.get(name), str) and not re.fullmatch(CUSTOMER, given[name])
+    }
+    usage = given.get("usage")
+    faults |= {
+        f"usage.{meter}": f"is not the name of a meter: {RIGHT[NAME]}"
+        for meter in (usage if isinstance(usage, dict) else ())
+        if not re.fullmatch(NAME, meter)
+    }
+    return faults
 
 
 def _pending(given: Json, line: int, batch: Batch, times: dict[str, int]) -> PendingRecord:

@@ -125,6 +125,41 @@ def test_all_faults_of_a_line_are_reported_at_once(batch):
     ]  # fmt: skip
 
 
+def test_names_that_no_key_or_policy_can_have_are_refused(batch):
+    # Fails if only the schema is asked, to which any text is a customer.
+    hostile = "a\x1b[31mred\nx"
+    line = {**LINE, **dict.fromkeys(("customer", "key_id", "subject", "plan", "route", "account"), hostile)}
+    line["usage"] = {hostile: 1}
+    *names, meter, _ = faults(batch, line)
+    assert names == [
+        f"1: {name}: {hostile!r} is not a name: 1 to 256 printable ASCII characters, no space at an end"
+        for name in ("account", "customer", "key_id", "plan", "route", "subject")
+    ]
+    assert meter.startswith(f"1: usage.{hostile}: is not the name of a meter: 1 to 63 letters, digits, dots")
+    for text in ("", " a", "a" * 257, "é", "a\n"):
+        assert faults(batch, {**LINE, "customer": text})[0].startswith("1: customer: ")
+    assert batch({**LINE, "customer": "a b", "usage": {}}).records == 1
+
+
+async def test_a_line_that_differs_from_what_was_recorded_is_refused(batch, tmp_path):
+    # Fails if time, subject or a field of data is not compared, or the place of a line among others is.
+    one, other = {**LINE, "id": "one"}, {**LINE, "id": "other", "traceparent": f"00-{'1' * 32}-{'2' * 16}-01"}
+    stored = tmp_path / "stored.jsonl"
+    stored.write_bytes(b"".join(each.render(0, "//s", 1) + b"\n" for each in batch(one, other).pending()))
+    sources = [RecordSource("records", file=stored)]
+    assert await count_recorded(batch(other, one), sources) == 2
+    changes = {
+        "customer": "globex", "subject": "x", "usage": {"requests": 121}, "billable": False, "route": "x",
+        "period_time": "2026-10-31T00:00:00Z", "time": "2026-11-21T14:03:20.5Z",
+    }  # fmt: skip
+    for name, value in changes.items():
+        with pytest.raises(PolicyError) as caught:
+            await count_recorded(batch(other, one | {name: value}), sources)
+        fault, _ = caught.value.faults
+        assert (fault.line, fault.what[:51]) == (2, "differs from what was recorded under this batch as ")
+    assert await count_recorded(batch(one | changes, name="c"), sources) == 0
+
+
 async def test_records_of_a_batch_that_are_recorded_are_counted_once(batch, tmp_path):
     # Fails if copies count twice, or a record that only names such an id counts.
     read = batch(LINE, {**LINE, "time": "2026-10-31T00:00:00Z"})
