@@ -34,8 +34,8 @@ from sidecar.edge.ledger.engine import Engine
 from sidecar.edge.ledger.files import LedgerFile, LedgerFolder
 from sidecar.edge.ledger.lines import encode
 from sidecar.edge.ledger.queries import Scope
-from sidecar.edge.ledger.schema import COLUMNS, FORMAT, ordering, quoted
-from sidecar.edge.ledger.writer import FORMAT_KEY, PartitionWriter, copy_options
+from sidecar.edge.ledger.schema import COLUMNS, ordering, quoted
+from sidecar.edge.ledger.writer import PartitionWriter, copy_options, metadata_of
 from sidecar.ledger.load_options import LoadOptions
 from sidecar.ledger.loading import Loader
 from sidecar.ledger.reading import open_ledger
@@ -221,8 +221,9 @@ def generate(folder: Path, rows: int) -> None:
             draft = ledger.work_file("usage.records", 0, "new")
             numbered = f"SELECT *, 'c' || hash(i // 5) % 20000 AS c FROM range({first}, {last + 1}) t(i)"
             ordered = f"SELECT {columns} FROM ({numbered}) ORDER BY {ordering()}"
-            engine.run(f"COPY ({ordered}) TO '{draft}' {copy_options({FORMAT_KEY: str(FORMAT)})}")
-            ledger.publish(draft, LedgerFile("usage.records", 0, first, last))
+            file = LedgerFile("usage.records", 0, first, last)
+            engine.run(f"COPY ({ordered}) TO '{draft}' {copy_options(metadata_of(file))}")
+            ledger.publish(draft, file)
             _say(f"{last + 1:,} of {rows:,} rows generated")
 
 

@@ -30,7 +30,6 @@ def report_as_json(report: LedgerReport) -> dict[str, Any]:
         "changed": [each._asdict() for each in report.changed],
         "late": [each._asdict() for each in report.late],
         "faults": list(report.faults),
-        "files_without_digest": report.without_digest,
         "sources": {
             name: {
                 "first": each.numbers.first,
@@ -90,8 +89,6 @@ def _print_files(report: LedgerReport) -> None:
         _warn(f"refused: {fault}")
     if report.faults:
         _warn(_NEXT_OF_REFUSED)
-    if report.without_digest:
-        _warn(f"not checked: the bytes of {counted(report.without_digest, 'file')} of an earlier version, no digest")
 
 
 def _print_numbers(report: LedgerReport) -> None:

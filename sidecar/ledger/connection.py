@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sidecar.core.errors import SinkError
-from sidecar.edge.ledger.digests import refuse_damaged
+from sidecar.edge.ledger.digests import explained, refuse_damaged
 from sidecar.edge.ledger.engine import MEMORY, Engine
 from sidecar.edge.ledger.files import LedgerFile, LedgerFolder
 from sidecar.edge.ledger.views import create_views
@@ -22,11 +22,6 @@ class LedgerRows(NamedTuple):
     engine: Engine
     files: tuple[LedgerFile, ...]
     faults: tuple[str, ...] = ()
-
-    @property
-    def without_digest(self) -> int:
-        """How many files an earlier version wrote: their bytes cannot be checked."""
-        return sum(not file.digest for file in self.files)
 
     def positions(self) -> dict[str, int]:
         """The last offset that is here, by topic and partition as in `usage.records/p0007`."""
@@ -61,4 +56,7 @@ def open_ledger(
             for before, after in listing.gaps()
         ]
         faults = (*(f"{name}: {reason}" for name, reason in listing.refused), *gaps)
-        yield LedgerRows(folder, engine, tuple(listing.files), faults)
+        try:
+            yield LedgerRows(folder, engine, tuple(listing.files), faults)
+        except SinkError as error:
+            raise explained(error, ledger, listing.files, threads) from error

@@ -17,6 +17,7 @@ from typing import IO, Final
 import orjson
 
 from sidecar.core.errors import SinkError
+from sidecar.edge.files import open_regular
 from sidecar.edge.ledger.files import FILE_TOPIC
 from sidecar.edge.ledger.lines import Pair
 
@@ -41,7 +42,7 @@ class SinkFile(AbstractContextManager["SinkFile"]):
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = path.open("rb")
+            self._file = open_regular(path)
         except OSError as error:
             raise SinkError(f"{path}: {error.strerror}") from error
         self._first = first = self._file.readline()

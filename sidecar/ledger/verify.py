@@ -100,9 +100,8 @@ class Late(NamedTuple):
 
 @dataclass(slots=True)
 class LedgerReport:
-    """The result. `without_digest`: files of earlier versions, whose bytes cannot be checked.
+    """The result. `claimed`: the highest number of a source that a checkpoint or a closing states.
 
-    `claimed`: the highest number of a source that a checkpoint or a closing states.
     `labels`: plan labels with several contents: the SHA-256 of each, and the sources that say so.
     `changed`: units of a sealed period that are not those of its seal (`source` is the period's name). Copies, and what
     operators have changed after a seal, are reported, and are not faults.
@@ -124,7 +123,6 @@ class LedgerReport:
     changed: list[Difference] = field(default_factory=list)
     labels: list[tuple[str, list[str], list[str]]] = field(default_factory=list)
     faults: tuple[str, ...] = ()
-    without_digest: int = 0
 
     def gaps(self, source: str) -> list[tuple[int, int]]:
         """The first gaps of a source, up to its last number or the one that a checkpoint states."""
@@ -156,7 +154,6 @@ def verify(ledger: LedgerRows) -> LedgerReport:
     """Look at everything that is in the ledger."""
     run, known = ledger.engine.run, proven(ledger.folder)
     report = LedgerReport(faults=ledger.faults, sources=numbers_by_source(ledger.engine, known))
-    report.without_digest = ledger.without_digest
     report.kinds = dict(run(_KINDS))
     report.copies = {source or "": count for source, count in run(_COPIES)}
     checkpoints = {source: orjson.loads(data) | {"sequence": until} for source, until, data in run(_LATEST)}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.edge.files import OwnedError, is_locked, lock_file, write_all, write_atomic
+from sidecar.edge.files import OwnedError, is_locked, lock_file, open_regular, write_all, write_atomic
 
 
 @pytest.fixture
@@ -82,3 +82,14 @@ def test_a_lock_has_one_owner_whose_pid_the_error_is(tmp_path):
     os.close(fd)
     assert not is_locked(path)
     os.close(lock_file(path))
+
+
+def test_only_a_regular_file_is_opened_and_nothing_blocks(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    (tmp_path / "link").symlink_to("file")
+    with open_regular(tmp_path / "link") as file:
+        assert file.read() == b"abc"
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(OSError, match="not a regular file"):
+            open_regular(path)

@@ -2,6 +2,7 @@ import pytest
 
 from sidecar.core.errors import SinkError
 from sidecar.ledger.connection import open_ledger
+from tests.edge.ledger.ledgers import damage_page
 from tests.ledger.parquet import event, write
 
 
@@ -33,3 +34,10 @@ def test_offsets_that_are_in_no_file_are_a_fault(tmp_path):
 def test_without_records_it_says_how_they_get_there(tmp_path):
     with pytest.raises(SinkError, match="`sidecar ledger load`"), open_ledger(tmp_path):
         pass
+
+
+def test_a_damaged_page_that_a_question_meets_is_named(tmp_path):
+    path = write(tmp_path, [event("usage", "s", number, usage={"a": number}) for number in range(1, 9)])
+    damage_page(path, "units")
+    with pytest.raises(SinkError, match=f"^usage.records/{path.name}: damaged, or an"), open_ledger(tmp_path) as ledger:
+        ledger.engine.run("SELECT sum(units + 1) FROM ledger")

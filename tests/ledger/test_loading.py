@@ -23,7 +23,7 @@ from sidecar.ledger.load_options import LoadOptions
 from sidecar.ledger.loading import Loader
 from tests.edge.kafka.topics import make_topic, read_topic
 from tests.edge.ledger.events import lines, usage
-from tests.edge.ledger.ledgers import ask, contents
+from tests.edge.ledger.ledgers import ask, contents, load
 
 MEMORY = "512MB"
 
@@ -279,10 +279,9 @@ def test_a_loader_that_follows_takes_up_new_partitions(kafka_server, topic, tmp_
 
 @pytest.mark.kafka
 def test_a_topic_that_was_made_anew_is_refused(kafka_server, topic, tmp_path):
-    load_topic(kafka_server, tmp_path, topic)
     other = f"{topic}.new"
     make_topic(kafka_server.bootstrap, other, 4)
-    (tmp_path / topic).rename(tmp_path / other)
+    load(tmp_path, [usage(1)], topic=other)
     # Fails if the position is not compared with the end: new records up to it would never be loaded.
     with pytest.raises(SinkError, match="the topic was made anew"):
         load_topic(kafka_server, tmp_path, other)

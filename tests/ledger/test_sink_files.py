@@ -2,14 +2,20 @@
 
 import gzip
 import json
+import os
 import re
 
 import pytest
 
 from sidecar.core.errors import SinkError
+from sidecar.edge.ledger.engine import Engine
+from sidecar.edge.ledger.files import LedgerFolder
 from sidecar.ledger import sink_files
+from sidecar.ledger.load_options import LoadOptions
+from sidecar.ledger.loading import Loader
 from sidecar.ledger.sink_files import SinkFile, longer_copy
 from tests.edge.ledger.events import lines, usage
+from tests.edge.ledger.ledgers import ask
 
 
 def pairs(path, position=0):
@@ -136,3 +142,36 @@ def test_a_copy_of_the_beginning_of_another_file_is_known_by_its_bytes(tmp_path,
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(SinkError, match="nowhere: No such file"):
         SinkFile(tmp_path / "nowhere")
+
+
+def test_a_pipe_is_refused_and_does_not_block(tmp_path):
+    # Fails if it is opened as a file: that waits for a writer.
+    os.mkfifo(tmp_path / "r.jsonl")
+    with pytest.raises(SinkError, match=r"r\.jsonl: not a regular file"):
+        SinkFile(tmp_path / "r.jsonl")
+
+
+def test_a_load_goes_on_after_the_last_good_file_and_names_the_refused_one_behind_it(tmp_path):
+    # Fails if the name of a file of another program says where to go on: "10 bytes, and 99 were loaded: it was cut".
+    path, folder = tmp_path / "r.jsonl", LedgerFolder(tmp_path / "ledger")
+    path.write_bytes(lines(usage(1)))
+
+    def load():
+        with Loader(folder, LoadOptions(), memory="512MB") as loader:
+            loader.load_file(path)
+            return loader.report
+
+    load()
+    [good] = folder.listing().files
+    refused = good._replace(first=good.last + 1, last=10**18 - 1)
+    with Engine() as engine:
+        engine.run(f"COPY (SELECT 1 AS a) TO '{folder.at(refused)}' (FORMAT parquet)")
+    path.write_bytes(lines(usage(1), usage(2)))
+    report = load()
+    [fault] = report.faults
+    assert fault.startswith(f"{refused}: damaged, or not a file of the ledger; loading goes on before it")
+    assert fault.endswith("delete it and load again")
+    assert report.total("records") == 1
+    folder.at(refused).unlink()
+    assert load().faults == []
+    assert ask(folder.path, "SELECT sum(units) FROM usage") == [(2,)]

@@ -229,7 +229,7 @@ def test_one_bit_of_any_column_that_has_changed_is_named_and_the_rest_is_verifie
     path = write(tmp_path, records[:3])
     write(tmp_path, records[3:])
     write(tmp_path, [denial()], topic="usage.denials")
-    assert (checked(tmp_path).is_whole, checked(tmp_path).without_digest) == (True, 0)
+    assert checked(tmp_path).is_whole
     data = bytearray(path.read_bytes())
     data[place_in_column(path, column)] ^= 1
     path.write_bytes(data)
@@ -267,17 +267,3 @@ def test_a_file_that_was_cut_is_named(tmp_path):
     for cut in (data[:-1], data[:300] + data[400:], b"PAR1"):
         path.write_bytes(cut)
         assert [fault.partition(":")[0] for fault in checked(tmp_path).faults] == [f"usage.records/{path.name}"]
-
-
-def test_files_of_an_earlier_version_are_counted_and_are_not_a_fault(tmp_path):
-    # Fails if a file without a digest is refused, or nobody learns that it was not checked.
-    path = write(tmp_path, good())
-    write(tmp_path, [denial()], topic="usage.denials")
-    place, digest, _ = path.name.rsplit(".", 2)
-    path.rename(path.with_name(f"{place}.parquet"))
-    assert len(digest) == 16
-    found = checked(tmp_path)
-    assert (found.is_whole, found.without_digest, found.faults) == (True, 1, ())
-    write(tmp_path, [usage(8)])
-    with open_ledger(tmp_path) as ledger:  # the next file goes on behind it
-        assert ledger.positions() == {"usage.denials/p0000": 0, "usage.records/p0000": 7}

@@ -6,7 +6,8 @@
 
 A file appears whole or not at all: written beside its place, synced, renamed, its folder synced. Where a kill left the
 parts of a compacted file beside it, the parts are ignored, because the larger range covers them. Other overlaps, names
-that are not ours and files that are damaged are refused by name, and the rest is read.
+that are not ours, and files that are damaged or were written for another place (footers.py) are refused by name, and
+the rest is read: what is refused covers nothing, and no load goes on behind it.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from typing import Any, Final, NamedTuple
 from sidecar.core.errors import SinkError
 from sidecar.edge.files import OwnedError, lock_file, sync_folder, write_atomic
 from sidecar.edge.ledger.digests import DIGITS, digest_of
+from sidecar.edge.ledger.footers import fault_of
 from sidecar.edge.ledger.schema import FORMAT
 
-_NAME: Final = re.compile(rf"p(\d{{4,}})\.(\d{{18}})-(\d{{18}})(?:\.([0-9a-f]{{{DIGITS}}}))?\.parquet")
-_MAGIC: Final = b"PAR1"
+_NAME: Final = re.compile(rf"p(\d{{4,6}})\.(\d{{18}})-(\d{{18}})\.([0-9a-f]{{{DIGITS}}})\.parquet", re.ASCII)
+_NOT_OURS: Final = "not a name of the ledger: give it the name that it had, or delete it and load again"
+_LAST: Final = "; loading goes on before it, after the last good file: delete it and load again"
 _LISTINGS: Final = 10
 _MODE: Final = 0o640  # records name customers and paths
 LOADING: Final = "loading"
@@ -38,7 +41,7 @@ FILE_TOPIC: Final = "file."  # the topic of a sink file begins with this
 
 
 class LedgerFile(NamedTuple):
-    """One file: the offsets from `first` to `last`, both included, of a partition. `digest` is "" if it has none."""
+    """One file: the offsets from `first` to `last`, both included, of a partition. `digest`: "" until it has a name."""
 
     topic: str
     part: int
@@ -169,21 +172,18 @@ class LedgerFolder:
             before, names = names, self._names()
             if names == before:
                 break
-        files, refused = [], []
+        files: list[LedgerFile] = []
+        faults: list[tuple[LedgerFile, str]] = []
+        foreign: list[tuple[str, str]] = []
         for topic, name in names:
-            match = _NAME.fullmatch(name)
-            if match is None:
-                refused.append((f"{topic}/{name}", "not a name of the ledger"))
-                continue
-            part, first, last = map(int, match.groups()[:3])
-            each = LedgerFile(topic, part, first, last, match[4] or "")
-            if each.last < each.first:
-                refused.append((str(each), "its range is empty"))
-            elif not self._is_whole(each):
-                refused.append((str(each), "damaged: not a whole Parquet file"))
+            each = _parsed(topic, name)
+            if each is None:
+                foreign.append((f"{topic}/{name}", _NOT_OURS))
+            elif fault := "its range is empty" if each.last < each.first else fault_of(self.at(each), each.place):
+                faults.append((each, fault))
             else:
                 files.append(each)
-        return _resolve(files, refused)
+        return _resolve(files, faults, foreign)
 
     def at(self, file: LedgerFile) -> Path:
         """The path of a file."""
@@ -252,30 +252,32 @@ class LedgerFolder:
         except OSError as error:
             raise SinkError(f"{error.filename}: the ledger cannot be read: {error.strerror}") from error
 
-    def _is_whole(self, file: LedgerFile) -> bool:
-        try:
-            with self.at(file).open("rb") as opened:
-                size = os.fstat(opened.fileno()).st_size
-                begin = opened.read(4)
-                opened.seek(max(0, size - 8))
-                footer, end = int.from_bytes(opened.read(4), "little"), opened.read(4)
-        except FileNotFoundError:
-            return True  # compacted since: who reads it lists again
-        except OSError:
-            return False
-        return begin == end == _MAGIC and footer + 12 <= size
+
+def _parsed(topic: str, name: str) -> LedgerFile | None:
+    """The file of this name; None: the ledger does not write such a name."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    part, first, last = map(int, match.groups()[:3])
+    file = LedgerFile(topic, part, first, last, match[4])
+    return file if file.name == name else None
 
 
-def _resolve(files: list[LedgerFile], refused: list[tuple[str, str]]) -> Listing:
+def _resolve(
+    files: list[LedgerFile], faults: list[tuple[LedgerFile, str]], foreign: list[tuple[str, str]]
+) -> Listing:  # fmt: skip
     """Part what is to be read from what is covered, and refuse a file that overlaps another in part."""
     chosen: list[LedgerFile] = []
     covered: list[LedgerFile] = []
+    ends: dict[tuple[str, int], int] = {}
     for each in sorted(files, key=lambda file: (file.topic, file.part, file.first, -file.last)):
         last = chosen[-1] if chosen and chosen[-1][:2] == each[:2] else None
         if last is None or each.first > last.last:
             chosen.append(each)
+            ends[each.topic, each.part] = each.last
         elif each.last <= last.last:
             covered.append(each)
         else:
-            refused.append((str(each), f"its offsets overlap those of {last.name}"))
-    return Listing(chosen, covered, refused)
+            faults.append((each, f"its offsets overlap those of {last.name}"))
+    refused = [(str(file), why + _LAST * (file.last > ends.get(file[:2], -1))) for file, why in faults]
+    return Listing(chosen, covered, [*foreign, *refused])

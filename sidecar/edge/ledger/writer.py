@@ -15,6 +15,7 @@ from sidecar.core.errors import SinkError
 from sidecar.edge.files import write_all
 from sidecar.edge.ledger.convert import CLEAR_REJECTED, SEVERAL_LINES, batch_table, rows
 from sidecar.edge.ledger.files import LedgerFile, LedgerFolder
+from sidecar.edge.ledger.footers import PLACE_KEY
 from sidecar.edge.ledger.lines import Pair, encode
 from sidecar.edge.ledger.schema import FORMAT, REPEATED, ROW_GROUP_ROWS, ordering, text
 
@@ -36,6 +37,11 @@ class Loaded(NamedTuple):
     rejected: int
     copies: int
     size: int
+
+
+def metadata_of(file: LedgerFile, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The metadata of a file. The place is the last member: nothing of a client comes after it."""
+    return {FORMAT_KEY: str(FORMAT), **(more or {}), PLACE_KEY: file.place}
 
 
 def copy_options(metadata: Mapping[str, str]) -> str:
@@ -88,7 +94,7 @@ class PartitionWriter:
         run(CLEAR_REJECTED)
         run(SEVERAL_LINES)
         self._earlier.mark(self.topic, self.part)
-        options = copy_options({FORMAT_KEY: str(FORMAT), **(metadata or {})})
+        options = copy_options(metadata_of(file, metadata))
         written = run(f"COPY (SELECT * FROM ({rows()}) ORDER BY {ordering()}) TO {text(str(self._draft))} {options}")
         loaded = self._counted(file, written[0][0])
         loaded = loaded._replace(file=self._folder.publish(self._draft, file))

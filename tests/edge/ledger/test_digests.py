@@ -1,9 +1,9 @@
 """The digest of a file is of its place and its bytes."""
 
-import os
 from hashlib import sha256
 
-from sidecar.edge.ledger.digests import DAMAGED, damaged_files, digest_of, refuse_damaged
+from sidecar.core.errors import SinkError
+from sidecar.edge.ledger.digests import DAMAGED, damaged_files, digest_of, explained, refuse_damaged
 from sidecar.edge.ledger.files import LedgerFile, LedgerFolder
 from tests.edge.ledger.events import usage
 from tests.edge.ledger.ledgers import TOPIC, load
@@ -30,7 +30,20 @@ def test_files_are_checked_by_several_threads_and_one_that_is_gone_is_not_damage
     folder.at(unreadable).unlink()
     folder.at(unreadable).mkdir()
     faults = damaged_files(folder, listing.files, 2)
-    assert faults == {damaged: DAMAGED, unreadable: f"damaged: {os.strerror(21)}"}
+    assert faults == {damaged: DAMAGED, unreadable: "damaged: not a regular file"}
     left = refuse_damaged(folder, listing)
     assert [each.first for each in left.files] == [0, 1, 4]
     assert [name for name, _ in left.refused] == [f"{TOPIC}/{damaged.name}", f"{TOPIC}/{unreadable.name}"]
+
+
+def test_an_error_of_a_question_names_the_files_that_are_damaged(tmp_path):
+    load(tmp_path, [usage(1)], [usage(2)])
+    folder = LedgerFolder(tmp_path)
+    first, second = folder.listing().files
+    error = SinkError("DuckDB: TProtocolException: Invalid data")
+    assert explained(error, folder, [first, second]) is error
+    folder.at(second).write_bytes(folder.at(second).read_bytes().replace(b"PAR1", b"PAR2", 1))
+    assert str(explained(error, folder, [first, second])) == f"{second}: {DAMAGED}"
+    for text in ("DuckDB: Binder Error: no such column", "the folder cannot be read"):  # no file leads to these
+        error = SinkError(text)
+        assert explained(error, folder, [first, second]) is error

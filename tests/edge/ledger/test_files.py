@@ -9,18 +9,21 @@ import pytest
 from sidecar.core.errors import SinkError
 from sidecar.edge.files import OwnedError
 from sidecar.edge.ledger.files import LedgerFile, LedgerFolder
+from sidecar.edge.ledger.footers import CUT
 from tests.edge.ledger.events import usage
-from tests.edge.ledger.ledgers import TOPIC, load
+from tests.edge.ledger.ledgers import TOPIC, load, write_place
+
+DIGEST = "0123456789abcdef"
 
 
 def put(folder, *names, topic="t"):
     (folder / topic).mkdir(exist_ok=True)
     for name in names:
-        (folder / topic / name).write_bytes(b"PAR1\0\0\0\0PAR1")
+        write_place(folder / topic / name, f"{topic}/{name[: -len(DIGEST) - 9]}")
 
 
 def name(first, last, part=0):
-    return LedgerFile("t", part, first, last).name
+    return LedgerFile("t", part, first, last, DIGEST).name
 
 
 def test_loading_goes_on_after_the_highest_end(tmp_path):
@@ -48,10 +51,39 @@ def test_other_overlaps_and_foreign_names_are_refused_and_the_rest_is_read(tmp_p
     assert [each.first for each in listing.files] == [0, 20]
     refused = dict(listing.refused)
     assert refused[f"t/{name(5, 12)}"] == f"its offsets overlap those of {name(0, 9)}"
-    assert refused["t/p0.parquet"] == "not a name of the ledger"
+    assert refused["t/p0.parquet"].startswith("not a name of the ledger: ")
     assert refused[f"t/{name(9, 3)}"] == "its range is empty"
-    assert refused[f"t/{name(30, 39)}"] == "damaged: not a whole Parquet file"
+    # The last one of its partition: loading goes on before it.
+    assert refused[f"t/{name(30, 39)}"].startswith(CUT + "; loading goes on before it")
+    assert listing.position("t", 0) == 30
     assert [(a.last, b.first) for a, b in listing.gaps()] == [(9, 20)]
+
+
+# Fails if two names are the same file to the ledger: its records would be in every sum twice.
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "p00000." + name(0, 9)[6:],
+        "p000\u0660." + name(0, 9)[6:],
+        name(0, 9, part=1_000_000),
+        name(0, 9).replace(DIGEST, DIGEST.upper()),
+        name(0, 9).replace(f".{DIGEST}", ""),
+    ],
+)
+def test_a_name_that_the_ledger_does_not_write_is_refused(tmp_path, wrong):
+    put(tmp_path, name(0, 9, part=999_999), wrong)
+    listing = LedgerFolder(tmp_path).listing()
+    assert [each.part for each in listing.files] == [999_999]
+    [(refused, why)] = listing.refused
+    assert refused == f"t/{wrong}"
+    assert why.startswith("not a name of the ledger: give it the name that it had, or delete it and load again")
+
+
+def test_a_refused_file_covers_nothing_and_no_load_goes_on_behind_it(tmp_path):
+    put(tmp_path, name(0, 9), name(10, 19))
+    write_place(tmp_path / "t" / name(0, 10**18 - 1), LedgerFile("t", 1, 0, 10**18 - 1).place)
+    listing = LedgerFolder(tmp_path).listing()
+    assert ([each.first for each in listing.files], listing.covered, listing.position("t", 0)) == ([0, 10], [], 20)
 
 
 def test_a_second_process_is_refused_by_its_partition(tmp_path):

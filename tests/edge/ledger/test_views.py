@@ -6,10 +6,12 @@ import pytest
 
 from sidecar.core.record.fields import FIELDS
 from sidecar.edge.ledger.engine import Engine
+from sidecar.edge.ledger.files import LedgerFolder
 from sidecar.edge.ledger.schema import COLUMNS
 from sidecar.edge.ledger.views import VIEWS
+from sidecar.edge.ledger.writer import copy_options, metadata_of
 from tests.edge.ledger.events import event, usage
-from tests.edge.ledger.ledgers import TOPIC, ask, contents, load, views
+from tests.edge.ledger.ledgers import TOPIC, ask, load, views
 
 
 def test_every_view_is_there_of_an_empty_ledger_too(tmp_path):
@@ -41,14 +43,12 @@ def test_a_damaged_or_foreign_file_is_named_and_the_rest_is_read(tmp_path, damag
 
 def test_a_column_that_older_files_do_not_have_is_null(tmp_path):
     load(tmp_path, [usage(1)])
-    ((name, _),) = contents(tmp_path).items()
-    path = tmp_path / TOPIC / name
+    folder = LedgerFolder(tmp_path)
+    [file] = folder.listing().files
+    path = folder.at(file)
     with Engine() as engine:
-        engine.run(
-            f"COPY (SELECT * EXCLUDE (parent) FROM '{path}') TO '{path}.new' "
-            "(FORMAT parquet, KV_METADATA {sidecar_ledger: '1'})"
-        )
-    (tmp_path / TOPIC / f"{name}.new").replace(path)
+        engine.run(f"COPY (SELECT * EXCLUDE (parent) FROM '{path}') TO '{path}.new' {copy_options(metadata_of(file))}")
+    path.with_name(f"{path.name}.new").replace(path)
     load(tmp_path, [usage(2, parent="P")])
     assert ask(tmp_path, 'SELECT parent FROM usage ORDER BY "offset"') == [(None,), ("P",)]
 
