@@ -1,13 +1,15 @@
 """Joins small files of a partition, and removes files that need not be retained.
 
 The union is written first, then its parts are deleted: in between the larger range covers them, so a kill changes no
-sum. The last file of a partition always stays, because its name says where loading goes on.
+sum. The last file of a partition always stays, because its name says where loading goes on. A file is deleted only
+after the one that covers it was proven to be whole, and to have the same rows.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from sidecar.core.errors import SinkError
@@ -15,12 +17,13 @@ from sidecar.edge.files import OwnedError
 from sidecar.edge.ledger.digests import damaged_files
 from sidecar.edge.ledger.engine import Engine
 from sidecar.edge.ledger.files import COMPACTING, LedgerFile, LedgerFolder
-from sidecar.edge.ledger.schema import FORMAT, ordering, selection, text
+from sidecar.edge.ledger.schema import ordering, selection, text
 from sidecar.edge.ledger.views import readable
-from sidecar.edge.ledger.writer import FORMAT_KEY, TAIL_KEY, copy_options
+from sidecar.edge.ledger.writer import TAIL_KEY, copy_options, metadata_of
 
 MAX_ROWS: Final = 2_000_000
 _DAY_US: Final = 86_400_000_000
+_SUMS: Final = 'SELECT count(*), sum(units), count(*) FILTER ("first"), sum(hash(id, sequence, meter, line)) FROM'
 
 
 class Facts(NamedTuple):
@@ -90,9 +93,12 @@ def _compact_partition(
 ) -> None:
     listing = folder.listing()
     files = listing.of(*place)
-    if covered := [file for file in listing.covered if file[:2] == place]:  # left by one that was killed
-        _check(folder, [file for file in files if any(file.first <= each.first <= file.last for each in covered)])
-        folder.delete(covered)
+    covered = [file for file in listing.covered if file[:2] == place]  # left by one that was killed
+    _check(folder, [*files, *covered])
+    for each in covered:
+        [covering] = [file for file in files if file.first <= each.first <= file.last]
+        _compare(folder, engine, [each], folder.at(covering), covering)
+    folder.delete(covered)
     facts = _facts(folder, engine, files)
     for group in list(_groups(files, facts, max_rows)):
         union = _join(folder, engine, group, LedgerFile(*place, group[0].first, group[-1].last))
@@ -135,6 +141,8 @@ def _facts(folder: LedgerFolder, engine: Engine, files: list[LedgerFile]) -> dic
     facts: dict[LedgerFile, Facts] = {}
     day = latest = 0
     for file in files:
+        if file not in read:
+            raise SinkError(f"{file.name}: not a file of the ledger")
         rows, low, high = read[file]
         day, latest = (low // _DAY_US if low is not None else day), max(high or 0, 0) or latest
         facts[file] = Facts(int(rows), day, latest)
@@ -142,23 +150,29 @@ def _facts(folder: LedgerFolder, engine: Engine, files: list[LedgerFile]) -> dic
 
 
 def _check(folder: LedgerFolder, files: list[LedgerFile]) -> None:
-    """SinkError: a file is damaged, so a union would have its damage under a digest of its own."""
-    for file, why in damaged_files(folder, files).items():
-        raise SinkError(f"{file.name}: {why}")
+    """SinkError: files are damaged, so a union would have their damage under a digest of its own."""
+    if damaged := damaged_files(folder, files):
+        raise SinkError("; ".join([f"{file.name}: {why}" for file, why in damaged.items()]))
+
+
+def _compare(folder: LedgerFolder, engine: Engine, parts: list[LedgerFile], path: Path, covering: LedgerFile) -> None:
+    """SinkError: the file at `path`, of the range of `covering`, does not have the rows of the parts."""
+    paths = ", ".join([text(str(folder.at(file))) for file in parts])
+    covered = f"(SELECT {selection()} FROM read_parquet([{paths}], union_by_name = true))"
+    own = f'read_parquet({text(str(path))}) WHERE "offset" BETWEEN {parts[0].first} AND {parts[-1].last}'
+    if engine.run(f"{_SUMS} {covered}") != engine.run(f"{_SUMS} {own}"):
+        raise SinkError(f"{covering}: differs from its parts, which stay: report this")
 
 
 def _join(folder: LedgerFolder, engine: Engine, group: list[LedgerFile], union: LedgerFile) -> LedgerFile:
-    _check(folder, group)
     paths = ", ".join([text(str(folder.at(file))) for file in group])
     last = text(str(folder.at(group[-1])))
     tail = engine.run(f"SELECT value FROM parquet_kv_metadata({last}) WHERE key = '{TAIL_KEY}'")
-    metadata = {FORMAT_KEY: str(FORMAT)} | ({TAIL_KEY: bytes(tail[0][0]).decode()} if tail else {})
+    metadata = metadata_of(union, {TAIL_KEY: bytes(tail[0][0]).decode()} if tail else {})
     draft = folder.work_file(union.topic, union.part, "union")
     parts = f"(SELECT {selection()} FROM read_parquet([{paths}], union_by_name = true))"
     engine.run(f"COPY (FROM {parts} ORDER BY {ordering()}) TO {text(str(draft))} {copy_options(metadata)}")
-    sums = 'SELECT count(*), sum(units), count(*) FILTER ("first"), sum(hash(id, sequence, meter, line)) FROM'
-    if engine.run(f"{sums} {parts}") != engine.run(f"{sums} read_parquet({text(str(draft))})"):
-        raise SinkError(f"{union}: differs from its parts, which stay: report this")
+    _compare(folder, engine, group, draft, union)
     return folder.publish(draft, union)
 
 

@@ -1,14 +1,17 @@
 """Compaction changes no sum, wherever it is killed; and only what has ended is removed."""
 
 import os
+import shutil
 import signal
 
 import orjson
+import pytest
 
 from sidecar.edge.ledger.digests import DAMAGED, damaged_files
 from sidecar.edge.ledger.earlier import Earlier
 from sidecar.edge.ledger.engine import Engine
-from sidecar.edge.ledger.files import COMPACTING, LedgerFolder
+from sidecar.edge.ledger.files import COMPACTING, LedgerFile, LedgerFolder
+from sidecar.edge.ledger.footers import FOREIGN
 from sidecar.edge.ledger.schema import NAMES
 from sidecar.edge.ledger.writer import PartitionWriter
 from sidecar.ledger.compacting import Retention, compact
@@ -169,21 +172,73 @@ def test_a_damaged_part_is_named_and_in_no_union(tmp_path):
 
 
 # Fails if parts are deleted because the name of another partition's file says that it has them.
-def test_files_that_a_wrong_file_covers_are_not_deleted(tmp_path):
+@pytest.mark.parametrize("what", ["garbage", "foreign", "link", "partition", "renamed", "no digest"])
+def test_files_that_a_wrong_file_covers_are_read_and_not_deleted(tmp_path, what):
+    load(tmp_path, [usage(1)], [usage(2)], [usage(3)])
+    before = contents(tmp_path)
+    [wrong] = load(tmp_path / "other", [usage(1), usage(2)], part=1)
+    path = tmp_path / TOPIC / wrong.file._replace(part=0).name
+    copied = LedgerFolder(tmp_path / "other").at(wrong.file)
+    if what == "garbage":
+        path.write_bytes(b"PAR1" + b"x" * 100 + (50).to_bytes(4, "little") + b"PAR1")
+    elif what == "foreign":
+        with Engine() as engine:
+            engine.run(f"COPY (SELECT 1 AS a) TO '{path}' (FORMAT parquet)")
+    elif what == "link":
+        path.symlink_to(tmp_path / "nowhere")
+    elif what == "renamed":
+        path.write_bytes(min(before.items())[1])
+    elif what == "no digest":
+        path = path.with_name(wrong.file._replace(part=0, digest="").name)
+        path.write_bytes(copied.read_bytes())
+    else:
+        path.write_bytes(copied.read_bytes())
+    shutil.rmtree(tmp_path / "other")
+    assert ask(tmp_path, "SELECT sum(units) FROM usage") == [(3,)]
+    rows = ask(tmp_path, ALL)
+    [fault] = run(tmp_path).faults
+    assert fault.startswith(f"{TOPIC}/{path.name}: ")
+    assert ask(tmp_path, ALL) == rows
+    assert ranges_of_good(tmp_path) == [(0, 2)]
+
+
+def ranges_of_good(folder):
+    return [(file.first, file.last) for file in LedgerFolder(folder).listing().files]
+
+
+# Fails if the place and the digest are all that is looked at: this file has both, and lacks a record of its range.
+def test_files_are_not_deleted_where_the_one_that_covers_them_lacks_a_row(tmp_path):
     load(tmp_path, [usage(1)], [usage(2)])
     names = contents(tmp_path).keys()
-    [wrong] = load(tmp_path / "other", [usage(1), usage(2)], part=1)
-    covering = LedgerFolder(tmp_path).at(wrong.file._replace(part=0))
-    covering.write_bytes(LedgerFolder(tmp_path / "other").at(wrong.file).read_bytes())
-    assert DAMAGED in run(tmp_path).faults[0]
-    covering.unlink()
-    assert contents(tmp_path / TOPIC).keys() == names
+    ledger = LedgerFolder(tmp_path / "other")
+    ledger.identify()
+    with Engine(folder=ledger.path) as engine:
+        writer = PartitionWriter(ledger, TOPIC, 0, (engine, Earlier(engine, ledger)))
+        writer.add([(0, orjson.dumps(usage(1)))])
+        loaded = writer.flush(2)
+        writer.close()
+    ledger.at(loaded.file).rename(LedgerFolder(tmp_path).at(loaded.file))
+    shutil.rmtree(tmp_path / "other")
+    done = run(tmp_path)
+    assert done.faults == [f"{TOPIC} partition 0: {loaded.file}: differs from its parts, which stay: report this"]
+    assert contents(tmp_path).keys() == {*names, loaded.file.name}
 
 
-def test_parts_of_an_earlier_version_get_a_digest_with_their_union(tmp_path):
-    load(tmp_path, [usage(1)], [usage(2)])
-    for path in (tmp_path / TOPIC).glob("*.parquet"):
-        path.rename(path.with_name(".".join([*path.name.split(".")[:2], "parquet"])))
-    before = ask(tmp_path, ALL)
-    [(union, _)] = run(tmp_path).joined
-    assert (ask(tmp_path, ALL), len(union.digest)) == (before, 16)
+# Fails if the first file that is not of the ledger ends the command, or only files that are joined are checked.
+def test_a_refused_file_is_named_where_there_is_nothing_to_join_and_other_partitions_are_joined(tmp_path):
+    load(tmp_path, [usage(1)])
+    load(tmp_path, [usage(2)], [usage(3)], part=1)
+    [path] = (tmp_path / TOPIC).glob("p0000.*.parquet")
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    data[100] ^= 1
+    path.write_bytes(data)
+    done = run(tmp_path)
+    assert done.faults == [f"{TOPIC} partition 0: {path.name}: {DAMAGED}"]
+    assert [(union.part, parts) for union, parts in done.joined] == [(1, 2)]
+    path.write_bytes(whole)
+    foreign = path.with_name(LedgerFile(TOPIC, 0, 1, 9, "0" * 16).name)
+    with Engine() as engine:
+        engine.run(f"COPY (SELECT 1 AS a) TO '{foreign}' (FORMAT parquet)")
+    [fault] = run(tmp_path).faults
+    assert fault.startswith(f"{TOPIC}/{foreign.name}: {FOREIGN}")
