@@ -11,6 +11,7 @@ from sidecar.core.errors import SinkError
 from sidecar.edge.ledger.clickhouse import ClickHouse
 from sidecar.edge.ledger.clickhouse_tables import ClickHouseTables
 from sidecar.edge.ledger.dialects import CLICKHOUSE, DUCKDB, Dialect
+from sidecar.edge.ledger.digests import explained
 from sidecar.edge.ledger.engine import Engine
 from sidecar.edge.ledger.files import LedgerFile, LedgerFolder, Listing
 from sidecar.edge.ledger.views import create_views
@@ -56,6 +57,9 @@ class Backend(Protocol):
     def refresh(self) -> bool:
         """Whether what the views read had changed, and they were made anew."""
 
+    def explain(self, error: SinkError) -> SinkError:
+        """The error of a question, with the files that are damaged where it may be of these."""
+
 
 class FileBackend:
     """DuckDB on the ledger's files. SinkError: `folder` is not a ledger."""
@@ -67,7 +71,8 @@ class FileBackend:
         self._files = LedgerFolder(folder)
         if not self._files.identity():
             raise SinkError(f"{folder}: not a ledger: `sidecar ledger load` makes one, or set ledger.dir")
-        self._duckdb = Engine(threads=threads or os.cpu_count() or 1, memory=memory)
+        self._threads = threads or os.cpu_count() or 1
+        self._duckdb = Engine(threads=self._threads, memory=memory)
         self.engine: QueryEngine = self._duckdb
         self._listing = create_views(self._duckdb, self._files)
 
@@ -81,6 +86,9 @@ class FileBackend:
             return False
         self._listing = create_views(self._duckdb, self._files)
         return True
+
+    def explain(self, error: SinkError) -> SinkError:
+        return explained(error, self._files, self._listing.files, self._threads)
 
 
 class ClickHouseBackend:
@@ -107,6 +115,9 @@ class ClickHouseBackend:
 
     def refresh(self) -> bool:
         return False
+
+    def explain(self, error: SinkError) -> SinkError:
+        return error
 
 
 def _gaps(listing: Listing, what: str) -> list[str]:

@@ -101,9 +101,9 @@ class Ledger:
         for _ in range(_ATTEMPTS - 1):
             try:
                 return ask()
-            except SinkError:
+            except SinkError as error:
                 if not self._backend.refresh():
-                    raise
+                    raise self._backend.explain(error) from error
         return ask()
 
 

@@ -1,6 +1,7 @@
 """Questions: sums add up over any cut of time, and lead to their records."""
 
 import random
+import re
 
 import pytest
 
@@ -12,7 +13,7 @@ from sidecar.edge.ledger.queries import DIMENSIONS, Scope
 from sidecar.ledger.compacting import Retention, compact
 from sidecar.ledger.reading import open_ledger
 from tests.edge.ledger.events import BEGIN, change, event, record_id, usage
-from tests.edge.ledger.ledgers import TOPIC, load
+from tests.edge.ledger.ledgers import TOPIC, damage_page, load
 
 MEMORY = "512MB"
 START_US = int(BEGIN.timestamp()) * 1_000_000
@@ -142,3 +143,16 @@ def test_an_average_without_a_period_is_refused(folder):
         pytest.raises(ValueError, match="meter 'tokens': an average over time needs a period"),
     ):
         ledger.totals(["customer", "meter"], Scope(meter="tokens"), {"tokens": Aggregate("time_weighted")})
+
+
+# Fails if the error is DuckDB's alone, which may not say of which file it is.
+def test_a_damaged_page_that_a_question_meets_is_named(folder):
+    path = LedgerFolder(folder).at(LedgerFolder(folder).listing().files[1])
+    damage_page(path, "units")
+    with opened(folder) as ledger:
+        with pytest.raises(SinkError, match=rf"^{TOPIC}/{re.escape(path.name)}: damaged, or another file in its place"):
+            ledger.totals(["meter"], Scope())
+        with pytest.raises(SinkError, match=re.escape(path.name)):
+            ledger.query("SELECT sum(units) FROM usage")
+        with pytest.raises(SinkError, match="Binder Error"):
+            ledger.query("SELECT nothing FROM usage")

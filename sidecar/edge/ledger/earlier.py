@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.core.errors import SinkError
 from sidecar.edge.ledger.convert import HAS_CHANGES
+from sidecar.edge.ledger.digests import explained
 from sidecar.edge.ledger.files import FILE_TOPIC, LedgerFile, LedgerFolder
 from sidecar.edge.ledger.schema import CHANGES, METERED, quoted, text
 
@@ -50,9 +51,9 @@ class Earlier:
             self._ranges = {file: self._ranges[file] for file in files if file in self._ranges}
             try:
                 self._mark(topic, part, files)
-            except SinkError:
+            except SinkError as error:
                 if all(self._folder.at(file).exists() for file in files):
-                    raise
+                    raise explained(error, self._folder, files) from error
             else:
                 return
 

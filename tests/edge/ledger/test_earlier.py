@@ -4,9 +4,10 @@ from itertools import pairwise
 
 import pytest
 
+from sidecar.core.errors import SinkError
 from sidecar.edge.ledger.earlier import UNKNOWN
 from tests.edge.ledger.events import change, event, instant, record_id, usage
-from tests.edge.ledger.ledgers import ask, load
+from tests.edge.ledger.ledgers import ask, damage_page, load
 
 FILE = "file.0123456789abcdef"
 COPIES = 'SELECT topic, "offset" FROM copies ORDER BY ALL'
@@ -89,3 +90,11 @@ def test_ids_of_any_length_are_compared(tmp_path):
     load(tmp_path, [usage(1, envelope={"id": long})], [usage(2)], [usage(3, envelope={"id": long})])
     assert ask(tmp_path, COPIES) == [("usage.records", 2)]
     assert instant(0).endswith("Z")
+
+
+def test_a_damaged_file_that_a_copy_is_looked_for_in_is_named(tmp_path):
+    # Fails if the error is DuckDB's alone, which does not say of which file it is.
+    [first, _] = load(tmp_path, [usage(1)], [usage(2)])
+    damage_page(tmp_path / "usage.records" / first.file.name, "id")
+    with pytest.raises(SinkError, match=f"^{first.file}: damaged, or another file in its place"):
+        load(tmp_path, [usage(1)])
