@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple
 from sidecar.core.errors import SinkError
 from sidecar.edge.files import OwnedError, lock_file, sync_folder, write_atomic
 from sidecar.edge.ledger.digests import DIGITS, digest_of
-from sidecar.edge.ledger.footers import fault_of
+from sidecar.edge.ledger.footers import COPY, fault_of
 from sidecar.edge.ledger.schema import FORMAT
 
 _NAME: Final = re.compile(rf"p(\d{{4,6}})\.(\d{{18}})-(\d{{18}})\.([0-9a-f]{{{DIGITS}}})\.parquet", re.ASCII)
@@ -279,5 +279,8 @@ def _resolve(
             covered.append(each)
         else:
             faults.append((each, f"its offsets overlap those of {last.name}"))
-    refused = [(str(file), why + _LAST * (file.last > ends.get(file[:2], -1))) for file, why in faults]
+    refused = [
+        (str(file), why + _LAST * (file.last > ends.get(file[:2], -1) and not why.startswith(COPY)))
+        for file, why in faults
+    ]
     return Listing(chosen, covered, [*foreign, *refused])

@@ -21,6 +21,7 @@ _KEY: Final = _STRING + bytes([len(PLACE_KEY)]) + PLACE_KEY.encode() + _STRING
 _LENGTH_BYTES: Final = 2  # of a place
 CUT: Final = "damaged: not a whole Parquet file"
 FOREIGN: Final = "damaged, or not a file of the ledger"
+COPY: Final = "a copy: it was written as"
 
 
 def fault_of(path: Path, place: str) -> str:
@@ -36,7 +37,7 @@ def fault_of(path: Path, place: str) -> str:
     written = _place_in(footer)
     if written == os.fsencode(place):
         return ""
-    return f"a copy: it was written as {os.fsdecode(written)}" if written else FOREIGN
+    return f"{COPY} {os.fsdecode(written)}: delete it, or rename it back" if written else FOREIGN
 
 
 def _read_footer(path: Path) -> bytes | None:

@@ -33,7 +33,7 @@ def test_a_copy_under_another_place_is_named_and_in_no_sum(tmp_path, where):
     assert ask(tmp_path, SUM) == [(2,)]
     [(name, why)] = LedgerFolder(tmp_path).listing().refused
     assert name == str(copied)
-    assert why.startswith(f"a copy: it was written as {loaded.file.place}")
+    assert why == f"a copy: it was written as {loaded.file.place}: delete it, or rename it back"
 
 
 # Fails if it is opened before it is looked at: a pipe would block for ever.
