@@ -13,7 +13,7 @@ import click
 
 from sidecar.cli.ledger_push import clickhouse_url
 from sidecar.cli.options import config_option, json_option, print_json, settings_of
-from sidecar.cli.tables import print_table
+from sidecar.cli.tables import print_table, printable
 from sidecar.config.document import did_you_mean
 from sidecar.config.settings import Settings
 from sidecar.core.errors import PolicyError
@@ -74,7 +74,7 @@ def ledger_of(settings: Settings, engine: str | None) -> Iterator[Ledger]:
         opened = open_ledger(options.dir, memory=memory_of(settings), threads=options.threads)
     with opened as made:
         for fault in made.faults:
-            click.echo(f"sidecar: {fault}", err=True)
+            click.echo(f"sidecar: {printable(fault)}", err=True)
         yield made
 
 

@@ -115,7 +115,7 @@ def _sealing_as_json(sealing: Sealing, late: Sequence[Late]) -> dict[str, Any]:
 
 def _print_sealing(sealing: Sealing, late: Sequence[Late]) -> None:
     for fault in (*sealing.faults, *sealing.unread):
-        click.echo(f"sidecar: {fault}", err=True)
+        click.echo(f"sidecar: {printable(fault)}", err=True)
     if sealing.document is None:
         sources = [_verdict_as_json(each) for each in sealing.sources]
     else:

@@ -8,6 +8,7 @@ import click
 
 from sidecar.cli.ledger_progress import LedgerDisplay
 from sidecar.cli.options import config_option, json_option, print_json, settings_of, stopping
+from sidecar.cli.tables import printable
 from sidecar.config.settings import Settings
 from sidecar.core.errors import PolicyError, SinkError
 from sidecar.core.words import counted
@@ -56,7 +57,7 @@ def push(config: Path | None, follow: bool, as_json: bool) -> int:
         print_json(done.as_json())
     else:
         for fault in done.faults:
-            click.echo(f"sidecar: {fault}", err=True)
+            click.echo(f"sidecar: {printable(fault)}", err=True)
         click.echo(f"{counted(done.rows, 'row')} of {counted(done.files, 'file')} inserted")
     return 1 if done.faults else 0
 

@@ -42,7 +42,7 @@ def trace(record_id: str, config: Path | None, engine: str | None, limit: int, a
     """Show a record with all that refers to it and its decision; or the records of a sum, in order of time.
 
     The rows of a sum are a table: times are in UTC, and long names of models are shortened. --json has all.
-    Exit status 1: there is no such record.
+    Exit status 1: there is no such record, or files of the ledger were refused.
 
     Next: `sidecar ledger trace 01M8NXEFA000A1604YF8Y20000`.
     """
@@ -58,6 +58,7 @@ def trace(record_id: str, config: Path | None, engine: str | None, limit: int, a
             for line in [_unknown(record_id)] if record_id else why_empty(made, scope):
                 click.echo(f"sidecar: {line}", err=True)
             return 1
+        status = 1 if made.faults else 0
     rows = [{name: value for name, value in row.items() if value is not None} for row in answer.as_dicts()]
     if as_json:
         print_json(rows)
@@ -67,7 +68,7 @@ def trace(record_id: str, config: Path | None, engine: str | None, limit: int, a
         _print_sum(answer.as_dicts(), scope)
     if more:
         click.echo(f"sidecar: and {counted(more, 'more row')}; `-n 0` shows all", err=True)
-    return 0
+    return status
 
 
 def _print_sum(rows: list[dict[str, Any]], scope: Scope) -> None:
