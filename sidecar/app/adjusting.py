@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sidecar.core.errors import SidecarError, StoreError, StoreReason
 from sidecar.core.identity import Identity
 from sidecar.core.instants import us_of
-from sidecar.core.limits import wallet_name
+from sidecar.core.limits import account_stem, wallet_name
 from sidecar.core.limits.base import WALLET
 from sidecar.core.price.decimals import decimal_of
 from sidecar.core.record.adjustments import Adjustment, adjustment_of
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 TIMEOUT_S: Final = 5.0
 _RETRY_S: Final = 0.02
 REPEATED_US: Final = 86_400_000_000
-_MARK_MS: Final = 2 * REPEATED_US // 1000  # the life of the mark that makes an adjustment idempotent
+_MARK_MS: Final = 2 * REPEATED_US // 1000
+_CLOCKS_US: Final = 300_000_000  # by which clocks may differ
 _POSTINGS: Final = 100  # the newest ones of a wallet, among which that of the change is
 
 
@@ -74,28 +75,28 @@ class Adjusted(NamedTuple):
 
 def is_repeatable(recorded_us: int, now_us: int) -> bool:
     """Whether the store still knows if it has adjusted a change that was recorded at `recorded_us`."""
-    return now_us - recorded_us < REPEATED_US
+    return -_CLOCKS_US <= now_us - recorded_us < REPEATED_US
 
 
-async def adjust(settings: Settings, change: Change, *, is_repeat: bool = False) -> Adjusted:
+async def adjust(settings: Settings, change: Change, repeat: str = "repeat the command") -> Adjusted:
     """Adjust the counters, once for a change within REPEATED_US. Never fails for want of the store.
 
-    `is_repeat`: an earlier command recorded the change, and may have adjusted them.
+    `repeat`: how to try again, in words.
     """
     try:
         adjustment = await asyncio.to_thread(find_adjustment, settings, change)
         if isinstance(adjustment, str):
-            return Adjusted("" if is_repeat else f"nothing given back: {adjustment}")
+            return Adjusted(f"nothing given back: {adjustment}")
         if settings.redis is None:
-            await _ask_node(settings, change, adjustment)
+            is_known = await _ask_node(settings, change, adjustment)
         else:
-            await _settle(settings.redis, change.id, adjustment)
+            is_known = await _settle(settings.redis, change.id, adjustment)
     except SidecarError as error:
-        return Adjusted(f"nothing given back yet: {error}; repeat the command within a day", is_done=False)
+        return Adjusted(f"nothing given back yet: {error}; {repeat} within a day", is_done=False)
     units = ", ".join(f"{limit} {number:+}" for limit, number in adjustment.units.items())
     paid = await _paid_back(settings, change, adjustment)
     skipped = f"; not {', '.join(adjustment.skipped)}: counted in another window" if adjustment.skipped else ""
-    done = "counters of its period changed, now or before" if is_repeat else "counters of its period changed"
+    done = "counters of its period had changed before" if is_known else "counters of its period changed"
     return Adjusted(f"{done}: {units or 'none'}{skipped}{paid}")
 
 
@@ -113,10 +114,14 @@ async def _paid_back(settings: Settings, change: Change, adjustment: Adjustment)
     return f"; wallet {', '.join(amounts)}" if amounts else ""
 
 
-async def _ask_node(settings: Settings, change: Change, adjustment: Adjustment) -> None:
-    """StoreError: the node's worker does not answer. SinkError: its files cannot be changed."""
+async def _ask_node(settings: Settings, change: Change, adjustment: Adjustment) -> bool:
+    """Whether the node had adjusted it before. StoreError: its worker does not answer, or has other limits."""
     async with open_state(settings.journal.dir, lambda: load_policies(settings).policy) as ask:
-        checked(await ask(adjust_request(adjustment, change, _period_us(change))))
+        answer = checked(await ask(adjust_request(adjustment, change, _period_us(change))))
+    is_known = bool(answer.get("known"))
+    if not answer["adjusted"] and not is_known:
+        raise StoreError("the policy of the node's worker has none of these limits: reload it")
+    return is_known
 
 
 class _Awaited(Commands):
@@ -146,36 +151,53 @@ def _note_unread(commands: Commands, key: str) -> None:
     commands.send(UNREAD, note_command(key, token(0, token_hex(8))), ignore)
 
 
-async def _keep_mark(connection: Wire, bucket: str) -> None:
+async def _call(connection: Wire, key: str, *words: str | int) -> Any:
+    """The reply to one command about `key`. StoreError: Redis does not answer, or refuses."""
+    replies: list[Any] = []
     commands = _Awaited(connection)
-    commands.send(bucket, command("PEXPIRE", bucket, _MARK_MS), ignore)
+    commands.send(key, command(words[0], key, *words[1:]), replies.append)
     await commands.answered.wait()
+    if isinstance(replies[0], StoreError):
+        raise replies[0]
+    return replies[0]
 
 
-async def _settle(redis: Redis, id_: bytes, adjustment: Adjustment) -> None:
-    """StoreError: Redis does not answer, or refuses. Until it is connected nothing is sent, and it is tried again."""
+async def _settle(redis: Redis, id_: bytes, adjustment: Adjustment) -> bool:
+    """Whether it had been settled before. StoreError: Redis does not answer, or refuses.
+
+    Until it is connected nothing is sent, and it is tried again.
+    """
     clock = SystemClock()
     options = WireOptions(timeout_us=int(TIMEOUT_S * 1_000_000))
     connection = wire(redis.endpoint, lambda connect: RedisWire(connect, clock, options))
     connection.start()
-    failures: list[StoreError] = []
     try:
         async with asyncio.timeout(TIMEOUT_S):
             while True:
-                commands = _Awaited(connection)
-                failures.clear()
-                counters = RedisCounters(commands, clock)
-                counters.charged = partial(_note_unread, commands)
-                counters.settle(id_, adjustment.checks, adjustment.actual, failures.append)
-                await commands.answered.wait()
-                if not failures:
-                    await _keep_mark(connection, adjustment.checks.bucket(id_))
-                if not failures or failures[0].reason is not StoreReason.AWAY:
-                    break
+                try:
+                    return await _settle_once(connection, id_, adjustment)
+                except StoreError as error:
+                    if error.reason is not StoreReason.AWAY:
+                        raise
                 await asyncio.sleep(_RETRY_S)
     except TimeoutError:
         raise StoreError("Redis did not answer", StoreReason.NO_REPLY) from None
     finally:
         await connection.aclose()
+
+
+async def _settle_once(connection: Wire, id_: bytes, adjustment: Adjustment) -> bool:
+    """The mark of an exchange lives for three minutes; one of its own says for two days that a change is settled."""
+    mark = f"{account_stem(adjustment.checks.identity.account)}:adjusted:{id_.decode()}"
+    if await _call(connection, mark, "GET") is not None:
+        return True
+    failures: list[StoreError] = []
+    commands = _Awaited(connection)
+    counters = RedisCounters(commands, SystemClock())
+    counters.charged = partial(_note_unread, commands)
+    counters.settle(id_, adjustment.checks, adjustment.actual, failures.append)
+    await commands.answered.wait()
     if failures:
         raise failures[0]
+    await _call(connection, mark, "SET", 1, "PX", _MARK_MS)
+    return False

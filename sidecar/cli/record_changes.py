@@ -36,6 +36,9 @@ from sidecar.records.changes import Recorded, record_change
 from sidecar.records.originals import unread
 
 _UNITS: Final = re.compile(r"[+-]?[0-9]{1,16}")
+_NOT_KNOWN: Final = (
+    "whether quota and wallet were given back is known for a day: `sidecar counters drift --customer {}` compares them"
+)
 _file_option = click.option(
     "--file",
     "files",
@@ -87,7 +90,8 @@ def void(config: Path | None, id_: str, reason: str, actor: str, **options: Any)
 
     Next: `sidecar records find --id ID` shows the record.
     """
-    _change(settings_of(config), id_, lambda history: void_of(history, reason, actor), **options)
+    repeat = "repeat the command"
+    _change(settings_of(config), id_, lambda history: void_of(history, reason, actor), repeat, **options)
 
 
 @click.command()
@@ -115,7 +119,12 @@ def correct(
     """
     settings = settings_of(config)
     policy, name = _policy(settings), key or token_hex(8)
-    _change(settings, id_, lambda history: correction_of(history, units, name, reason, actor, policy), **options)
+    if key is None:
+        click.echo(f"if this command fails, repeat it with --id {name}: it is another correction without", err=True)
+    repeat = f"repeat the command with --id {name}"
+    _change(
+        settings, id_, lambda history: correction_of(history, units, name, reason, actor, policy), repeat, **options
+    )
 
 
 def _policy(settings: Settings) -> PolicySource | None:
@@ -127,15 +136,19 @@ def _policy(settings: Settings) -> PolicySource | None:
 
 
 def _change(
-    settings: Settings, id_: str, make: Callable[[History], Change], files: tuple[Path, ...], as_json: bool
+    settings: Settings,
+    id_: str,
+    make: Callable[[History], Change],
+    repeat: str,
+    *,
+    files: tuple[Path, ...],
+    as_json: bool,
 ) -> None:
     async def run() -> tuple[Recorded, Adjusted]:
         recorded = await record_change(command_source(settings), originals(settings, files), id_, make, VERSION)
-        if recorded.source:
-            return recorded, await adjust(settings, recorded.change)
-        if is_repeatable(recorded.earlier_us, SystemClock().now_us()):
-            return recorded, await adjust(settings, recorded.change, is_repeat=True)
-        return recorded, Adjusted("")
+        if recorded.source or is_repeatable(recorded.earlier_us, SystemClock().now_us()):
+            return recorded, await adjust(settings, recorded.change, repeat)
+        return recorded, Adjusted(_NOT_KNOWN.format(recorded.change.customer))
 
     recorded, adjusted = asyncio.run(run())
     if recorded.source:

@@ -5,8 +5,8 @@ StoreError: the worker did not answer, or its journal does not take a change.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, TypeVar
 
 from sidecar.core.decision.packed import pack
 from sidecar.core.decision.peek import Peeked, WalletFigures
@@ -17,7 +17,9 @@ from sidecar.core.record.changes import Change
 from sidecar.edge.clock import SystemClock
 from sidecar.embedded.listener import Ask, Json, checked
 
-_AT_ONCE: Final = 10_000  # counters in one request: about 1 MB
+T = TypeVar("T")
+_AT_ONCE: Final = 10_000  # counters in one request
+_BYTES: Final = 1 << 20  # of their keys in one request, of which a worker reads 4 MB
 
 
 class EmbeddedCounterValues:
@@ -33,18 +35,29 @@ class EmbeddedCounterValues:
     async def read(self, keys: Sequence[str]) -> list[int]:
         """The units of counters; 0 of one that the node does not have."""
         values: list[int] = []
-        for start in range(0, len(keys), _AT_ONCE):
-            some = keys[start : start + _AT_ONCE]
+        for some in _batched(keys, len):
             values += checked(await self._ask({"do": "values", "keys": some}))["values"]
         return values
 
     async def set(self, counters: Iterable[tuple[str, int, int]], *, is_exact: bool) -> list[int]:
         """Set (key, units, when it may be dropped in µs); the units before. Only with `is_exact` is one lowered."""
-        sets, before = list(counters), []
-        for start in range(0, len(sets), _AT_ONCE):
-            request = {"do": "set", "sets": sets[start : start + _AT_ONCE], "exact": is_exact}
-            before += checked(await self._ask(request))["before"]
+        before: list[int] = []
+        for some in _batched(counters, lambda each: len(each[0])):
+            before += checked(await self._ask({"do": "set", "sets": some, "exact": is_exact}))["before"]
         return before
+
+
+def _batched(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    batch: list[T] = []
+    length = 0
+    for each in items:
+        if batch and (len(batch) >= _AT_ONCE or length + size(each) > _BYTES):
+            yield batch
+            batch, length = [], 0
+        batch.append(each)
+        length += size(each)
+    if batch:
+        yield batch
 
 
 class EmbeddedPeeks:

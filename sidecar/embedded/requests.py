@@ -21,7 +21,7 @@ LINE_BYTES: Final = 4 << 20  # ten thousand counters have 1 MB
 _CODES: Final = "|".join(sorted({kind.code for kind in KINDS.values() if kind.stored_as == COUNT}))
 _COUNTER: Final = re.compile(rf"sc:\{{[!-~]+\}}:(?:{_CODES})=[!-~]+")
 
-Text = Annotated[str, Field(min_length=1, max_length=1024)]
+Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Time = Annotated[int, Field(ge=0, le=NEVER_US)]  # µs since 1970; 0: never, or always
 Amount = Annotated[int, Field(ge=-AMOUNT_MAX, le=AMOUNT_MAX)]
 Units = Annotated[int, Field(ge=0, le=COUNT_MAX)]
@@ -34,7 +34,7 @@ def _counter(key: str) -> str:
     return key
 
 
-Counter = Annotated[Text, AfterValidator(_counter)]
+Counter = Annotated[str, AfterValidator(_counter)]  # names in it are escaped: three characters for a byte
 
 
 class _Request(BaseModel):

@@ -129,7 +129,7 @@ class EmbeddedState:
     def change(self, request: Json, then: Callable[[Json], None], failed: Callable[[], None]) -> None:
         """Make a change, and call `then` with its answer once it is in the journal; `failed`: it is not."""
         if request["do"] == "adjust" and request["id"] in self.adjusted:
-            return then({"adjusted": []})
+            return then({"adjusted": [], "known": True})
         dated = request | {"now_us": self._clock.now_us()}
         if request["do"] in _OF_COUNTERS:
             kind, (answer, wallets) = "counters", self._change_counters(dated)

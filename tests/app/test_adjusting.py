@@ -1,10 +1,11 @@
 """A void changes the counter of its period on a real Redis, where Redis still has it."""
 
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
 
-from sidecar.app.adjusting import _settle, adjust, find_adjustment
+from sidecar.app.adjusting import _settle, adjust, find_adjustment, is_repeatable
 from sidecar.config.settings import load_settings
 from sidecar.core.limits import wallet_name
 from sidecar.core.price.wallet import Grant, balance
@@ -61,10 +62,12 @@ async def test_the_quota_of_the_period_is_given_back_once(node, make_redis):
     [key] = find_adjustment(settings, change).checks.entries[0].keys
     server.cli.set(key, 10, px=600_000)
     assert (await adjust(settings, change)).text == "counters of its period changed: monthly -3"
-    assert (await adjust(settings, change, is_repeat=True)).text.startswith("counters of its period changed, now or")
-    assert server.cli.get(key) == b"7"
     [marks] = server.cli.keys("sc:*:ids:*")
-    assert 86_400_000 < server.cli.pttl(marks) <= 2 * 86_400_000  # or a repetition after three minutes would count
+    server.cli.delete(marks)  # as after three minutes
+    assert (await adjust(settings, change)).text == "counters of its period had changed before: monthly -3"
+    assert server.cli.get(key) == b"7"
+    [mark] = server.cli.keys("sc:*:adjusted:*")
+    assert 86_400_000 < server.cli.pttl(mark) <= 2 * 86_400_000
 
 
 @pytest.mark.redis
@@ -125,7 +128,34 @@ async def test_a_stopped_node_without_redis_gives_back_in_its_files(node):
     async with open_state(settings.journal.dir, lambda: policies.policy) as ask:
         counters = EmbeddedCounterValues(ask)
         await counters.set([(key, 10, SystemClock().now_us() + 600_000_000)], is_exact=False)
-    for _ in range(2):
-        assert (await adjust(settings, change)).text == "counters of its period changed: monthly -3"
+    texts = [(await adjust(settings, change)).text for _ in range(2)]
+    assert texts == [f"counters of its period {done}: monthly -3" for done in ("changed", "had changed before")]
     async with open_state(settings.journal.dir, lambda: policies.policy) as ask:
         assert await EmbeddedCounterValues(ask).read([key]) == [7]
+
+
+async def test_a_worker_with_another_policy_gives_nothing_back_and_says_so(node, monkeypatch):
+    # Fails if the answer of the worker is dropped: the message has the units that this command would give back.
+    settings, change = node(""), void()
+
+    async def ask(_request):
+        return {"adjusted": []}
+
+    @asynccontextmanager
+    async def other(*_):
+        yield ask
+
+    monkeypatch.setattr("sidecar.app.adjusting.open_state", other)
+    adjusted = await adjust(settings, change)
+    assert (adjusted.is_done, "the policy of the node's worker has none of these limits" in adjusted.text) == (
+        False,
+        True,
+    )
+
+
+def test_a_change_can_be_repeated_for_a_day_and_not_where_a_clock_is_days_ahead():
+    day_us = 86_400_000_000
+    assert [
+        is_repeatable(recorded, 10 * day_us) for recorded in (10 * day_us, 9 * day_us + 1, 10 * day_us + 60_000_000)
+    ] == [True] * 3
+    assert not any(is_repeatable(recorded, 10 * day_us) for recorded in (9 * day_us, 11 * day_us))

@@ -52,7 +52,10 @@ def test_a_record_is_corrected_and_void_and_the_stream_stays_whole(sidecar, plac
     assert (status, done["done"], done["usage"]) == (0, "recorded", {"requests": -1, "tokens": -7})
     assert sidecar("ship")[0] == 0
     status, out, err = sidecar("records", "void", ID, "--reason", "again")
-    assert (status, out.strip(), err) == (0, done["id"], f"{ID} is already void; nothing was recorded\n")
+    assert (status, out.strip()) == (0, done["id"])
+    assert err.startswith(
+        f"{ID} is already void; nothing was recorded\nnothing given back: the key k is not registered"
+    )
     assert sidecar("records", "verify")[0] == 0
     status, out, _ = sidecar("records", "count", "--json")
     assert json.loads(out)["totals"] == {"acme": {"requests": 0, "tokens": 0}}
@@ -163,7 +166,7 @@ def test_a_correction_of_a_meter_corrects_what_is_computed_of_it_and_says_so(sid
     assert (status, done["done"], done["usage"]) == (0, "exists", {"tokens": -2, "credits": -6, "work": -6})
     status, _, err = sidecar(*arguments, "--id", "t1")
     added = "tokens -2, credits -6 (computed), work -6 (computed)"
-    assert err == f"the correction of {ID} already exists: {added}; nothing was recorded\n"
+    assert err.startswith(f"the correction of {ID} already exists: {added}; nothing was recorded\n")
     status, out, err = sidecar(*arguments, "--json")
     done = json.loads(out)
     why = "the record has 27, where the policy computes 36"
@@ -172,7 +175,7 @@ def test_a_correction_of_a_meter_corrects_what_is_computed_of_it_and_says_so(sid
     status, _, err = sidecar(*arguments)
     why = "the policies cannot be read (`sidecar check` says why)"
     kept = f"not computed: requests, credits, work: {why}: to change it, name it with --units"
-    assert (status, err.splitlines()[1]) == (0, kept)
+    assert (status, err.splitlines()[2]) == (0, kept)
     assert sidecar("ship")[0] == 0
     out = sidecar("records", "count", "--json")[1]
     assert json.loads(out)["totals"] == {"acme": {"requests": 1, "tokens": 3, "credits": 21, "work": 31}}
@@ -235,9 +238,9 @@ def test_what_a_store_that_was_away_did_not_give_back_a_repetition_gives_back_on
     void = ("records", "void", ID, "--reason", "test")
     status, _, err = sidecar(*void, SIDECAR_REDIS__URL="redis://127.0.0.1:1")
     assert (status, "nothing given back yet: " in err, "repeat the command" in err) == (1, True, True)
-    for _ in range(3):
+    for done in ("changed", "had changed before", "had changed before"):
         status, _, err = sidecar(*void, SIDECAR_REDIS__URL=redis_clean.url)
-        assert (status, "changed, now or before: monthly -1" in err) == (0, True), err
+        assert (status, f"counters of its period {done}: monthly -1" in err) == (0, True), err
         assert redis_clean.cli.get(counter) == b"9"
 
 

@@ -27,6 +27,13 @@ async def test_counters_are_read_and_set_in_several_requests(values, monkeypatch
     assert await values.read([*KEYS, "sc:{acme}:q=other:k1:2026-11"]) == [7] * 25 + [0]
 
 
+async def test_counters_with_long_names_are_asked_in_smaller_requests(values, monkeypatch):
+    # Fails if the number of counters alone bounds a request, of which a worker reads four megabytes at most.
+    long = [f"sc:{{{'%7B' * 700}}}:q=monthly:c{'%7B' * 700}{number}:2026-11" for number in range(1_200)]
+    assert await values.set([(key, 3, LATER_US) for key in long], is_exact=False) == [0] * 1_200
+    assert await values.read(long) == [3] * 1_200
+
+
 async def test_a_counter_is_lowered_only_if_it_is_to_be_exact(values):
     await values.set([(KEYS[0], 7, LATER_US)], is_exact=False)
     assert await values.set([(KEYS[0], 3, LATER_US), (KEYS[1], 2, LATER_US)], is_exact=False) == [7, 0]

@@ -70,12 +70,12 @@ class Live(NamedTuple):
 
 
 def limits_of(policy: Policy, identity: Identity) -> list[tuple[Limit, ...]]:
-    """Every limit of a caller's plan, on any route: the limits of as few routes as have them all."""
+    """Every limit of a caller's plan, on any route that it may use: those of as few routes as have them all."""
     chosen: list[tuple[Limit, ...]] = []
     known: set[str] = set()
     for route in policy.routes:
         terms = policy.terms(identity.plan, route, identity.customer)
-        if terms is not None and not known.issuperset(limit.id for limit in terms.limits):
+        if terms is not None and terms.entitled and not known.issuperset(limit.id for limit in terms.limits):
             chosen.append(terms.limits)
             known.update(limit.id for limit in terms.limits)
     return chosen

@@ -45,8 +45,12 @@ class RedisPeeks(Peeks):
             if reply.reason is StoreReason.NO_SCRIPT and how == "EVALSHA":
                 return self._ask(checks, done, "EVAL", is_repeated=is_repeated)
             return done(reply)
-        if reply[0] != _STALE:
-            return done(_peeked(checks, reply))
+        try:
+            answer = _peeked(checks, reply) if reply[0] != _STALE else None
+        except (LookupError, TypeError, ValueError) as error:
+            return done(StoreError(f"redis: its answer cannot be read: {error!r}", StoreReason.UNREADABLE))
+        if answer is not None:
+            return done(answer)
         if is_repeated:
             return done(StoreError(_TWO_WINDOWS))
         return self._ask(checks.at(reply[1]), done, how, is_repeated=True)

@@ -72,6 +72,12 @@ def test_a_balance_without_anything_left_binds_and_no_limit_does(left, over, bin
     assert named + ["credit"] * figures.balances[0].is_binding == binds
 
 
+def test_limits_of_a_route_that_the_plan_may_not_use_are_not_shown():
+    limits = quota(10), replace(DAILY, routes=frozenset({"b"}))
+    made = policy(*limits, routes=[Route("a"), Route("b", feature="big")])
+    assert [[limit.id for limit in some] for some in limits_of(made, ANN)] == [["monthly"]]
+
+
 @pytest.mark.parametrize("asked", ["cust-ann", "other"])
 def test_limits_of_all_routes_are_asked_by_as_few_questions_as_have_them(asked):
     # Fails if a limit of one route is left out, or each route is asked.
