@@ -275,6 +275,20 @@ def test_a_settle_in_a_later_window_than_its_reservation_posts_all_that_was_held
         assert stream.sums_up(stored(store.redis))
 
 
+# Fails if a hold below 0 cannot be read: a request that reaches a cheaper tier of volume has one. Its settle failed.
+def test_a_hold_below_zero_is_shown_and_settled(store):
+    tiers = Price("volume", 0, tiers=(Tier(10, 5), Tier(None, 2)))
+    priced = Limit("p", "priced", 0, meter="requests", scope="customer", calendar="hour", unit="usd", price=tiers)
+    credit = Limit("credit", "balance", 0, scope="key", unit="usd", period_us=SECOND_US, over="allow")
+    play = Play(store, [priced, credit], WHO, 0)
+    for costs in ([9, 0], [2, 0]):
+        play.reserve(9, costs)
+    assert [hold[1] for hold in stored(store.redis)["sc:{cust-1}:held:cust-1:usd"].values()] == [45, -23]
+    play.peek()
+    play.settle(0, [2, 0])
+    assert stored(store.redis) == present(play.oracle.state)
+
+
 class Stream:
     """The postings of the ledgers as they are on the stream of records."""
 

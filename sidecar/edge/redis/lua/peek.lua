@@ -10,7 +10,7 @@ if paying then
     for _, id in ipairs(wallet.released) do released[id] = true end
     local held = call('HGETALL', wallet.held)
     for n = 1, #held, 2 do
-      if not released[held[n]] then holding = holding + string.match(held[n + 1], '^%d+') end
+      if not released[held[n]] then holding = holding + string.match(held[n + 1], '^%S+') end
     end
     for _, grant in ipairs(wallet.grants) do
       if grant.left > 0 and grant.starts <= now and grant.expires > 0 then

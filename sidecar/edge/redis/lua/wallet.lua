@@ -312,7 +312,7 @@ local function repay(id)
     end
     if wallet.holding then
       wallet.released[1] = id
-      note(wallet, '*', 0, string.match(wallet.hold, '^%d+') - wallet.explained) -- held by a counter of another window
+      note(wallet, '*', 0, string.match(wallet.hold, '^%S+') - wallet.explained) -- held by a counter of another window
     end
     local n = #wallet.postings + 1
     move(wallet, 'settle', id, wallet.due)
