@@ -145,6 +145,7 @@ LEFT_OUT = {
     "sidecar/edge/journal/settled.py": "one call a second",
     "sidecar/edge/journal/unsettled.py": "only at start",
     "sidecar/gateway/failed_authentications.py": "only for keys that are not in the cache",
+    "sidecar/gateway/usage.py": "only for questions at the usage path, and for denials",
 }
 
 
