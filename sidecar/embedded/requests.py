@@ -1,119 +1,104 @@
 """The requests that a worker without Redis answers, checked: a wrong one changes nothing.
 
 Any process that may open the socket may ask, so this is not against attackers. But a value of a wrong type would be in
-the journal and the state, and each start would read it again.
+the journal and the state, and each start would read it again. Workers have no pydantic in memory.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Callable
+from typing import Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+import orjson
 
 from sidecar.core.limits import COUNT_MAX, KINDS, NEVER_US
 from sidecar.core.limits.base import COUNT
 from sidecar.core.price.decimals import AMOUNT_MAX
 
 Json = dict[str, Any]
+Check = Callable[[Any], bool]
 
-LINE_BYTES: Final = 4 << 20  # ten thousand counters have 1 MB
+LINE_BYTES: Final = 4 << 20
+_TEXT_MAX: Final = 4_096
 _CODES: Final = "|".join(sorted({kind.code for kind in KINDS.values() if kind.stored_as == COUNT}))
-_COUNTER: Final = re.compile(rf"sc:\{{[!-~]+\}}:(?:{_CODES})=[!-~]+")
-
-Text = Annotated[str, Field(min_length=1, max_length=4096)]
-Time = Annotated[int, Field(ge=0, le=NEVER_US)]  # µs since 1970; 0: never, or always
-Amount = Annotated[int, Field(ge=-AMOUNT_MAX, le=AMOUNT_MAX)]
-Units = Annotated[int, Field(ge=0, le=COUNT_MAX)]
-Grant = tuple[Text, int, Time, Time, Amount, Amount, Amount, Time, Time]
+_COUNTER: Final = re.compile(rf"sc:\{{[!-~]+\}}:(?:{_CODES})=[!-~]+")  # names in it are escaped
+_ID: Final = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
 
 
-def _counter(key: str) -> str:
-    if _COUNTER.fullmatch(key) is None:
-        raise ValueError("is not the key of a counter")
-    return key
+def _integer(low: int, high: int) -> Check:
+    return lambda value: type(value) is int and low <= value <= high
 
 
-Counter = Annotated[str, AfterValidator(_counter)]  # names in it are escaped: three characters for a byte
+def _matching(pattern: re.Pattern[str]) -> Check:
+    return lambda value: type(value) is str and pattern.fullmatch(value) is not None
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+def _list(check: Check) -> Check:
+    return lambda value: type(value) is list and all(map(check, value))
 
 
-class _Values(_Request):
-    do: Literal["values"]
-    keys: list[Counter]
+def _tuple(*checks: Check) -> Check:
+    return lambda value: (
+        type(value) is list
+        and len(value) == len(checks)
+        and all(check(each) for check, each in zip(checks, value, strict=True))
+    )
 
 
-class _Peek(_Request):
-    do: Literal["peek"]
-    checks: list[Any]
+def _text(value: Any) -> bool:
+    return type(value) is str and 0 < len(value) <= _TEXT_MAX
 
 
-class _Set(_Request):
-    do: Literal["set"]
-    sets: list[tuple[Counter, Units, Annotated[Time, Field(gt=0)]]]
-    exact: bool
+def _any_text(value: Any) -> bool:
+    return type(value) is str and len(value) <= _TEXT_MAX
 
 
-class _Adjust(_Request):
-    do: Literal["adjust"]
-    id: Annotated[str, Field(pattern=r"^[0-9A-HJKMNP-TV-Z]{26}$")]
-    key_id: Text
-    subject: Text
-    customer: Text
-    plan: Text
-    zone: Text
-    anchor_us: Annotated[int, Field(ge=-NEVER_US, le=NEVER_US)]
-    route: Text
-    at_us: Annotated[Time, Field(gt=0)]
-    units: dict[Text, Annotated[int, Field(ge=-COUNT_MAX, le=COUNT_MAX)]]
+def _units_by_limit(value: Any) -> bool:
+    return type(value) is dict and all(_text(name) and _change(units) for name, units in value.items())
 
 
-class _OfWallet(_Request):
-    customer: Text
-    unit: Text
-
-
-class _Read(_OfWallet):
-    do: Literal["read"]
-    postings: Annotated[int, Field(ge=0)]
-
-
-class _Grant(_OfWallet):
-    do: Literal["grant"]
-    grant: Grant
-
-
-class _Void(_OfWallet):
-    do: Literal["void"]
-    grant: Text
-
-
-class _ExpireGrants(_OfWallet):
-    do: Literal["sweep"]
-
-
-class _Replace(_OfWallet):
-    do: Literal["replace"]
-    last: str
-    wallet: tuple[list[Grant], Amount, int, tuple[Time, Amount, str]]
-
-
-_REQUESTS: Final[TypeAdapter[Any]] = TypeAdapter(
-    Annotated[
-        _Values | _Peek | _Set | _Adjust | _Read | _Grant | _Void | _ExpireGrants | _Replace, Field(discriminator="do")
-    ]
-)
+_whole: Final = _integer(-COUNT_MAX, COUNT_MAX)
+_change: Final = _whole
+_units: Final = _integer(0, COUNT_MAX)
+_amount: Final = _integer(-AMOUNT_MAX, AMOUNT_MAX)
+_time: Final = _integer(0, NEVER_US)  # µs since 1970; 0: never, or always
+_moment: Final = _integer(1, NEVER_US)
+_counter: Final = _matching(_COUNTER)
+_grant: Final = _tuple(_text, _whole, _time, _time, _amount, _amount, _amount, _time, _time)
+_wallet: Final = _tuple(_list(_grant), _amount, _integer(-(2**62), 2**62), _tuple(_time, _amount, _any_text))
+_WHOSE: Final[dict[str, Check]] = {"customer": _text, "unit": _text}
+_REQUESTS: Final[dict[str, dict[str, Check]]] = {
+    "values": {"keys": _list(_counter)},
+    "peek": {"checks": lambda value: type(value) is list},
+    "set": {"sets": _list(_tuple(_counter, _units, _moment)), "exact": lambda value: type(value) is bool},
+    "adjust": {
+        "id": _matching(_ID),
+        **dict.fromkeys(("key_id", "subject", "customer", "plan", "zone", "route"), _text),
+        "anchor_us": _integer(-NEVER_US, NEVER_US),
+        "at_us": _moment,
+        "units": _units_by_limit,
+    },
+    "read": {**_WHOSE, "postings": _integer(0, NEVER_US)},
+    "grant": {**_WHOSE, "grant": _grant},
+    "void": {**_WHOSE, "grant": _text},
+    "sweep": _WHOSE,
+    "replace": {**_WHOSE, "last": _any_text, "wallet": _wallet},
+}
 
 
 def read_request(line: bytes) -> Json:
     """The request of a line of JSON. ValueError: the first fault, with its field."""
-    try:
-        request: Json = _REQUESTS.validate_json(line).model_dump()
-    except ValidationError as error:
-        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        raise ValueError(f"{where + ': ' if where else ''}{fault['msg']}") from None
-    return request
+    request = orjson.loads(line)
+    do = request.get("do") if type(request) is dict else None
+    if type(do) is not str or do not in _REQUESTS:
+        raise ValueError(f"do: is one of {', '.join(_REQUESTS)}")
+    checks = _REQUESTS[do]
+    if unknown := sorted(request.keys() - checks.keys() - {"do"}):
+        raise ValueError(f"{do}.{unknown[0]}: is not known")
+    for name, check in checks.items():
+        if name not in request:
+            raise ValueError(f"{do}.{name}: is missing")
+        if not check(request[name]):
+            raise ValueError(f"{do}.{name}: has a wrong value")
+    return dict(request)
