@@ -8,16 +8,15 @@ do not matter.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from time import monotonic
 from typing import Final
 
 import orjson
 
+from sidecar.core.instants import us_of
 from sidecar.edge.kafka.bulk import BulkReader, Place
 from sidecar.edge.ledger.files import LedgerFolder
 from sidecar.ledger.connection import LedgerRows
-from sidecar.ledger.facts import time_us
 
 UNREAD_MAX: Final = 1_000_000  # offsets of all partitions; a loader that follows is not as far behind
 _POLL_SECONDS: Final = 0.5
@@ -86,7 +85,7 @@ def _may_belong(value: bytes, before_us: int) -> bool:
     try:
         record = orjson.loads(value)
         times = (record["time"], record["data"].get("period_time") or record["time"])
-        moment_us = min(time_us(datetime.fromisoformat(each)) for each in times)
+        moment_us = min(us_of(each) for each in times)
     except (ValueError, LookupError, TypeError, AttributeError):
         return True  # the load says what it is
     return moment_us < before_us or record.get("type") == _SOURCE

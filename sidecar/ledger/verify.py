@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import orjson
 
 from sidecar.core.billing.sealing import DENIALS
+from sidecar.core.instants import us_of
 from sidecar.core.record.events import TOTAL_MAX
 from sidecar.edge.ledger.engine import Engine
 from sidecar.ledger.connection import LedgerRows
-from sidecar.ledger.facts import BITS, EXAMPLES, WANTED, NumbersOf, Proven, numbers_by_source, time_us
+from sidecar.ledger.facts import BITS, EXAMPLES, WANTED, NumbersOf, Proven, numbers_by_source
 from sidecar.ledger.sealing import Period, proven, seals, take_positions, units_of
 
 _USAGE: Final = "kind IN ('usage', 'unattributed')"
@@ -226,7 +226,7 @@ def _compared(checkpoints: Mapping[str, dict[str, Any]], rows: list[tuple[Any, .
 
 def late_records(engine: Engine, sealed: Mapping[str, Any]) -> list[Late]:
     """The records of a sealed period that were loaded after its seal, by whether an operator recorded them."""
-    bounds = [time_us(datetime.fromisoformat(sealed[name])) for name in ("start", "end")]
+    bounds = [us_of(sealed[name]) for name in ("start", "end")]
     late: dict[bool, tuple[int, dict[str, int]]] = {}
     take_positions(engine, sealed)
     for by_operator, meter, records, units in engine.run(_LATE, bounds):
@@ -237,7 +237,7 @@ def late_records(engine: Engine, sealed: Mapping[str, Any]) -> list[Late]:
 
 def _changed(ledger: LedgerRows, sealed: Mapping[str, Any]) -> list[Difference]:
     """The units of a sealed period that are not what its seal says; none of a period that retention has removed."""
-    bounds = [time_us(datetime.fromisoformat(sealed[name])) for name in ("start", "end")]
+    bounds = [us_of(sealed[name]) for name in ("start", "end")]
     take_positions(ledger.engine, sealed)
     units = units_of(ledger, Period(sealed["period"], *bounds), before=True)
     if not units:
